@@ -1,0 +1,60 @@
+"""What decides: a policy proposes which positions to commit now, and chooses among its own branches."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from decoding.reading import Reading
+from decoding.state import DecodeState, Proposal
+
+
+@dataclass(frozen=True)
+class Policy(ABC):
+    """A decoding rule: a frozen dataclass that holds its settings. A new decoder is one file with one final subclass.
+
+    `propose` and `choose` are tensor programs over the batch: no `.item()`, no Python loop over rows or positions. Each unfinished
+    row must commit at least one position a round, and only positions that are masked.
+    """
+
+    random: ClassVar[bool] = False  # needs Reading.noise
+    early_stop: ClassVar[bool] = True
+
+    @property
+    def step_budget(self) -> int | None:
+        """Rounds per block before the next one opens (N of fast block diffusion); None: only when the block is full."""
+        return None
+
+    @property
+    def initial_blocks(self) -> int:
+        """Blocks open at the first round."""
+        return 1
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """Base blocks whose input, keys and values the policy's head reads."""
+        return ()
+
+    @abstractmethod
+    def propose(self, state: DecodeState, reading: Reading) -> Proposal:
+        """Which positions to commit, from the reading of `state` itself."""
+
+    def choose(self, canvases: DecodeState, proposal: Proposal, reading: Reading) -> Int[Tensor, " B"]:
+        """Which of the K canvases to keep, from their own readings ([B, K, ...]); a policy without look-ahead keeps the first."""
+        return torch.zeros_like(proposal.live[:, 0], dtype=torch.long)
+
+
+def rank(score: Float[Tensor, "B L"], within: Bool[Tensor, "B L"]) -> Int[Tensor, "B L"]:
+    """Place of each position in descending order of score, 0 the best; positions outside `within` come last. Ties go leftmost."""
+    order = torch.argsort(score.masked_fill(~within, -torch.inf), dim=-1, descending=True, stable=True)
+    return torch.argsort(order, dim=-1, stable=True)
+
+
+def best(score: Float[Tensor, "B L"], within: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
+    """The single best position of each row, none where `within` is empty."""
+    return (rank(score, within) == 0) & within

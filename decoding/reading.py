@@ -1,0 +1,170 @@
+"""What a round reads off the distributions: for every masked position its candidate token and how sure the model is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from models.denoiser import Prediction, Tap
+
+TOP = 5  # log p1..p5 are the features of a scoring head
+CHUNK = 256  # rows of logits turned into float32 at a time, to bound memory at a vocabulary of 150k
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the candidate token of a position is drawn.
+
+    Args:
+        temperature: 0 takes the most likely token; above 0 draws from softmax(logits / temperature).
+        top_p: keep the smallest set of tokens whose probability reaches this, in (0, 1].
+        forbidden: token ids that are never candidates (the mask token; EOS for `logits_eos_inf`).
+        unconfident: token ids whose confidence counts as 0 (`confidence_eos_eot_inf`).
+        noise: whether each position also gets a uniform draw (`Reading.noise`) for policies with random order.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    forbidden: tuple[int, ...] = ()
+    unconfident: tuple[int, ...] = ()
+    noise: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.temperature >= 0:
+            raise ValueError(f"temperature must be at least 0, got {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must lie in (0, 1], got {self.top_p}")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Dense per-position figures; outside `rows` confidences are 0 and tokens are -1. `...` is B, or B K for branches.
+
+    Attributes:
+        rows: positions that this forward predicted.
+        token: the candidate x̂ of each position.
+        confidence: c = p(x̂) under softmax(logits), float32, whatever the temperature.
+        log_risk: log(1 - c), computed without forming 1 - c.
+        entropy: of softmax(logits), in nats.
+        top_log_probs: the five largest log-probabilities.
+        noise: uniform draws in [0, 1), or zeros where the policy has no random order.
+        taps: what a scoring head reads of the base forward.
+    """
+
+    rows: Bool[Tensor, "... L"]
+    token: Int[Tensor, "... L"]
+    confidence: Float[Tensor, "... L"]
+    log_risk: Float[Tensor, "... L"]
+    entropy: Float[Tensor, "... L"]
+    top_log_probs: Float[Tensor, "... L 5"]
+    noise: Float[Tensor, "... L"]
+    taps: tuple[Tap, ...] = ()
+
+    @property
+    def margin(self) -> Float[Tensor, "... L"]:
+        """p1 - p2, the top-2 margin."""
+        return self.top_log_probs[..., 0].exp() - self.top_log_probs[..., 1].exp()
+
+    @staticmethod
+    def empty(shape: tuple[int, ...], device: torch.device) -> Reading:
+        """A reading of no position at all."""
+        zeros = torch.zeros(shape, device=device)
+        return Reading(
+            rows=torch.zeros(shape, dtype=torch.bool, device=device),
+            token=torch.full(shape, -1, dtype=torch.long, device=device),
+            confidence=zeros,
+            log_risk=zeros,
+            entropy=zeros,
+            top_log_probs=zeros.unsqueeze(-1).expand(*shape, TOP),
+            noise=zeros,
+        )
+
+    def scatter(self, index: Int[Tensor, "N 2"], shape: tuple[int, int]) -> Reading:
+        """Spread the readings of N canvases over a [B, K] grid; places without a canvas read as empty."""
+        blank = Reading.empty((*shape, self.rows.shape[-1]), self.rows.device)
+
+        def spread(value: Tensor, base: Tensor) -> Tensor:
+            out = base.clone()
+            out[index[:, 0], index[:, 1]] = value
+            return out
+
+        dense = {n: spread(getattr(self, n), getattr(blank, n)) for n in _dense_names()}
+        taps = tuple(_map_tap(t, lambda v: spread(v, v.new_zeros(*shape, *v.shape[1:]))) for t in self.taps)
+        return Reading(**dense, taps=taps)
+
+    def at(self, choice: Int[Tensor, " B"]) -> Reading:
+        """The reading of one canvas per prompt, from a [B, K] grid."""
+        batch = torch.arange(choice.shape[0], device=choice.device)
+        dense: dict[str, Any] = {n: getattr(self, n)[batch, choice] for n in _dense_names()}
+        return replace(self, **dense, taps=tuple(_map_tap(t, lambda v: v[batch, choice]) for t in self.taps))
+
+
+def _dense_names() -> list[str]:
+    return [f.name for f in fields(Reading) if f.name != "taps"]
+
+
+def _map_tap(tap: Tap, function: Any) -> Tap:
+    return Tap(hidden=function(tap.hidden), keys=function(tap.keys), values=function(tap.values))
+
+
+def read(prediction: Prediction, sampling: Sampling, generator: torch.Generator | None = None) -> Reading:
+    """Read candidates and confidences off a prediction, in float32 and without a copy of the softmax.
+
+    c = exp(z_x̂ - logsumexp z) with z the logits at temperature 1, as in LLaDA and Fast-dLLM.
+    """
+    rows = prediction.rows
+    chunks = [_read_chunk(z.float(), sampling, generator) for z in torch.split(prediction.logits, CHUNK)]
+    packed = {name: torch.cat([c[name] for c in chunks]) for name in chunks[0]} if chunks else {}
+    blank = Reading.empty(tuple(rows.shape), rows.device)
+
+    def dense(name: str) -> Tensor:
+        base: Tensor = getattr(blank, name)
+        if name not in packed:
+            return base
+        where = rows.unsqueeze(-1) if base.ndim > rows.ndim else rows
+        return base.masked_scatter(where, packed[name])
+
+    noise = blank.noise
+    if sampling.noise:
+        noise = torch.rand(rows.shape, generator=generator, device=rows.device)
+    names = ("token", "confidence", "log_risk", "entropy", "top_log_probs")
+    return Reading(rows=rows, noise=noise, taps=prediction.taps, **{n: dense(n) for n in names})
+
+
+def _read_chunk(z: Float[Tensor, "m V"], sampling: Sampling, generator: torch.Generator | None) -> dict[str, Tensor]:
+    normaliser = z.logsumexp(-1, keepdim=True)
+    allowed = z.clone() if sampling.forbidden else z
+    if sampling.forbidden:
+        allowed[:, list(sampling.forbidden)] = -torch.inf
+    token = draw(allowed, sampling, generator)
+    chosen = z.gather(-1, token[:, None])
+    rest = z.scatter(-1, token[:, None], -torch.inf).logsumexp(-1, keepdim=True)
+    confidence = (chosen - normaliser).exp().squeeze(-1)
+    if sampling.unconfident:
+        unconfident = torch.tensor(sampling.unconfident, device=token.device)
+        confidence = confidence.masked_fill(torch.isin(token, unconfident), 0.0)
+    top = (allowed.topk(min(TOP, z.shape[-1])).values - normaliser).clamp(min=-100.0)
+    log_probs = z - normaliser
+    return {
+        "token": token,
+        "confidence": confidence,
+        "log_risk": (rest - normaliser).squeeze(-1).clamp(min=-100.0),
+        "entropy": torch.special.entr(log_probs.exp()).sum(-1),
+        "top_log_probs": torch.nn.functional.pad(top, (0, TOP - top.shape[-1]), value=-100.0),
+    }
+
+
+def draw(z: Float[Tensor, "m V"], sampling: Sampling, generator: torch.Generator | None) -> Int[Tensor, " m"]:
+    """The candidate token of each row: argmax at temperature 0, else a draw from the nucleus of softmax(z / T)."""
+    if sampling.temperature == 0:
+        return z.argmax(-1)
+    probabilities = (z / sampling.temperature).softmax(-1)
+    if sampling.top_p < 1:
+        ordered, order = probabilities.sort(-1, descending=True)
+        beyond = ordered.cumsum(-1) - ordered >= sampling.top_p  # the mass before it already reaches top_p
+        probabilities = probabilities.scatter(-1, order, ordered.masked_fill(beyond, 0.0))
+    return torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)

@@ -1,0 +1,213 @@
+"""What a decode knows: the canvas, which positions are masked, the block clock, and when and why each token was committed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from enum import IntEnum
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from decoding.reading import Reading
+
+
+class Reason(IntEnum):
+    """Why a position was committed (`DecodeState.reason`)."""
+
+    NONE = 0  # prompt, or still masked
+    EXPLOIT = 1  # the rule accepted it: confidence over the threshold, risk under the bound, quota
+    FORCED = 2  # nothing passed: the best position of the round
+    IMPLICIT = 3  # implicit exploration: best position of an active block
+    EXPLORE = 4  # targeted exploration: chosen because it sets off a cascade
+    END = 5  # filled with EOS after an early stop; never predicted, never counted
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What never changes during a decode.
+
+    Attributes:
+        block: block index of every position, -1 outside the canvas.
+        num_blocks: number of blocks.
+        mask_id, eos_id: special ids; eos_id None switches the early stop off.
+        step_budget: rounds per block before the next one opens (N); None opens a block only when the last is full.
+    """
+
+    block: Int[Tensor, " L"]
+    num_blocks: int
+    mask_id: int
+    eos_id: int | None
+    step_budget: int | None
+
+
+@dataclass(frozen=True)
+class DecodeState:
+    """A batch of canvases in the middle of decoding; `...` is B, or B K while branches are open. Frozen: `commit` returns a new one.
+
+    Attributes:
+        tokens: prompt and canvas, mask id where nothing is committed yet.
+        masked: canvas positions still to be committed.
+        opened: number of blocks opened so far; positions of later blocks are not feasible.
+        spent: rounds since the last block was opened.
+        round: forwards this row has used.
+        committed_round: forward after which a position was committed (1-based); 0 for the prompt, -1 while masked.
+        committed_confidence: its confidence then; 0 elsewhere.
+        reason: a Reason for every position.
+        recent_confidence, recent_token: confidence and candidate in the last two readings (newest first), 0 and -1 before.
+    """
+
+    layout: Layout
+    tokens: Int[Tensor, "... L"]
+    masked: Bool[Tensor, "... L"]
+    opened: Int[Tensor, "..."]
+    spent: Int[Tensor, "..."]
+    round: Int[Tensor, "..."]
+    committed_round: Int[Tensor, "... L"]
+    committed_confidence: Float[Tensor, "... L"]
+    reason: Int[Tensor, "... L"]
+    recent_confidence: Float[Tensor, "... 2 L"]
+    recent_token: Int[Tensor, "... 2 L"]
+
+    @property
+    def feasible(self) -> Bool[Tensor, "... L"]:
+        """S_t: masks in the opened blocks."""
+        return self.masked & (self.layout.block < self.opened[..., None])
+
+    @property
+    def frontier(self) -> Bool[Tensor, "... L"]:
+        """Masks of the earliest block that still has one."""
+        block = self.layout.block.expand_as(self.masked)
+        earliest = torch.where(self.masked, block, self.layout.num_blocks).amin(-1, keepdim=True)
+        return self.masked & (block == earliest)
+
+    @property
+    def unfinished(self) -> Bool[Tensor, "..."]:
+        """Rows that still hold a mask."""
+        return self.masked.any(-1)
+
+    def repeat(self, branches: int) -> DecodeState:
+        """Every row as `branches` equal canvases: [B] becomes [B, K]."""
+        return self._map(lambda v: v.unsqueeze(1).expand(v.shape[0], branches, *v.shape[1:]))
+
+    def at(self, choice: Int[Tensor, " B"]) -> DecodeState:
+        """One canvas per row: [B, K] becomes [B]."""
+        batch = torch.arange(choice.shape[0], device=choice.device)
+        return self._map(lambda v: v[batch, choice])
+
+    def remember(self, reading: Reading) -> DecodeState:
+        """Count the forward just read and keep its confidences; rows without one (finished) stay as they are."""
+        seen = reading.rows.any(-1)
+        confidence = torch.stack([reading.confidence, self.recent_confidence[..., 0, :]], -2)
+        token = torch.stack([reading.token, self.recent_token[..., 0, :]], -2)
+        return replace(
+            self,
+            round=self.round + seen.long(),
+            recent_confidence=torch.where(seen[..., None, None], confidence, self.recent_confidence),
+            recent_token=torch.where(seen[..., None, None], token, self.recent_token),
+        )
+
+    def _map(self, function) -> DecodeState:  # type: ignore[no-untyped-def]
+        return DecodeState(self.layout, *(function(getattr(self, f.name)) for f in fields(self) if f.name != "layout"))
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a policy wants committed: K canvases per row, of which one will be chosen after their forward.
+
+    Attributes:
+        tokens: the canvases after the commit.
+        reason: a Reason at every position committed by this proposal, 0 elsewhere.
+        live: canvases worth a forward; canvas 0 of an unfinished row always is.
+        log_confidence: log c_j of the token that sets branch j apart (Eq. 7); 0 where there is no look-ahead.
+    """
+
+    tokens: Int[Tensor, "B K L"]
+    reason: Int[Tensor, "B K L"]
+    live: Bool[Tensor, "B K"]
+    log_confidence: Float[Tensor, "B K"]
+
+    @staticmethod
+    def single(state: DecodeState, reading: Reading, reason: Int[Tensor, "B L"]) -> Proposal:
+        """One canvas per row: the candidates of `reading` at every position that has a reason."""
+        tokens = torch.where(reason > 0, reading.token, state.tokens)
+        return Proposal(
+            tokens=tokens.unsqueeze(1),
+            reason=reason.unsqueeze(1),
+            live=state.unfinished.unsqueeze(1),
+            log_confidence=torch.zeros_like(tokens[:, :1], dtype=torch.float),
+        )
+
+
+def start(
+    tokens: Int[Tensor, "B L"],
+    *,
+    gen_length: int,
+    block_length: int,
+    mask_id: int,
+    eos_id: int | None,
+    step_budget: int | None = None,
+    initial_blocks: int = 1,
+) -> DecodeState:
+    """The state before the first forward: prompt (left padded) followed by `gen_length` masks."""
+    batch, length = tokens.shape
+    position = torch.arange(length, device=tokens.device) - (length - gen_length)
+    block = torch.where(position >= 0, position.div(block_length, rounding_mode="floor"), -1)
+    num_blocks = gen_length // block_length
+    masked = (block >= 0).expand(batch, length).clone()
+    count = torch.zeros(batch, dtype=torch.long, device=tokens.device)
+    return DecodeState(
+        layout=Layout(block, num_blocks, mask_id, eos_id, step_budget),
+        tokens=tokens.masked_fill(masked, mask_id),
+        masked=masked,
+        opened=count + min(initial_blocks, num_blocks),
+        spent=count,
+        round=count,
+        committed_round=torch.where(masked, -1, 0),
+        committed_confidence=torch.zeros(batch, length, device=tokens.device),
+        reason=torch.zeros_like(tokens),
+        recent_confidence=torch.zeros(batch, 2, length, device=tokens.device),
+        recent_token=torch.full((batch, 2, length), -1, device=tokens.device),
+    )
+
+
+def commit(state: DecodeState, reading: Reading, proposal: Proposal) -> DecodeState:
+    """Write a proposal: K canvases per row with the block clock advanced and rows past their EOS ended. The only writer of tokens."""
+    canvases = state.repeat(proposal.tokens.shape[1])
+    new = proposal.reason > 0
+    round_ = canvases.round.unsqueeze(-1).expand_as(new)
+    canvases = replace(
+        canvases,
+        tokens=proposal.tokens,
+        masked=canvases.masked & ~new,
+        committed_round=torch.where(new, round_, canvases.committed_round),
+        committed_confidence=torch.where(new, reading.confidence.unsqueeze(1), canvases.committed_confidence),
+        reason=torch.where(new, proposal.reason, canvases.reason),
+    )
+    return advance_clock(end_after_eos(canvases))
+
+
+def end_after_eos(state: DecodeState) -> DecodeState:
+    """Fill with EOS whatever follows a committed EOS before which everything is committed."""
+    if state.layout.eos_id is None:
+        return state
+    no_mask_before = state.masked.long().cumsum(-1) == 0
+    ends = (state.tokens == state.layout.eos_id) & (state.layout.block >= 0) & ~state.masked & no_mask_before
+    filled = state.masked & (ends.long().cumsum(-1) > 0)
+    return replace(
+        state,
+        tokens=state.tokens.masked_fill(filled, state.layout.eos_id),
+        masked=state.masked & ~filled,
+        committed_round=torch.where(filled, state.round.unsqueeze(-1), state.committed_round),
+        reason=state.reason.masked_fill(filled, int(Reason.END)),
+    )
+
+
+def advance_clock(state: DecodeState) -> DecodeState:
+    """Open the next block when its step budget N is spent or the opened blocks hold no mask (fast block diffusion)."""
+    spent = state.spent + 1
+    turn = ~state.feasible.any(-1)
+    if state.layout.step_budget is not None:
+        turn = turn | (spent >= state.layout.step_budget)
+    turn = turn & (state.opened < state.layout.num_blocks)
+    return replace(state, opened=state.opened + turn.long(), spent=torch.where(turn, 0, spent))

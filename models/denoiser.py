@@ -1,0 +1,103 @@
+"""What predicts: a Denoiser gives a distribution for every masked position asked for.
+
+Axis letters used in every annotation of the project:
+    B batch (prompts) · K branches of one prompt · N canvases in one forward · L length (prompt + canvas) · P prompt
+    M positions asked for, packed · V vocabulary · D hidden · H heads · S keys (context positions)
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Tap:
+    """What a scoring head may read of the base forward at one block: its input, and the keys and values it attended to.
+
+    Attributes:
+        hidden: the block's input; zero at positions that this forward did not compute (cached ones).
+        keys, values: of every context position, keys rotated; padded positions are excluded by `attention_mask`.
+    """
+
+    hidden: Float[Tensor, "N L D"]
+    keys: Float[Tensor, "N H S d"]
+    values: Float[Tensor, "N H S d"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The distributions of one batched forward, only at the positions asked for.
+
+    Attributes:
+        logits: one line for each True of `rows`, in row-major order; line m belongs to that very position in every family.
+        rows: the positions asked for.
+        positions: token positions computed for each canvas (what the FLOPs follow), padding not counted.
+        taps: one Tap for each block asked for.
+    """
+
+    logits: Float[Tensor, "M V"]
+    rows: Bool[Tensor, "N L"]
+    positions: Int[Tensor, " N"]
+    taps: tuple[Tap, ...] = ()
+
+
+class Denoiser(nn.Module, ABC):
+    """A masked diffusion language model seen from the decoder.
+
+    Attributes:
+        mask_id: id of the mask token; never predicted, never allowed in a prompt.
+        eos_id: id that ends an answer, or None.
+        vocab_size: V.
+        max_length: longest prompt + canvas the model takes.
+        tokenizer: turns strings into ids and back, or None.
+        head: the scoring head that `models.load(..., head=...)` put on, or None.
+    """
+
+    mask_id: int
+    eos_id: int | None
+    vocab_size: int
+    max_length: int
+    tokenizer: Any = None
+    head: Any = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids must live."""
+        parameter = next(self.parameters(), None)
+        return torch.device("cpu") if parameter is None else parameter.device
+
+    @abstractmethod
+    def forward(
+        self,
+        tokens: Int[Tensor, "N L"],
+        *,
+        attention_mask: Bool[Tensor, "N L"] | None = None,
+        rows: Bool[Tensor, "N L"] | None = None,
+        taps: Sequence[int] = (),
+        owner: Int[Tensor, " N"] | None = None,
+        refresh: Bool[Tensor, " N"] | None = None,
+    ) -> Prediction:
+        """Predict every position asked for, given all revealed ones.
+
+        Args:
+            tokens: canvases with mask ids at unknown positions.
+            attention_mask: False on padding; None means no padding.
+            rows: positions whose distribution is wanted; None means all.
+            taps: indices of the blocks a scoring head reads (0-based).
+            owner: the prompt each canvas belongs to (whose cache it reads); None means canvas n belongs to prompt n.
+            refresh: True where the prompt has just opened a block, so that its cache must be rebuilt.
+        """
+
+    def logits(
+        self, tokens: Int[Tensor, "B L"], attention_mask: Bool[Tensor, "B L"] | None = None
+    ) -> Float[Tensor, "B L V"]:
+        """Logits of all positions; row i is the prediction for position i in every family. For tests and studies."""
+        prediction: Prediction = self(tokens, attention_mask=attention_mask)
+        return prediction.logits.reshape(*tokens.shape, -1)

@@ -1,0 +1,54 @@
+"""Ten-line deterministic denoisers for tests, documentation and the papers' toy examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from models.denoiser import Denoiser, Prediction
+
+
+class TableDenoiser(Denoiser):
+    """Independent positions: logits[i] is a fixed row of a table, whatever is revealed."""
+
+    def __init__(self, table: Tensor, *, mask_id: int, eos_id: int | None = None) -> None:
+        super().__init__()
+        self.table = nn.Buffer(table.float())
+        self.mask_id, self.eos_id, self.vocab_size, self.max_length = mask_id, eos_id, table.shape[-1], 4096
+
+    def forward(
+        self, tokens: Tensor, *, attention_mask=None, rows=None, taps: Sequence[int] = (), owner=None, refresh=None
+    ) -> Prediction:  # type: ignore[no-untyped-def]
+        rows = torch.ones_like(tokens, dtype=torch.bool) if rows is None else rows
+        logits = self.table[-tokens.shape[1] :].expand(*tokens.shape, -1)
+        return Prediction(logits[rows], rows, _positions(tokens, attention_mask))
+
+
+class GroupDenoiser(Denoiser):
+    """ETE's toy: groups of `size` positions that all equal one fair bit; c = .5 until one of the group is revealed, then 1.
+
+    Vocabulary {0, 1, mask = 2}; position i (from the right end of the canvas) belongs to group i // size.
+    """
+
+    def __init__(self, groups: int, size: int, *, certainty: float = 0.999999) -> None:
+        super().__init__()
+        self.groups, self.size, self.certainty = groups, size, certainty
+        self.mask_id, self.eos_id, self.vocab_size, self.max_length = 2, None, 3, 4096
+
+    def forward(
+        self, tokens: Tensor, *, attention_mask=None, rows=None, taps: Sequence[int] = (), owner=None, refresh=None
+    ) -> Prediction:  # type: ignore[no-untyped-def]
+        rows = torch.ones_like(tokens, dtype=torch.bool) if rows is None else rows
+        canvas = tokens[:, -self.groups * self.size :].unflatten(1, (self.groups, self.size))
+        ones, zeros = (canvas == 1).any(-1), (canvas == 0).any(-1)
+        p1 = torch.where(ones, self.certainty, torch.where(zeros, 1 - self.certainty, 0.5))
+        p1 = p1.repeat_interleave(self.size, 1)
+        p1 = nn.functional.pad(p1, (tokens.shape[1] - p1.shape[1], 0), value=0.5)
+        probabilities = torch.stack([1 - p1, p1, torch.zeros_like(p1)], -1)
+        return Prediction(probabilities.log()[rows], rows, _positions(tokens, attention_mask))
+
+
+def _positions(tokens: Tensor, attention_mask: Tensor | None) -> Tensor:
+    return (torch.ones_like(tokens) if attention_mask is None else attention_mask.long()).sum(-1)
