@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -107,8 +108,8 @@ def _dense_names() -> list[str]:
     return [f.name for f in fields(Reading) if f.name != "taps"]
 
 
-def _map_tap(tap: Tap, function: Any) -> Tap:
-    return Tap(hidden=function(tap.hidden), keys=function(tap.keys), values=function(tap.values))
+def _map_tap(tap: Tap, function: Callable[[Tensor], Tensor]) -> Tap:
+    return Tap(*(function(getattr(tap, f.name)) for f in fields(Tap)))
 
 
 def read(prediction: Prediction, sampling: Sampling, generator: torch.Generator | None = None) -> Reading:

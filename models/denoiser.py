@@ -23,12 +23,17 @@ class Tap:
 
     Attributes:
         hidden: the block's input; zero at positions that this forward did not compute (cached ones).
-        keys, values: of every context position, keys rotated; padded positions are excluded by `attention_mask`.
+        keys, values: of every context position, keys already rotated, key-value heads not repeated.
+        context: keys that may be attended to (False on padding).
+        cos, sin: rotary table at each position, to rotate queries with.
     """
 
-    hidden: Float[Tensor, "N L D"]
-    keys: Float[Tensor, "N H S d"]
-    values: Float[Tensor, "N H S d"]
+    hidden: Float[Tensor, "*N L D"]
+    keys: Float[Tensor, "*N H S d"]
+    values: Float[Tensor, "*N H S d"]
+    context: Bool[Tensor, "*N S"]
+    cos: Float[Tensor, "*N L d"]
+    sin: Float[Tensor, "*N L d"]
 
 
 @dataclass(frozen=True)
