@@ -79,7 +79,7 @@ def decode(
         state, reading = canvases.at(choice), reading.at(choice)
         if not len(index):
             return state, Counts(state.round, counts[0], counts[1], counts[2], nfe)
-        state = state.remember(reading)
+        state = state.count(reading)
         if on_step is not None:
             on_step(state, reading)
         proposal = policy.propose(state, reading)

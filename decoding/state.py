@@ -54,7 +54,8 @@ class DecodeState:
         committed_round: forward after which a position was committed (1-based); 0 for the prompt, -1 while masked.
         committed_confidence: its confidence then; 0 elsewhere.
         reason: a Reason for every position.
-        recent_confidence, recent_token: confidence and candidate in the last two readings (newest first), 0 and -1 before.
+        recent_confidence, recent_token: confidence and candidate in the two readings before the current one (newest first), 0 and -1
+            where there was none.
     """
 
     layout: Layout
@@ -95,17 +96,9 @@ class DecodeState:
         batch = torch.arange(choice.shape[0], device=choice.device)
         return self._map(lambda v: v[batch, choice])
 
-    def remember(self, reading: Reading) -> DecodeState:
-        """Count the forward just read and keep its confidences; rows without one (finished) stay as they are."""
-        seen = reading.rows.any(-1)
-        confidence = torch.stack([reading.confidence, self.recent_confidence[..., 0, :]], -2)
-        token = torch.stack([reading.token, self.recent_token[..., 0, :]], -2)
-        return replace(
-            self,
-            round=self.round + seen.long(),
-            recent_confidence=torch.where(seen[..., None, None], confidence, self.recent_confidence),
-            recent_token=torch.where(seen[..., None, None], token, self.recent_token),
-        )
+    def count(self, reading: Reading) -> DecodeState:
+        """Count the forward just read; rows without one (finished) stay as they are."""
+        return replace(self, round=self.round + reading.rows.any(-1).long())
 
     def _map(self, function) -> DecodeState:  # type: ignore[no-untyped-def]
         return DecodeState(self.layout, *(function(getattr(self, f.name)) for f in fields(self) if f.name != "layout"))
@@ -173,6 +166,11 @@ def start(
 
 def commit(state: DecodeState, reading: Reading, proposal: Proposal) -> DecodeState:
     """Write a proposal: K canvases per row with the block clock advanced and rows past their EOS ended. The only writer of tokens."""
+    state = replace(
+        state,
+        recent_confidence=torch.stack([reading.confidence, state.recent_confidence[..., 0, :]], -2),
+        recent_token=torch.stack([reading.token, state.recent_token[..., 0, :]], -2),
+    )
     canvases = state.repeat(proposal.tokens.shape[1])
     new = proposal.reason > 0
     round_ = canvases.round.unsqueeze(-1).expand_as(new)
