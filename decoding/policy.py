@@ -22,7 +22,6 @@ class Policy(ABC):
     row must commit at least one position a round, and only positions that are masked.
     """
 
-    random: ClassVar[bool] = False  # needs Reading.noise
     early_stop: ClassVar[bool] = True
 
     @property
@@ -34,6 +33,11 @@ class Policy(ABC):
     def initial_blocks(self) -> int:
         """Blocks open at the first round."""
         return 1
+
+    @property
+    def random(self) -> bool:
+        """Whether the rule draws at random, from `Reading.noise`."""
+        return False
 
     @property
     def taps(self) -> tuple[int, ...]:
