@@ -41,7 +41,7 @@ class Prediction:
     """The distributions of one batched forward, only at the positions asked for.
 
     Attributes:
-        logits: one line for each True of `rows`, in row-major order; line m belongs to that very position in every family.
+        logits: one line for each True of `rows`, row-major; line m is for that very position in every family.
         rows: the positions asked for.
         positions: token positions computed for each canvas (what the FLOPs follow), padding not counted.
         taps: one Tap for each block asked for.
@@ -71,6 +71,9 @@ class Denoiser(nn.Module, ABC):
     max_length: int
     tokenizer: Any = None
     head: Any = None
+    blocks: nn.ModuleList  # of a transformer denoiser: its blocks, final norm and width, which a side-stream re-uses
+    final_norm: nn.Module
+    hidden_size: int
 
     @property
     def device(self) -> torch.device:
@@ -99,6 +102,10 @@ class Denoiser(nn.Module, ABC):
             owner: the prompt each canvas belongs to (whose cache it reads); None means canvas n belongs to prompt n.
             refresh: True where the prompt has just opened a block, so that its cache must be rebuilt.
         """
+
+    def fingerprint(self) -> str:
+        """Hash of the weights, which binds traces and heads to a base; "" where there are none."""
+        return ""
 
     def logits(
         self, tokens: Int[Tensor, "B L"], attention_mask: Bool[Tensor, "B L"] | None = None

@@ -27,7 +27,7 @@ class TableDenoiser(Denoiser):
 
 
 class GroupDenoiser(Denoiser):
-    """ETE's toy: groups of `size` positions that all equal one fair bit; c = .5 until one of the group is revealed, then 1.
+    """ETE's toy: groups of `size` positions that all equal one fair bit; c = .5 until one of them is revealed, then 1.
 
     Vocabulary {0, 1, mask = 2}; position i (from the right end of the canvas) belongs to group i // size.
     """

@@ -1,0 +1,232 @@
+"""The scoring head: for every masked position, how risky its candidate is and how large a cascade committing it sets off.
+
+It reads the forward that was run anyway and never feeds back: the base logits are bit-identical with the head on or off.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from jaxtyping import Bool, Float
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from models.denoiser import Denoiser, Tap
+from models.side_stream import SideStream, load_lora, with_lora
+
+Variant = Literal["linear", "features", "hidden", "lora"]
+VARIANTS: tuple[Variant, ...] = ("linear", "features", "hidden", "lora")
+HEAD_FILE = "head.safetensors"
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """What a head is made of.
+
+    Args:
+        variant: `linear` on the features; `features` two small attention layers over the rows; `hidden` the re-run blocks
+            without LoRA; `lora` the side-stream with LoRA.
+        feature_names: names and order of the features it was fitted on.
+        blocks: K, how many of the last base blocks the side-stream re-runs.
+        rank, alpha, dropout: of the LoRA.
+        width: of the read-out and of the feature layers.
+        threshold: confidence from which a position counts as crossed, and as about to be committed.
+        base: fingerprint of the base the head was fitted on; "" for heads that read features only.
+    """
+
+    variant: Variant
+    feature_names: tuple[str, ...]
+    blocks: int = 1
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.05
+    width: int = 128
+    threshold: float = 0.9
+    base: str = ""
+
+    def __post_init__(self) -> None:
+        if self.variant not in VARIANTS:
+            raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {self.variant!r}")
+        for name in ("blocks", "rank", "width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.threshold < 1:
+            raise ValueError(f"threshold must lie in (0, 1), got {self.threshold}")
+
+    @property
+    def reads_hidden(self) -> bool:
+        """Whether the head needs the base's hidden states."""
+        return self.variant in ("hidden", "lora")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a head says of every position; 0 outside the rows asked for.
+
+    Attributes:
+        risk_logit: logit of the probability that the candidate token is wrong.
+        gain: predicted net cascade of committing it, in positions.
+    """
+
+    risk_logit: Float[Tensor, "*N L"]
+    gain: Float[Tensor, "*N L"]
+
+    @property
+    def risk(self) -> Float[Tensor, "*N L"]:
+        """r_i in (0, 1)."""
+        return self.risk_logit.sigmoid()
+
+
+class FeatureLayers(nn.Module):
+    """Two small attention layers over the rows; positions enter as places on the canvas (sines), tokens not at all."""
+
+    def __init__(self, features: int, width: int) -> None:
+        super().__init__()
+        self.inward = nn.Linear(features, width)
+        layer = nn.TransformerEncoderLayer(width, 4, 2 * width, dropout=0.0, batch_first=True, norm_first=True)
+        self.layers = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, features: Float[Tensor, "N L F"], rows: Bool[Tensor, "N L"]) -> Float[Tensor, "M W"]:
+        """Hidden states of the rows; at least one row per canvas may attend, positions outside see nothing of use."""
+        hidden = self.inward(features)
+        hidden = hidden + _sines(hidden.shape[1], hidden.shape[2], hidden.device)
+        ignored = ~(
+            rows | ~rows.any(-1, keepdim=True)
+        )  # a canvas without rows attends to itself rather than to nothing
+        return cast(Tensor, self.norm(self.layers(hidden, src_key_padding_mask=ignored)))[rows]
+
+
+def _sines(length: int, width: int, device: torch.device) -> Float[Tensor, "L W"]:
+    """Sinusoidal positions counted from the right end: the canvas keeps its place whatever the prompt's length."""
+    position = torch.arange(length - 1, -1, -1, device=device, dtype=torch.float).unsqueeze(1)
+    rates = torch.exp(torch.arange(0, width, 2, device=device) * (-9.21 / width))
+    return torch.cat([(position * rates).sin(), (position * rates).cos()], -1)
+
+
+class ScoringHead(nn.Module):
+    """Risk and gain of every masked position from one forward's features and taps.
+
+    risk_logit = log(1 - c) - log c + correction, which starts at 0: an untrained head is the confidence itself.
+    """
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, config: HeadConfig, denoiser: Denoiser | None = None) -> None:
+        super().__init__()
+        self.config = config
+        count = len(config.feature_names)
+        self.mean = nn.Buffer(torch.zeros(count))
+        self.spread = nn.Buffer(torch.ones(count))
+        self.stream: nn.Module | None = None
+        self.layers: FeatureLayers | None = None
+        self.first_block = 0
+        inward = count
+        if config.reads_hidden:
+            if denoiser is None:
+                raise ValueError(f"variant {config.variant!r} needs a base model, got none")
+            self.first_block = len(denoiser.blocks) - config.blocks
+            self.stream = SideStream(denoiser, config.blocks).requires_grad_(False)
+            inward += denoiser.hidden_size
+            if config.variant == "lora":
+                self.stream = with_lora(self.stream, rank=config.rank, alpha=config.alpha, dropout=config.dropout)
+        elif config.variant == "features":
+            self.layers = FeatureLayers(count, config.width)
+            inward += config.width
+        hidden_width = 0 if config.variant == "linear" else config.width
+        self.readout = _readout(inward, hidden_width)
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """Base blocks the head reads."""
+        return tuple(range(self.first_block, self.first_block + self.config.blocks)) if self.config.reads_hidden else ()
+
+    def normalise_by(self, features: Float[Tensor, "M F"]) -> None:
+        """Set mean and spread of the features from a sample."""
+        self.mean.copy_(features.mean(0))
+        self.spread.copy_(features.std(0).clamp(min=1e-3))
+
+    def forward(
+        self, features: Float[Tensor, "N L F"], rows: Bool[Tensor, "N L"], taps: tuple[Tap, ...] = ()
+    ) -> Scores:
+        """Score the positions in `rows`."""
+        scaled = (features - self.mean) / self.spread
+        packed = scaled[rows]
+        if self.stream is not None:
+            hidden = self.stream(taps, rows).to(packed.dtype)
+            packed = torch.cat([packed, hidden], -1)
+        elif self.layers is not None:
+            packed = torch.cat([packed, self.layers(scaled, rows)], -1)
+        correction = self.readout(packed).float()
+        names = self.config.feature_names
+        prior = features[..., names.index("log_risk")] - features[..., names.index("log_p1")]
+        blank = torch.zeros_like(prior)
+        return Scores(
+            risk_logit=prior.masked_fill(~rows, 0.0) + blank.masked_scatter(rows, correction[:, 0]),
+            gain=blank.masked_scatter(rows, correction[:, 1]),
+        )
+
+
+def _readout(inward: int, width: int) -> nn.Module:
+    last = nn.Linear(width or inward, 2)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(inward, width), nn.SiLU(), last) if width else last
+
+
+def own_state(head: ScoringHead) -> dict[str, Tensor]:
+    """The head's tensors without the base's and without the adapter's."""
+    return {k: v.contiguous() for k, v in head.state_dict().items() if not k.startswith("stream.")}
+
+
+def save_head(head: ScoringHead, folder: Path) -> None:
+    """Write `head.safetensors` and, for a LoRA head, PEFT's `adapter_config.json` and `adapter_model.safetensors`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = folder / (HEAD_FILE + ".tmp")
+    save_file(own_state(head), aside, metadata={"config": json.dumps(asdict(head.config))})
+    if head.config.variant == "lora":
+        cast(Any, head.stream).save_pretrained(str(folder))
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+    aside.rename(folder / HEAD_FILE)
+
+
+def read_config(folder: Path) -> HeadConfig:
+    """The config of a saved head; ValueError where there is none or it cannot be read."""
+    file = folder / HEAD_FILE
+    if not file.is_file():
+        raise ValueError(f"a head folder must hold {HEAD_FILE}, got {folder}")
+    try:
+        with safe_open(file, framework="pt") as opened:
+            raw = json.loads((opened.metadata() or {})["config"])
+    except (KeyError, ValueError, OSError, RuntimeError) as error:
+        raise ValueError(f"{file} must be a scoring head of this project, got a foreign or broken file") from error
+    raw["feature_names"] = tuple(raw["feature_names"])
+    return HeadConfig(**raw)
+
+
+def load_head(folder: Path, denoiser: Denoiser, *, feature_names: tuple[str, ...] | None = None) -> ScoringHead:
+    """Read a head back and put it on its base; refuses the head of another base."""
+    config = read_config(folder)
+    if feature_names is not None and config.feature_names != feature_names:
+        raise ValueError(f"the head in {folder} must be fitted on this version's features, got {config.feature_names}")
+    if config.base and config.base != denoiser.fingerprint():
+        found = denoiser.fingerprint()
+        raise ValueError(
+            f"the head in {folder} must be used on its own base ({config.base[:12]}), got a base {found[:12]}"
+        )
+    head = ScoringHead(config, denoiser)
+    missing, unexpected = head.load_state_dict(load_file(folder / HEAD_FILE), strict=False)
+    missing = [m for m in missing if not m.startswith("stream.")]
+    if missing or unexpected:
+        raise ValueError(
+            f"{folder / HEAD_FILE} must hold this head's tensors, missing {missing}, unexpected {unexpected}"
+        )
+    if config.variant == "lora" and head.stream is not None:
+        load_lora(head.stream, folder)
+    return head.to(denoiser.device).eval()

@@ -1,0 +1,115 @@
+"""The side-stream: the base's last blocks run once more for the masked rows only, with LoRA of its own."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from jaxtyping import Bool, Float
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from models.denoiser import Denoiser, Tap
+
+
+class SideStream(nn.Module):
+    """The last K blocks of the base for the masked rows only: queries of its own over the base's keys and values.
+
+    Parameters are the base's own tensors (not copies); only LoRA adds to them. The first block attends to the base's keys
+    and values of all positions; a later one sees its own keys and values of the masked rows.
+    """
+
+    def __init__(self, denoiser: Denoiser, blocks: int) -> None:
+        super().__init__()
+        base_blocks, base_norm = denoiser.blocks, denoiser.final_norm
+        if blocks > len(base_blocks):
+            raise ValueError(f"blocks must be at most the base's {len(base_blocks)}, got {blocks}")
+        self.blocks = nn.ModuleList(_share(b) for b in list(base_blocks)[-blocks:])
+        self.norm = _share(base_norm)
+
+    def forward(self, taps: tuple[Tap, ...], rows: Bool[Tensor, "N L"]) -> Float[Tensor, "M D"]:
+        """Hidden states after the final norm at `rows`, packed in row-major order."""
+        hidden = taps[0].hidden[rows]
+        for depth, (block, tap) in enumerate(zip(self.blocks, taps, strict=True)):
+            hidden = _run_block(block, hidden, tap, rows, own_keys=depth > 0)
+        return cast(Tensor, self.norm(hidden))
+
+
+def _share(module: nn.Module) -> nn.Module:
+    """A copy of the module tree whose parameters and buffers are the original tensors."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return copy.deepcopy(module, {id(t): t for t in tensors})
+
+
+def _run_block(
+    block: Any, hidden: Float[Tensor, "M D"], tap: Tap, rows: Bool[Tensor, "N L"], *, own_keys: bool
+) -> Float[Tensor, "M D"]:
+    """One Llama or Qwen2 block for the packed rows; linear layers see the rows only."""
+    attention = block.self_attn
+    normed = block.input_layernorm(hidden)
+    cos, sin = tap.cos[rows].unsqueeze(1), tap.sin[rows].unsqueeze(1)
+
+    def heads(projection: nn.Module) -> Tensor:
+        return torch.unflatten(projection(normed), -1, (-1, attention.head_dim))  # [M, H, d]
+
+    query = _rotate(heads(attention.q_proj), cos, sin)
+    keys, values = tap.keys, tap.values
+    if own_keys:
+        keys = _replace(keys, _rotate(heads(attention.k_proj), cos, sin), rows)
+        values = _replace(values, heads(attention.v_proj), rows)
+    dense = query.new_zeros(*rows.shape, *query.shape[1:])
+    dense[rows] = query
+    attended = scaled_dot_product_attention(
+        dense.transpose(1, 2),
+        keys,
+        values,
+        attn_mask=tap.context[:, None, None, :],
+        scale=attention.scaling,
+        enable_gqa=keys.shape[1] != query.shape[1],
+    )
+    hidden = hidden + attention.o_proj(attended.transpose(1, 2)[rows].flatten(1))
+    return hidden + cast(Tensor, block.mlp(block.post_attention_layernorm(hidden)))
+
+
+def _replace(context: Float[Tensor, "N H S d"], own: Float[Tensor, "M H d"], rows: Bool[Tensor, "N L"]) -> Tensor:
+    """The context with the rows' own keys (or values) in place of the base's."""
+    context = context.transpose(1, 2).clone()
+    context[rows] = own
+    return context.transpose(1, 2)
+
+
+def _rotate(x: Float[Tensor, "M H d"], cos: Float[Tensor, "M 1 d"], sin: Float[Tensor, "M 1 d"]) -> Tensor:
+    first, second = x.chunk(2, -1)
+    return x * cos + torch.cat([-second, first], -1) * sin
+
+
+LORA_TARGETS = ("q_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def with_lora(stream: SideStream, *, rank: int, alpha: int, dropout: float) -> nn.Module:
+    """LoRA on q, attention output and the MLP; not on k and v, whose base values the stream reads."""
+    from peft import LoraConfig, get_peft_model
+    from peft.tuners.lora import LoraLayer
+
+    lora = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(LORA_TARGETS))
+    adapted = get_peft_model(cast(Any, stream), lora)
+    matched = sum(isinstance(m, LoraLayer) for m in adapted.modules())
+    expected = len(stream.blocks) * len(LORA_TARGETS)
+    if matched != expected:
+        raise ValueError(f"LoRA must match {expected} modules ({', '.join(LORA_TARGETS)}), got {matched}")
+    return cast(nn.Module, adapted)
+
+
+def load_lora(stream: nn.Module, folder: Path) -> None:
+    """Load the adapter that PEFT's `save_pretrained` wrote into `folder`; ValueError where it is missing or foreign."""
+    from peft import set_peft_model_state_dict
+
+    file = folder / "adapter_model.safetensors"
+    if not file.is_file():
+        raise ValueError(f"a LoRA head folder must hold adapter_model.safetensors, got {folder}")
+    result: Any = set_peft_model_state_dict(cast(Any, stream), load_file(file))
+    if result.unexpected_keys:
+        raise ValueError(f"{file} must hold this head's LoRA weights, got unexpected {result.unexpected_keys[:3]}")
