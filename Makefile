@@ -1,0 +1,33 @@
+# make setup | train | test | lint: each does its own set-up in .venv when it is missing or out of date.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: setup train test lint format
+.DEFAULT_GOAL := setup
+
+setup: $(READY)
+
+# torch first and alone: where a CPU build of the pinned version is at hand, nothing after it asks for a larger one
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+train: $(READY)
+	$(BIN)/python train.py $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	mkdir -p .mypy_cache && cp train.py .mypy_cache/train_command  # beside train/, mypy takes train.py for the package
+	$(BIN)/mypy generate.py compare.py .mypy_cache/train_command
+
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 $(ARGS)
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
