@@ -129,6 +129,7 @@ def llada_config(
     """
     if config.attention_bias or config.mlp_bias:
         raise ValueError("attention_bias and mlp_bias must be False, got True")
+    rope: Mapping[str, Any] = config.rope_parameters or {}
     return {
         **FIXED_CONFIG,
         "d_model": config.hidden_size,
@@ -142,7 +143,7 @@ def llada_config(
         "n_layers": config.num_hidden_layers,
         "pad_token_id": eos_token_id if pad_token_id is None else pad_token_id,
         "rms_norm_eps": config.rms_norm_eps,
-        "rope_theta": float(config.rope_parameters["rope_theta"]),
+        "rope_theta": float(rope["rope_theta"]),
         "transformers_version": "4.46.2",
         "vocab_size": config.vocab_size,
         "weight_tying": bool(config.tie_word_embeddings),

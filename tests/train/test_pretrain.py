@@ -1,0 +1,185 @@
+"""A base-model run in miniature: what it saves, how it resumes, what attention sees."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from train import pretrain as command
+from train.base_model import BaseModelFit, Fit, ModelShape
+from train.export import export, load_weights
+from train.rows import TaskData, TaskRows, place
+
+CPU = torch.device("cpu")
+MASK, EOS = 2, 1
+SHAPE = ModelShape(layers=2, width=32, heads=2, mlp_width=48, max_positions=64)
+FIT = Fit(tokens_per_step=64, warmup=0.0, decay=0.5, seed=3)
+CONFIG = Path(__file__).parents[2] / "configs" / "train" / "base.yaml"
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def tiny_data() -> list[TaskData]:
+    """Copy three digits; the second task has prompts of two lengths."""
+    draw = np.random.default_rng(0).integers(3, 13, (64, 3)).astype(np.uint16)
+    tokens = np.concatenate([draw, draw, np.full((64, 1), EOS, np.uint16)], axis=1)
+    lengths = np.full(64, 3)
+    mixed = np.where(np.arange(64) % 2, 2, 3)
+    shorter = tokens.copy()
+    shorter[mixed == 2, 0] = EOS
+    return [
+        place("copy", tokens, lengths, TaskRows(0.6, 64), canvas=4, device=CPU),
+        place("mixed", shorter, mixed, TaskRows(0.4, 64, pad_to=8), canvas=4, device=CPU),
+    ]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    vocabulary = {"<pad>": 0, "<eos>": EOS, "<|mdm_mask|>": MASK} | {str(i): i + 3 for i in range(10)}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
+    backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    words = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>", mask_token="<|mdm_mask|>")
+    words.save_pretrained(tmp_path / "words")
+    monkeypatch.setattr(command, "load_data", lambda *args, **kwargs: (tiny_data(), tiny_data()))
+
+    def start(out: str, **settings: Any) -> Path:
+        settings = {"max_steps": 6, "validate_minutes": 10.0} | settings
+        return command.pretrain(
+            tasks={}, out=tmp_path / out, tokenizer=tmp_path / "words", shape=SHAPE, fit=FIT, **settings
+        )
+
+    return start
+
+
+def fresh() -> BaseModelFit:
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(SHAPE.config(vocabulary=13, eos_id=EOS))
+    return BaseModelFit(model, tiny_data(), FIT, mask_id=MASK, max_steps=6)
+
+
+def test_three_steps_and_three_more_after_a_stop_equal_six(run: Any) -> None:
+    whole = run("whole")
+    part = run("part", stop_after_steps=3)
+    at_three = load_file(part / "model.safetensors")
+    run("part", resume=True)
+    end, resumed = load_file(whole / "model.safetensors"), load_file(part / "model.safetensors")
+    assert all(torch.equal(end[key], resumed[key]) for key in end)
+    assert any(not torch.equal(end[key], at_three[key]) for key in end)
+    states = [torch.load(out / "resume.ckpt", weights_only=False) for out in (whole, part)]
+    assert states[0]["base_model_fit"]["steps"] == states[1]["base_model_fit"]["steps"] == 6
+    assert all(torch.equal(a, states[1]["state_dict"][key]) for key, a in states[0]["state_dict"].items())
+    for a, b in zip(*(state["base_model_fit"]["averages"] for state in states), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_folder_is_a_llada_checkpoint_with_its_settings_and_log(run: Any) -> None:
+    out = run("out")
+    config = json.loads((out / "config.json").read_text())
+    assert (config["model_type"], config["n_layers"], config["vocab_size"]) == ("llada", 2, 64)
+    assert (config["mask_token_id"], config["eos_token_id"]) == (MASK, EOS)
+    weights = load_file(out / "model.safetensors")
+    assert weights["model.transformer.blocks.1.ff_out.weight"].shape == (32, 48)
+    assert {w.dtype for w in weights.values()} == {torch.bfloat16}
+    assert (out / "tokenizer.json").is_file()
+    assert (out / "generation_config.json").is_file()
+    assert "mixed/right_at_0.5" in (out / "log" / "metrics.csv").read_text()
+    assert "muon_lr: 0.02" in (out / "pretrain.yaml").read_text()
+    assert not list(out.glob("*.part"))
+
+
+def test_init_starts_from_the_weights_of_a_folder(run: Any, tmp_path: Path) -> None:
+    first = run("first")
+    second = run("second", init=first, max_steps=1)
+    a, b = (load_file(out / "model.safetensors") for out in (first, second))
+    key = "model.transformer.wte.weight"
+    assert 0 < (a[key].float() - b[key].float()).abs().max() < 0.02
+    with pytest.raises(ValueError, match="init"):
+        run("third", init=tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="resume"):
+        run("fourth", resume=True)
+
+
+def test_steps_learn_to_copy(run: Any) -> None:
+    log = (run("long", max_steps=100) / "log" / "metrics.csv").read_text().splitlines()
+    column = log[0].split(",").index("copy/right_at_0.5")
+    right = [line.split(",")[column] for line in log[1:] if line.split(",")[column]]
+    assert float(right[-1]) > 0.8
+
+
+def test_attention_is_bidirectional_and_blind_to_padding() -> None:
+    module = fresh().eval()
+    tokens = torch.tensor([[3, 4, 5, 2, 2, 2, 2]])
+    plain = module.hidden_states(tokens, None)
+    padded = module.hidden_states(torch.cat([torch.full((1, 2), 7), tokens], 1), torch.tensor([2]))
+    torch.testing.assert_close(padded[:, 2:], plain, atol=1e-5, rtol=1e-5)
+    changed = tokens.clone()
+    changed[0, -1] = 9
+    assert (module.hidden_states(changed, None)[0, 0] - plain[0, 0]).abs().max() > 1e-4
+    two_d = torch.tensor([[0, 0] + [1] * 7])
+    native = module.model.model(
+        input_ids=torch.cat([torch.full((1, 2), 7), tokens], 1),
+        attention_mask=two_d,
+        position_ids=(two_d.cumsum(-1) - 1).clamp(min=0),
+    ).last_hidden_state
+    torch.testing.assert_close(native[:, 2:], plain, atol=1e-5, rtol=1e-5)
+
+
+def test_the_loss_masks_the_canvas_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, seen = fresh(), []
+    forward = module.hidden_states
+
+    def spy(tokens: torch.Tensor, padding: torch.Tensor | None) -> torch.Tensor:
+        seen.append(tokens)
+        return forward(tokens, padding)
+
+    monkeypatch.setattr(module, "hidden_states", spy)
+    batch = tiny_data()[0].draw(1024, torch.Generator().manual_seed(0))
+    module.loss(batch, torch.Generator().manual_seed(0))
+    assert torch.equal(seen[0][:, :3], batch.tokens[:, :3])
+    share = (seen[0][:, 3:] == MASK).float().mean(1)
+    assert 0.2 < share[:256].mean() < 0.3
+    assert share[-256:].mean() > 0.8
+
+
+def test_a_batch_depends_on_seed_and_step_alone() -> None:
+    module, data = fresh(), tiny_data()[0]
+    first = data.draw(8, module.generator_at(5)).tokens
+    module.generator_at(6)
+    assert torch.equal(first, data.draw(8, module.generator_at(5)).tokens)
+    assert not torch.equal(first, data.draw(8, module.generator_at(6)).tokens)
+
+
+def test_every_weight_has_one_optimiser() -> None:
+    module = fresh()
+    muon, adam = module.configure_optimizers()
+    counts = [sum(p.numel() for group in o.param_groups for p in group["params"]) for o in (muon, adam)]
+    assert sum(counts) == sum(p.numel() for p in module.parameters())
+    assert counts[0] == 2 * (4 * 32 * 32 + 3 * 32 * 48)
+
+
+def test_export_and_load_are_inverse(tmp_path: Path) -> None:
+    model, other = fresh().model.bfloat16().float(), fresh().model
+    export(model, tmp_path, tokenizer=tmp_path, mask_id=MASK, eos_id=EOS)
+    load_weights(other, tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+
+
+def test_the_named_run_parses_and_saved_settings_parse_again(run: Any) -> None:
+    parser = jsonargparse.ArgumentParser()
+    parser.add_argument("--config", action="config")
+    parser.add_function_arguments(command.pretrain)
+    settings = parser.instantiate_classes(parser.parse_args(["--config", str(CONFIG), "--fit.seed", "4"]))
+    assert settings.tasks["multiplication"] == TaskRows(0.3, 2000000)
+    assert settings.fit == Fit(seed=4)
+    assert settings.shape == ModelShape()
+    saved = run("out", max_steps=1) / "pretrain.yaml"
+    assert parser.instantiate_classes(parser.parse_args(["--config", str(saved)])).fit == FIT

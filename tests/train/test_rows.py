@@ -1,0 +1,65 @@
+"""Device rows: padding, draws and the order of tasks."""
+
+from __future__ import annotations
+
+import collections
+
+import numpy as np
+import pytest
+import torch
+
+from train.rows import TaskData, TaskRows, draw_task, place
+
+CPU = torch.device("cpu")
+
+
+def placed(pad_to: int | None, lengths: tuple[int, ...] = (2, 1)) -> TaskData:
+    tokens = np.array([[9, 1, 2, 5, 6], [9, 9, 3, 7, 8]], dtype=np.uint16)
+    return place("t", tokens, np.array(lengths), TaskRows(1.0, 2, pad_to=pad_to), canvas=2, device=CPU)
+
+
+def test_rows_lose_common_padding_and_know_their_own() -> None:
+    data = placed(None)
+    assert data.tokens.tolist() == [[1, 2, 5, 6], [9, 3, 7, 8]]
+    assert data.padding is not None
+    assert data.padding.tolist() == [0, 1]
+
+
+def test_pad_to_widens_on_the_left() -> None:
+    data = placed(6)
+    assert data.tokens[0].tolist() == [0, 0, 1, 2, 5, 6]
+    assert data.padding is not None
+    assert data.padding.tolist() == [2, 3]
+
+
+def test_prompts_of_one_length_need_no_mask() -> None:
+    assert placed(None, (2, 2)).padding is None
+
+
+def test_too_narrow_is_refused() -> None:
+    with pytest.raises(ValueError, match="pad_to of t must be at least 4, got 3"):
+        placed(3)
+
+
+def test_draws_repeat_with_the_seed_and_keep_row_and_padding_together() -> None:
+    data = placed(None)
+    one, two = (data.draw(32, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(one.tokens, two.tokens)
+    assert one.padding is not None
+    assert torch.equal(one.tokens[:, 0] == 9, one.padding == 1)
+    assert 0 < one.padding.sum() < 32
+
+
+def test_tasks_come_by_share_and_in_every_stretch() -> None:
+    shares = [0.1, 0.6, 0.3]
+    drawn = [draw_task(step, shares, seed=5) for step in range(1000)]
+    counts = collections.Counter(drawn)
+    assert all(abs(counts[i] - 1000 * share) <= 5 for i, share in enumerate(shares))
+    assert all(len(set(drawn[i : i + 20])) == 3 for i in range(0, 980, 7))
+    assert drawn != [draw_task(step, shares, seed=6) for step in range(1000)]
+
+
+@pytest.mark.parametrize(("share", "rows"), [(0.0, 1), (1.0, 0)])
+def test_wrong_specs_are_refused(share: float, rows: int) -> None:
+    with pytest.raises(ValueError, match="got 0"):
+        TaskRows(share, rows)

@@ -1,0 +1,201 @@
+"""Fit the small masked-diffusion base model: ``python -m train.pretrain --config configs/train/base.yaml``."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+import yaml
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
+
+from train.base_model import BaseModelFit, CompileMode, Fit, ModelShape
+from train.export import load_weights
+from train.keeper import CHECKPOINT, Keeper
+from train.rows import TaskData, TaskRows, load_task
+
+logger = logging.getLogger(__name__)
+
+BASE_SHAPE, BASE_FIT = ModelShape(), Fit()
+MASK_TOKENS = ("<|mdm_mask|>", "<|mask|>")
+
+
+class Steps:
+    """An endless stream of nothing: the module draws its own rows by step number."""
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield zeros."""
+        while True:
+            yield 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Return nothing: the step number is kept by the module."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Take nothing back."""
+
+
+def pretrain(
+    *,
+    tasks: dict[str, TaskRows],
+    out: Path,
+    tokenizer: Path,
+    shape: ModelShape = BASE_SHAPE,
+    fit: Fit = BASE_FIT,
+    max_minutes: float | None = None,
+    max_steps: int | None = None,
+    stop_after_minutes: float | None = None,
+    stop_after_steps: int | None = None,
+    validate_minutes: float = 2.0,
+    dev_rows: int = 256,
+    cache: Path = Path(".cache/rows"),
+    compile: CompileMode = "static",
+    init: Path | None = None,
+    resume: bool = False,
+) -> Path:
+    """Fit a base model on generated tasks and save it in the LLaDA layout.
+
+    Args:
+        tasks: what to take from each task.
+        out: folder of the run: the checkpoint, `pretrain.yaml`, the log and `resume.ckpt`.
+        tokenizer: folder with the tokenizer files.
+        shape: size of the model.
+        fit: batch, learning rates, loss and averaging.
+        max_minutes: training minutes of the whole run, data preparation and compiling not counted.
+        max_steps: steps of the whole run.
+        stop_after_minutes: stop this command cleanly after so many of its minutes.
+        stop_after_steps: the same by steps.
+        validate_minutes: minutes between validations, each with an export.
+        dev_rows: development rows of each task.
+        cache: folder of generated rows.
+        compile: `static` compiles one graph for each task width, `dynamic` one for all, `off` none; off on a CPU.
+        init: folder of a LLaDA checkpoint whose weights the run starts from.
+        resume: go on from `resume.ckpt` in `out`, exactly.
+
+    Returns:
+        The folder of the run.
+
+    Raises:
+        ValueError: for a setting out of range, or `resume` without a checkpoint.
+    """
+    settings = {key: value for key, value in locals().items() if key != "resume"}
+    checkpoint = out / CHECKPOINT
+    if resume and not checkpoint.is_file():
+        raise ValueError(f"resume needs {CHECKPOINT} in out, got {str(out)!r} without it")
+    lightning.seed_everything(fit.seed, verbose=False)
+    torch.set_float32_matmul_precision("high")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    words = AutoTokenizer.from_pretrained(tokenizer)
+    train_data, dev_data = load_data(tasks, words, dev_rows=dev_rows, seed=fit.seed, cache=cache, device=device)
+    model = LlamaForCausalLM(shape.config(vocabulary=len(words), eos_id=words.eos_token_id))
+    if init is not None and not resume:
+        load_weights(model, init)
+    module = BaseModelFit(
+        model, train_data, fit, mask_id=find_mask_id(words), max_steps=max_steps, max_minutes=max_minutes
+    )
+    module.compile_parts(compile if device.type == "cuda" else "off")
+    save_settings(settings, out)
+    keeper = Keeper(
+        out,
+        dev_data,
+        tokenizer=tokenizer,
+        eos_id=words.eos_token_id,
+        validate_minutes=validate_minutes,
+        stop_after_minutes=stop_after_minutes,
+        stop_after_steps=stop_after_steps,
+    )
+    trainer = make_trainer(out, keeper, device)
+    trainer.fit(module, train_dataloaders=Steps(), ckpt_path=str(checkpoint) if resume else None)
+    return out
+
+
+def load_data(
+    tasks: dict[str, TaskRows],
+    words: PreTrainedTokenizerBase,
+    *,
+    dev_rows: int,
+    seed: int,
+    cache: Path,
+    device: torch.device,
+) -> tuple[list[TaskData], list[TaskData]]:
+    """Place training and development rows of every task on the device."""
+    train_data, dev_data = [], []
+    for name, spec in tasks.items():
+        train_data.append(load_task(name, spec, words, split="train", seed=seed, cache=cache, device=device))
+        small = dataclasses.replace(spec, rows=dev_rows, files=(), symmetric=False)
+        dev_data.append(load_task(name, small, words, split="dev", seed=seed, cache=cache, device=device))
+        shown = train_data[-1]
+        padded = "no" if shown.padding is None else "with"
+        logger.info("%s: %d rows of %d tokens, %s padding", name, *shown.tokens.shape, padded)
+    return train_data, dev_data
+
+
+def find_mask_id(words: PreTrainedTokenizerBase) -> int:
+    """Find the id of the mask token.
+
+    Raises:
+        ValueError: if the tokenizer has none.
+    """
+    if words.mask_token_id is not None:
+        return int(words.mask_token_id)
+    vocabulary = words.get_vocab()
+    for name in MASK_TOKENS:
+        if name in vocabulary:
+            return vocabulary[name]
+    raise ValueError(f"the tokenizer must have a mask token or one of {MASK_TOKENS}, got neither")
+
+
+def make_trainer(out: Path, keeper: Keeper, device: torch.device) -> lightning.Trainer:
+    """Build a trainer that only runs steps; `Keeper` decides when to keep and when to stop."""
+    loggers: list[Logger] = [CSVLogger(out, name="log", version="")]
+    try:
+        loggers.append(TensorBoardLogger(out, name="log", version=""))
+    except ModuleNotFoundError:
+        logger.info("no TensorBoard here: metrics go to the CSV file alone")
+    return lightning.Trainer(
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=1,
+        max_epochs=-1,
+        logger=loggers,
+        callbacks=[keeper],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+
+
+def save_settings(settings: dict[str, Any], out: Path) -> None:
+    """Write the resolved settings as YAML that `--config` reads."""
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "pretrain.yaml").open("w", encoding="utf-8") as file:
+        yaml.safe_dump(_plain(settings), file, sort_keys=False)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def main() -> None:
+    """Read the command line and run."""
+    from jsonargparse import auto_cli
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    logging.getLogger("train").setLevel(logging.INFO)
+    auto_cli(pretrain, as_positional=False)
+
+
+if __name__ == "__main__":
+    main()
