@@ -145,15 +145,16 @@ def _read_chunk(z: Float[Tensor, "m V"], sampling: Sampling, generator: torch.Ge
     chosen = z.gather(-1, token[:, None])
     rest = z.scatter(-1, token[:, None], -torch.inf).logsumexp(-1, keepdim=True)
     confidence = (chosen - normaliser).exp().squeeze(-1)
+    log_risk = (rest - normaliser).squeeze(-1).clamp(min=-100.0)
     if sampling.unconfident:
-        unconfident = torch.tensor(sampling.unconfident, device=token.device)
-        confidence = confidence.masked_fill(torch.isin(token, unconfident), 0.0)
+        never = torch.isin(token, torch.tensor(sampling.unconfident, device=token.device))
+        confidence, log_risk = confidence.masked_fill(never, 0.0), log_risk.masked_fill(never, 0.0)
     top = (allowed.topk(min(TOP, z.shape[-1])).values - normaliser).clamp(min=-100.0)
     log_probs = z - normaliser
     return {
         "token": token,
         "confidence": confidence,
-        "log_risk": (rest - normaliser).squeeze(-1).clamp(min=-100.0),
+        "log_risk": log_risk,
         "entropy": torch.special.entr(log_probs.exp()).sum(-1),
         "top_log_probs": torch.nn.functional.pad(top, (0, TOP - top.shape[-1]), value=-100.0),
     }
