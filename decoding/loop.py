@@ -52,7 +52,7 @@ def decode(
     Rows may be at different rounds, blocks and branch states; finished rows leave the batch. `on_step(state, reading)` sees each
     state before the commit that follows it, and only reads.
     """
-    counts = torch.zeros(3, len(state.tokens), dtype=torch.long, device=state.tokens.device)
+    counts = torch.zeros(4, len(state.tokens), dtype=torch.long, device=state.tokens.device)
     nfe = 0
     canvases, live = state.repeat(1), state.unfinished.unsqueeze(1)
     proposal = Proposal.single(state, Reading.empty(tuple(state.tokens.shape), state.tokens.device), state.reason)
@@ -73,12 +73,12 @@ def decode(
             reading = read(prediction, sampling, generator).scatter(index, shape)
             used = torch.bincount(row, minlength=shape[0])
             cost = torch.zeros_like(used).index_add(0, row, prediction.positions)
-            counts = counts + torch.stack([used, cost, (used > 1).long()])
+            counts = counts + torch.stack([(used > 0).long(), used, cost, (used > 1).long()])
             nfe += 1
         choice = policy.choose(canvases, proposal, reading)
         state, reading = canvases.at(choice), reading.at(choice)
         if not len(index):
-            return state, Counts(state.round, counts[0], counts[1], counts[2], nfe)
+            return state, Counts(counts[0], counts[1], counts[2], counts[3], nfe)
         state = state.count(reading)
         if on_step is not None:
             on_step(state, reading)
