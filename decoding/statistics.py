@@ -1,0 +1,108 @@
+"""What a decode cost and how it got its tokens: rounds, forwards, bits per round, and the bound on an exploit round."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from decoding.loop import Counts
+from decoding.state import DecodeState, Reason
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Figures of each row of a finished decode.
+
+    Attributes:
+        rounds: sequential forwards.
+        sequence_forwards: canvases through the model.
+        token_positions: positions computed, padding not counted.
+        bits: self-information of what was predicted: the sum of -log2 c over the tokens when they were committed. A
+            path sum; it is -log2 p(x) only as far as the tokens of a round are independent.
+        bits_per_round: bits / rounds, 0 for a row without rounds.
+        forced_share: share of the predicted tokens that nothing but the need of progress committed.
+        explored_share: rho, share of the rounds that ran more than one canvas; with k canvases in each of them the
+            rounds are 1 / (1 + rho (k - 1)) of the sequence forwards.
+        new_tokens: length of the answer up to and including the first EOS.
+    """
+
+    rounds: Int[Tensor, " B"]
+    sequence_forwards: Int[Tensor, " B"]
+    token_positions: Int[Tensor, " B"]
+    bits: Float[Tensor, " B"]
+    bits_per_round: Float[Tensor, " B"]
+    forced_share: Float[Tensor, " B"]
+    explored_share: Float[Tensor, " B"]
+    new_tokens: Int[Tensor, " B"]
+
+
+def statistics(state: DecodeState, counts: Counts, *, eos_id: int | None = None) -> Statistics:
+    """Statistics of every row of a finished decode.
+
+    Args:
+        state: final state.
+        counts: what the decode cost.
+        eos_id: the id that ends an answer; None takes the one of the early stop.
+    """
+    rounds = counts.rounds.clamp(min=1)
+    predicted = is_predicted(state)
+    forced = (state.reason == int(Reason.FORCED)).sum(-1)
+    bits = (information(state) * predicted).sum(-1) / math.log(2)
+    return Statistics(
+        rounds=counts.rounds,
+        sequence_forwards=counts.sequence_forwards,
+        token_positions=counts.token_positions,
+        bits=bits,
+        bits_per_round=bits / rounds,
+        forced_share=forced / predicted.sum(-1).clamp(min=1),
+        explored_share=counts.explored / rounds,
+        new_tokens=new_tokens(state, state.layout.eos_id if eos_id is None else eos_id),
+    )
+
+
+def is_predicted(state: DecodeState) -> Bool[Tensor, "B L"]:
+    """Positions that a forward predicted: neither prompt, nor masked, nor filled after an early stop."""
+    return (state.reason > int(Reason.NONE)) & (state.reason < int(Reason.END))
+
+
+def information(state: DecodeState) -> Float[Tensor, "B L"]:
+    """-log c in nats of every token when it was committed."""
+    return -state.committed_confidence.clamp(min=torch.finfo(torch.float32).tiny).log()
+
+
+def new_tokens(state: DecodeState, eos_id: int | None) -> Int[Tensor, " B"]:
+    """Canvas tokens up to and including the first EOS."""
+    canvas = state.layout.block >= 0
+    if eos_id is None:
+        return canvas.sum().expand(len(state.tokens))
+    ends = ((state.tokens == eos_id) & canvas).long()
+    ended_before = ends.cumsum(-1) - ends
+    return (canvas & (ended_before == 0)).sum(-1)
+
+
+def per_round_invariant(state: DecodeState, factor: float, *, tolerance: float = 1e-4) -> Bool[Tensor, " B"]:
+    """Whether no exploit round of the factor rule committed more information than its bound allows.
+
+    sum_{i in A_r} -log c_i <= m log((1 + m) / (1 + m - f)) <= f for m = |A_r| >= 1 and f <= 1; A_r are the positions
+    that the rule accepted in round r. From the proof of theorem 3.2 of arXiv 2511.21103.
+
+    Args:
+        state: final state.
+        factor: f, in (0, 1].
+        tolerance: slack for rounding, in nats.
+
+    Raises:
+        ValueError: if the factor is out of range.
+    """
+    if not 0 < factor <= 1:
+        raise ValueError(f"factor must lie in (0, 1], got {factor!r}")
+    accepted = state.reason == int(Reason.EXPLOIT)
+    place = state.committed_round.clamp(min=0)
+    blank = torch.zeros(len(place), int(place.max()) + 1, device=place.device)
+    revealed = blank.scatter_add(-1, place, information(state) * accepted)
+    m = blank.scatter_add(-1, place, accepted.float())
+    return (revealed <= m * ((1 + m) / (1 + m - factor)).log() + tolerance).all(-1)
