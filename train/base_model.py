@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any, Literal
 
 import lightning
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -17,6 +19,8 @@ from train.diffusion_loss import Weighting, denoising_loss, mask_canvas, mask_ra
 from train.muon import StackedMuon
 from train.rows import Batch, TaskData, draw_task
 from train.schedule import learning_rate_factor, progress
+
+logger = logging.getLogger(__name__)
 
 CompileMode = Literal["off", "static", "dynamic"]
 
@@ -102,8 +106,13 @@ class Fit:
 
 
 def canvas_loss(
-    hidden: Tensor, head: Tensor, canvas: Tensor, masked: Tensor, rates: Tensor, weighting: Weighting
-) -> Tensor:
+    hidden: Float[Tensor, "B C D"],
+    head: Float[Tensor, "V D"],
+    canvas: Int[Tensor, "B C"],
+    masked: Bool[Tensor, "B C"],
+    rates: Float[Tensor, " B"],
+    weighting: Weighting,
+) -> Float[Tensor, ""]:
     """Apply the head to the canvas rows alone and take the loss."""
     return denoising_loss(nn.functional.linear(hidden, head), canvas, masked, rates, weighting)
 
@@ -166,7 +175,7 @@ class BaseModelFit(lightning.LightningModule):
         adam = torch.optim.AdamW(others, lr=fit.adam_lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
         return [StackedMuon(matrices, lr=fit.muon_lr, momentum=fit.momentum), adam]
 
-    def hidden_states(self, tokens: Tensor, padding: Tensor | None) -> Tensor:
+    def hidden_states(self, tokens: Int[Tensor, "B L"], padding: Int[Tensor, " B"] | None) -> Float[Tensor, "B L D"]:
         """Run the blocks with bidirectional attention; padded keys are hidden.
 
         The mask is handed over as ``[B, 1, 1, L]`` (bool, scaled-dot-product attention): a 2-D mask would be
@@ -221,10 +230,12 @@ class BaseModelFit(lightning.LightningModule):
     def on_train_start(self) -> None:
         """Compile by rehearsal, then start the clock."""
         self.averages = [a.to(self.model.device) for a in self.averages]
+        began = time.monotonic()
         self.rehearse()
         if self.model.device.type == "cuda":
             torch.cuda.synchronize()
         self.started = time.monotonic()
+        logger.info("every shape was run once in %.1f s, not counted", self.started - began)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Take one step on rows of one task."""

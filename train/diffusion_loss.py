@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 Weighting = Literal["inverse", "uniform"]
 
 
-def mask_rates(uniforms: Tensor, *, floor: float, schedule: float = 1.0) -> Tensor:
+def mask_rates(uniforms: Float[Tensor, " B"], *, floor: float, schedule: float = 1.0) -> Float[Tensor, " B"]:
     """Stratified mask rates of a batch.
 
     Row i of B takes ``v = (i + u_i) / B`` and ``t = max(v^(1/schedule), floor)``; each row alone is uniform over a
@@ -38,7 +39,9 @@ def mask_rates(uniforms: Tensor, *, floor: float, schedule: float = 1.0) -> Tens
     return ((strata + uniforms) / rows).pow(1 / schedule).clamp(min=floor)
 
 
-def mask_canvas(canvas: Tensor, rates: Tensor, uniforms: Tensor, *, mask_id: int) -> tuple[Tensor, Tensor]:
+def mask_canvas(
+    canvas: Int[Tensor, "B C"], rates: Float[Tensor, " B"], uniforms: Float[Tensor, "B C"], *, mask_id: int
+) -> tuple[Int[Tensor, "B C"], Bool[Tensor, "B C"]]:
     """Replace each canvas token by the mask with its row's probability.
 
     Args:
@@ -55,8 +58,12 @@ def mask_canvas(canvas: Tensor, rates: Tensor, uniforms: Tensor, *, mask_id: int
 
 
 def denoising_loss(
-    logits: Tensor, canvas: Tensor, masked: Tensor, rates: Tensor, weighting: Weighting = "inverse"
-) -> Tensor:
+    logits: Float[Tensor, "B C V"],
+    canvas: Int[Tensor, "B C"],
+    masked: Bool[Tensor, "B C"],
+    rates: Float[Tensor, " B"],
+    weighting: Weighting = "inverse",
+) -> Float[Tensor, ""]:
     """Mean over rows of the weighted cross-entropy on masked canvas positions.
 
     ``inverse``: ``1/B sum_b 1/C sum_i [i masked] CE_bi / t_b``, the bound on the negative log-likelihood per canvas

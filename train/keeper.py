@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -72,15 +71,13 @@ class Keeper(lightning.Callback):
         self.validate_minutes, self.stop_after_minutes = validate_minutes, stop_after_minutes
         self.stop_after_steps, self.log_every = stop_after_steps, log_every
         self.first_minutes = self.last_minutes = 0.0
-        self.first_step = self.last_step = 0
-        self.since = 0.0
+        self.first_step = 0
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Note where this command starts."""
         module = _run(pl_module)
         self.first_minutes = self.last_minutes = module.minutes
-        self.first_step = self.last_step = module.steps_done
-        self.since = time.monotonic()
+        self.first_step = module.steps_done
         logger.info("step %d: %.2f minutes done before this command", module.steps_done, module.minutes)
 
     def on_train_batch_end(
@@ -111,7 +108,6 @@ class Keeper(lightning.Callback):
         logger.info(
             "step %d, %.2f minutes, progress %.3f: %s", module.steps_done, module.minutes, module.progress, shown
         )
-        self.since, self.last_step = time.monotonic(), module.steps_done
 
     def _time_is_up(self, module: BaseModelFit) -> bool:
         by_time = self.stop_after_minutes is not None and module.minutes - self.first_minutes >= self.stop_after_minutes
@@ -120,9 +116,10 @@ class Keeper(lightning.Callback):
 
     def _log_step(self, module: BaseModelFit, outputs: Any) -> None:
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
-        seconds = (time.monotonic() - self.since) / max(1, module.steps_done - self.last_step)
-        self.since, self.last_step = time.monotonic(), module.steps_done
-        self._write(module, {"loss": float(loss), "seconds_per_step": seconds})
+        metrics = {"loss": float(loss), "seconds_per_step": 60 * module.minutes / module.steps_done}
+        self._write(module, metrics)
+        if module.steps_done % (20 * self.log_every) == 0:
+            logger.info("step %d: loss %.4f, %.4f s a step", module.steps_done, *metrics.values())
 
     def _write(self, module: BaseModelFit, metrics: dict[str, float]) -> None:
         row = metrics | {"minutes": module.minutes, "progress": module.progress}

@@ -6,12 +6,13 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
-def orthogonalise(matrices: Tensor, *, steps: int = 5, eps: float = 1e-7) -> Tensor:
+def orthogonalise(matrices: Float[Tensor, "N R C"], *, steps: int = 5, eps: float = 1e-7) -> Float[Tensor, "N R C"]:
     """Drive the singular values of every matrix towards one, in bfloat16.
 
     ``X <- aX + (bA + cA^2) X`` with ``A = XX^T`` (quintic Newton-Schulz, https://kellerjordan.github.io/posts/muon/).

@@ -6,11 +6,9 @@ import dataclasses
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import lightning
 import torch
-import yaml
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
 
@@ -63,7 +61,7 @@ def pretrain(
 
     Args:
         tasks: what to take from each task.
-        out: folder of the run: the checkpoint, `pretrain.yaml`, the log and `resume.ckpt`.
+        out: folder of the run: the checkpoint, the log and `resume.ckpt`; the command adds `pretrain.yaml`.
         tokenizer: folder with the tokenizer files.
         shape: size of the model.
         fit: batch, learning rates, loss and averaging.
@@ -84,7 +82,6 @@ def pretrain(
     Raises:
         ValueError: for a setting out of range, or `resume` without a checkpoint.
     """
-    settings = {key: value for key, value in locals().items() if key != "resume"}
     checkpoint = out / CHECKPOINT
     if resume and not checkpoint.is_file():
         raise ValueError(f"resume needs {CHECKPOINT} in out, got {str(out)!r} without it")
@@ -100,7 +97,6 @@ def pretrain(
         model, train_data, fit, mask_id=find_mask_id(words), max_steps=max_steps, max_minutes=max_minutes
     )
     module.compile_parts(compile if device.type == "cuda" else "off")
-    save_settings(settings, out)
     keeper = Keeper(
         out,
         dev_data,
@@ -171,30 +167,12 @@ def make_trainer(out: Path, keeper: Keeper, device: torch.device) -> lightning.T
     )
 
 
-def save_settings(settings: dict[str, Any], out: Path) -> None:
-    """Write the resolved settings as YAML that `--config` reads."""
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / "pretrain.yaml").open("w", encoding="utf-8") as file:
-        yaml.safe_dump(_plain(settings), file, sort_keys=False)
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = dataclasses.asdict(value)
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
-
-
 def main() -> None:
     """Read the command line and run."""
-    from jsonargparse import auto_cli
+    from train.command import run
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
-    logging.getLogger("train").setLevel(logging.INFO)
-    auto_cli(pretrain, as_positional=False)
+    run(pretrain)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 
@@ -18,8 +19,8 @@ class SudokuSymmetry:
         vocabulary: number of token ids.
     """
 
-    cells: Tensor
-    digits: Tensor
+    cells: Int[Tensor, "G cells"]
+    digits: Int[Tensor, " nine"]
     vocabulary: int
 
     def __post_init__(self) -> None:
@@ -28,7 +29,7 @@ class SudokuSymmetry:
                 f"cells must be [G, 81] and digits [9], got {tuple(self.cells.shape)} and {tuple(self.digits.shape)}"
             )
 
-    def __call__(self, tokens: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, tokens: Int[Tensor, "B L"], generator: torch.Generator) -> Int[Tensor, "B L"]:
         """Apply one random symmetry to each row.
 
         Args:
@@ -46,7 +47,7 @@ class SudokuSymmetry:
         return result
 
 
-def draw_names(rows: int, digits: Tensor, vocabulary: int, generator: torch.Generator) -> Tensor:
+def draw_names(rows: int, digits: Int[Tensor, "9"], vocabulary: int, generator: torch.Generator) -> Int[Tensor, "B V"]:
     """Draw for each row a table ``[vocabulary]`` that permutes the digits and keeps all else."""
     names = torch.arange(vocabulary, device=digits.device).repeat(rows, 1)
     order = torch.rand(rows, 9, generator=generator, device=digits.device).argsort(1)
@@ -54,7 +55,7 @@ def draw_names(rows: int, digits: Tensor, vocabulary: int, generator: torch.Gene
     return names
 
 
-def draw_moves(rows: int, generator: torch.Generator) -> Tensor:
+def draw_moves(rows: int, generator: torch.Generator) -> Int[Tensor, "B 81"]:
     """Draw for each row where each of the 81 cells comes from: bands, lines within bands, and transposition."""
     device = generator.device
     lines = []
@@ -67,7 +68,7 @@ def draw_moves(rows: int, generator: torch.Generator) -> Tensor:
     return torch.where(flip[:, None, None], moves.mT, moves).flatten(1)
 
 
-def find_cells(tokens: Tensor, *, canvas: int, digits: Tensor, blank: int) -> Tensor:
+def find_cells(tokens: Int[Tensor, "N L"], *, canvas: int, digits: Int[Tensor, "9"], blank: int) -> Int[Tensor, "2 81"]:
     """Find the grid columns of a Sudoku task: those where every row holds a digit or a blank.
 
     Args:
