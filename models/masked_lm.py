@@ -1,0 +1,186 @@
+"""LLaDA and Dream on transformers' native Llama and Qwen2 layers, as a Denoiser."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers.masking_utils import create_bidirectional_mask
+
+from models.checkpoint import combine, digest
+from models.denoiser import Denoiser, Prediction, Tap
+from models.tokenizer import check_prompts, encode
+
+
+@dataclass
+class Recorder:
+    """Stands where an attention layer expects its cache: keeps the keys and values shown and returns them unchanged."""
+
+    keys: Tensor | None = None
+    values: Tensor | None = None
+
+    def update(self, keys: Tensor, values: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
+        """Called by the attention layer with rotated keys."""
+        self.keys, self.values = keys, values
+        return keys, values
+
+
+class MaskedLM(Denoiser):
+    """A bidirectional transformer that predicts masked tokens: p(x_i | revealed tokens) at every masked i.
+
+    Runs the blocks of the native model itself, so that the LM head sees only the rows asked for, and a block's input,
+    keys and values can be read on the way without a change to what is computed.
+
+    Args:
+        model: a `LlamaForCausalLM` or `Qwen2ForCausalLM`; attention is bidirectional here whatever its config says.
+        shifted: whether the hidden state at i - 1 predicts position i (Dream).
+        mask_id: id of the mask token.
+        eos_id: id that ends an answer, or None.
+        end_of_turn_id: id that closes a chat message, or None.
+        tokenizer: turns strings into ids and back, or None.
+        fingerprint: of the stored weights, where the loader took it; otherwise taken from the model when asked for.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        shifted: bool,
+        mask_id: int,
+        eos_id: int | None,
+        end_of_turn_id: int | None = None,
+        tokenizer: Any = None,
+        fingerprint: str = "",
+    ) -> None:
+        super().__init__()
+        self.model: Any = model
+        self.shifted = shifted
+        self.mask_id, self.eos_id, self.end_of_turn_id = mask_id, eos_id, end_of_turn_id
+        self.vocab_size: int = model.config.vocab_size
+        self.max_length: int = model.config.max_position_embeddings
+        self.hidden_size: int = model.config.hidden_size
+        self.tokenizer = tokenizer
+        self._fingerprint = fingerprint
+
+    @property
+    def blocks(self) -> nn.ModuleList:  # type: ignore[override] # the base class declares it; here it is part of the model
+        """The decoder layers, first to last."""
+        return cast(nn.ModuleList, self.model.model.layers)
+
+    @property
+    def final_norm(self) -> nn.Module:  # type: ignore[override]
+        """The norm between the last block and the LM head."""
+        return cast(nn.Module, self.model.model.norm)
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether the checkpoint brings a chat template."""
+        return bool(getattr(self.tokenizer, "chat_template", None))
+
+    def encode(self, prompts: Sequence[str], chat: bool | None = None) -> list[list[int]]:
+        """Prompts as token ids.
+
+        Args:
+            prompts: the texts.
+            chat: render each as a user message with the assistant's turn open; None: where there is a chat template.
+
+        Returns:
+            One list of ids a prompt, not padded.
+
+        Raises:
+            ValueError: if a prompt is empty or holds the mask token, or tokenizer or template are missing.
+        """
+        if self.tokenizer is None:
+            raise ValueError("prompts must be token ids where the checkpoint has no tokenizer, got strings")
+        if chat and not self.is_chat:
+            raise ValueError("chat must be False where the tokenizer has no chat template, got True")
+        if "" in prompts:
+            raise ValueError(f"prompt {list(prompts).index('')} must not be empty, got ''")
+        ids = encode(self.tokenizer, prompts, chat=self.is_chat if chat is None else chat)
+        check_prompts(ids, mask_id=self.mask_id, vocab_size=self.vocab_size)
+        return ids
+
+    def fingerprint(self) -> str:
+        """sha256 over sorted names, shapes and float32 values of the weights as stored, whatever dtype they have now.
+
+        Of a tensor with more than 2^18 values every n-th enters. A merged adapter adds its own tensors.
+        """
+        if not self._fingerprint:
+            tensors = self.model.named_parameters()
+            self._fingerprint = combine({name: digest(name, tensor) for name, tensor in tensors})
+        return self._fingerprint
+
+    def put_on(self, head: Any) -> None:
+        """Keep a scoring head beside the weights: it is no submodule, so nothing of it counts as the base's."""
+        self.__dict__["head"] = head
+
+    def rotary(self, position_ids: Int[Tensor, "N L"]) -> tuple[Float[Tensor, "N L d"], Float[Tensor, "N L d"]]:
+        """Cosine and sine of the rotary embedding, in the model's dtype."""
+        like = self.model.model.embed_tokens.weight
+        cos, sin = self.model.model.rotary_emb(like, position_ids=position_ids)
+        return cos, sin
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "N L"],
+        *,
+        attention_mask: Bool[Tensor, "N L"] | None = None,
+        rows: Bool[Tensor, "N L"] | None = None,
+        taps: Sequence[int] = (),
+        owner: Int[Tensor, " N"] | None = None,
+        refresh: Bool[Tensor, " N"] | None = None,
+    ) -> Prediction:
+        """See `Denoiser.forward`; every canvas is computed whole, so `owner` and `refresh` change nothing."""
+        rows = torch.ones_like(tokens, dtype=torch.bool) if rows is None else rows
+        hidden, seen = self._run_blocks(tokens, attention_mask, taps)
+        context = context_of(tokens, attention_mask)
+        if self.shifted:
+            hidden = hidden.gather(1, predictors(context).unsqueeze(-1).expand_as(hidden))
+        logits = self.model.lm_head(self.final_norm(hidden[rows]))
+        return Prediction(logits, rows, context.sum(-1), tuple(seen[index] for index in taps))
+
+    def _run_blocks(
+        self, tokens: Tensor, attention_mask: Tensor | None, taps: Sequence[int]
+    ) -> tuple[Float[Tensor, "N L D"], dict[int, Tap]]:
+        """Embedding and all blocks; the final norm is left to the rows that need it."""
+        hidden = self.model.model.embed_tokens(tokens)
+        mask = create_bidirectional_mask(self.model.config, hidden, attention_mask)
+        context = context_of(tokens, attention_mask)
+        position_ids = positions_of(context)
+        rotary = self.rotary(position_ids)
+        seen: dict[int, Tap] = {}
+        for index, block in enumerate(self.blocks):
+            recorder = Recorder() if index in taps else None
+            entered = hidden
+            hidden = block(
+                hidden,
+                attention_mask=mask,
+                position_ids=position_ids,
+                position_embeddings=rotary,
+                past_key_values=recorder,
+                is_causal=False,
+            )
+            if recorder is not None and recorder.keys is not None and recorder.values is not None:
+                seen[index] = Tap(entered, recorder.keys, recorder.values, context, *rotary)
+        return hidden, seen
+
+
+def context_of(tokens: Int[Tensor, "N L"], attention_mask: Tensor | None) -> Bool[Tensor, "N L"]:
+    """Positions that hold a token: the attention mask, or all."""
+    return torch.ones_like(tokens, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+
+
+def positions_of(context: Bool[Tensor, "N L"]) -> Int[Tensor, "N L"]:
+    """Position ids that do not count padding: cumsum(attention_mask) - 1, at least 0."""
+    return (context.long().cumsum(-1) - 1).clamp(min=0)
+
+
+def predictors(context: Bool[Tensor, "N L"]) -> Int[Tensor, "N L"]:
+    """Where the hidden state that predicts each position sits in a shifted family: at i - 1; of the first token at i."""
+    here = torch.arange(context.shape[1], device=context.device).expand(context.shape)
+    before = (here - 1).clamp(min=0)
+    return torch.where(context.gather(1, before), before, here)
