@@ -89,7 +89,7 @@ def pretrain(
     torch.set_float32_matmul_precision("high")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     words = AutoTokenizer.from_pretrained(tokenizer)
-    train_data, dev_data = load_data(tasks, words, dev_rows=dev_rows, seed=fit.seed, cache=cache, device=device)
+    train_data, dev_data = load_data(tasks, tokenizer, dev_rows=dev_rows, seed=fit.seed, cache=cache, device=device)
     model = LlamaForCausalLM(shape.config(vocabulary=len(words), eos_id=words.eos_token_id))
     if init is not None and not resume:
         load_weights(model, init)
@@ -113,7 +113,7 @@ def pretrain(
 
 def load_data(
     tasks: dict[str, TaskRows],
-    words: PreTrainedTokenizerBase,
+    tokenizer: Path,
     *,
     dev_rows: int,
     seed: int,
@@ -123,9 +123,9 @@ def load_data(
     """Place training and development rows of every task on the device."""
     train_data, dev_data = [], []
     for name, spec in tasks.items():
-        train_data.append(load_task(name, spec, words, split="train", seed=seed, cache=cache, device=device))
+        train_data.append(load_task(name, spec, tokenizer, split="train", seed=seed, cache=cache, device=device))
         small = dataclasses.replace(spec, rows=dev_rows, files=(), symmetric=False)
-        dev_data.append(load_task(name, small, words, split="dev", seed=seed, cache=cache, device=device))
+        dev_data.append(load_task(name, small, tokenizer, split="dev", seed=seed, cache=cache, device=device))
         shown = train_data[-1]
         padded = "no" if shown.padding is None else "with"
         logger.info("%s: %d rows of %d tokens, %s padding", name, *shown.tokens.shape, padded)

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import hashlib
 import itertools
 import logging
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from train.corpus import Rows, build, from_file
 from train.symmetry import SudokuSymmetry, find_cells
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from train.tasks import Split, get
+from train.tokenizer import load
 
 logger = logging.getLogger(__name__)
 
+SMALL = 4096  # rows that are generated sooner than processes start
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -116,15 +119,12 @@ def draw_task(step: int, shares: Sequence[float], *, seed: int) -> int:
     return min(bisect.bisect_right(edges, point * edges[-1]), len(shares) - 1)
 
 
-def place(
-    name: str, tokens: np.ndarray, prompt_length: np.ndarray, spec: TaskRows, *, canvas: int, device: torch.device
-) -> TaskData:
+def place(name: str, rows: Rows, spec: TaskRows, *, canvas: int, device: torch.device) -> TaskData:
     """Move rows to the device, padded to the width of their spec.
 
     Args:
         name: the task.
-        tokens: ``[N, W]`` left-padded rows.
-        prompt_length: ``[N]`` tokens of each prompt.
+        rows: left-padded token rows and their prompt lengths.
         spec: what the run takes from the task.
         canvas: length of the canvas.
         device: where the rows shall live.
@@ -135,22 +135,22 @@ def place(
     Raises:
         ValueError: if the rows are wider than ``pad_to``, or a token does not fit.
     """
-    used = int(prompt_length.max()) + canvas
+    used = int(rows.prompt_length.max()) + canvas
     width = spec.pad_to or used
     if width < used:
         raise ValueError(f"pad_to of {name} must be at least {used}, got {width}")
-    if tokens.max() > np.iinfo(np.int16).max:
-        raise ValueError(f"token ids of {name} must fit 16 signed bits, got {tokens.max()}")
-    ids = torch.from_numpy(np.ascontiguousarray(tokens[:, -used:]).astype(np.int16)).to(device)
+    if rows.tokens.max() > np.iinfo(np.int16).max:
+        raise ValueError(f"token ids of {name} must fit 16 signed bits, got {rows.tokens.max()}")
+    ids = torch.from_numpy(np.ascontiguousarray(rows.tokens[:, -used:]).astype(np.int16)).to(device)
     ids = torch.nn.functional.pad(ids, (width - used, 0))
-    padding = torch.from_numpy(width - canvas - prompt_length.astype(np.int64)).to(device)
+    padding = torch.from_numpy(width - canvas - rows.prompt_length.astype(np.int64)).to(device)
     return TaskData(name, spec.share, ids, padding if bool(padding.any()) else None, canvas)
 
 
 def load_task(
     name: str,
     spec: TaskRows,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Path,
     *,
     split: Literal["train", "dev"],
     seed: int,
@@ -162,7 +162,7 @@ def load_task(
     Args:
         name: the task.
         spec: what the run takes from it.
-        tokenizer: the shipped tokenizer, for the ids of digits; its file names the cache entry.
+        tokenizer: folder of the tokenizer; its content names the cache entry.
         split: which split to take; files serve the training split only.
         seed: seed of the generator.
         cache: folder of generated rows.
@@ -171,48 +171,42 @@ def load_task(
     Returns:
         The rows, with the symmetry their spec asks for.
     """
-    from train import tasks
-
-    tokens, prompt_length = _read_files(name, spec) if split == "train" else (None, None)
-    if tokens is None or prompt_length is None:
-        tokens, prompt_length = _generate(name, spec.rows, tokenizer, split=split, seed=seed, cache=cache)
-    data = place(name, tokens, prompt_length, spec, canvas=tasks.get(name).gen_length, device=device)
+    rows = _read_files(name, spec, tokenizer) if split == "train" else None
+    if rows is None:
+        rows = _generate(name, spec.rows, tokenizer, split=split, seed=seed, cache=cache)
+    data = place(name, rows, spec, canvas=get(name).gen_length, device=device)
     if not spec.symmetric:
         return data
-    digits = torch.tensor(tokenizer.convert_tokens_to_ids(list("123456789")), device=device)
-    blank = tokenizer.get_vocab()["0"]
-    cells = find_cells(data.tokens[:1000].long(), canvas=data.canvas, digits=digits, blank=blank)
-    symmetry = SudokuSymmetry(cells, digits, len(tokenizer))
-    return TaskData(name, spec.share, data.tokens, data.padding, data.canvas, symmetry)
+    ids = load(tokenizer).get_vocab()
+    digits = torch.tensor([ids[digit] for digit in "123456789"], device=device)
+    cells = find_cells(data.tokens[:1000].long(), canvas=data.canvas, digits=digits, blank=ids["0"])
+    return dataclasses.replace(data, symmetry=SudokuSymmetry(cells, digits, len(ids)))
 
 
-def _read_files(name: str, spec: TaskRows) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
-    from train import corpus
-
+def _read_files(name: str, spec: TaskRows, tokenizer: Path) -> Rows | None:
     present = [path for path in spec.files if Path(path).is_file()]
     if spec.files and not present:
         logger.warning("%s: none of %s exists, rows are generated instead", name, list(spec.files))
     if not present:
-        return None, None
-    parts = [corpus.from_file(name, path, spec.rows) for path in present]
-    width = max(tokens.shape[1] for tokens, _ in parts)
-    tokens = np.concatenate([np.pad(t, ((0, 0), (width - t.shape[1], 0))) for t, _ in parts])
-    return tokens[: spec.rows], np.concatenate([lengths for _, lengths in parts])[: spec.rows]
+        return None
+    parts = [from_file(get(name), path, spec.rows, tokenizer=tokenizer) for path in present]
+    width = max(part.tokens.shape[1] for part in parts)
+    tokens = np.concatenate([np.pad(part.tokens, ((0, 0), (width - part.tokens.shape[1], 0))) for part in parts])
+    lengths = np.concatenate([part.prompt_length for part in parts])
+    return Rows(tokens[: spec.rows], lengths[: spec.rows])
 
 
-def _generate(
-    name: str, rows: int, tokenizer: PreTrainedTokenizerBase, *, split: str, seed: int, cache: Path
-) -> tuple[np.ndarray, np.ndarray]:
-    from train import corpus
-
-    words = hashlib.blake2b(repr(sorted(tokenizer.get_vocab().items())).encode(), digest_size=4).hexdigest()
-    path = cache / f"{name}-{split}-{rows}-{seed}-{words}.npy"
+def _generate(name: str, count: int, tokenizer: Path, *, split: Split, seed: int, cache: Path) -> Rows:
+    """Generate rows on all cores, or take them from the cache; the last stored column is the prompt length."""
+    words = hashlib.blake2b((tokenizer / "tokenizer.json").read_bytes(), digest_size=4).hexdigest()
+    path = cache / f"{name}-{split}-{count}-{seed}-{words}.npy"
     if not path.is_file():
-        tokens, prompt_length = corpus.build(name, rows, seed=seed, split=split)
+        workers = (os.cpu_count() or 1) if count > SMALL else 1
+        rows = build(name, count, seed=seed, split=split, workers=workers, tokenizer=tokenizer)
         cache.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(path.name + ".part")
         with aside.open("wb") as file:
-            np.save(file, np.column_stack([tokens, prompt_length.astype(np.uint16)]))
+            np.save(file, np.column_stack([rows.tokens, rows.prompt_length.astype(np.uint16)]))
         aside.replace(path)
     stored = np.load(path)
-    return stored[:, :-1], stored[:, -1]
+    return Rows(stored[:, :-1], stored[:, -1].astype(np.int64))

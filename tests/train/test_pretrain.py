@@ -16,6 +16,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from train import pretrain as command
 from train.base_model import BaseModelFit, Fit, ModelShape
 from train.command import parser_of
+from train.corpus import Rows
 from train.export import export, load_weights
 from train.rows import TaskData, TaskRows, place
 
@@ -37,8 +38,8 @@ def tiny_data() -> list[TaskData]:
     shorter = tokens.copy()
     shorter[mixed == 2, 0] = EOS
     return [
-        place("copy", tokens, lengths, TaskRows(0.6, 64), canvas=4, device=CPU),
-        place("mixed", shorter, mixed, TaskRows(0.4, 64, pad_to=8), canvas=4, device=CPU),
+        place("copy", Rows(tokens, lengths), TaskRows(0.6, 64), canvas=4, device=CPU),
+        place("mixed", Rows(shorter, mixed), TaskRows(0.4, 64, pad_to=8), canvas=4, device=CPU),
     ]
 
 

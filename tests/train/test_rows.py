@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from train.corpus import Rows
 from train.rows import TaskData, TaskRows, draw_task, place
 
 CPU = torch.device("cpu")
@@ -15,7 +16,7 @@ CPU = torch.device("cpu")
 
 def placed(pad_to: int | None, lengths: tuple[int, ...] = (2, 1)) -> TaskData:
     tokens = np.array([[9, 1, 2, 5, 6], [9, 9, 3, 7, 8]], dtype=np.uint16)
-    return place("t", tokens, np.array(lengths), TaskRows(1.0, 2, pad_to=pad_to), canvas=2, device=CPU)
+    return place("t", Rows(tokens, np.array(lengths)), TaskRows(1.0, 2, pad_to=pad_to), canvas=2, device=CPU)
 
 
 def test_rows_lose_common_padding_and_know_their_own() -> None:
