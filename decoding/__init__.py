@@ -1,0 +1,38 @@
+"""Decode masked diffusion language models in few rounds: `generate`, its result, and the policies.
+
+Names load when they are first used, so that `decoding.names` can be read before torch is imported.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from decoding.names import POLICIES
+
+if TYPE_CHECKING:
+    from decoding.api import Generation, generate, make_policy
+    from decoding.policy import Policy
+
+__all__ = ["Generation", "Policy", "generate", "make_policy"]
+
+_HOME = dict.fromkeys(("Generation", "generate", "make_policy"), "decoding.api") | {"Policy": "decoding.policy"}
+_HOME |= {name: module for module, _, name in (target.partition(":") for target, _ in POLICIES.values())}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'decoding' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def _require_sibling() -> None:
+    here, spec = Path(__file__).resolve().parents[1], find_spec("models")
+    found = None if spec is None or spec.origin is None else Path(spec.origin).resolve().parents[1]
+    if found != here:
+        raise ImportError(f"package decoding in {here} needs the package models beside it, got {found or 'none'}")
+
+
+_require_sibling()

@@ -1,0 +1,249 @@
+"""`generate`: one call from prompts to text, for every model, policy and spelling."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from decoding.loop import OnStep, decode
+from decoding.names import POLICIES, Request, resolve
+from decoding.policy import Policy
+from decoding.prompts import read_prompts
+from decoding.reading import Reading, Sampling
+from decoding.state import DecodeState, start
+from models.denoiser import Denoiser
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What a call of `generate` gives; unpacks as `sequences, nfe`.
+
+    Attributes:
+        sequences: prompts (left padded) and canvases.
+        rounds: sequential forwards that each row waited for.
+        sequence_forwards: canvases of each row through the model; a round of k branches is 1 round and k of these.
+        token_positions: positions computed for each row, padding not counted.
+        explored: rounds in which each row ran more than one canvas.
+        nfe: batched model calls.
+        seconds: wall clock of the decode, prompts and text not counted.
+        state: the last state: when, why and how sure each position was committed.
+        policy: the policy with all its settings.
+        history: with `history=True` the state before every commit, and the last one.
+    """
+
+    sequences: Int[Tensor, "B L"]
+    rounds: Int[Tensor, " B"]
+    sequence_forwards: Int[Tensor, " B"]
+    token_positions: Int[Tensor, " B"]
+    explored: Int[Tensor, " B"]
+    nfe: int
+    seconds: float
+    state: DecodeState = field(repr=False)
+    policy: Policy
+    history: tuple[DecodeState, ...] = field(default=(), repr=False)
+    tokenizer: Any = field(default=None, repr=False)
+    eos_id: int | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        """`x, nfe = generate(...)`."""
+        return iter((self.sequences, self.nfe))
+
+    @property
+    def canvas(self) -> Int[Tensor, "B G"]:
+        """The generated part of the sequences."""
+        return self.sequences[:, self.state.layout.block >= 0]
+
+    @property
+    def text(self) -> list[str]:
+        """Each canvas up to its first EOS, as a string.
+
+        Raises:
+            ValueError: if the model has no tokenizer.
+        """
+        if self.tokenizer is None:
+            raise ValueError("text needs a model with a tokenizer, got one without")
+        rows = self.canvas.tolist()
+        ends = [row.index(self.eos_id) if self.eos_id in row else len(row) for row in rows]
+        return [self.tokenizer.decode(row[:end], skip_special_tokens=True) for row, end in zip(rows, ends, strict=True)]
+
+
+def generate(
+    model: Any,
+    prompts: Any,
+    policy: Policy | str | None = None,
+    *,
+    gen_length: int | None = None,
+    block_length: int | None = None,
+    attention_mask: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    on_step: OnStep | None = None,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    early_stop: bool = True,
+    history: bool = False,
+    **settings: Any,
+) -> Generation:
+    """Fill a canvas after every prompt: `x, nfe = generate(model, "2,3,4,24", "ete", gen_length=24, block_length=8)`.
+
+    Args:
+        model: a Denoiser, a folder or hub id (loaded once and kept), or a loaded LLaDA or Dream model.
+        prompts: token ids [P] or [B, P], a list of id lists, a string, or a list of strings.
+        policy: a policy, or a name of `decoding.names.POLICIES` whose settings may follow as keywords. By default the rule that
+            the settings mean in the field (`factor`, `threshold`, `steps`, `remasking`, ... in this order), else `learned`.
+        gen_length: positions to generate, EOS included.
+        block_length: must divide gen_length; by default 32 where it does, else gen_length.
+        attention_mask: 0 on the left padding of token ids.
+        generator: source of randomness, on the model's device.
+        on_step: called with state and reading before every commit; only reads.
+        temperature: 0 takes the most likely token.
+        top_p: nucleus of the draw, in (0, 1].
+        early_stop: fill a row with EOS once everything before a committed EOS is committed; not counted as work.
+        history: keep the state of every round.
+        settings: of the policy, and the field's other spellings (`decoding.names.ALIASES`).
+
+    Returns:
+        Sequences, text, counts per row, and the final state.
+
+    Raises:
+        ValueError: for contradictions and values out of range, in one sentence with name, rule and value.
+    """
+    given: dict[str, Any] = {"gen_length": gen_length, "block_length": block_length, "temperature": temperature}
+    given |= {"top_p": top_p} | ({} if early_stop else {"early_stop": False}) | ({"history": True} if history else {})
+    request = resolve(policy, given | settings)
+    denoiser = as_denoiser(model)
+    rule = (
+        request.policy
+        if isinstance(request.policy, Policy)
+        else make_policy(request.policy, request.settings, denoiser)
+    )
+    prompt = read_prompts(prompts, attention_mask, denoiser, chat=request.options.get("chat"))
+    batch = prompt.with_canvas(request.gen_length)
+    eos_id = check_ids(request, denoiser)
+    if batch.tokens.shape[1] > denoiser.max_length:
+        longest = f"{prompt.tokens.shape[1]} + {request.gen_length}"
+        raise ValueError(f"prompt + gen_length must be at most the model's {denoiser.max_length}, got {longest}")
+    if generator is not None and generator.device.type != denoiser.device.type:
+        raise ValueError(f"generator must live on the model's device {denoiser.device}, got {generator.device}")
+    state = start(
+        batch.tokens,
+        gen_length=request.gen_length,
+        block_length=request.block_length,
+        mask_id=denoiser.mask_id,
+        eos_id=eos_id if request.options.get("early_stop", True) and rule.early_stop else None,
+        step_budget=rule.step_budget,
+        initial_blocks=rule.initial_blocks,
+    )
+    seen: list[DecodeState] = []
+    keep = bool(request.options.get("history", False))
+    began = _now(denoiser.device)
+    final, counts = decode(
+        denoiser,
+        state,
+        rule,
+        attention_mask=batch.attention_mask,
+        sampling=make_sampling(request, denoiser, eos_id, noise=rule.random),
+        generator=generator,
+        on_step=watch(seen, on_step) if keep else on_step,
+    )
+    return Generation(
+        sequences=final.tokens,
+        rounds=counts.rounds,
+        sequence_forwards=counts.sequence_forwards,
+        token_positions=counts.token_positions,
+        explored=counts.explored,
+        nfe=counts.nfe,
+        seconds=_now(denoiser.device) - began,
+        state=final,
+        policy=rule,
+        history=(*seen, final) if keep else (),
+        tokenizer=denoiser.tokenizer,
+        eos_id=eos_id,
+    )
+
+
+def as_denoiser(model: Any) -> Denoiser:
+    """A Denoiser as it is, a folder or hub id loaded (once), a loaded model wrapped."""
+    if isinstance(model, Denoiser):
+        return model
+    if isinstance(model, str | Path):
+        return _load(str(model))
+    return cast(Denoiser, import_module("models").wrap(model))
+
+
+@lru_cache(maxsize=2)
+def _load(path_or_hub_id: str) -> Denoiser:
+    return cast(Denoiser, import_module("models").load(path_or_hub_id))
+
+
+def make_policy(name: str, settings: Mapping[str, Any], denoiser: Denoiser) -> Policy:
+    """The policy of a name, with its settings and, where it has a head, the denoiser's.
+
+    Raises:
+        ValueError: for an unknown name, a setting that the policy does not have, or a model without the head it needs.
+    """
+    if name not in POLICIES:
+        raise ValueError(f"policy must be one of {', '.join(POLICIES)}, got {name!r}")
+    target, fixed = POLICIES[name]
+    module, _, kind_name = target.partition(":")
+    kind = getattr(import_module(module), kind_name)
+    known = {f.name for f in fields(kind)}
+    unknown = settings.keys() - (known - fixed.keys() - {"head"})
+    if unknown:
+        free = ", ".join(sorted(known - fixed.keys() - {"head"}))
+        rule = f"be among {free}" if free else "be left out"
+        raise ValueError(f"settings of policy {name} must {rule}, got {', '.join(sorted(unknown))}")
+    if "head" in known and denoiser.head is None:
+        raise ValueError(f"policy {name} must have a model loaded with head=FOLDER, got one without a head")
+    head = {"head": denoiser.head} if "head" in known else {}
+    return cast(Policy, kind(**head, **fixed, **settings))
+
+
+def check_ids(request: Request, denoiser: Denoiser) -> int | None:
+    """The id that ends an answer: the one given, else the model's. A mask id that is not the model's is refused."""
+    mask_id = request.options.get("mask_id", denoiser.mask_id)
+    if mask_id != denoiser.mask_id:
+        raise ValueError(f"mask_id must be the model's {denoiser.mask_id}, got {mask_id!r}")
+    eos_id = request.options.get("eos_id", denoiser.eos_id)
+    if eos_id is not None and not 0 <= eos_id < denoiser.vocab_size:
+        raise ValueError(f"eos_id must lie in [0, {denoiser.vocab_size}), got {eos_id!r}")
+    return cast("int | None", eos_id)
+
+
+def make_sampling(request: Request, denoiser: Denoiser, eos_id: int | None, *, noise: bool) -> Sampling:
+    """Temperature and nucleus, and the ids that are never a candidate or never confident."""
+    options = request.options
+    ends = tuple(i for i in (eos_id, getattr(denoiser, "end_of_turn_id", None)) if i is not None)
+    forbidden = ends[:1] if options.get("logits_eos_inf") and eos_id is not None else ()
+    return Sampling(
+        temperature=options.get("temperature", 0.0),
+        top_p=options.get("top_p", 1.0),
+        forbidden=(denoiser.mask_id, *forbidden),
+        unconfident=ends if options.get("confidence_eos_eot_inf") else (),
+        noise=noise,
+    )
+
+
+def watch(seen: list[DecodeState], on_step: OnStep | None) -> OnStep:
+    """A hook that keeps every state and then calls the user's."""
+
+    def step(state: DecodeState, reading: Reading) -> None:
+        seen.append(state)
+        if on_step is not None:
+            on_step(state, reading)
+
+    return step
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

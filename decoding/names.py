@@ -1,0 +1,269 @@
+"""The names that people type: policies, the field's spellings of every setting, and what contradicts what.
+
+Imports nothing heavy, so that a command judges its arguments before it loads anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+POLICIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "sequential": ("decoding.quota:Sequential", {}),
+    "random": ("decoding.quota:Sequential", {"order": "random"}),
+    "left-to-right": ("decoding.quota:Sequential", {"order": "left_to_right"}),
+    "quota": ("decoding.quota:Quota", {}),
+    "threshold": ("decoding.threshold:Threshold", {}),
+    "margin": ("decoding.threshold:MarginThreshold", {}),
+    "entropy": ("decoding.threshold:EntropyThreshold", {}),
+    "factor": ("decoding.bounds:Factor", {}),
+    "entropy-bound": ("decoding.bounds:EntropyBound", {}),
+    "risk-sum": ("decoding.bounds:RiskSum", {}),
+    "ete": ("decoding.explore:BeamETE", {}),
+    "random-parity": ("decoding.explore:RandomParity", {}),
+    "lopa": ("decoding.lookahead:LoPA", {}),
+    "learned": ("decoding.learned:Learned", {}),
+    "learned-parity": ("decoding.learned:LearnedParity", {}),
+}
+"""Name -> where the class is, and the settings that the name fixes. A class with a field `head` gets the denoiser's."""
+
+DEFAULT_POLICY = "learned"
+BLOCK_LENGTH = 32
+"""Block length where none is given and it divides the generation length; else the canvas is one block."""
+
+ALIASES: Mapping[str, str] = {
+    "max_new_tokens": "gen_length",
+    "max_tokens": "gen_length",
+    "gen_len": "gen_length",
+    "block_size": "block_length",
+    "canvas_length": "block_length",
+    "dllm_block_length": "block_length",
+    "diffusion_steps": "steps",
+    "denoising_steps": "steps_per_block",
+    "confidence_threshold": "threshold",
+    "dynamic_threshold": "threshold",
+    "dllm_confidence_threshold": "threshold",
+    "accept_thres": "threshold",
+    "eb_threshold": "entropy_bound",
+    "remasking_strategy": "remasking",
+    "alg": "remasking",
+    "mask_token_id": "mask_id",
+    "eos_token_id": "eos_id",
+    "eos_early_stop": "early_stop",
+    "output_history": "history",
+    "cache": "use_cache",
+}
+"""The field's spelling -> ours."""
+
+REMASKING: Mapping[str, tuple[str, str | None]] = {
+    "low_confidence": ("quota", "confidence"),  # LLaDA
+    "random": ("quota", "random"),
+    "low_confidence_static": ("quota", "confidence"),  # SDAR
+    "low_confidence_dynamic": ("threshold", None),
+    "entropy_bounded": ("entropy-bound", None),
+    "sequential": ("quota", "left_to_right"),
+    "maskgit_plus": ("quota", "confidence"),  # Dream
+    "topk_margin": ("quota", "margin"),
+    "entropy": ("quota", "entropy"),
+    "origin": ("quota", "random"),
+    "confidence_threshold": ("threshold", None),
+    "entropy_threshold": ("entropy", None),
+}
+"""Value of `remasking` -> the policy it means, and the order of a policy that has one."""
+
+RULES: Mapping[str, str] = {
+    "factor": "factor",
+    "threshold": "threshold",
+    "entropy_bound": "entropy-bound",
+    "entropy_threshold": "entropy",
+    "margin": "margin",
+    "remasking": "quota",  # unless REMASKING says otherwise
+    "steps": "quota",
+    "steps_per_block": "quota",
+}
+"""The policy that a setting means where no policy is named; the first that is given decides, as in Fast-dLLM."""
+
+IGNORED: Mapping[str, frozenset[str]] = {
+    "threshold": frozenset({"steps", "steps_per_block"}),
+    "factor": frozenset({"steps", "steps_per_block", "threshold"}),
+    "entropy-bound": frozenset({"steps", "steps_per_block"}),
+}
+"""Settings that the field passes along with a rule and that the rule then ignores."""
+
+WITHOUT_EFFECT: Mapping[str, tuple[tuple[Any, ...], str]] = {
+    "cfg_scale": ((0, None), "there is no classifier-free guidance here"),
+    "alg_temp": ((None, 0), "the order of positions is not sampled here, apart from remasking random"),
+    "top_k": ((None, 0, -1), "candidates are limited by top_p here"),
+    "editing_threshold": ((None,), "committed tokens are never edited here"),
+    "edit_threshold": ((None,), "committed tokens are never edited here"),
+    "max_post_steps": ((None, 0), "committed tokens are never edited here"),
+    "return_dict_in_generate": ((True, None), "the result is always an object"),
+    "generation_tokens_hook_func": ((None,), "a hook only reads here: pass it as on_step"),
+}
+"""Settings of other decoders that are accepted only at values that change nothing, and why."""
+
+CACHES: Mapping[Any, str] = {None: "none", False: "none", "": "none", "none": "none", True: "prefix"} | {
+    name: name for name in ("prefix", "dual")
+}
+RANGES: Mapping[str, tuple[int, bool, float]] = {
+    "threshold": (0, True, 1),
+    "top_p": (0, True, 1),
+    "factor": (0, True, float("inf")),
+    "temperature": (0, False, float("inf")),
+    "steps": (1, False, float("inf")),
+    "steps_per_block": (1, False, float("inf")),
+}
+"""Setting -> lowest value, whether that one is excluded, highest value; policies check the rest when they are made."""
+
+_OF_THE_FIELD = {*ALIASES, *ALIASES.values(), *RULES, *WITHOUT_EFFECT, "dual_cache"}  # None means not given
+
+
+EOS_OPTIONS = ("logits_eos_inf", "confidence_eos_eot_inf")  # LLaDA's: EOS is never a candidate; never a confident one
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a call asks for, in this project's words.
+
+    Attributes:
+        policy: a name of POLICIES, or a policy object.
+        settings: of the named policy.
+        gen_length, block_length: of the canvas.
+        options: the rest, by names of OPTIONS.
+    """
+
+    policy: Any
+    gen_length: int
+    block_length: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+OPTIONS = ("temperature", "top_p", "early_stop", "history", "chat", "mask_id", "eos_id", "use_cache", *EOS_OPTIONS)
+
+
+def resolve(policy: Any, given: Mapping[str, Any]) -> Request:
+    """Read a call in any of the field's spellings.
+
+    Args:
+        policy: a policy object, a name, or None: what the settings mean in the field, else `learned`.
+        given: every keyword of the call.
+
+    Raises:
+        ValueError: for contradictions and values out of range; the sentence holds the name, the rule and the value.
+    """
+    settings = canonical(given)
+    gen_length, block_length = _lengths(settings)
+    options = {name: settings.pop(name) for name in OPTIONS if name in settings}
+    _check_ranges({**options, **settings})
+    if policy is not None and not isinstance(policy, str):
+        if settings:
+            raise ValueError(f"settings must be left out with a policy object, got {', '.join(settings)}")
+        return Request(policy, gen_length, block_length, {}, options)
+    name = _name(policy, settings)
+    settings = _settings(name, settings, gen_length, block_length)
+    return Request(name, gen_length, block_length, settings, options)
+
+
+def canonical(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Our spelling of every setting; of the field's own settings None means not given."""
+    values: dict[str, Any] = {}
+    spelled: dict[str, str] = {}
+    for spelling, value in given.items():
+        if spelling in WITHOUT_EFFECT:
+            neutral, why = WITHOUT_EFFECT[spelling]
+            if value not in neutral:
+                raise ValueError(f"{spelling} must be {neutral[0]!r} because {why}, got {value!r}")
+        elif value is not None or spelling not in _OF_THE_FIELD:
+            name = ALIASES.get(spelling, spelling)
+            if name in values and values[name] != value:
+                raise ValueError(f"{spelled[name]} and {spelling} must agree, got {values[name]!r} and {value!r}")
+            values[name], spelled[name] = value, spelling
+    return _with_cache(values)
+
+
+def _with_cache(values: dict[str, Any]) -> dict[str, Any]:
+    dual = values.pop("dual_cache", False)
+    if dual and values.get("use_cache", True) not in (True, "dual"):
+        raise ValueError(f"use_cache must be 'dual' with dual_cache, got {values['use_cache']!r}")
+    if dual:
+        values["use_cache"] = "dual"
+    if "use_cache" in values:
+        if values["use_cache"] not in CACHES:
+            raise ValueError(f"use_cache must be none, prefix or dual, got {values['use_cache']!r}")
+        values["use_cache"] = CACHES[values["use_cache"]]
+    return values
+
+
+def _lengths(settings: dict[str, Any]) -> tuple[int, int]:
+    gen_length = _whole("gen_length", settings.pop("gen_length", None))
+    default = BLOCK_LENGTH if gen_length % BLOCK_LENGTH == 0 else gen_length
+    block_length = _whole("block_length", settings.pop("block_length", default))
+    if gen_length % block_length:
+        raise ValueError(f"gen_length must be a multiple of block_length ({block_length}), got {gen_length}")
+    return gen_length, block_length
+
+
+def _whole(name: str, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    return value
+
+
+def _check_ranges(values: Mapping[str, Any]) -> None:
+    for name, (low, open_below, high) in RANGES.items():
+        value = values.get(name)
+        if value is None:
+            continue
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or value < low or value > high or (open_below and value == low):
+            within = f"lie in {'(' if open_below else '['}{low}, {high}]"
+            rule = within if high < float("inf") else f"be {'above' if open_below else 'at least'} {low}"
+            raise ValueError(f"{name} must {rule}, got {value!r}")
+
+
+def _name(policy: str | None, settings: Mapping[str, Any]) -> str:
+    """The policy named, or the one that the settings mean."""
+    if policy is not None:
+        name = policy.replace("_", "-")
+        if name not in POLICIES:
+            raise ValueError(f"policy must be one of {', '.join(POLICIES)}, got {policy!r}")
+        return name
+    rule = next((rule for rule in RULES if rule in settings), None)
+    if rule is None or not settings.keys() <= {*RULES, "order"}:
+        return DEFAULT_POLICY
+    return REMASKING.get(str(settings[rule]), ("quota", None))[0] if rule == "remasking" else RULES[rule]
+
+
+def _settings(name: str, settings: dict[str, Any], gen_length: int, block_length: int) -> dict[str, Any]:
+    """What the named policy gets: the order that remasking means, steps in all, nothing that the rule ignores."""
+    left = {n: v for n, v in settings.items() if n not in IGNORED.get(name, ())}
+    blocks = gen_length // block_length
+    if "remasking" in left:
+        left |= _order(name, left.pop("remasking"), left.get("order"))
+    if "steps_per_block" in left:
+        total = left.pop("steps_per_block") * blocks
+        if left.setdefault("steps", total) != total:
+            raise ValueError(f"steps must be steps_per_block times the number of blocks ({total}), got {left['steps']}")
+    if name == "quota" and left.setdefault("steps", gen_length) % blocks:
+        raise ValueError(f"steps must be a multiple of the number of blocks ({blocks}), got {left['steps']}")
+    for rule in RULES.keys() & left.keys() - {"threshold", "factor"}:
+        if RULES[rule] != name:
+            raise ValueError(f"{rule} must be left out with policy {name}, got {left[rule]!r}")
+    return left
+
+
+def _order(name: str, remasking: Any, order: str | None) -> dict[str, str]:
+    if remasking not in REMASKING:
+        raise ValueError(f"remasking must be one of {', '.join(REMASKING)}, got {remasking!r}")
+    policy, meant = REMASKING[remasking]
+    if name == policy and meant is None:
+        return {}
+    if name == "sequential" or name == policy:
+        if order not in (None, meant):
+            raise ValueError(f"order must be {meant} with remasking {remasking}, got {order!r}")
+        return {"order": str(meant)}
+    if meant == "confidence" and name in ("threshold", "factor"):
+        return {}  # both rank by confidence anyway
+    raise ValueError(f"remasking {remasking} must go with policy {policy}, got policy {name}")
