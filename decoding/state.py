@@ -1,4 +1,4 @@
-"""What a decode knows: the canvas, which positions are masked, the block clock, and when and why each token was committed."""
+"""What a decode knows: the canvas, its masks, the block clock, and when and why each token was committed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class DecodeState:
-    """A batch of canvases in the middle of decoding; `...` is B, or B K while branches are open. Frozen: `commit` returns a new one.
+    """A batch of canvases in the middle of decoding, frozen; `...` is B, or B K while branches are open.
 
     Attributes:
         tokens: prompt and canvas, mask id where nothing is committed yet.
@@ -54,8 +54,8 @@ class DecodeState:
         committed_round: forward after which a position was committed (1-based); 0 for the prompt, -1 while masked.
         committed_confidence: its confidence then; 0 elsewhere.
         reason: a Reason for every position.
-        recent_confidence, recent_token: confidence and candidate in the two readings before the current one (newest first), 0 and -1
-            where there was none.
+        recent_confidence, recent_token: confidence and candidate in the two readings before the current one, newest first;
+            0 and -1 where there was none.
     """
 
     layout: Layout
@@ -165,7 +165,7 @@ def start(
 
 
 def commit(state: DecodeState, reading: Reading, proposal: Proposal) -> DecodeState:
-    """Write a proposal: K canvases per row with the block clock advanced and rows past their EOS ended. The only writer of tokens."""
+    """Write a proposal: K canvases per row, block clock advanced, rows past their EOS ended. The only writer of tokens."""
     state = replace(
         state,
         recent_confidence=torch.stack([reading.confidence, state.recent_confidence[..., 0, :]], -2),

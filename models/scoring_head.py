@@ -159,7 +159,7 @@ class ScoringHead(nn.Module):
         scaled = (features - self.mean) / self.spread
         packed = scaled[rows]
         if self.stream is not None:
-            hidden = self.stream(taps, rows).to(packed.dtype)
+            hidden = self.stream(taps[-self.config.blocks :], rows).to(packed.dtype)
             packed = torch.cat([packed, hidden], -1)
         elif self.layers is not None:
             packed = torch.cat([packed, self.layers(scaled, rows)], -1)

@@ -1,0 +1,131 @@
+"""Decoding with a scoring head in the place of the look-ahead: no branch, one canvas per row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, final, get_args
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from decoding.explore import ExplorePolicy
+from decoding.features import features
+from decoding.policy import Policy, best, rank
+from decoding.reading import Reading
+from decoding.state import DecodeState, Proposal, Reason
+from decoding.threshold import confident, require
+from models.scoring_head import Scores, ScoringHead
+
+RiskRule = Literal["each", "sum"]
+
+
+def score(head: ScoringHead, state: DecodeState, reading: Reading) -> Scores:
+    """The head's risk and gain of every feasible mask; it imagines those over its own threshold already committed."""
+    exploit = confident(reading, head.config.threshold)
+    return head(features(state, reading, exploit), reading.rows, reading.taps)
+
+
+@final
+@dataclass(frozen=True)
+class Learned(Policy):
+    """Risk mode: commit what the head holds safe, then what it expects to set off a cascade, never past a bound on risk.
+
+    E = {i : r_i < b} (each), or the longest prefix in order of risk with summed risk < b (sum); at least the safest position.
+    Then up to `explore` positions of the rest, greedily by gain - risk_weight * risk, while their summed risk stays within
+    `explore_bound`.
+
+    Args:
+        head: the scoring head; read from the denoiser by `decoding.generate`.
+        risk_bound: b, the dial between accuracy and rounds, in (0, 1].
+        rule: each position on its own, or the summed risk of all.
+        explore: exploration commits a round at most; 0 switches them off.
+        explore_bound: bound on their summed risk, in (0, 1].
+        risk_weight: lambda, positions of gain that a certain error outweighs, at least 0.
+        step_budget: N, rounds before the next block opens; None waits until the opened blocks are full.
+    """
+
+    head: ScoringHead = field(repr=False)
+    risk_bound: float = 0.02
+    rule: RiskRule = "each"
+    explore: int = 0
+    explore_bound: float = 0.1
+    risk_weight: float = 10.0
+    step_budget: int | None = None
+
+    def __post_init__(self) -> None:
+        require(0 < self.risk_bound <= 1, "risk_bound", "lie in (0, 1]", self.risk_bound)
+        require(self.rule in get_args(RiskRule), "rule", f"be one of {get_args(RiskRule)}", self.rule)
+        require(self.explore >= 0, "explore", "be at least 0", self.explore)
+        require(0 < self.explore_bound <= 1, "explore_bound", "lie in (0, 1]", self.explore_bound)
+        require(self.risk_weight >= 0, "risk_weight", "be at least 0", self.risk_weight)
+        require(self.step_budget is None or self.step_budget >= 1, "step_budget", "be at least 1", self.step_budget)
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """Base blocks the head reads."""
+        return self.head.taps
+
+    def propose(self, state: DecodeState, reading: Reading) -> Proposal:
+        """Exploit by risk, then explore by gain."""
+        scores = score(self.head, state, reading)
+        safe = safe_set(scores.risk, reading.rows, self.risk_bound, self.rule)
+        nothing = ~safe.any(-1, keepdim=True)
+        reason = torch.where(safe, int(Reason.EXPLOIT), 0)
+        reason = torch.where(nothing & best(-scores.risk, reading.rows), int(Reason.FORCED), reason)
+        if self.explore:
+            left = reading.rows & (reason == 0)
+            worth = scores.gain - self.risk_weight * scores.risk
+            chosen = rank(worth, left) < self.explore
+            within = prefix_sum(scores.risk, worth, left) <= self.explore_bound
+            reason = torch.where(left & chosen & within & (worth > 0), int(Reason.EXPLORE), reason)
+        return Proposal.single(state, reading, reason)
+
+
+def safe_set(risk: Tensor, rows: Bool[Tensor, "B L"], bound: float, rule: RiskRule) -> Bool[Tensor, "B L"]:
+    """The positions whose risk, or whose summed risk with all safer ones, stays under the bound."""
+    level = risk if rule == "each" else prefix_sum(risk, -risk, rows)
+    return rows & (level < bound)
+
+
+def prefix_sum(value: Tensor, order: Tensor, within: Bool[Tensor, "B L"]) -> Tensor:
+    """Sum of `value` over a position and all of `within` that come before it in descending `order`."""
+    place = rank(order, within)
+    ordered = torch.zeros_like(value).scatter(-1, place, value.masked_fill(~within, 0.0))
+    return ordered.cumsum(-1).gather(-1, place)
+
+
+@final
+@dataclass(frozen=True)
+class LearnedParity(ExplorePolicy):
+    """Beam ETE with the head in the place of the look-ahead: exploit by confidence, explore where the head's gain is largest.
+
+    Args:
+        head: the scoring head.
+        among: choose among the k candidates of Eq. 6 (`candidates`), as the beam does, or among all masks left (`all`).
+    """
+
+    head: ScoringHead | None = field(default=None, repr=False)
+    among: Literal["candidates", "all"] = "candidates"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.head is not None, "head", "be a scoring head", self.head)
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """Base blocks the head reads."""
+        return self.head.taps if self.head is not None else ()
+
+    def propose(self, state: DecodeState, reading: Reading) -> Proposal:
+        """The plan of Explore-Then-Exploit with one candidate, the head's."""
+        assert self.head is not None
+        plan = self.plan(state, reading)
+        gain = score(self.head, state, reading).gain
+        if self.among == "all":
+            left = reading.rows & (plan.reason == 0) & plan.valid.any(-1, keepdim=True)
+            chosen = best(gain, left)
+            reason = torch.where(chosen, int(Reason.EXPLORE), plan.reason)
+            return Proposal.single(state, reading, reason)
+        of_candidates = gain.gather(-1, plan.candidates).masked_fill(~plan.valid, -torch.inf)
+        return plan.keep(of_candidates.argmax(-1)).branches(state, reading)

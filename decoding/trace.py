@@ -1,0 +1,357 @@
+"""Beam traces: states that a decoder visited, and what happens to every other position when one more token is committed.
+
+A trace holds ids and labels only, never hidden states: the trunk is run again when a head is fitted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from decoding.explore import BeamETE, Plan
+from decoding.loop import decode
+from decoding.policy import Policy, rank
+from decoding.reading import Reading, Sampling, read
+from decoding.state import DecodeState, Proposal, Reason, commit
+from models.denoiser import Denoiser
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+KINDS = ("exploit", "anchor", "beam", "stratum", "uniform")
+FLOOR = -60.0  # log(1 - c) that is stored for positions the branch itself committed
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """How many states are kept and how many branches of each are tried.
+
+    Args:
+        states_per_prompt: states kept of those that one decode visits, drawn uniformly.
+        labelled: how many of them get branches.
+        branches: branches per labelled state at most: the anchor, the beam's own k, some by confidence stratum, the rest uniform.
+        strata: branches spread evenly over the order of confidence.
+        finished: branches per labelled state that are decoded to the end for harm and benefit (tasks without a unique answer).
+    """
+
+    states_per_prompt: int = 4
+    labelled: int = 1
+    branches: int = 24
+    strata: int = 8
+    finished: int = 6
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            least = 1 if field.name in ("states_per_prompt", "branches") else 0
+            if getattr(self, field.name) < least:
+                raise ValueError(f"{field.name} must be at least {least}, got {getattr(self, field.name)}")
+        if self.labelled > self.states_per_prompt:
+            raise ValueError(
+                f"labelled must be at most states_per_prompt {self.states_per_prompt}, got {self.labelled}"
+            )
+
+
+@dataclass(frozen=True)
+class Branches:
+    """K one-token commits tried from each of S states; branch 0 commits the exploit set alone.
+
+    Attributes:
+        position: the position that sets the branch apart, -1 in branch 0 and where there is no branch.
+        kind: index into KINDS.
+        propensity: probability with which the position was drawn.
+        log_confidence: log c_j of the committed token.
+        eq7: Eq. 7's score.
+        token, log_risk: candidate and log(1 - c) of every position in `asked`, after the commit.
+        asked: positions that are masked in the state and open in the next round.
+    """
+
+    position: Int[Tensor, "S K"]
+    kind: Int[Tensor, "S K"]
+    propensity: Float[Tensor, "S K"]
+    log_confidence: Float[Tensor, "S K"]
+    eq7: Float[Tensor, "S K"]
+    token: Int[Tensor, "S K L"]
+    log_risk: Float[Tensor, "S K L"]
+    asked: Bool[Tensor, "S L"]
+
+
+@torch.inference_mode()
+def visit(
+    denoiser: Denoiser,
+    start: DecodeState,
+    driver: Policy,
+    *,
+    keep: int,
+    attention_mask: Bool[Tensor, "B L"] | None,
+    generator: torch.Generator,
+) -> tuple[DecodeState, Int[Tensor, " S"]]:
+    """Decode with `driver` and return up to `keep` of the states each row passed through, and the row each belongs to."""
+    seen: list[DecodeState] = []
+    sampling = Sampling(forbidden=(denoiser.mask_id,), noise=driver.random)
+    decode(
+        denoiser,
+        start,
+        driver,
+        attention_mask=attention_mask,
+        sampling=sampling,
+        generator=generator,
+        on_step=lambda state, _: seen.append(state),
+    )
+    open_ = torch.stack([s.feasible.any(-1) for s in seen], 1)  # [B, R]
+    draw = torch.rand(open_.shape, generator=generator).to(open_.device)
+    kept = (rank(draw, open_) < keep) & open_
+    row, step = kept.nonzero().unbind(-1)
+    values = {
+        f.name: torch.stack([getattr(s, f.name) for s in seen], 1)[row, step]
+        for f in fields(DecodeState)
+        if f.name != "layout"
+    }
+    return DecodeState(layout=start.layout, **values), row
+
+
+def predict(
+    denoiser: Denoiser,
+    tokens: Int[Tensor, "N L"],
+    rows: Bool[Tensor, "N L"],
+    attention_mask: Bool[Tensor, "N L"] | None,
+    *,
+    taps: Sequence[int] = (),
+) -> Reading:
+    """One reading at temperature 0, outside the decode loop (labels and fitting)."""
+    prediction = denoiser(tokens, attention_mask=attention_mask, rows=rows, taps=taps)
+    return read(prediction, Sampling(forbidden=(denoiser.mask_id,)))
+
+
+@torch.inference_mode()
+def try_branches(
+    denoiser: Denoiser,
+    state: DecodeState,
+    beam: BeamETE,
+    labelling: Labelling,
+    *,
+    attention_mask: Bool[Tensor, "S L"] | None,
+    generator: torch.Generator,
+    batch_size: int,
+) -> Branches:
+    """Commit the exploit set plus one more token, for each of several positions, and read what becomes of the others."""
+    reading = predict(denoiser, state.tokens, state.feasible, attention_mask)
+    plan = replace(beam, gamma=1.0, min_masks=0, implicit=False).plan(
+        state, reading
+    )  # its candidates, triggered or not
+    exploit = exploit_set(reading, beam)
+    free = reading.rows & ~exploit
+    position, kind, propensity = _draw_branches(reading, free, plan, labelling, generator)
+    canvases = _committed(state, reading, exploit, position)
+    asked = state.masked & (state.layout.block < canvases.opened.amax(1, keepdim=True))
+    live = (position >= 0) & canvases.unfinished
+    live[:, 0] = canvases.unfinished[:, 0]
+    after = _read_in_batches(denoiser, canvases, live, asked, attention_mask, batch_size)
+    log_confidence = reading.confidence.gather(1, position.clamp(min=0)).log()
+    proposal = Proposal(canvases.tokens, canvases.reason, live, log_confidence)
+    rows = canvases.masked & asked.unsqueeze(1)
+    return Branches(
+        position=position,
+        kind=kind,
+        propensity=propensity,
+        log_confidence=log_confidence,
+        eq7=beam.score(proposal, after),
+        token=torch.where(rows, after.token, -1),
+        log_risk=torch.where(rows, after.log_risk, FLOOR),
+        asked=asked,
+    )
+
+
+def exploit_set(reading: Reading, beam: BeamETE) -> Bool[Tensor, "... L"]:
+    """The positions that confidence alone commits."""
+    return reading.rows & (reading.confidence >= beam.threshold)
+
+
+def _draw_branches(
+    reading: Reading, free: Bool[Tensor, "S L"], plan: Plan, labelling: Labelling, generator: torch.Generator
+) -> tuple[Int[Tensor, "S K"], Int[Tensor, "S K"], Float[Tensor, "S K"]]:
+    """Position, kind and propensity of branch 0 (exploit only) and of up to `branches` others."""
+    count = free.sum(-1, keepdim=True).clamp(min=1)
+    place = rank(reading.confidence, free)
+    stratum = ((place + 1) * labelling.strata // count) > (place * labelling.strata // count)
+    beam = torch.zeros_like(free).scatter(1, plan.candidates, plan.valid)
+    kind = torch.full_like(place, KINDS.index("uniform"))
+    for name, chosen in (("stratum", stratum), ("beam", beam), ("anchor", place == 0)):
+        kind = torch.where(chosen & free, KINDS.index(name), kind)
+    noise = torch.rand(free.shape, generator=generator).to(free.device)
+    order = rank(noise - kind.float(), free)  # smaller kinds first
+    sure = (free & (kind < KINDS.index("uniform"))).sum(-1, keepdim=True)
+    left = (labelling.branches - sure).clamp(min=0) / (count - sure).clamp(min=1)
+    propensity = torch.where(kind < KINDS.index("uniform"), 1.0, left.clamp(max=1.0))
+    slots = torch.argsort(torch.where(free, order, free.shape[1]), dim=1)[:, : labelling.branches]
+    valid = free.gather(1, slots)
+    nothing = torch.zeros_like(slots[:, :1])
+    return (
+        torch.cat([nothing - 1, torch.where(valid, slots, -1)], 1),
+        torch.cat([nothing, kind.gather(1, slots)], 1),
+        torch.cat([nothing + 1.0, propensity.gather(1, slots)], 1),
+    )
+
+
+def _committed(
+    state: DecodeState, reading: Reading, exploit: Bool[Tensor, "S L"], position: Int[Tensor, "S K"]
+) -> DecodeState:
+    """The state after the exploit set and, in branch k, one more token: written by `commit` as a decode would."""
+    branches = position.shape[1]
+    reason = torch.where(exploit, int(Reason.EXPLOIT), 0).unsqueeze(1).repeat(1, branches, 1)
+    extra = torch.zeros_like(reason, dtype=torch.bool).scatter(2, position.clamp(min=0).unsqueeze(2), True)
+    reason = torch.where(extra & (position >= 0).unsqueeze(2), int(Reason.EXPLORE), reason)
+    tokens = torch.where(reason > 0, reading.token.unsqueeze(1), state.tokens.unsqueeze(1))
+    live = torch.ones_like(position, dtype=torch.bool)
+    return commit(state, reading, Proposal(tokens, reason, live, torch.zeros_like(live, dtype=torch.float)))
+
+
+def _read_in_batches(
+    denoiser: Denoiser,
+    canvases: DecodeState,
+    live: Bool[Tensor, "S K"],
+    asked: Bool[Tensor, "S L"],
+    attention_mask: Bool[Tensor, "S L"] | None,
+    batch_size: int,
+) -> Reading:
+    shape = (live.shape[0], live.shape[1])
+    whole = Reading.empty(tuple(canvases.tokens.shape), live.device)
+    parts: list[Reading] = []
+    index = live.nonzero()
+    for chunk in torch.split(index, batch_size):
+        row, branch = chunk.unbind(-1)
+        mask = None if attention_mask is None else attention_mask[row]
+        rows = canvases.masked[row, branch] & asked[row]
+        parts.append(predict(denoiser, canvases.tokens[row, branch], rows, mask))
+    if not parts:
+        return whole
+    names = [f.name for f in fields(Reading) if f.name != "taps"]
+    packed = Reading(**{n: torch.cat([getattr(p, n) for p in parts]) for n in names})
+    return packed.scatter(index, shape)
+
+
+@torch.inference_mode()
+def finish(
+    denoiser: Denoiser,
+    state: DecodeState,
+    careful: Policy,
+    *,
+    attention_mask: Bool[Tensor, "S L"] | None,
+    forced: Int[Tensor, " S"] | None = None,
+) -> Int[Tensor, "S L"]:
+    """Decode every state to the end with the careful policy, after forcing the candidate at `forced` (-1: nothing)."""
+    if forced is not None:
+        reading = predict(denoiser, state.tokens, state.feasible, attention_mask)
+        reason = torch.zeros_like(state.reason).scatter(1, forced.clamp(min=0).unsqueeze(1), int(Reason.EXPLORE))
+        reason = torch.where((forced >= 0).unsqueeze(1), reason, 0)
+        state = commit(state, reading, Proposal.single(state, reading, reason)).at(torch.zeros_like(forced))
+    state = replace(state, layout=replace(state.layout, step_budget=None))
+    sampling = Sampling(forbidden=(denoiser.mask_id,))
+    return decode(denoiser, state, careful, attention_mask=attention_mask, sampling=sampling)[0].tokens
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def header(denoiser: Denoiser, beam: BeamETE, **more: Any) -> dict[str, Any]:
+    """What binds a table of traces to the base, the policy and the settings it was collected with."""
+    return {"base": denoiser.fingerprint(), "beam": asdict(beam), "format": 1, **more}
+
+
+def table_features() -> Any:
+    """The columns of a trace table as `datasets.Features`; canvas columns have gen_length entries."""
+    from datasets import Features, List, Value
+
+    ints, floats = List(Value("int32")), List(Value("float16"))
+    branch = {
+        "position": Value("int32"),
+        "kind": Value("int8"),
+        "propensity": Value("float32"),
+        "log_confidence": Value("float32"),
+        "eq7": Value("float32"),
+        "token": ints,
+        "log_risk": floats,
+        "harm": Value("int8"),
+        "benefit": Value("int8"),
+    }
+    return Features(
+        {
+            "state_id": Value("string"),
+            "prompt_id": Value("int64"),
+            "split": Value("string"),
+            "task": Value("string"),
+            "driver": Value("string"),
+            "tokens": ints,
+            "reference": ints,
+            "unique_answer": Value("bool"),
+            "committed_round": List(Value("int16")),
+            "recent_confidence": List(Value("float32")),
+            "recent_token": ints,
+            "opened": Value("int32"),
+            "spent": Value("int32"),
+            "round": Value("int32"),
+            "block_length": Value("int32"),
+            "asked": List(Value("bool")),
+            "branches": List(branch),
+        }
+    )
+
+
+def write_part(rows: list[dict[str, Any]], file: Path) -> None:
+    """Write one part of a table aside and rename it, so that a part on disk is always whole."""
+    from datasets import Dataset
+
+    aside = file.with_suffix(".tmp")
+    Dataset.from_list(rows, features=table_features()).to_parquet(aside)
+    aside.rename(file)
+
+
+def check_header(folder: Path, expected: dict[str, Any]) -> None:
+    """Write the header of a new folder, or refuse one whose traces were made with another base or other settings."""
+    file = folder / "header.json"
+    text = json.dumps(expected, indent=1, sort_keys=True, default=str)
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        aside = file.with_suffix(".tmp")
+        aside.write_text(text)
+        aside.rename(file)
+        return
+    found = json.loads(file.read_text())
+    wanted = json.loads(text)
+    for key in wanted:
+        if found.get(key) != wanted[key]:
+            raise ValueError(
+                f"the traces in {folder} must have {key} {_short(wanted[key])}, got {_short(found.get(key))}"
+            )
+
+
+def load_table(folder: Path, denoiser: Denoiser) -> Dataset:
+    """Read all parts of a folder; refuses traces of another base."""
+    from datasets import Dataset as Table
+    from datasets import concatenate_datasets
+
+    file = folder / "header.json"
+    parts = sorted(folder.glob("part-*.parquet"))
+    if not file.is_file() or not parts:
+        raise ValueError(f"a trace folder must hold header.json and part-*.parquet, got {folder}")
+    found = json.loads(file.read_text())["base"]
+    if found != denoiser.fingerprint():
+        raise ValueError(f"the traces in {folder} must be of this base {denoiser.fingerprint()[:12]}, got {found[:12]}")
+    return concatenate_datasets([Table.from_parquet(str(p), features=table_features()) for p in parts])
+
+
+def identity(*values: Any) -> str:
+    """A short stable id of a state."""
+    return hashlib.blake2b(repr(values).encode(), digest_size=8).hexdigest()
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,301 @@
+"""Collection of beam traces: decode prompts with several drivers, keep states, try branches, judge, write parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from decoding.explore import BeamETE
+from decoding.policy import Policy
+from decoding.prompts import read_prompts
+from decoding.quota import Sequential
+from decoding.state import DecodeState, start
+from decoding.trace import (
+    Branches,
+    Labelling,
+    check_header,
+    finish,
+    header,
+    identity,
+    try_branches,
+    visit,
+    write_part,
+)
+from models.denoiser import Denoiser
+from train.tasks.task import Example, Task
+
+
+@dataclass(frozen=True)
+class Canvases:
+    """Prompts with room for the answer, left padded, and the reference canvas where there is one.
+
+    Attributes:
+        tokens: prompts and canvases.
+        attention_mask: False on padding.
+        reference: token ids of the reference answer, EOS filled; -1 outside the canvas and where there is no reference.
+    """
+
+    tokens: Int[Tensor, "B L"]
+    attention_mask: Bool[Tensor, "B L"]
+    reference: Int[Tensor, "B L"]
+
+
+def encode(denoiser: Denoiser, task: Task, examples: Sequence[Example]) -> Canvases:
+    """Turn examples into canvases; prompt and response are encoded apart."""
+    prompts = read_prompts([e.prompt for e in examples], None, denoiser).with_canvas(task.gen_length)
+    mask = prompts.attention_mask
+    eos = denoiser.eos_id if denoiser.eos_id is not None else 0
+    reference = torch.full_like(prompts.tokens, -1)
+    for row, example in enumerate(examples):
+        answer = denoiser.tokenizer(example.response, add_special_tokens=False).input_ids
+        if example.response and len(answer) <= task.gen_length:
+            filled = answer + [eos] * (task.gen_length - len(answer))
+            reference[row, -task.gen_length :] = torch.tensor(filled)
+    return Canvases(
+        prompts.tokens, torch.ones_like(prompts.tokens, dtype=torch.bool) if mask is None else mask, reference
+    )
+
+
+def decode_text(denoiser: Denoiser, canvas: Tensor) -> str:
+    """The text of one canvas up to its first EOS."""
+    ids = canvas.tolist()
+    if denoiser.eos_id in ids:
+        ids = ids[: ids.index(denoiser.eos_id)]
+    return str(denoiser.tokenizer.decode(ids))
+
+
+@dataclass(frozen=True)
+class Collector:
+    """Collects the traces of one task into a folder of parts, and goes on where an earlier run stopped.
+
+    Args:
+        denoiser: the base.
+        task: the task.
+        beam: the reference policy, whose candidates and scores are stored.
+        drivers: policies that lead through the states, by name; prompts take turns.
+        labelling: how much is kept and tried.
+        block_length: block length of decoding and labelling.
+        batch_size: canvases in one forward.
+        seed: of the draws; part p uses seed + p.
+        chunk: prompts per part.
+    """
+
+    denoiser: Denoiser
+    task: Task
+    beam: BeamETE
+    drivers: dict[str, Policy]
+    labelling: Labelling
+    block_length: int
+    batch_size: int
+    seed: int
+    chunk: int = 32
+
+    def run(
+        self,
+        examples: Sequence[Example],
+        folder: Path,
+        *,
+        split: str,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """Collect all parts that are not there yet; `progress` is told the prompts done."""
+        settings = header(
+            self.denoiser,
+            self.beam,
+            task=self.task.name,
+            drivers=list(self.drivers),
+            labelling=self.labelling,
+            block_length=self.block_length,
+            seed=self.seed,
+            chunk=self.chunk,
+        )
+        check_header(folder, settings)
+        for part, first in enumerate(range(0, len(examples), self.chunk)):
+            file = folder / f"part-{split}-{part:05d}.parquet"
+            batch = examples[first : first + self.chunk]
+            if not file.exists():
+                write_part(list(self.rows(batch, first, part, split)), file)
+            progress(len(batch))
+
+    def rows(self, examples: Sequence[Example], first: int, part: int, split: str) -> Iterator[dict[str, Any]]:
+        """The rows of one part."""
+        generator = torch.Generator().manual_seed(self.seed * 100_003 + part)
+        names = list(self.drivers)
+        for turn, name in enumerate(names):
+            mine = [i for i in range(len(examples)) if (first + i) % len(names) == turn]
+            for low in range(0, len(mine), self.batch_size):
+                few = mine[low : low + self.batch_size]
+                yield from self._rows_of([examples[i] for i in few], [first + i for i in few], name, generator, split)
+
+    def _rows_of(
+        self, examples: list[Example], ids: list[int], driver: str, generator: torch.Generator, split: str
+    ) -> Iterator[dict[str, Any]]:
+        prompts = encode(self.denoiser, self.task, examples)
+        policy = self.drivers[driver]
+        begin = start(
+            prompts.tokens,
+            gen_length=self.task.gen_length,
+            block_length=self.block_length,
+            mask_id=self.denoiser.mask_id,
+            eos_id=self.denoiser.eos_id,
+            step_budget=policy.step_budget,
+            initial_blocks=policy.initial_blocks,
+        )
+        state, row = visit(
+            self.denoiser,
+            begin,
+            policy,
+            keep=self.labelling.states_per_prompt,
+            attention_mask=prompts.attention_mask,
+            generator=generator,
+        )
+        first_of_row = torch.cat([row.new_ones(1, dtype=torch.bool), row[1:] != row[:-1]])
+        order = (
+            torch.arange(len(row), device=row.device)
+            - torch.where(first_of_row, torch.arange(len(row), device=row.device), 0).cummax(0).values
+        )
+        labelled = order < self.labelling.labelled
+        plain = _Rows(self, prompts, examples, ids, driver, split)
+        yield from plain.without_branches(take(state, ~labelled), row[~labelled])
+        yield from plain.with_branches(take(state, labelled), row[labelled], generator)
+
+
+def take(state: DecodeState, keep: Tensor) -> DecodeState:
+    """The states marked True, or listed."""
+    return state._map(lambda v: v[keep])
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Turns states and branches into table rows."""
+
+    of: Collector
+    prompts: Canvases
+    examples: list[Example]
+    ids: list[int]
+    driver: str
+    split: str
+
+    def without_branches(self, state: DecodeState, row: Tensor) -> Iterator[dict[str, Any]]:
+        if not self.of.task.unique_answer:
+            return  # nothing can be learnt from such a state
+        for s in range(len(row)):
+            yield self._row(state, s, int(row[s]), self.prompts.reference[int(row[s])], None, None)
+
+    def with_branches(self, state: DecodeState, row: Tensor, generator: torch.Generator) -> Iterator[dict[str, Any]]:
+        if not len(row):
+            return
+        mask = self.prompts.attention_mask[row]
+        labelling, denoiser = self.of.labelling, self.of.denoiser
+        branches = try_branches(
+            denoiser,
+            state,
+            self.of.beam,
+            labelling,
+            attention_mask=mask,
+            generator=generator,
+            batch_size=self.of.batch_size,
+        )
+        reference, harm = self.prompts.reference[row], None
+        if not self.of.task.unique_answer:
+            reference, harm = self._judge(state, row, branches)
+        for s in range(len(row)):
+            yield self._row(state, s, int(row[s]), reference[s], branches, None if harm is None else harm[s])
+
+    def _judge(self, state: DecodeState, row: Tensor, branches: Branches) -> tuple[Tensor, Tensor]:
+        """Finish each state once freely and once per forced branch: reference canvas, and [S, K, 2] harm and benefit."""
+        denoiser, gen = self.of.denoiser, self.of.task.gen_length
+        mask = self.prompts.attention_mask[row]
+        careful = Sequential()
+        free = finish(denoiser, state, careful, attention_mask=mask)
+        right = self._right(free, row)
+        harm = torch.full((*branches.position.shape, 2), -1, dtype=torch.long)
+        spread = torch.linspace(1, branches.position.shape[1] - 1, self.of.labelling.finished).long()
+        for k in sorted(set(spread.tolist())):
+            index = (branches.position[:, k] >= 0).nonzero().squeeze(1)
+            if not len(index):
+                continue
+            forced = finish(
+                denoiser,
+                take(state, index),
+                careful,
+                attention_mask=mask[index],
+                forced=branches.position[index, k],
+            )
+            forced_right = self._right(forced, row[index])
+            free_right = right[index.cpu()]
+            harm[index.cpu(), k, 0] = (free_right & ~forced_right).long()
+            harm[index.cpu(), k, 1] = (~free_right & forced_right).long()
+        reference = torch.full_like(free, -1)
+        keep = right.to(free.device).unsqueeze(1)
+        reference[:, -gen:] = torch.where(keep, free[:, -gen:], -1)
+        return reference, harm
+
+    def _right(self, tokens: Tensor, row: Tensor) -> Tensor:
+        gen = self.of.task.gen_length
+        texts = [decode_text(self.of.denoiser, t[-gen:]) for t in tokens.cpu()]
+        check = self.of.task.check
+        return torch.tensor([check(self.examples[int(r)], text) for r, text in zip(row, texts, strict=True)])
+
+    def _row(
+        self,
+        state: DecodeState,
+        s: int,
+        b: int,
+        reference: Tensor,
+        branches: Branches | None,
+        harm: Tensor | None,
+    ) -> dict[str, Any]:
+        gen = self.of.task.gen_length
+        mask = self.prompts.attention_mask[b].cpu()
+        tokens = state.tokens[s].cpu()
+        canvas = slice(len(tokens) - gen, None)
+        asked = state.feasible[s] if branches is None else branches.asked[s]
+        return {
+            "state_id": identity(self.ids[b], self.driver, tokens.tolist()),
+            "prompt_id": self.ids[b],
+            "split": self.split,
+            "task": self.of.task.name,
+            "driver": self.driver,
+            "tokens": tokens[mask].tolist(),
+            "reference": reference[canvas].tolist(),
+            "unique_answer": self.of.task.unique_answer,
+            "committed_round": state.committed_round[s, canvas].tolist(),
+            "recent_confidence": state.recent_confidence[s, :, canvas].flatten().tolist(),
+            "recent_token": state.recent_token[s, :, canvas].flatten().tolist(),
+            "opened": int(state.opened[s]),
+            "spent": int(state.spent[s]),
+            "round": int(state.round[s]),
+            "block_length": self.of.block_length,
+            "asked": asked[canvas].tolist(),
+            "branches": [] if branches is None else _branch_rows(branches, s, canvas.start, harm),
+        }
+
+
+def _branch_rows(branches: Branches, s: int, canvas: int, harm: Tensor | None) -> list[dict[str, Any]]:
+    """Branch 0 and every branch there is; positions count from the first place of the canvas."""
+    asked = branches.asked[s]
+    rows = []
+    for k in range(branches.position.shape[1]):
+        if k and branches.position[s, k] < 0:
+            continue
+        rows.append(
+            {
+                "position": int(branches.position[s, k]) - canvas if k else -1,
+                "kind": int(branches.kind[s, k]),
+                "propensity": float(branches.propensity[s, k]),
+                "log_confidence": float(branches.log_confidence[s, k]),
+                "eq7": float(branches.eq7[s, k]),
+                "token": branches.token[s, k][asked].tolist(),
+                "log_risk": branches.log_risk[s, k][asked].tolist(),
+                "harm": -1 if harm is None else int(harm[k, 0]),
+                "benefit": -1 if harm is None else int(harm[k, 1]),
+            }
+        )
+    return rows

@@ -1,0 +1,288 @@
+"""The main job: collect beam traces, fit scoring heads, judge them on unseen prompts, save."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+import lightning
+import torch
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+
+from decoding.explore import BeamETE
+from decoding.features import NAMES
+from decoding.policy import Policy
+from decoding.trace import Labelling, load_table
+from models.denoiser import Denoiser
+from models.scoring_head import HeadConfig, ScoringHead, Variant, save_head
+from train.collect import Collector
+from train.head_data import HeadData
+from train.head_metrics import choice_figures, judge_choices, judge_risk, risk_figures
+from train.head_module import HeadModule, Objective, PreparedBatches
+from train.tasks import get
+from train.tasks.task import Example, Task
+
+log = logging.getLogger(__name__)
+
+SHUFFLED = "shuffled"
+
+
+@dataclass(frozen=True)
+class TaskRun:
+    """How much of a task a head is fitted on.
+
+    Args:
+        prompts: prompts of the train split whose traces are collected.
+        dev_prompts: prompts of the dev split, for the metrics.
+        block_length: of decoding and labelling; None takes the task's own.
+        prompts_file: a JSONL(.gz) file of prompts instead of the generator; rows of other splits are left out.
+        labelling: how much is kept and tried of each prompt; None takes the run's.
+    """
+
+    prompts: int = 64
+    dev_prompts: int = 16
+    block_length: int | None = None
+    prompts_file: str | None = None
+    labelling: Labelling | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("prompts", "dev_prompts"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A head variant and what it is fitted to; `VARIANTS` names those that every table shows."""
+
+    variant: Variant
+    target: str = "gain"
+    shuffled: bool = False
+
+
+VARIANTS: Mapping[str, Recipe] = {
+    "linear": Recipe("linear"),
+    "features": Recipe("features"),
+    "hidden": Recipe("hidden"),
+    "lora": Recipe("lora"),
+    "head-eq7": Recipe("lora", target="eq7"),
+    SHUFFLED: Recipe("lora", shuffled=True),
+}
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """How heads are fitted.
+
+    Args:
+        variants: names of VARIANTS; the first is the one that is saved as the run's head.
+        seeds: fitting seeds of every variant.
+        epochs: passes over the traces.
+        batch_size: states in one step.
+        blocks, rank, alpha, dropout, width: shape of the heads (see HeadConfig).
+        gigabytes: memory for trunk outputs that are kept between epochs.
+        objective: losses and optimiser.
+    """
+
+    variants: tuple[str, ...] = ("lora", "linear", "features", "hidden", "head-eq7", SHUFFLED)
+    seeds: int = 1
+    epochs: int = 6
+    batch_size: int = 16
+    blocks: int = 1
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.05
+    width: int = 128
+    gigabytes: float = 4.0
+    objective: Objective = field(default_factory=Objective)
+
+    def __post_init__(self) -> None:
+        for name in self.variants:
+            if name not in VARIANTS:
+                raise ValueError(f"variants must be among {', '.join(VARIANTS)}, got {name!r}")
+        for name in ("seeds", "epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+def prompts_of(task: Task, run: TaskRun, split: str, count: int, *, seed: int) -> list[Example]:
+    """The first `count` prompts of a split, from the run's file or the task's generator."""
+    if run.prompts_file is None:
+        return list(islice(task.generate(cast(Any, split), seed=seed), count))
+    mine = [e for e in islice(task.read(run.prompts_file), 50 * count) if task.split_of(e.prompt) == split][:count]
+    if len(mine) < count:
+        raise ValueError(f"{run.prompts_file} must hold {count} prompts of the {split} split, got {len(mine)}")
+    return mine
+
+
+def collect(
+    denoiser: Denoiser,
+    tasks: Mapping[str, TaskRun],
+    folder: Path,
+    *,
+    beam: BeamETE,
+    drivers: dict[str, Policy],
+    labelling: Labelling,
+    batch_size: int,
+    seed: int,
+    progress: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Collect the traces of every task into `folder/TASK`, train and dev prompts, going on where a run was cut off."""
+    for name, run in tasks.items():
+        task = get(name)
+        collector = Collector(
+            denoiser,
+            task,
+            beam,
+            drivers,
+            run.labelling or labelling,
+            run.block_length or task.block_length,
+            batch_size,
+            seed,
+        )
+        for split, count in (("train", run.prompts), ("dev", run.dev_prompts)):
+            examples = prompts_of(task, run, split, count, seed=seed)
+            collector.run(examples, folder / name, split=split, progress=progress)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Train and dev batches behind the frozen trunk, the prompt of every state, and the task of every train batch."""
+
+    train: PreparedBatches
+    dev: dict[str, PreparedBatches]
+    train_prompts: list[int]
+    dev_prompts: dict[str, list[int]]
+    train_task: list[str]
+
+
+def prepare(denoiser: Denoiser, folders: Sequence[Path], fitting: Fitting, *, threshold: float, seed: int) -> Data:
+    """Read traces and put them behind the trunk; splits are by prompt, made at collection."""
+    rows = [row for folder in folders for row in load_table(folder, denoiser)]
+    width = max((len(r["branches"]) for r in rows), default=1)
+    layers = len(denoiser.blocks)
+    taps = tuple(range(layers - fitting.blocks, layers))
+
+    def ready(mine: list[dict[str, Any]], shuffle: bool) -> PreparedBatches:
+        data = HeadData(mine, denoiser.mask_id, denoiser.eos_id, threshold, max(1, width - 1))
+        generator = torch.Generator().manual_seed(seed) if shuffle else None
+        batches = list(data.batches(fitting.batch_size, generator=generator))
+        return PreparedBatches(denoiser, batches, taps=taps, threshold=threshold, gigabytes=fitting.gigabytes)
+
+    train = [r for r in rows if r["split"] == "train"]
+    tasks = sorted({r["task"] for r in rows})
+    shuffled = ready(train, True)
+    dev = {t: [r for r in rows if r["split"] == "dev" and r["task"] == t] for t in tasks}
+    return Data(
+        train=shuffled,
+        dev={t: ready(mine, False) for t, mine in dev.items()},
+        train_prompts=[r["prompt_id"] for r in train],
+        dev_prompts={t: [r["prompt_id"] for r in mine] for t, mine in dev.items()},
+        train_task=[train[int(b.state_index[0])]["task"] for b in shuffled.batches],
+    )
+
+
+def fit_head(
+    denoiser: Denoiser, data: Data, recipe: Recipe, fitting: Fitting, *, seed: int, threshold: float, logs: Path | None
+) -> ScoringHead:
+    """Fit one head."""
+    lightning.seed_everything(seed, verbose=False)
+    config = HeadConfig(
+        variant=recipe.variant,
+        feature_names=NAMES,
+        blocks=fitting.blocks,
+        rank=fitting.rank,
+        alpha=fitting.alpha,
+        dropout=fitting.dropout,
+        width=fitting.width,
+        threshold=threshold,
+        base=denoiser.fingerprint() if recipe.variant in ("hidden", "lora") else "",
+    )
+    head = ScoringHead(config, denoiser).to(denoiser.device)
+    first = [data.train[i] for i in range(min(8, len(data.train)))]
+    head.normalise_by(torch.cat([one.features[one.reading.rows] for one in first]))
+    train = data.train.with_shuffled_labels(seed) if recipe.shuffled else data.train
+    trainer = make_trainer(denoiser, fitting, logs)
+    trainer.fit(HeadModule(head, replace(fitting.objective, target=recipe.target)), train.loader(seed=seed))
+    return head.to(denoiser.device).eval()
+
+
+def make_trainer(denoiser: Denoiser, fitting: Fitting, logs: Path | None) -> lightning.Trainer:
+    """One device, no checkpoints (a head is fitted in minutes and saved by us), CSV and TensorBoard logs."""
+    loggers: list[Logger] = []
+    if logs is not None:
+        loggers = [CSVLogger(str(logs), name="", version=""), TensorBoardLogger(str(logs), name="", version="")]
+    return lightning.Trainer(
+        max_epochs=fitting.epochs,
+        accelerator="gpu" if denoiser.device.type == "cuda" else "cpu",
+        devices=1,
+        logger=loggers,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        gradient_clip_val=1.0,
+        log_every_n_steps=10,
+    )
+
+
+def figures(head: ScoringHead, data: Data) -> dict[str, Any]:
+    """Metrics of a head on the dev prompts of every task."""
+    out: dict[str, Any] = {}
+    for task, batches in data.dev.items():
+        prepared = [batches[i] for i in range(len(batches))]
+        prompts = data.dev_prompts[task]
+        unseen = judge_risk(head, prepared, prompts)
+        risk: dict[str, Any] = {"positions": 0}
+        if len(set(unseen.wrong.tolist())) == 2:
+            mine = [data.train[i] for i, of in enumerate(data.train_task) if of == task]
+            risk = risk_figures(judge_risk(head, mine, data.train_prompts), unseen)
+        out[task] = {"risk": risk, "choice": choice_figures(judge_choices(head, prepared, prompts))}
+    return out
+
+
+def fit(
+    denoiser: Denoiser, data: Data, fitting: Fitting, out: Path, *, threshold: float, seed: int
+) -> dict[str, ScoringHead]:
+    """Fit every variant and seed, save them, and write metrics.json; returns the first seed of each variant."""
+    heads: dict[str, ScoringHead] = {}
+    metrics: dict[str, list[dict[str, Any]]] = {}
+    for name in fitting.variants:
+        for number in range(fitting.seeds):
+            logs = out / "logs" / f"{name}-{number}"
+            head = fit_head(denoiser, data, VARIANTS[name], fitting, seed=seed + number, threshold=threshold, logs=logs)
+            metrics.setdefault(name, []).append(figures(head, data))
+            heads.setdefault(name, head)
+            log.info("%s, seed %d: %s", name, seed + number, summary(metrics[name][-1]))
+            if name != SHUFFLED:
+                first = name == fitting.variants[0] and number == 0
+                save_head(head, out if first else out / "variants" / f"{name}-{number}")
+            write_json(out / "metrics.json", {"variants": metrics, "train_states": len(data.train_prompts)})
+    return heads
+
+
+def summary(per_task: Mapping[str, Any]) -> str:
+    """One line of the figures that matter."""
+    parts = []
+    for task, one in per_task.items():
+        risk, choice = one["risk"], one["choice"]
+        text = task
+        if risk["positions"]:
+            text += f" auroc {risk['auroc']:.3f} (confidence {risk['auroc_confidence']:.3f})"
+            text += f" log-loss skill {risk['log_loss_skill']['estimate']:+.3f}"
+        if choice["states"]:
+            text += f" regret {choice['regret']['estimate']:.2f} (beam {choice['regret_beam']['estimate']:.2f})"
+        parts.append(text)
+    return "; ".join(parts)
+
+
+def write_json(file: Path, value: Any) -> None:
+    """Write aside and rename."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    aside = file.with_suffix(".tmp")
+    aside.write_text(json.dumps(value, indent=1))
+    aside.rename(file)

@@ -1,0 +1,187 @@
+"""Batches a head is fitted on: states rebuilt from trace rows, with risk and gain labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from decoding.state import DecodeState, Layout
+
+UNKNOWN = -1
+
+
+@dataclass(frozen=True)
+class HeadBatch:
+    """S states of one canvas length with their labels.
+
+    Attributes:
+        state: the states themselves.
+        attention_mask: False on left padding.
+        reference: reference token of each canvas position, -1 where there is none.
+        unique: states whose answer is unique, so that every position has a risk label.
+        harm: 1 or 0 where a forced finish was judged, else -1.
+        position: positions of the branches, in sequence coordinates; -1 where there is none.
+        gain: net correct cascade of each branch over the exploit-only one.
+        eq7: Eq. 7's score; -inf where nothing crossed.
+        beam: branches among ETE's own k.
+        log_confidence: log c of the branch's token.
+        state_index: running number of each state, for metrics grouped by state.
+    """
+
+    state: DecodeState
+    attention_mask: Bool[Tensor, "S L"]
+    reference: Int[Tensor, "S L"]
+    unique: Bool[Tensor, " S"]
+    harm: Int[Tensor, "S L"]
+    position: Int[Tensor, "S K"]
+    gain: Float[Tensor, "S K"]
+    eq7: Float[Tensor, "S K"]
+    beam: Bool[Tensor, "S K"]
+    log_confidence: Float[Tensor, "S K"]
+    state_index: Int[Tensor, " S"]
+
+    @property
+    def valid(self) -> Bool[Tensor, "S K"]:
+        """Branches that exist."""
+        return self.position >= 0
+
+    def to(self, device: torch.device) -> HeadBatch:
+        """The batch on another device."""
+        layout = Layout(
+            self.state.layout.block.to(device),
+            self.state.layout.num_blocks,
+            self.state.layout.mask_id,
+            self.state.layout.eos_id,
+            self.state.layout.step_budget,
+        )
+        values = {f.name: getattr(self.state, f.name).to(device) for f in fields(DecodeState) if f.name != "layout"}
+        moved = {f.name: getattr(self, f.name).to(device) for f in fields(HeadBatch) if f.name != "state"}
+        return HeadBatch(state=DecodeState(layout=layout, **values), **moved)
+
+
+def cascade_gain(branch: dict[str, Any], alone: dict[str, Any], reference: np.ndarray, *, threshold: float) -> float:
+    """Net correct cascade: positions that cross the threshold with this branch and not without it, right minus wrong.
+
+    `reference` is that of the asked positions, -1 where unknown and the EOS id made unknown beforehand, so that
+    neither counts.
+    """
+    bar = np.log1p(-threshold)
+    after, before = np.asarray(branch["log_risk"], np.float32), np.asarray(alone["log_risk"], np.float32)
+    token = np.asarray(branch["token"])
+    new = (after <= bar) & (before > bar) & (token >= 0)
+    known = reference >= 0
+    return float((new & known & (token == reference)).sum() - (new & known & (token != reference)).sum())
+
+
+@dataclass(frozen=True)
+class HeadData:
+    """All rows of one split in memory, served as batches of equal canvas length.
+
+    Args:
+        rows: trace rows.
+        mask_id, eos_id: the base's ids.
+        threshold: confidence from which a position counts as crossed.
+        branches: K, the width of the branch columns.
+    """
+
+    rows: Sequence[dict[str, Any]]
+    mask_id: int
+    eos_id: int | None
+    threshold: float
+    branches: int
+
+    def batches(self, size: int, *, generator: torch.Generator | None) -> Iterator[HeadBatch]:
+        """One pass over the rows; batches hold one task, in random order if a generator is given."""
+        groups: dict[tuple[str, int], list[int]] = {}
+        for index, row in enumerate(self.rows):
+            groups.setdefault((row["task"], row["block_length"]), []).append(index)
+        chunks: list[list[int]] = []
+        for members in groups.values():
+            order = members
+            if generator is not None:
+                order = [members[i] for i in torch.randperm(len(members), generator=generator).tolist()]
+            chunks += [order[i : i + size] for i in range(0, len(order), size)]
+        if generator is not None:
+            chunks = [chunks[i] for i in torch.randperm(len(chunks), generator=generator).tolist()]
+        for chunk in chunks:
+            yield self.batch(chunk)
+
+    def batch(self, index: Sequence[int]) -> HeadBatch:
+        """Rebuild the states of some rows of one task."""
+        rows = [self.rows[i] for i in index]
+        gen, block_length = len(rows[0]["reference"]), rows[0]["block_length"]
+        width = max(len(r["tokens"]) for r in rows)
+        count = len(rows)
+        eos = self.eos_id if self.eos_id is not None else 0
+        tokens = torch.full((count, width), eos)
+        attention = torch.zeros(count, width, dtype=torch.bool)
+        canvas = {name: torch.full((count, width), UNKNOWN) for name in ("reference", "harm", "committed_round")}
+        recent_confidence = torch.zeros(count, 2, width)
+        recent_token = torch.full((count, 2, width), -1)
+        branch = {name: torch.zeros(count, self.branches) for name in ("gain", "eq7", "log_confidence")}
+        position = torch.full((count, self.branches), -1)
+        beam = torch.zeros(count, self.branches, dtype=torch.bool)
+        for s, row in enumerate(rows):
+            tokens[s, width - len(row["tokens"]) :] = torch.tensor(row["tokens"])
+            attention[s, width - len(row["tokens"]) :] = True
+            canvas["reference"][s, -gen:] = torch.tensor(row["reference"])
+            canvas["committed_round"][s, -gen:] = torch.tensor(row["committed_round"])
+            recent_confidence[s, :, -gen:] = torch.tensor(row["recent_confidence"]).view(2, gen)
+            recent_token[s, :, -gen:] = torch.tensor(row["recent_token"]).view(2, gen)
+            self._fill_branches(row, s, width - gen, position, beam, branch, canvas["harm"])
+        place = torch.arange(width) - (width - gen)
+        block = torch.where(place >= 0, place // block_length, -1)
+        masked = (tokens == self.mask_id) & (block >= 0)
+        state = DecodeState(
+            layout=Layout(block, gen // block_length, self.mask_id, self.eos_id, None),
+            tokens=tokens,
+            masked=masked,
+            opened=torch.tensor([r["opened"] for r in rows]),
+            spent=torch.tensor([r["spent"] for r in rows]),
+            round=torch.tensor([r["round"] for r in rows]),
+            committed_round=canvas["committed_round"],
+            committed_confidence=torch.zeros(count, width),
+            reason=torch.zeros(count, width, dtype=torch.long),
+            recent_confidence=recent_confidence,
+            recent_token=recent_token,
+        )
+        return HeadBatch(
+            state=state,
+            attention_mask=attention,
+            reference=canvas["reference"],
+            unique=torch.tensor([r["unique_answer"] for r in rows]),
+            harm=canvas["harm"],
+            position=position,
+            beam=beam,
+            state_index=torch.tensor(list(index)),
+            **branch,
+        )
+
+    def _fill_branches(
+        self,
+        row: dict[str, Any],
+        s: int,
+        offset: int,
+        position: Tensor,
+        beam: Tensor,
+        branch: dict[str, Tensor],
+        harm: Tensor,
+    ) -> None:
+        if not row["branches"]:
+            return
+        alone, *others = row["branches"]
+        reference = np.asarray(row["reference"])[np.asarray(row["asked"], bool)]
+        reference = np.where(reference == self.eos_id, UNKNOWN, reference)
+        for k, one in enumerate(others[: self.branches]):
+            position[s, k] = one["position"] + offset
+            beam[s, k] = one["kind"] == 2
+            branch["gain"][s, k] = cascade_gain(one, alone, reference, threshold=self.threshold)
+            branch["eq7"][s, k] = one["eq7"]
+            branch["log_confidence"][s, k] = one["log_confidence"]
+            harm[s, one["position"] + offset] = one["harm"]

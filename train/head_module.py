@@ -1,0 +1,214 @@
+"""Fitting a scoring head: what a step computes, and nothing else."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import lightning
+import torch
+from jaxtyping import Bool, Float
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from decoding.features import features
+from decoding.reading import Reading
+from decoding.threshold import confident
+from decoding.trace import predict
+from models.denoiser import Denoiser
+from models.scoring_head import Scores, ScoringHead
+from train.head_data import HeadBatch
+from train.head_loss import huber_gain_loss, listwise_loss, risk_loss
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A batch after the frozen trunk: what every head variant is fitted on; `wrong` and `known` are the risk labels."""
+
+    batch: HeadBatch
+    reading: Reading
+    features: Float[Tensor, "S L F"]
+    wrong: Float[Tensor, "S L"]
+    known: Bool[Tensor, "S L"]
+
+    def shuffled(self, generator: torch.Generator) -> Prepared:
+        """The control: the same labels, dealt to other positions and branches of the batch."""
+
+        def deal(value: Tensor, where: Tensor) -> Tensor:
+            held = value[where]
+            order = torch.randperm(len(held), generator=generator).to(held.device)
+            return value.masked_scatter(where, held[order])
+
+        batch = replace(self.batch, gain=deal(self.batch.gain, self.batch.valid))
+        return replace(self, batch=batch, wrong=deal(self.wrong, self.known))
+
+
+def risk_labels(batch: HeadBatch, reading: Reading) -> tuple[Float[Tensor, "S L"], Bool[Tensor, "S L"]]:
+    """Whether committing a candidate is wrong, and where that is known.
+
+    Unique answers: the candidate is not the reference. Elsewhere: a forced finish was judged harmful.
+    """
+    differs = (reading.token != batch.reference).float()
+    unique = batch.unique[:, None]
+    wrong = torch.where(unique, differs, batch.harm.clamp(min=0).float())
+    known = torch.where(unique, batch.reference >= 0, batch.harm >= 0)
+    return wrong, known & reading.rows
+
+
+class PreparedBatches(Dataset[Prepared]):
+    """Batches behind the trunk, kept in memory up to a budget and recomputed beyond it.
+
+    Args:
+        denoiser: the frozen base.
+        batches: the batches.
+        taps: base blocks that any of the heads reads.
+        threshold: confidence from which a position counts as about to be committed.
+        gigabytes: memory for kept batches.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        batches: Sequence[HeadBatch],
+        *,
+        taps: tuple[int, ...],
+        threshold: float,
+        gigabytes: float = 4.0,
+    ) -> None:
+        self.denoiser, self.batches, self.taps = denoiser, batches, taps
+        self.threshold, self.left = threshold, gigabytes * 1e9
+        self.kept: dict[int, Prepared] = {}
+        self.shuffle_seed: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> Prepared:
+        prepared = self._prepared(index)
+        if self.shuffle_seed is None:
+            return prepared
+        return prepared.shuffled(torch.Generator().manual_seed(self.shuffle_seed * 100_003 + index))
+
+    def with_shuffled_labels(self, seed: int) -> PreparedBatches:
+        """The same batches, sharing what is kept, with labels dealt to other positions."""
+        control = copy.copy(self)
+        control.shuffle_seed = seed
+        return control
+
+    def _prepared(self, index: int) -> Prepared:
+        if index in self.kept:
+            return self.kept[index]
+        prepared = self.prepare(self.batches[index].to(self.denoiser.device))
+        size = prepared.features.nbytes + sum(
+            t.hidden.nbytes + t.keys.nbytes + t.values.nbytes for t in prepared.reading.taps
+        )
+        if size <= self.left:
+            self.left -= size
+            self.kept[index] = prepared
+        return prepared
+
+    @torch.no_grad()
+    def prepare(self, batch: HeadBatch) -> Prepared:
+        """Run the trunk on a batch."""
+        reading = predict(self.denoiser, batch.state.tokens, batch.state.feasible, batch.attention_mask, taps=self.taps)
+        exploit = confident(reading, self.threshold)
+        return Prepared(batch, reading, features(batch.state, reading, exploit), *risk_labels(batch, reading))
+
+    def loader(self, *, seed: int | None) -> DataLoader[Prepared]:
+        """The batches in order, or shuffled anew each epoch from a seed."""
+        if seed is None:
+            return DataLoader(self, batch_size=None)
+        generator = torch.Generator().manual_seed(seed)
+        return DataLoader(self, batch_size=None, shuffle=True, generator=generator)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What the head learns and how fast.
+
+    Args:
+        gain: weight of the listwise loss on the gain, at least 0.
+        risk: weight of the risk loss, at least 0.
+        huber: weight of the Huber loss on the gain's unit, at least 0.
+        target: `gain` (correct net cascade) or `eq7` (faithful distillation of the beam's score over its own k).
+        temperature: of the listwise targets, in positions (or nats for eq7).
+        focus: extra weight of wrong tokens rated safe.
+        learning_rate, weight_decay, warm_up: of AdamW; warm-up steps, then cosine to 0.
+    """
+
+    gain: float = 1.0
+    risk: float = 1.0
+    huber: float = 0.1
+    target: str = "gain"
+    temperature: float = 1.0
+    focus: float = 0.0
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    warm_up: int = 20
+
+    def __post_init__(self) -> None:
+        if self.target not in ("gain", "eq7"):
+            raise ValueError(f"target must be gain or eq7, got {self.target!r}")
+        for name in ("gain", "risk", "huber", "focus", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        for name in ("temperature", "learning_rate"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+
+
+class HeadModule(lightning.LightningModule):
+    """Steps and optimiser of a scoring head; the base is frozen and no part of the checkpoint."""
+
+    def __init__(self, head: ScoringHead, objective: Objective) -> None:
+        super().__init__()
+        self.head = head
+        self.objective = objective
+
+    def losses(self, prepared: Prepared) -> dict[str, Tensor]:
+        """The weighted parts of the loss and their sum."""
+        aim, batch = self.objective, prepared.batch
+        scores: Scores = self.head(prepared.features, prepared.reading.rows, prepared.reading.taps)
+        of_branch = scores.gain.gather(1, batch.position.clamp(min=0))
+        if aim.target == "eq7":
+            valid = batch.valid & batch.beam & torch.isfinite(batch.eq7)
+            listwise = listwise_loss(of_branch, batch.eq7, valid, temperature=aim.temperature)
+            huber = torch.zeros_like(listwise)
+        else:
+            listwise = listwise_loss(of_branch, batch.gain, batch.valid, temperature=aim.temperature)
+            huber = huber_gain_loss(of_branch, batch.gain, batch.valid)
+        risk = risk_loss(scores.risk_logit, prepared.wrong, prepared.known, focus=aim.focus)
+        parts = {"listwise": aim.gain * listwise, "huber": aim.huber * huber, "risk": aim.risk * risk}
+        return {**parts, "loss": parts["listwise"] + parts["huber"] + parts["risk"]}
+
+    def training_step(self, prepared: Prepared, batch_idx: int) -> Tensor:
+        """One batch."""
+        losses = self.losses(prepared)
+        self.log_dict({f"train/{k}": v.detach() for k, v in losses.items()}, batch_size=1)
+        return losses["loss"]
+
+    def validation_step(self, prepared: Prepared, batch_idx: int) -> None:
+        """Losses on unseen prompts."""
+        self.log_dict({f"dev/{k}": v for k, v in self.losses(prepared).items()}, batch_size=1)
+
+    def transfer_batch_to_device(self, batch: Prepared, device: torch.device, dataloader_idx: int) -> Prepared:
+        """Batches are on the device already."""
+        return batch
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW over what the head owns, warm-up then cosine."""
+        aim = self.objective
+        own = [p for p in self.head.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(own, lr=aim.learning_rate, weight_decay=aim.weight_decay)
+        steps = int(self.trainer.estimated_stepping_batches)
+
+        def factor(step: int) -> float:
+            if step < aim.warm_up:
+                return (step + 1) / (aim.warm_up + 1)
+            part = (step - aim.warm_up) / max(1, steps - aim.warm_up)
+            return 0.5 * (1 + float(torch.cos(torch.tensor(3.14159265 * min(1.0, part)))))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
