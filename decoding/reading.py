@@ -87,14 +87,9 @@ class Reading:
     def scatter(self, index: Int[Tensor, "N 2"], shape: tuple[int, int]) -> Reading:
         """Spread the readings of N canvases over a [B, K] grid; places without a canvas read as empty."""
         blank = Reading.empty((*shape, self.rows.shape[-1]), self.rows.device)
-
-        def spread(value: Tensor, base: Tensor) -> Tensor:
-            out = base.clone()
-            out[index[:, 0], index[:, 1]] = value
-            return out
-
-        dense = {n: spread(getattr(self, n), getattr(blank, n)) for n in _dense_names()}
-        taps = tuple(_map_tap(t, lambda v: spread(v, v.new_zeros(*shape, *v.shape[1:]))) for t in self.taps)
+        place = index.unbind(-1)
+        dense = {n: getattr(blank, n).index_put(place, getattr(self, n)) for n in _dense_names()}
+        taps = tuple(_map_tap(t, lambda v: v.new_zeros(*shape, *v.shape[1:]).index_put(place, v)) for t in self.taps)
         return Reading(**dense, taps=taps)
 
     def at(self, choice: Int[Tensor, " B"]) -> Reading:
@@ -119,21 +114,17 @@ def read(prediction: Prediction, sampling: Sampling, generator: torch.Generator 
     """
     rows = prediction.rows
     chunks = [_read_chunk(z.float(), sampling, generator) for z in torch.split(prediction.logits, CHUNK)]
-    packed = {name: torch.cat([c[name] for c in chunks]) for name in chunks[0]} if chunks else {}
+    packed = {name: torch.cat([c[name] for c in chunks]) for name in chunks[0]}
     blank = Reading.empty(tuple(rows.shape), rows.device)
-
-    def dense(name: str) -> Tensor:
-        base: Tensor = getattr(blank, name)
-        if name not in packed:
-            return base
-        where = rows.unsqueeze(-1) if base.ndim > rows.ndim else rows
-        return base.masked_scatter(where, packed[name])
-
+    dense = {n: _unpack(values, rows, getattr(blank, n)) for n, values in packed.items()}
     noise = blank.noise
     if sampling.noise:
         noise = torch.rand(rows.shape, generator=generator, device=rows.device)
-    names = ("token", "confidence", "log_risk", "entropy", "top_log_probs")
-    return Reading(rows=rows, noise=noise, taps=prediction.taps, **{n: dense(n) for n in names})
+    return replace(blank, rows=rows, noise=noise, taps=prediction.taps, **dense)
+
+
+def _unpack(values: Tensor, rows: Tensor, base: Tensor) -> Tensor:
+    return base.masked_scatter(rows.unsqueeze(-1) if base.ndim > rows.ndim else rows, values)
 
 
 def _read_chunk(z: Float[Tensor, "m V"], sampling: Sampling, generator: torch.Generator | None) -> dict[str, Tensor]:
