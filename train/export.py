@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from transformers import LlamaForCausalLM
 
 from models.llada_layout import llada_config, to_llada, to_llama
@@ -43,7 +43,7 @@ def export(model: LlamaForCausalLM, folder: Path, *, tokenizer: Path, mask_id: i
     _write_json(folder / "generation_config.json", generation)
     weights = {key: value.detach().to("cpu", torch.bfloat16) for key, value in to_llada(model.state_dict()).items()}
     aside = folder / "model.safetensors.part"
-    save_file({key: value.contiguous() for key, value in weights.items()}, aside, metadata={"format": "pt"})
+    aside.write_bytes(save({key: value.contiguous() for key, value in weights.items()}, metadata={"format": "pt"}))
     aside.replace(folder / "model.safetensors")
 
 

@@ -149,9 +149,10 @@ def find_mask_id(words: PreTrainedTokenizerBase) -> int:
 
 def make_trainer(out: Path, keeper: Keeper, device: torch.device) -> lightning.Trainer:
     """Build a trainer that only runs steps; `Keeper` decides when to keep and when to stop."""
-    loggers: list[Logger] = [CSVLogger(out, name="log", version="")]
+    table = CSVLogger(out, name="log")  # a new version for each command: a resumed run keeps the earlier tables
+    loggers: list[Logger] = [table]
     try:
-        loggers.append(TensorBoardLogger(out, name="log", version=""))
+        loggers.append(TensorBoardLogger(out, name="log", version=table.version))
     except ModuleNotFoundError:
         logger.info("no TensorBoard here: metrics go to the CSV file alone")
     return lightning.Trainer(

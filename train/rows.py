@@ -162,18 +162,30 @@ def load_task(
     Args:
         name: the task.
         spec: what the run takes from it.
-        tokenizer: folder of the tokenizer; its content names the cache entry.
+        tokenizer: folder of the tokenizer; its content and the size of the files read name the cache entry.
         split: which split to take; files serve the training split only.
         seed: seed of the generator.
-        cache: folder of generated rows.
+        cache: folder of rows made earlier.
         device: where the rows shall live.
 
     Returns:
         The rows, with the symmetry their spec asks for.
     """
-    rows = _read_files(name, spec, tokenizer) if split == "train" else None
-    if rows is None:
-        rows = _generate(name, spec.rows, tokenizer, split=split, seed=seed, cache=cache)
+    words = hashlib.blake2b((tokenizer / "tokenizer.json").read_bytes(), digest_size=4).hexdigest()
+    present = [path for path in map(Path, spec.files) if path.is_file()] if split == "train" else []
+    if spec.files and not present:
+        logger.warning("%s: none of %s exists, rows are generated instead", name, list(spec.files))
+    sizes = [f"{path.stat().st_size}" for path in present] or [f"{seed}"]
+    entry = cache / f"{'-'.join([name, split, str(spec.rows), *sizes, words])}.npy"
+    if not entry.is_file():
+        made = (
+            _read(name, present, spec.rows, tokenizer)
+            if present
+            else _generate(name, spec.rows, tokenizer, split=split, seed=seed)
+        )
+        _store(made, entry)
+    stored = np.load(entry)
+    rows = Rows(stored[:, :-1], stored[:, -1].astype(np.int64))
     data = place(name, rows, spec, canvas=get(name).gen_length, device=device)
     if not spec.symmetric:
         return data
@@ -183,30 +195,23 @@ def load_task(
     return dataclasses.replace(data, symmetry=SudokuSymmetry(cells, digits, len(ids)))
 
 
-def _read_files(name: str, spec: TaskRows, tokenizer: Path) -> Rows | None:
-    present = [path for path in spec.files if Path(path).is_file()]
-    if spec.files and not present:
-        logger.warning("%s: none of %s exists, rows are generated instead", name, list(spec.files))
-    if not present:
-        return None
-    parts = [from_file(get(name), path, spec.rows, tokenizer=tokenizer) for path in present]
+def _read(name: str, files: Sequence[Path], count: int, tokenizer: Path) -> Rows:
+    parts = [from_file(get(name), path, count, tokenizer=tokenizer) for path in files]
     width = max(part.tokens.shape[1] for part in parts)
     tokens = np.concatenate([np.pad(part.tokens, ((0, 0), (width - part.tokens.shape[1], 0))) for part in parts])
     lengths = np.concatenate([part.prompt_length for part in parts])
-    return Rows(tokens[: spec.rows], lengths[: spec.rows])
+    return Rows(tokens[:count], lengths[:count])
 
 
-def _generate(name: str, count: int, tokenizer: Path, *, split: Split, seed: int, cache: Path) -> Rows:
-    """Generate rows on all cores, or take them from the cache; the last stored column is the prompt length."""
-    words = hashlib.blake2b((tokenizer / "tokenizer.json").read_bytes(), digest_size=4).hexdigest()
-    path = cache / f"{name}-{split}-{count}-{seed}-{words}.npy"
-    if not path.is_file():
-        workers = (os.cpu_count() or 1) if count > SMALL else 1
-        rows = build(name, count, seed=seed, split=split, workers=workers, tokenizer=tokenizer)
-        cache.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(path.name + ".part")
-        with aside.open("wb") as file:
-            np.save(file, np.column_stack([rows.tokens, rows.prompt_length.astype(np.uint16)]))
-        aside.replace(path)
-    stored = np.load(path)
-    return Rows(stored[:, :-1], stored[:, -1].astype(np.int64))
+def _generate(name: str, count: int, tokenizer: Path, *, split: Split, seed: int) -> Rows:
+    workers = (os.cpu_count() or 1) if count > SMALL else 1
+    return build(name, count, seed=seed, split=split, workers=workers, tokenizer=tokenizer)
+
+
+def _store(rows: Rows, entry: Path) -> None:
+    """Write rows aside and rename them; the last column is the prompt length."""
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    aside = entry.with_name(entry.name + ".part")
+    with aside.open("wb") as file:
+        np.save(file, np.column_stack([rows.tokens, rows.prompt_length.astype(np.uint16)]))
+    aside.replace(entry)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import collections
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 
+from train import rows as rows_module
 from train.corpus import Rows
-from train.rows import TaskData, TaskRows, draw_task, place
+from train.rows import TaskData, TaskRows, draw_task, load_task, place
 
 CPU = torch.device("cpu")
 
@@ -64,3 +68,35 @@ def test_tasks_come_by_share_and_in_every_stretch() -> None:
 def test_wrong_specs_are_refused(share: float, rows: int) -> None:
     with pytest.raises(ValueError, match="got 0"):
         TaskRows(share, rows)
+
+
+def test_rows_are_made_once_and_files_come_before_the_generator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = []
+
+    def made(kind: str) -> Callable[..., Rows]:
+        def make(*args: object, **kwargs: object) -> Rows:
+            calls.append(kind)
+            return Rows(np.array([[9, 1] + [5] * 24, [9, 9] + [6] * 24], dtype=np.uint16), np.array([1, 2]))
+
+        return make
+
+    monkeypatch.setattr(rows_module, "build", made("build"))
+    monkeypatch.setattr(rows_module, "from_file", made("file"))
+    (tmp_path / "tokenizer.json").write_text("{}")
+
+    def load(split: Literal["train", "dev"]) -> TaskData:
+        spec = TaskRows(1.0, 2, files=(str(tmp_path / "rows.jsonl"),))
+        return load_task("countdown3", spec, tmp_path, split=split, seed=0, cache=tmp_path / "cache", device=CPU)
+
+    first, again = load("train"), load("train")
+    assert torch.equal(first.tokens, again.tokens)
+    assert first.padding is not None
+    assert first.padding.tolist() == [1, 0]
+    assert "rows are generated instead" in caplog.text
+    (tmp_path / "rows.jsonl").write_text("{}")
+    load("train")
+    load("train")
+    load("dev")
+    assert calls == ["build", "file", "build"]
