@@ -8,7 +8,9 @@ from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-SHIPPED = Path(__file__).resolve().parent.parent / "checkpoints" / "reason-7m"
+from train.command import shipped
+
+SHIPPED = shipped("checkpoints/reason-7m")
 EOS, MASK = "<|endoftext|>", "<|mdm_mask|>"
 SPECIALS = (EOS, MASK, "<|startoftext|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 VOCABULARY = 768

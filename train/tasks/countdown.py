@@ -15,7 +15,7 @@ TARGETS = (10, 100)
 HELD_OUT = {3: (22, 24, 25, 30, 32, 50, 65, 67, 96), 4: (14, 39, 41, 57, 62, 81, 87, 89, 96)}
 # How often a step tries + - * /: gives the shares that a uniform choice among all solutions of a random solvable
 # instance has (+ - * / 30, 54, 7 and 9 percent of the steps for three numbers; 25, 47, 11 and 16 for four).
-OPERATOR_WEIGHTS = {3: (0.20, 0.20, 0.30, 0.30), 4: (0.145, 0.153, 0.336, 0.366)}
+OPERATOR_WEIGHTS = {3: (0.172, 0.178, 0.317, 0.333), 4: (0.133, 0.141, 0.336, 0.390)}
 # Times or over 1 and plus or minus 0 have twins elsewhere in the calculation, so such a solution is one of several.
 KEEP_NEUTRAL = 0.25
 _STEP = re.compile(r"([0-9]+)([-+*/])([0-9]+)=([0-9]+)")

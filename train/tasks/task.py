@@ -6,8 +6,9 @@ import json
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 Split = Literal["train", "dev", "test"]
 
@@ -76,9 +77,7 @@ class Task:
         """Yield instances of one split without end; streams of different splits or seeds share no randomness."""
         if split not in ("train", "dev", "test"):
             raise ValueError(f"split must be train, dev or test, got {split!r}")
-        return self._draw(split, random.Random(f"{split}/{seed}"))
-
-    def _draw(self, split: Split, rng: random.Random) -> Iterator[Example]:
+        rng = random.Random(f"{split}/{seed}")
         while True:
             example = self.make(rng)
             while self.vary is not None and self.split_of(example.prompt) != split:
@@ -132,7 +131,7 @@ class Task:
         return Example(prompt, response)
 
 
-def _open(path: Path) -> IO[str]:
+def _open(path: Path) -> TextIOWrapper:
     if path.suffix == ".gz":
         return gzip.open(path, "rt", encoding="utf-8")
     return path.open(encoding="utf-8")

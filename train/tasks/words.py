@@ -190,7 +190,7 @@ def final_number(text: str) -> int | None:
 
 WORDS = Task(
     name="words",
-    prompt_length=110,
+    prompt_length=80,
     gen_length=96,
     block_length=32,
     unique_answer=False,
