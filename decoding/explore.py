@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Literal, final, get_args
+from typing import Literal, final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -28,7 +28,7 @@ from decoding.bounds import within_factor
 from decoding.policy import Policy, best
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal, Reason
-from decoding.threshold import at_least_one, confident, require
+from decoding.threshold import at_least_one, confident, require, require_one_of
 
 TINY = 1e-30  # below any confidence that can win, so that logarithms stay finite
 CandidateRule = Literal["nearest", "band", "information"]
@@ -117,10 +117,9 @@ class ExplorePolicy(Policy):
         require(self.initial_blocks >= 1, "initial_blocks", "be at least 1", self.initial_blocks)
         require(self.branches >= 1, "branches", "be at least 1", self.branches)
         require(0 < self.c_info < 1, "c_info", "lie in (0, 1)", self.c_info)
-        for name, allowed in (("candidate_rule", CandidateRule), ("frontier", Frontier), ("implicit_scope", Scope)):
-            require(
-                getattr(self, name) in get_args(allowed), name, f"be one of {get_args(allowed)}", getattr(self, name)
-            )
+        require_one_of(CandidateRule, "candidate_rule", self.candidate_rule)
+        require_one_of(Frontier, "frontier", self.frontier)
+        require_one_of(Scope, "implicit_scope", self.implicit_scope)
 
     def plan(self, state: DecodeState, reading: Reading) -> Plan:
         """Exploit, decide whether to explore, explore implicitly, and list the candidates of targeted exploration."""
@@ -226,7 +225,7 @@ class BeamETE(ExplorePolicy):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.alpha >= 0, "alpha", "be at least 0", self.alpha)
-        require(self.eq7_over in get_args(CascadeOver), "eq7_over", f"be one of {get_args(CascadeOver)}", self.eq7_over)
+        require_one_of(CascadeOver, "eq7_over", self.eq7_over)
         bar = self.eq7_threshold
         require(bar is None or 0 < bar <= 1, "eq7_threshold", "lie in (0, 1]", bar)
 

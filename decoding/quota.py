@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, final, get_args
+from typing import Literal, final
 
 import torch
 from jaxtyping import Float, Int
@@ -14,7 +14,7 @@ from torch import Tensor
 from decoding.policy import Policy, best, rank
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal, Reason
-from decoding.threshold import require
+from decoding.threshold import require, require_one_of
 
 Order = Literal["confidence", "random", "margin", "entropy", "left_to_right"]
 ORDERS: Mapping[str, Callable[[Reading], Float[Tensor, "B L"]]] = MappingProxyType(
@@ -40,7 +40,7 @@ class OrderedPolicy(Policy):
     order: Order = "confidence"
 
     def __post_init__(self) -> None:
-        require(self.order in get_args(Order), "order", f"be one of {', '.join(get_args(Order))}", self.order)
+        require_one_of(Order, "order", self.order)
 
     @property
     def random(self) -> bool:

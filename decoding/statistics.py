@@ -84,6 +84,52 @@ def new_tokens(state: DecodeState, eos_id: int | None) -> Int[Tensor, " B"]:
     return (canvas & (ended_before == 0)).sum(-1)
 
 
+def exploit_bound(size: Float[Tensor, "*shape"], factor: float) -> Float[Tensor, "*shape"]:
+    """Nats that an exploit round of `size` positions reveals at most: m log((1 + m) / (1 + m - f)), which is <= f <= 1."""
+    return size * ((1 + size) / (1 + size - factor)).log()
+
+
+@dataclass(frozen=True)
+class RoundsBound:
+    """Rounds below which no factor-rule decode of a sequence can be done.
+
+    Attributes:
+        joint: -log p(x) over what one round reveals jointly at most.
+        parts: (-log p(x) - epsilon) over what the parts of one round reveal at most.
+    """
+
+    joint: float
+    parts: float
+
+    @property
+    def rounds(self) -> int:
+        """The smallest whole number of rounds that both allow."""
+        return math.ceil(max(self.joint, self.parts))
+
+
+def bits_to_rounds(nll: float, *, n: int, factor: float, epsilon: float = 0.0) -> RoundsBound:
+    """The bits-to-rounds bound, theorem 3.2 of arXiv 2511.21103.
+
+    R >= max(-log p(x) / log((n + 1) / ((1 - f) n + 1)), (-log p(x) - epsilon) / f).
+
+    Args:
+        nll: -log p(x) in nats.
+        n: positions of the sequence.
+        factor: f, in (0, 1].
+        epsilon: what the rounds reveal jointly beyond their parts, -log p(x) minus the path sum of -log c.
+
+    Raises:
+        ValueError: if the factor is out of range.
+    """
+    _require_factor(factor)
+    return RoundsBound(joint=nll / math.log((n + 1) / ((1 - factor) * n + 1)), parts=(nll - epsilon) / factor)
+
+
+def _require_factor(factor: float) -> None:
+    if not 0 < factor <= 1:
+        raise ValueError(f"factor must lie in (0, 1], got {factor!r}")
+
+
 def per_round_invariant(state: DecodeState, factor: float, *, tolerance: float = 1e-4) -> Bool[Tensor, " B"]:
     """Whether no exploit round of the factor rule committed more information than its bound allows.
 
@@ -98,11 +144,10 @@ def per_round_invariant(state: DecodeState, factor: float, *, tolerance: float =
     Raises:
         ValueError: if the factor is out of range.
     """
-    if not 0 < factor <= 1:
-        raise ValueError(f"factor must lie in (0, 1], got {factor!r}")
+    _require_factor(factor)
     accepted = state.reason == int(Reason.EXPLOIT)
     place = state.committed_round.clamp(min=0)
     blank = torch.zeros(len(place), int(place.max()) + 1, device=place.device)
     revealed = blank.scatter_add(-1, place, information(state) * accepted)
     m = blank.scatter_add(-1, place, accepted.float())
-    return (revealed <= m * ((1 + m) / (1 + m - factor)).log() + tolerance).all(-1)
+    return (revealed <= exploit_bound(m, factor) + tolerance).all(-1)

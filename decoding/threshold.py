@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final, get_args
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -18,6 +18,11 @@ def require(holds: bool, name: str, rule: str, value: object) -> None:
     """Refuse a setting in one sentence."""
     if not holds:
         raise ValueError(f"{name} must {rule}, got {value!r}")
+
+
+def require_one_of(names: Any, name: str, value: str) -> None:
+    """Refuse a setting that is none of the names of a Literal type."""
+    require(value in get_args(names), name, f"be one of {', '.join(get_args(names))}", value)
 
 
 @dataclass(frozen=True)

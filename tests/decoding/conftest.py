@@ -1,0 +1,208 @@
+"""The grid that every decoding invariant runs over: a new decoder joins with one line in POLICIES."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from decoding.bounds import EntropyBound, Factor, RiskSum
+from decoding.explore import BeamETE, RandomParity
+from decoding.lookahead import LoPA
+from decoding.loop import decode
+from decoding.policy import Policy
+from decoding.quota import Quota, Sequential
+from decoding.reading import Reading, Sampling
+from decoding.state import Reason, start
+from decoding.threshold import EntropyThreshold, MarginThreshold, Threshold
+from models.denoiser import Denoiser
+from models.toy import GroupDenoiser, TableDenoiser
+
+GEN_LENGTH, BLOCK_LENGTH = 12, 4
+EAGER = BeamETE(gamma=0.8, min_masks=1, branches=3, step_budget=2)  # explores in most rounds
+
+POLICIES: dict[str, Policy] = {
+    "threshold": Threshold(0.9),
+    "threshold-low": Threshold(0.4),
+    "margin": MarginThreshold(0.3),
+    "entropy-threshold": EntropyThreshold(0.8),
+    "factor": Factor(1.0),
+    "factor-half": Factor(0.5),
+    "entropy-bound": EntropyBound(0.5),
+    "risk-sum": RiskSum(0.6),
+    "sequential": Sequential(),
+    "sequential-random": Sequential(order="random"),
+    "sequential-left": Sequential(order="left_to_right"),
+    "quota": Quota(steps=6),
+    "quota-uneven": Quota(steps=9, order="entropy"),
+    "quota-random": Quota(steps=6, order="random"),
+    "quota-margin": Quota(steps=3, order="margin"),
+    "ete": EAGER,
+    "ete-default": BeamETE(),
+    "ete-band": replace(EAGER, candidate_rule="band", frontier="feasible", alpha=0.5),
+    "ete-information": replace(EAGER, candidate_rule="information", eq7_over="masks", implicit_scope="global"),
+    "ete-factor": replace(EAGER, factor=0.5, eq7_threshold=0.6, step_budget=None),
+    "ete-no-implicit": replace(EAGER, implicit=False, initial_blocks=2, branches=1),
+    "ete-no-targeted": replace(EAGER, targeted=False, initial_blocks=99),
+    "random-parity": RandomParity(gamma=0.8, min_masks=1, branches=3, step_budget=2),
+    "lopa": LoPA(0.7, branches=2),
+    "lopa-wide": LoPA(0.9, branches=20),
+}
+
+
+class ContextDenoiser(TableDenoiser):
+    """A table whose lines are changed by the tokens revealed on either side."""
+
+    def forward(self, tokens, *, attention_mask=None, rows=None, taps=(), owner=None, refresh=None):
+        rows = torch.ones_like(tokens, dtype=torch.bool) if rows is None else rows
+        base = super().forward(tokens, attention_mask=attention_mask)
+        nothing = tokens.new_full((len(tokens), 1), self.mask_id)
+        left = torch.cat([nothing, tokens[:, :-1]], 1)
+        right = torch.cat([tokens[:, 1:], nothing], 1)
+        voice = random_table(3, self.vocab_size, 2.5).index_fill(0, torch.tensor(self.mask_id), 0.0)
+        logits = base.logits.view(*tokens.shape, -1) + voice[left] + voice.flip(1)[right]
+        return replace(base, logits=logits[rows], rows=rows)
+
+
+def random_table(seed: int, lines: int, spread: float, vocabulary: int = 6) -> torch.Tensor:
+    return torch.randn(lines, vocabulary, generator=torch.Generator().manual_seed(seed)) * spread
+
+
+DENOISERS = {
+    "flat": TableDenoiser(random_table(0, 40, 1.0), mask_id=5, eos_id=4),
+    "sharp": TableDenoiser(random_table(1, 40, 4.0), mask_id=5, eos_id=4),
+    "context": ContextDenoiser(random_table(2, 40, 1.5), mask_id=5, eos_id=4),
+    "groups": GroupDenoiser(GEN_LENGTH // BLOCK_LENGTH, BLOCK_LENGTH),
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    for name, grid in (("any_policy", POLICIES), ("any_denoiser", DENOISERS)):
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, grid.values(), ids=grid.keys())
+
+
+class Counting(Denoiser):
+    """Forwards to another denoiser and counts."""
+
+    def __init__(self, inner: Denoiser) -> None:
+        super().__init__()
+        self.inner, self.calls, self.canvases, self.positions = inner, 0, 0, 0
+        self.mask_id, self.eos_id, self.vocab_size, self.max_length = inner.mask_id, inner.eos_id, inner.vocab_size, 99
+
+    def forward(self, tokens, **kwargs):
+        self.calls, self.canvases = self.calls + 1, self.canvases + len(tokens)
+        prediction = self.inner(tokens, **kwargs)
+        self.positions += int(prediction.positions.sum())
+        return prediction
+
+
+@pytest.fixture
+def denoisers():
+    return DENOISERS
+
+
+@pytest.fixture
+def counting():
+    return Counting
+
+
+@pytest.fixture
+def prompts() -> torch.Tensor:
+    """Three prompts of four tokens below the mask id of every denoiser in the grid."""
+    return torch.tensor([[0, 1, 1, 0], [1, 0, 1, 1], [0, 0, 0, 1]])
+
+
+@pytest.fixture
+def begin():
+    """The first state of a decode of `policy`."""
+
+    def state_of(denoiser, policy, prompts, *, gen_length=GEN_LENGTH, block_length=BLOCK_LENGTH, early_stop=True):
+        return start(
+            nn.functional.pad(prompts, (0, gen_length)),
+            gen_length=gen_length,
+            block_length=block_length,
+            mask_id=denoiser.mask_id,
+            eos_id=denoiser.eos_id if early_stop else None,
+            step_budget=policy.step_budget,
+            initial_blocks=policy.initial_blocks,
+        )
+
+    return state_of
+
+
+@pytest.fixture
+def sampling_of():
+    """The sampling of a policy, the mask token forbidden."""
+
+    def sampling(denoiser, policy, temperature=0.0):
+        return Sampling(temperature=temperature, forbidden=(denoiser.mask_id,), noise=policy.random)
+
+    return sampling
+
+
+@pytest.fixture
+def run(begin, sampling_of):
+    """Decode and return the final state and the counts."""
+
+    def run_(denoiser, policy, prompts, *, temperature=0.0, seed=0, attention_mask=None, on_step=None, **canvas):
+        return decode(
+            denoiser,
+            begin(denoiser, policy, prompts, **canvas),
+            policy,
+            attention_mask=attention_mask,
+            sampling=sampling_of(denoiser, policy, temperature),
+            generator=torch.Generator().manual_seed(seed),
+            on_step=on_step,
+        )
+
+    return run_
+
+
+@pytest.fixture
+def reading_of():
+    """A reading of one row (or, from a list of lists, one row with K branches) with exactly these confidences."""
+
+    def reading(confidence, *, entropy=None, second=None, noise=None) -> Reading:
+        c = torch.tensor([confidence])
+        blank = Reading.empty(tuple(c.shape), c.device)
+        top = torch.stack([c, torch.zeros_like(c) if second is None else torch.tensor([second])], -1).log()
+        return replace(
+            blank,
+            rows=c > 0,
+            token=torch.zeros_like(blank.token),
+            confidence=c,
+            log_risk=(-c).log1p(),
+            entropy=blank.entropy if entropy is None else torch.tensor([entropy]),
+            top_log_probs=nn.functional.pad(top, (0, 3), value=-100.0),
+            noise=blank.noise if noise is None else torch.tensor([noise]),
+        )
+
+    return reading
+
+
+@pytest.fixture
+def canvas():
+    """A state of one row without a prompt, nothing committed."""
+
+    def canvas_(gen_length, block_length=None, **settings):
+        tokens = torch.zeros(1, gen_length, dtype=torch.long)
+        block_length = gen_length if block_length is None else block_length
+        return start(tokens, gen_length=gen_length, block_length=block_length, mask_id=5, eos_id=None, **settings)
+
+    return canvas_
+
+
+@pytest.fixture
+def committed(canvas, reading_of):
+    """Positions that a policy commits from one reading of one block, and their reasons."""
+
+    def committed_(policy, confidence, **figures) -> dict[int, Reason]:
+        reading = reading_of(confidence, **figures)
+        proposal = policy.propose(canvas(len(confidence)), reading)
+        assert torch.equal(proposal.tokens == 0, proposal.reason > 0)
+        return {i: Reason(r) for i, r in enumerate(proposal.reason[0, 0].tolist()) if r}
+
+    return committed_

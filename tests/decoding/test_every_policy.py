@@ -1,0 +1,98 @@
+"""What holds for every decoder on every denoiser."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from decoding.loop import Counts
+from decoding.state import DecodeState, Reason
+from decoding.statistics import statistics
+
+DECODES: dict[tuple[int, int], "Decode"] = {}  # one decode serves all the tests of a pair
+
+
+@dataclass(frozen=True)
+class Decode:
+    states: list[DecodeState]  # every state that a forward read, then the final one
+    counts: Counts
+    calls: int
+    canvases: int
+    positions: int
+
+
+@pytest.fixture
+def traced(run, counting, prompts, any_policy, any_denoiser) -> Decode:
+    key = (id(any_policy), id(any_denoiser))
+    if key not in DECODES:
+        states, denoiser = [], counting(any_denoiser)
+        final, counts = run(denoiser, any_policy, prompts, on_step=lambda state, reading: states.append(state))
+        DECODES[key] = Decode([*states, final], counts, denoiser.calls, denoiser.canvases, denoiser.positions)
+    return DECODES[key]
+
+
+def test_the_canvas_is_filled_and_the_prompt_untouched(traced, prompts, any_denoiser):
+    final = traced.states[-1]
+    assert not final.masked.any()
+    assert (final.tokens != any_denoiser.mask_id).all()
+    assert torch.equal(final.tokens[:, : prompts.shape[1]], prompts)
+
+
+def test_nothing_commits_twice_and_only_feasible_positions_commit(traced):
+    for before, after in zip(traced.states, traced.states[1:], strict=False):
+        new = before.masked & ~after.masked
+        committed = new & (after.reason != Reason.END)
+        assert not (after.masked & ~before.masked).any()
+        assert torch.equal(after.tokens[~new], before.tokens[~new])
+        assert torch.equal(after.reason[~new], before.reason[~new])
+        assert (committed <= before.feasible).all()
+        assert (after.reason[new] > 0).all()
+        assert (after.committed_round[committed] == before.round.unsqueeze(-1).expand_as(new)[committed]).all()
+
+
+def test_every_unfinished_row_commits_at_least_one_position_a_round(traced):
+    for before, after in zip(traced.states, traced.states[1:], strict=False):
+        progress = before.masked.sum(-1) - after.masked.sum(-1)
+        assert (progress[before.unfinished] >= 1).all()
+
+
+def test_counted_forwards_are_real_calls(traced):
+    counts = traced.counts
+    assert counts.nfe == traced.calls == counts.rounds.max()
+    assert counts.sequence_forwards.sum() == traced.canvases
+    assert counts.token_positions.sum() == traced.positions
+
+
+def test_a_round_costs_one_canvas_or_all_the_branches(traced, any_policy):
+    figures = statistics(traced.states[-1], traced.counts)
+    branches = getattr(any_policy, "branches", 1) + (type(any_policy).__name__ == "LoPA")
+    extra = figures.sequence_forwards - figures.rounds
+    assert (extra <= traced.counts.explored * (branches - 1)).all()
+    assert (extra >= traced.counts.explored).all()
+    assert (figures.bits >= 0).all()
+    assert ((figures.new_tokens >= 1) & (figures.new_tokens <= 12)).all()
+
+
+def test_a_batch_decodes_as_its_rows_alone_whatever_the_left_padding(run, any_policy, any_denoiser, prompts):
+    if any_policy.random:
+        pytest.skip("rows share the draws of one generator")
+    lengths = (4, 1)
+    mask = torch.ones(2, prompts.shape[1] + 12, dtype=torch.bool)
+    mask[1, :3] = False
+    padded = prompts[:2].masked_fill(~mask[:, :4], any_denoiser.mask_id)
+    together, counts = run(any_denoiser, any_policy, padded, attention_mask=mask)
+    for row, length in enumerate(lengths):
+        alone, cost = run(any_denoiser, any_policy, prompts[row : row + 1, 4 - length :])
+        for name in ("tokens", "committed_round", "reason"):
+            assert torch.equal(getattr(together, name)[row, -12:], getattr(alone, name)[0, -12:])
+        for name in ("rounds", "sequence_forwards", "token_positions", "explored"):
+            assert getattr(counts, name)[row] == getattr(cost, name)[0]
+        assert cost.nfe == cost.rounds.item()
+
+
+def test_the_same_seed_gives_the_same_tokens(run, denoisers, any_policy, prompts):
+    one, cost = run(denoisers["context"], any_policy, prompts[:2], temperature=1.0, seed=7)
+    two, again = run(denoisers["context"], any_policy, prompts[:2], temperature=1.0, seed=7)
+    assert torch.equal(one.tokens, two.tokens)
+    assert torch.equal(one.committed_round, two.committed_round)
+    assert torch.equal(cost.sequence_forwards, again.sequence_forwards)

@@ -1,0 +1,74 @@
+"""What only shows on the functions without the shape-checking wrapper; run in a process of its own where it is on."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from decoding.explore import BeamETE
+from decoding.quota import Sequential
+from decoding.reading import Reading, read
+from decoding.state import commit
+from decoding.threshold import Threshold
+
+WRAPPED = hasattr(Threshold.propose, "__wrapped__")
+unwrapped = pytest.mark.skipif(WRAPPED, reason="runs in a process without shape checks")
+
+
+@pytest.mark.skipif(not WRAPPED, reason="is that process")
+def test_in_a_process_without_shape_checks():
+    options = ["-o", "addopts=--import-mode=importlib", "-q", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", *options, __file__]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"\d\d passed, 1 skipped", done.stdout), done.stdout
+
+
+@pytest.fixture
+def predict(begin, sampling_of, denoisers, any_policy):
+    """Read canvases [B, K] as the loop does."""
+
+    def predict_(canvases) -> Reading:
+        denoiser = denoisers["context"]
+        shape = canvases.tokens.shape[:2]
+        index = torch.ones(shape, dtype=torch.bool).nonzero()
+        prediction = denoiser(canvases.tokens.flatten(0, 1), rows=canvases.feasible.flatten(0, 1))
+        generator = torch.Generator().manual_seed(0)
+        return read(prediction, sampling_of(denoiser, any_policy), generator).scatter(index, tuple(shape))
+
+    return predict_
+
+
+@unwrapped
+def test_propose_and_choose_are_tensor_programs(predict, begin, denoisers, any_policy, prompts):
+    torch.compiler.reset()
+    first = torch.zeros(len(prompts), dtype=torch.long)
+    state = begin(denoisers["context"], any_policy, prompts)
+    reading = predict(state.repeat(1)).at(first)
+    propose = torch.compile(any_policy.propose, fullgraph=True, backend="eager")
+    choose = torch.compile(any_policy.choose, fullgraph=True, backend="eager")
+    proposal, expected = propose(state, reading), any_policy.propose(state, reading)
+    for name in ("tokens", "reason", "live", "log_confidence"):
+        assert torch.equal(getattr(proposal, name), getattr(expected, name))
+    canvases = commit(state, reading, expected)
+    after = predict(canvases)
+    assert torch.equal(choose(canvases, proposal, after), any_policy.choose(canvases, expected, after))
+
+
+@unwrapped
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: Sequential(order="low"), "order"),
+        (lambda: BeamETE(candidate_rule="best"), "candidate_rule"),
+        (lambda: BeamETE(frontier="all"), "frontier"),
+        (lambda: BeamETE(implicit_scope="row"), "implicit_scope"),
+        (lambda: BeamETE(eq7_over="all"), "eq7_over"),
+    ],
+)
+def test_unknown_names_are_refused_with_the_known_ones(make, name):
+    with pytest.raises(ValueError, match=rf"^{name} must be one of \w+, .*, got '\w+'$"):
+        make()
