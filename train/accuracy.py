@@ -1,0 +1,73 @@
+"""Accuracy of a base model at one token a round: ``python -m train.accuracy --model checkpoints/reason-7m``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def accuracy(
+    *,
+    model: str = "checkpoints/reason-7m",
+    tasks: tuple[str, ...] = (),
+    num_prompts: int = 500,
+    split: str = "test",
+    seed: int = 0,
+    batch_size: int = 64,
+    device: str | None = None,
+    out: Path | None = None,
+) -> None:
+    """Decode fresh prompts of every task with `sequential` at temperature 0 and print the share that the checker accepts.
+
+    Args:
+        model: folder or hub id of the base.
+        tasks: task names; empty means all.
+        num_prompts: prompts of each task.
+        split: test, dev or train.
+        seed: of the prompts.
+        batch_size: prompts decoded together.
+        device: where to run; by default the GPU if there is one.
+        out: folder for accuracy.json, or none.
+    """
+    from itertools import islice
+    from typing import Any, cast
+
+    from train.tasks import TASKS, get
+
+    chosen = [get(name) for name in tasks or TASKS]
+    if num_prompts < 1 or batch_size < 1:
+        raise ValueError(f"num_prompts and batch_size must be at least 1, got {num_prompts} and {batch_size}")
+
+    import torch
+
+    import models
+    from decoding import generate
+    from train.fit import write_json
+
+    denoiser = models.load(model, device=device, dtype=torch.float32)
+    table: dict[str, Any] = {}
+    for task in chosen:
+        examples = list(islice(task.generate(cast(Any, split), seed=seed), num_prompts))
+        right = 0
+        for low in range(0, num_prompts, batch_size):
+            few = examples[low : low + batch_size]
+            answer = generate(
+                denoiser,
+                [e.prompt for e in few],
+                "sequential",
+                gen_length=task.gen_length,
+                block_length=task.block_length,
+            )
+            right += sum(task.check(e, text) for e, text in zip(few, answer.text, strict=True))
+        share = right / num_prompts
+        half = 1.96 * (share * (1 - share) / num_prompts) ** 0.5
+        table[task.name] = {"accuracy": share, "low": max(0.0, share - half), "high": min(1.0, share + half)}
+        print(f"{task.name:16s} {share:.3f} +- {half:.3f} (n = {num_prompts})", flush=True)
+    if out is not None:
+        what = {"model": model, "split": split, "seed": seed, "n": num_prompts, "device": str(denoiser.device)}
+        write_json(out / "accuracy.json", {**what, "tasks": table})
+
+
+if __name__ == "__main__":
+    from train.command import run
+
+    run(accuracy)
