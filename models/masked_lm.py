@@ -114,6 +114,10 @@ class MaskedLM(Denoiser):
             self._fingerprint = combine({name: digest(name, tensor) for name, tensor in tensors})
         return self._fingerprint
 
+    def renew_fingerprint(self, fingerprint: str) -> None:
+        """The weights are others now."""
+        self._fingerprint = fingerprint
+
     def put_on(self, head: Any) -> None:
         """Keep a scoring head beside the weights: it is no submodule, so nothing of it counts as the base's."""
         self.__dict__["head"] = head
