@@ -86,7 +86,7 @@ def new_tokens(state: DecodeState, eos_id: int | None) -> Int[Tensor, " B"]:
 
 def exploit_bound(size: Float[Tensor, "*shape"], factor: float) -> Float[Tensor, "*shape"]:
     """Nats that an exploit round of `size` positions reveals at most: m log((1 + m) / (1 + m - f)), which is <= f <= 1."""
-    return size * ((1 + size) / (1 + size - factor)).log()
+    return torch.xlogy(size, (1 + size) / (1 + size - factor))
 
 
 @dataclass(frozen=True)

@@ -163,10 +163,10 @@ def run(begin, sampling_of):
 
 @pytest.fixture
 def reading_of():
-    """A reading of one row (or, from a list of lists, one row with K branches) with exactly these confidences."""
+    """A reading of equal rows (or, from a list of lists, of rows with K branches) with exactly these confidences."""
 
-    def reading(confidence, *, entropy=None, second=None, noise=None) -> Reading:
-        c = torch.tensor([confidence])
+    def reading(confidence, *, entropy=None, second=None, noise=None, batch=1) -> Reading:
+        c = torch.tensor([confidence] * batch)
         blank = Reading.empty(tuple(c.shape), c.device)
         top = torch.stack([c, torch.zeros_like(c) if second is None else torch.tensor([second])], -1).log()
         return replace(
@@ -185,10 +185,10 @@ def reading_of():
 
 @pytest.fixture
 def canvas():
-    """A state of one row without a prompt, nothing committed."""
+    """A state without a prompt, nothing committed."""
 
-    def canvas_(gen_length, block_length=None, **settings):
-        tokens = torch.zeros(1, gen_length, dtype=torch.long)
+    def canvas_(gen_length, block_length=None, batch=1, **settings):
+        tokens = torch.zeros(batch, gen_length, dtype=torch.long)
         block_length = gen_length if block_length is None else block_length
         return start(tokens, gen_length=gen_length, block_length=block_length, mask_id=5, eos_id=None, **settings)
 
