@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 from jsonargparse import ArgumentParser
@@ -32,18 +35,35 @@ def run(function: Callable[..., object], arguments: Sequence[str] | None = None)
     """
     try:
         parser = parser_of(function)
-        options = parser.parse_args(arguments)
+        options = parser.parse_args(with_flags(function, sys.argv[1:] if arguments is None else arguments))
         if options.get("out") is not None:
             out = Path(options.out)
             out.mkdir(parents=True, exist_ok=True)
             parser.save(options, out / f"{function.__name__}.yaml", overwrite=True)
-        values = parser.instantiate_classes(options).as_dict()
+        values = parser.instantiate(options).as_dict()
         function(**{name: value for name, value in values.items() if name != "config"})
     except (ValueError, OSError, argparse.ArgumentError) as error:
         if os.environ.get("TRACEBACK"):
             raise
-        sys.stderr.write(f"{function.__name__}.py: {' '.join(str(error).split())}\n")
+        sys.stderr.write(f"{function.__name__}.py: {sentence(error, function)}\n")
         raise SystemExit(2) from None
+
+
+def sentence(error: Exception, function: Callable[..., object]) -> str:
+    """The error on one line; a value of the wrong type by name, type and value."""
+    text = " ".join(str(error).split())
+    named = re.match(r'Parser key "(\w+)": .*(?:Given|Got) value: (.*)', text)
+    parameter = inspect.signature(function).parameters.get(named[1]) if named else None
+    if named is None or parameter is None:
+        return text
+    return f"{named[1]} must be {inspect.formatannotation(parameter.annotation)}, got {named[2]!r}"
+
+
+def with_flags(function: Callable[..., object], arguments: Sequence[str]) -> list[str]:
+    """The command line with `--name` of a parameter that is False by default written as `--name=true`."""
+    flags = {f"--{name}" for name, value in inspect.signature(function).parameters.items() if value.default is False}
+    after = zip_longest(arguments, arguments[1:], fillvalue="--")
+    return [f"{this}=true" if this in flags and following.startswith("--") else this for this, following in after]
 
 
 def shipped(path: str) -> Path:

@@ -1,0 +1,178 @@
+"""One prompt from the command line: judged before torch is imported, then decoded and reported."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from decoding.names import DEFAULT_POLICY, Request, resolve
+from train.command import shipped
+from train.tasks import Example, Task, get
+
+if TYPE_CHECKING:
+    from decoding import Generation
+
+MODEL, HEAD = "checkpoints/reason-7m", "checkpoints/reason-7m-head"
+GEN_LENGTH = 64
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt and how to decode it, as far as that can be judged without torch.
+
+    Attributes:
+        prompt: the text.
+        task: whose prompt it is, or None.
+        request: policy, lengths and settings.
+        model: checkpoint folder or hub id.
+        head: folder of the scoring head, or None where the policy reads none.
+    """
+
+    prompt: str
+    task: Task | None
+    request: Request
+    model: str
+    head: str | None
+
+
+def judge(
+    prompt: str,
+    task: str | None,
+    policy: str | None,
+    options: Mapping[str, Any],
+    *,
+    model: str | None = None,
+    head: str | None = None,
+) -> Question:
+    """Refuse what cannot be decoded, and fill in what was left out.
+
+    Args:
+        prompt: the text.
+        task: name of a task, which sets the lengths.
+        policy: name; by default learned where there is a head, else ete.
+        options: lengths, temperature and settings of the policy, None for those left out.
+        model: checkpoint folder or hub id; by default the one that ships.
+        head: folder of a scoring head; by default the one that ships, with the model that ships.
+
+    Raises:
+        ValueError: in one sentence with name, rule and value.
+    """
+    if not prompt:
+        raise ValueError("prompt must hold at least one character, got ''")
+    kind = None if task is None else get(task)
+    if kind is not None:
+        kind.canonical(prompt)
+    options = {name: value for name, value in options.items() if value is not None}
+    if not options.keys() & {"gen_length", "max_new_tokens", "max_tokens", "gen_len"}:
+        options |= {"gen_length": kind.gen_length if kind else GEN_LENGTH}
+        options |= {"block_length": kind.block_length} if kind and "block_length" not in options else {}
+    if head is None and model is None and shipped(HEAD).is_dir():
+        head = str(shipped(HEAD))
+    request = resolve(policy, options)
+    if policy is None and request.policy == DEFAULT_POLICY and head is None:
+        request = resolve("ete", options)
+    needs_head = str(request.policy).startswith("learned")
+    if needs_head and (head is None or not (Path(head) / "head.safetensors").is_file()):
+        raise ValueError(f"head must be a folder with head.safetensors for policy {request.policy}, got {head}")
+    model = str(shipped(MODEL)) if model is None else model
+    check_model(model, prompt)
+    return Question(prompt, kind, request, model, head if needs_head else None)
+
+
+def check_model(model: str, prompt: str) -> None:
+    """Refuse a folder without a checkpoint, and a prompt that spells its mask token; a hub id is left to the loader.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    folder = Path(model)
+    if not folder.is_dir() and folder.parent.is_dir():
+        raise ValueError(f"model must be a checkpoint folder or a hub id, got {model!r}")
+    if not folder.is_dir():
+        return
+    missing = [name for name in ("config.json", "tokenizer_config.json") if not (folder / name).is_file()]
+    if missing:
+        raise ValueError(f"model must be a folder with {' and '.join(missing)}, got {model!r} without")
+    mask_id = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("mask_token_id")
+    if not (folder / "tokenizer.json").is_file():
+        return
+    added = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8")).get("added_tokens", [])
+    for token in added:
+        if token["id"] == mask_id and token["content"] in prompt:
+            raise ValueError(f"prompt must not hold the mask token, got {token['content']!r} in it")
+
+
+def answer(
+    question: Question, *, seed: int = 0, device: str | None = None, watch: bool = False, as_json: bool = False
+) -> str:
+    """Decode and report: the text and what it cost, for people or as one JSON object.
+
+    Args:
+        question: what `judge` let through.
+        seed: of every draw.
+        device: where to run; by default the GPU if there is one.
+        watch: write the canvas to stdout after every round.
+        as_json: report as JSON.
+    """
+    import torch
+
+    import models
+    from decoding import generate
+    from train.screen import Screen
+
+    denoiser = models.load(question.model, device=device, head=question.head)
+    screen = Screen(sys.stdout, denoiser)
+    request = question.request
+    result = generate(
+        denoiser,
+        question.prompt,
+        request.policy,
+        gen_length=request.gen_length,
+        block_length=request.block_length,
+        generator=torch.Generator(denoiser.device).manual_seed(seed),
+        on_step=screen.step if watch else None,
+        **request.options,
+        **request.settings,
+    )
+    if watch:
+        screen.show(result.state)
+    accepted = None if question.task is None else question.task.check(Example(question.prompt, ""), result.text[0])
+    facts = {
+        "text": result.text[0],
+        **({} if accepted is None else {"accepted": accepted}),
+        "rounds": int(result.rounds[0]),
+        "sequence_forwards": int(result.sequence_forwards[0]),
+        "token_positions": int(result.token_positions[0]),
+        "seconds": round(result.seconds - screen.paused, 4),
+        "settings": settings_of(question, result, seed),
+    }
+    return json.dumps(facts) if as_json else report(facts, question)
+
+
+def settings_of(question: Question, result: Generation, seed: int) -> dict[str, Any]:
+    """Everything the answer depends on."""
+    policy = {f.name: getattr(result.policy, f.name) for f in fields(result.policy) if f.name != "head"}
+    return {
+        "model": question.model,
+        "head": question.head,
+        "task": question.task and question.task.name,
+        "policy": {"name": question.request.policy, **policy},
+        "gen_length": question.request.gen_length,
+        "block_length": question.request.block_length,
+        **question.request.options,
+        "seed": seed,
+    }
+
+
+def report(facts: Mapping[str, Any], question: Question) -> str:
+    """The answer, whether it is right where that can be told, and what it cost."""
+    lines = [facts["text"]]
+    if question.task is not None:
+        lines.append(f"{'right' if facts['accepted'] else 'wrong'}, says the checker of {question.task.name}")
+    cost = "{rounds} rounds, {sequence_forwards} sequence forwards, {token_positions} token positions, {seconds} s"
+    lines.append(f"{cost.format(**facts)}, policy {question.request.policy}")
+    return "\n".join(lines)
