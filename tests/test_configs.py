@@ -1,0 +1,38 @@
+"""Every YAML under configs/ is read by the command that its first lines name."""
+
+import importlib
+import importlib.util
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from train.command import parser_of
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted((ROOT / "configs").rglob("*.y*ml"))
+
+
+def command_of(config: Path) -> Callable[..., object]:
+    """The function behind `python train.py --config PATH` or `python -m train.pretrain --config PATH` in the comments on top."""
+    path = config.relative_to(ROOT).as_posix()
+    found = re.search(rf"^# .*python (?:-m ([\w.]+)|(\w+)\.py) --config {re.escape(path)}\b", config.read_text(), re.M)
+    assert found, f"{path} must name its command in a comment, with --config {path}"
+    if found[1]:
+        module = importlib.import_module(found[1])
+        return getattr(module, found[1].rpartition(".")[2])
+    spec = importlib.util.spec_from_file_location(f"{found[2]}_command", ROOT / f"{found[2]}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return getattr(module, found[2])
+
+
+def test_there_are_configs():
+    assert CONFIGS
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_config_parses_with_its_command(config):
+    parser = parser_of(command_of(config))
+    parser.instantiate(parser.parse_args(["--config", str(config)]))

@@ -1,0 +1,107 @@
+"""The shape of the code base: which folder may import which, and what library code leaves alone."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ALLOWED = {  # imports point one way: commands -> train -> decoding -> models
+    "models": {"models"},
+    "decoding": {"decoding", "models"},
+    "train": {"train", "decoding", "models"},
+    ".": {"train", "decoding", "models"},
+}
+LIBRARY = [file for folder in ("models", "decoding", "train") for file in sorted((ROOT / folder).rglob("*.py"))]
+COMMANDS = sorted(ROOT.glob("*.py"))
+TENSOR_PROGRAMS = [
+    ROOT / "decoding" / f"{name}.py"
+    for name in ("bounds", "explore", "features", "learned", "lookahead", "policy", "quota", "state", "threshold")
+]
+
+
+def name_of(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
+def folder_of(file: Path) -> str:
+    parts = file.relative_to(ROOT).parts
+    return parts[0] if len(parts) > 1 else "."
+
+
+def tree_of(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def imported(file: Path) -> set[str]:
+    """Top-level names of everything that a file imports, wherever in the file."""
+    names = set()
+    for node in ast.walk(tree_of(file)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name_of(file)} line {node.lineno}: relative import"
+            names.add(str(node.module).partition(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("file", [*LIBRARY, *COMMANDS], ids=name_of)
+def test_imports_point_one_way(file):
+    own = {"models", "decoding", "train", "generate", "compare", "tests"}
+    assert imported(file) & own <= ALLOWED[folder_of(file)]
+    if folder_of(file) in ("models", "decoding"):
+        assert not imported(file) & {"lightning", "pytorch_lightning", "jsonargparse"}
+
+
+def is_command(file: Path) -> bool:
+    """Whether a file can be run: it ends in `if __name__ == "__main__"`."""
+    return any(isinstance(node, ast.If) and "__main__" in ast.dump(node.test) for node in tree_of(file).body)
+
+
+@pytest.mark.parametrize("file", LIBRARY, ids=name_of)
+def test_library_code_neither_prints_nor_swallows_errors(file):
+    prints = [n for n in ast.walk(tree_of(file)) if isinstance(n, ast.Name) and n.id == "print"]
+    assert not prints or is_command(file)
+    for node in ast.walk(tree_of(file)):
+        assert not (isinstance(node, ast.ExceptHandler) and node.type is None)
+
+
+@pytest.mark.parametrize("file", TENSOR_PROGRAMS, ids=name_of)
+def test_policies_never_wait_for_the_device(file):
+    for node in ast.walk(tree_of(file)):
+        if isinstance(node, ast.Attribute):
+            assert node.attr not in ("item", "tolist", "cpu", "numpy", "nonzero"), f"line {node.lineno}"
+
+
+def test_there_is_one_decode_loop():
+    loops = [
+        name_of(file)
+        for file in LIBRARY
+        if file.is_relative_to(ROOT / "decoding") and any(isinstance(n, ast.While) for n in ast.walk(tree_of(file)))
+    ]
+    assert loops == ["decoding/loop.py"]
+
+
+@pytest.mark.parametrize("file", COMMANDS, ids=name_of)
+def test_a_command_is_one_short_typed_function(file):
+    functions = [node for node in tree_of(file).body if isinstance(node, ast.FunctionDef)]
+    assert [f.name for f in functions] == [file.stem]
+    (command,) = functions
+    assert command.end_lineno - command.lineno < 40
+    assert all(argument.annotation is not None for argument in [*command.args.args, *command.args.kwonlyargs])
+
+
+def test_what_must_start_fast_imports_nothing_heavy():
+    light = "decoding, decoding.names, models, train, train.command, train.question, train.tasks"
+    code = f"import sys, {light}; print(sorted({{'torch', 'transformers', 'lightning', 'numpy'}} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "[]\n"
+
+
+def test_files_are_named_after_concepts():
+    vague = {"utils", "util", "helpers", "common", "misc", "core", "base"}
+    assert not {file.stem for file in LIBRARY} & vague

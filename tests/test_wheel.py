@@ -1,0 +1,78 @@
+"""The wheel: built, installed beside nothing else of ours, and used from a foreign directory without a network."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+OFFLINE = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+
+
+def pip(*arguments: str) -> None:
+    quiet = ("--quiet", "--disable-pip-version-check", "--no-deps", "--no-index")
+    subprocess.run([sys.executable, "-m", "pip", arguments[0], *quiet, *arguments[1:]], check=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("wheel")
+    pip("wheel", "--no-build-isolation", "--wheel-dir", str(out), str(ROOT))
+    (built,) = out.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def site(wheel, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    pip("install", "--target", str(folder), str(wheel))
+    return folder
+
+
+def python(code: str, cwd: Path, *path: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**OFFLINE, "PYTHONPATH": os.pathsep.join(map(str, path))}
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=cwd, env=environment, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_wheel_holds_packages_configs_and_the_small_base(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    tops = {name.partition("/")[0] for name in names if ".dist-info/" not in name}
+    assert tops == {"decoding", "models", "train"}
+    data = "train/_data"
+    sources = {"configs": f"{data}/configs", "checkpoints/reason-7m": f"{data}/checkpoints/reason-7m"}
+    for source, target in sources.items():
+        files = [file for file in (ROOT / source).rglob("*") if file.is_file()]
+        assert {f"{target}/{file.relative_to(ROOT / source).as_posix()}" for file in files} <= names
+    assert f"{data}/checkpoints/reason-7m/model.safetensors" in names
+    assert not any(name.startswith("tests") or "/runs/" in name for name in names)
+
+
+def test_installed_wheel_decodes_from_a_foreign_directory(site, tmp_path):
+    code = (
+        "import decoding, models, train.command as command\n"
+        "from train.tasks import get\n"
+        "task, base = get('countdown3'), command.shipped('checkpoints/reason-7m')\n"
+        "result = decoding.generate(base, '2,3,4,24', 'threshold', gen_length=24, block_length=8)\n"
+        "print(decoding.__file__, base, result.text, result.nfe, sep='\\n')\n"
+    )
+    done = python(code, tmp_path, site)
+    assert done.returncode == 0, done.stderr
+    package, base, text, nfe = done.stdout.splitlines()
+    assert Path(package) == site / "decoding" / "__init__.py"
+    assert Path(base) == site / "train" / "_data" / "checkpoints" / "reason-7m"
+    assert text.startswith("['")
+    assert 1 <= int(nfe) <= 24
+
+
+def test_decoding_says_so_where_models_is_another_package(site, tmp_path):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "__init__.py").touch()
+    done = python("import decoding", tmp_path, tmp_path, site)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last == f"ImportError: package decoding in {site} needs the package models beside it, got {tmp_path}"
