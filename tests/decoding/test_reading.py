@@ -1,0 +1,131 @@
+"""What is read off a prediction."""
+
+import math
+
+import pytest
+import torch
+
+from decoding.reading import CHUNK, Reading, Sampling, read
+from models.denoiser import Prediction
+
+
+def read_lines(probabilities, sampling=None, seed=0) -> Reading:
+    """Read one canvas whose positions have these distributions."""
+    logits = torch.tensor(probabilities, dtype=torch.float64).log().float()
+    rows = torch.ones(1, len(logits), dtype=torch.bool)
+    prediction = Prediction(logits, rows, torch.tensor([len(logits)]))
+    return read(prediction, sampling or Sampling(), torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("risk", [1e-9, 1e-12, 1e-3, 0.5, 0.75])
+def test_log_risk_is_exact_where_confidence_rounds_to_one(risk):
+    reading = read_lines([[1 - risk, risk / 3, risk / 3, risk / 3]])
+    assert reading.confidence.dtype == torch.float32
+    assert reading.log_risk.item() == pytest.approx(math.log(risk), rel=1e-6)
+    assert reading.confidence.item() == pytest.approx(1 - risk, rel=1e-6)
+
+
+def test_a_certain_token_has_finite_figures():
+    reading = read_lines([[1.0, 0.0, 0.0]])
+    assert reading.confidence.item() == 1.0
+    assert reading.entropy.item() == 0.0
+    assert reading.log_risk.item() == -100.0
+    assert reading.top_log_probs.tolist() == [[[0.0, -100.0, -100.0, -100.0, -100.0]]]
+
+
+def test_entropy_and_margin():
+    reading = read_lines([[0.5, 0.25, 0.25], [0.7, 0.2, 0.1]])
+    assert reading.entropy[0, 0].item() == pytest.approx(1.5 * math.log(2), rel=1e-6)
+    torch.testing.assert_close(reading.margin, torch.tensor([[0.25, 0.5]]))
+
+
+def test_confidence_belongs_to_the_drawn_token_at_temperature_one():
+    reading = read_lines([[0.6, 0.3, 0.1]] * 200, Sampling(temperature=3.0))
+    assert set(reading.token.unique().tolist()) == {0, 1, 2}
+    torch.testing.assert_close(reading.confidence, torch.tensor([0.6, 0.3, 0.1])[reading.token])
+    torch.testing.assert_close(reading.log_risk.exp(), 1 - reading.confidence)
+
+
+def test_temperature_sharpens_or_flattens_the_draws():
+    shares = {t: draws(Sampling(temperature=t)) for t in (0.5, 1.0, 2.0)}
+    for t, share in shares.items():
+        expected = torch.tensor([0.5, 0.3, 0.15, 0.05]) ** (1 / t)
+        torch.testing.assert_close(share, expected / expected.sum(), rtol=0, atol=0.02)
+
+
+def draws(sampling) -> torch.Tensor:
+    token = read_lines([[0.5, 0.3, 0.15, 0.05]] * 6000, sampling).token
+    return torch.bincount(token.flatten(), minlength=4) / token.numel()
+
+
+@pytest.mark.parametrize(("top_p", "kept"), [(0.79, 2), (0.81, 3), (0.5001, 2), (0.4, 1)])
+def test_top_p_keeps_the_smallest_set_that_reaches_it(top_p, kept):
+    expected = torch.tensor([0.5, 0.3, 0.15, 0.05])
+    expected[kept:] = 0
+    torch.testing.assert_close(draws(Sampling(1.0, top_p)), expected / expected.sum(), rtol=0, atol=0.02)
+
+
+def test_forbidden_tokens_are_no_candidates_and_keep_their_share_of_the_probability():
+    greedy = read_lines([[0.6, 0.3, 0.1]], Sampling(forbidden=(0,)))
+    assert greedy.token.tolist() == [[1]]
+    assert greedy.confidence.item() == pytest.approx(0.3)
+    assert greedy.top_log_probs[0, 0, :2].exp().tolist() == pytest.approx([0.3, 0.1])
+    drawn = read_lines([[0.6, 0.3, 0.1]] * 300, Sampling(temperature=1.0, forbidden=(0, 2)))
+    assert (drawn.token == 1).all()
+
+
+def test_an_unconfident_token_is_a_candidate_without_confidence():
+    reading = read_lines([[0.6, 0.4], [0.4, 0.6]], Sampling(unconfident=(0,)))
+    assert reading.token.tolist() == [[0, 1]]
+    torch.testing.assert_close(reading.confidence, torch.tensor([[0.0, 0.6]]))
+    torch.testing.assert_close(reading.log_risk.exp(), torch.tensor([[1.0, 0.4]]))
+
+
+def test_noise_is_drawn_only_on_demand_and_from_the_generator():
+    lines = [[0.5, 0.5]] * 50
+    assert not read_lines(lines).noise.any()
+    noise = [read_lines(lines, Sampling(noise=True), seed).noise for seed in (1, 1, 2)]
+    assert torch.equal(noise[0], noise[1])
+    assert not torch.equal(noise[0], noise[2])
+    assert ((noise[0] >= 0) & (noise[0] < 1)).all()
+
+
+def test_positions_nobody_asked_for_read_as_empty():
+    rows = torch.tensor([[False, True, False], [True, False, True]])
+    logits = torch.tensor([[0.0, 2.0], [3.0, 0.0], [0.0, 1.0]])
+    reading = read(Prediction(logits, rows, torch.tensor([3, 3])), Sampling())
+    assert reading.token.tolist() == [[-1, 1, -1], [0, -1, 1]]
+    assert torch.equal(reading.confidence > 0, rows)
+    assert not reading.confidence[~rows].any()
+    torch.testing.assert_close(reading.confidence[rows], logits.softmax(-1).amax(-1))
+
+
+def test_reading_in_chunks_changes_nothing():
+    logits = torch.randn(2 * CHUNK + 7, 9, generator=torch.Generator().manual_seed(3))
+    rows = torch.ones(1, len(logits), dtype=torch.bool)
+    reading = read(Prediction(logits, rows, torch.tensor([len(logits)])), Sampling())
+    torch.testing.assert_close(reading.confidence[0], logits.softmax(-1).amax(-1))
+    assert torch.equal(reading.token[0], logits.argmax(-1))
+
+
+def test_no_positions_at_all_is_a_reading_too():
+    rows = torch.zeros(2, 3, dtype=torch.bool)
+    reading = read(Prediction(torch.zeros(0, 7), rows, torch.tensor([0, 0])), Sampling())
+    assert reading.token.tolist() == [[-1] * 3] * 2
+
+
+def test_branches_spread_over_a_grid_and_come_back():
+    reading = read_lines([[0.6, 0.4]])
+    grid = reading.scatter(torch.tensor([[1, 2]]), (2, 3))
+    assert grid.rows.nonzero().tolist() == [[1, 2, 0]]
+    back = grid.at(torch.tensor([0, 2]))
+    assert back.token.tolist() == [[-1], [0]]
+    assert back.confidence[1].item() == reading.confidence.item()
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: Sampling(temperature=-1.0), lambda: Sampling(top_p=0.0), lambda: Sampling(top_p=2.0)]
+)
+def test_settings_out_of_range_are_refused_by_name_rule_and_value(make):
+    with pytest.raises(ValueError, match=r"^(temperature|top_p) must .*, got -?[0-9.]+$"):
+        make()
