@@ -14,6 +14,7 @@ POLICIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "random": ("decoding.quota:Sequential", {"order": "random"}),
     "left-to-right": ("decoding.quota:Sequential", {"order": "left_to_right"}),
     "quota": ("decoding.quota:Quota", {}),
+    "dream-quota": ("decoding.dream:DreamQuota", {}),
     "threshold": ("decoding.threshold:Threshold", {}),
     "margin": ("decoding.threshold:MarginThreshold", {}),
     "entropy": ("decoding.threshold:EntropyThreshold", {}),
@@ -63,14 +64,17 @@ REMASKING: Mapping[str, tuple[str, str | None]] = {
     "low_confidence_dynamic": ("threshold", None),
     "entropy_bounded": ("entropy-bound", None),
     "sequential": ("quota", "left_to_right"),
-    "maskgit_plus": ("quota", "confidence"),  # Dream
-    "topk_margin": ("quota", "margin"),
-    "entropy": ("quota", "entropy"),
-    "origin": ("quota", "random"),
+    "maskgit_plus": ("dream-quota", "confidence"),  # Dream
+    "topk_margin": ("dream-quota", "margin"),
+    "entropy": ("dream-quota", "entropy"),
+    "origin": ("dream-quota", "random"),
     "confidence_threshold": ("threshold", None),
     "entropy_threshold": ("entropy", None),
 }
 """Value of `remasking` -> the policy it means, and the order of a policy that has one."""
+
+ORDERED = ("sequential", "quota", "dream-quota")
+"""Policies with an order."""
 
 RULES: Mapping[str, str] = {
     "factor": "factor",
@@ -154,14 +158,14 @@ def resolve(policy: Any, given: Mapping[str, Any]) -> Request:
         ValueError: for contradictions and values out of range; the sentence holds the name, the rule and the value.
     """
     settings = canonical(given)
-    gen_length, block_length = _lengths(settings)
+    name = _name(policy, settings) if policy is None or isinstance(policy, str) else ""
+    gen_length, block_length = _lengths(settings, whole=name == "dream-quota")
     options = {name: settings.pop(name) for name in OPTIONS if name in settings}
     _check_ranges({**options, **settings})
-    if policy is not None and not isinstance(policy, str):
+    if not name:
         if settings:
             raise ValueError(f"settings must be left out with a policy object, got {', '.join(settings)}")
         return Request(policy, gen_length, block_length, {}, options)
-    name = _name(policy, settings)
     settings = _settings(name, settings, gen_length, block_length)
     return Request(name, gen_length, block_length, settings, options)
 
@@ -196,9 +200,9 @@ def _with_cache(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _lengths(settings: dict[str, Any]) -> tuple[int, int]:
+def _lengths(settings: dict[str, Any], *, whole: bool) -> tuple[int, int]:
     gen_length = _whole("gen_length", settings.pop("gen_length", None))
-    default = BLOCK_LENGTH if gen_length % BLOCK_LENGTH == 0 else gen_length
+    default = gen_length if whole or gen_length % BLOCK_LENGTH else BLOCK_LENGTH
     block_length = _whole("block_length", settings.pop("block_length", default))
     if gen_length % block_length:
         raise ValueError(f"gen_length must be a multiple of block_length ({block_length}), got {gen_length}")
@@ -217,7 +221,7 @@ def _check_ranges(values: Mapping[str, Any]) -> None:
         if value is None:
             continue
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or value < low or value > high or (open_below and value == low):
+        if not number or not low <= value <= high or (open_below and value == low):
             within = f"lie in {'(' if open_below else '['}{low}, {high}]"
             rule = within if high < float("inf") else f"be {'above' if open_below else 'at least'} {low}"
             raise ValueError(f"{name} must {rule}, got {value!r}")
@@ -231,7 +235,7 @@ def _name(policy: str | None, settings: Mapping[str, Any]) -> str:
             raise ValueError(f"policy must be one of {', '.join(POLICIES)}, got {policy!r}")
         return name
     rule = next((rule for rule in RULES if rule in settings), None)
-    if rule is None or not settings.keys() <= {*RULES, "order"}:
+    if rule is None or not settings.keys() <= {*RULES, *OPTIONS, "order", "gen_length", "block_length"}:
         return DEFAULT_POLICY
     return REMASKING.get(str(settings[rule]), ("quota", None))[0] if rule == "remasking" else RULES[rule]
 
@@ -246,10 +250,12 @@ def _settings(name: str, settings: dict[str, Any], gen_length: int, block_length
         total = left.pop("steps_per_block") * blocks
         if left.setdefault("steps", total) != total:
             raise ValueError(f"steps must be steps_per_block times the number of blocks ({total}), got {left['steps']}")
-    if name == "quota" and left.setdefault("steps", gen_length) % blocks:
+    if name == "dream-quota" and blocks > 1:
+        raise ValueError(f"block_length must be gen_length ({gen_length}) with policy {name}, got {block_length}")
+    if name in ("quota", "dream-quota") and left.setdefault("steps", gen_length) % blocks:
         raise ValueError(f"steps must be a multiple of the number of blocks ({blocks}), got {left['steps']}")
     for rule in RULES.keys() & left.keys() - {"threshold", "factor"}:
-        if RULES[rule] != name:
+        if RULES[rule] != name.removeprefix("dream-"):
             raise ValueError(f"{rule} must be left out with policy {name}, got {left[rule]!r}")
     return left
 
@@ -260,7 +266,7 @@ def _order(name: str, remasking: Any, order: str | None) -> dict[str, str]:
     policy, meant = REMASKING[remasking]
     if name == policy and meant is None:
         return {}
-    if name == "sequential" or name == policy:
+    if name in ORDERED and meant is not None:
         if order not in (None, meant):
             raise ValueError(f"order must be {meant} with remasking {remasking}, got {order!r}")
         return {"order": str(meant)}

@@ -181,6 +181,8 @@ def test_every_name_leads_to_a_class_that_the_package_exports():
         ({"threshold": None, "factor": None, "steps": 6}, "quota"),
         ({"eb_threshold": 0.1}, "entropy-bound"),
         ({"remasking": "random"}, "quota"),
+        ({"remasking": "random", "steps": 6, "temperature": 1.0}, "quota"),
+        ({"alg": "entropy", "steps": 6, "block_length": 12}, "dream-quota"),
         ({"alg": "entropy_threshold", "entropy_threshold": 0.4}, "entropy"),
         ({"remasking_strategy": "low_confidence_dynamic", "denoising_steps": 4}, "threshold"),
         ({"remasking_strategy": "entropy_bounded"}, "entropy-bound"),
@@ -192,7 +194,7 @@ def test_settings_of_the_field_name_the_rule(given, policy):
 
 @pytest.mark.parametrize(("value", "meaning"), REMASKING.items())
 def test_every_remasking_makes_a_policy(model, value, meaning):
-    policy = generate(model, "ab", remasking=value, **CANVAS).policy
+    policy = generate(model, "ab", remasking=value, gen_length=12).policy
     target, _ = POLICIES[meaning[0]]
     assert type(policy).__name__ == target.partition(":")[2]
     assert getattr(policy, "order", None) == meaning[1]
@@ -226,6 +228,10 @@ def test_lengths_go_by_all_their_names(spelling):
         resolve("threshold", {**CANVAS, spelling: 6})
 
 
+def test_dream_opens_the_whole_canvas():
+    assert resolve(None, {"max_new_tokens": 64, "alg": "maskgit_plus"}).block_length == 64
+
+
 @pytest.mark.parametrize(("gen_length", "block_length"), [(64, 32), (32, 32), (48, 48), (81, 81), (7, 7)])
 def test_default_block(gen_length, block_length):
     assert resolve("threshold", {"gen_length": gen_length}).block_length == block_length
@@ -247,6 +253,8 @@ def test_default_block(gen_length, block_length):
         ("threshold", {"top_p": 0.0}, r"top_p must lie in \(0, 1\], got 0.0"),
         ("quota", {"steps": 7}, r"steps must be a multiple of the number of blocks \(3\), got 7"),
         ("quota", {"steps": 6, "denoising_steps": 3}, r"steps must be steps_per_block times .* \(9\), got 6"),
+        ("dream-quota", {"steps": 6}, r"block_length must be gen_length \(12\) with policy dream-quota, got 4"),
+        ("factor", {"factor": float("nan")}, "factor must be above 0, got nan"),
         ("ete", {"steps": 6}, "steps must be left out with policy ete, got 6"),
         ("threshold", {"entropy_bound": 0.1}, "entropy_bound must be left out with policy threshold, got 0.1"),
         ("threshold", {"remasking": "random"}, "remasking random must go with policy quota, got policy threshold"),
