@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,17 +15,49 @@ from models.checkpoint import combine, digest
 from models.denoiser import Denoiser, Prediction, Tap
 from models.tokenizer import check_prompts, encode
 
+if TYPE_CHECKING:
+    from models.cache import BlockCache
 
-@dataclass
+Complete = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run through the blocks leaves behind, for N canvases.
+
+    Attributes:
+        hidden: output of the last block, before the final norm; zero at positions not computed.
+        entered: block -> its input, for the blocks tapped.
+        keys, values: block -> what its attention read, for the blocks recorded.
+        positions: token positions computed for each canvas.
+    """
+
+    hidden: Float[Tensor, "N L D"]
+    entered: dict[int, Float[Tensor, "N L D"]]
+    keys: dict[int, Float[Tensor, "N H S d"]]
+    values: dict[int, Float[Tensor, "N H S d"]]
+    positions: Int[Tensor, " N"]
+
+
 class Recorder:
-    """Stands where an attention layer expects its cache: keeps the keys and values shown and returns them unchanged."""
+    """Stands where an attention layer expects its cache: notes the keys and values of some blocks and passes them on.
 
-    keys: Tensor | None = None
-    values: Tensor | None = None
+    Args:
+        wanted: blocks to note.
+        complete: (block, keys, values) -> those of all positions, where only some were computed.
+    """
+
+    def __init__(self, wanted: Container[int], complete: Complete | None = None) -> None:
+        self.wanted, self.complete = wanted, complete
+        self.keys: dict[int, Tensor] = {}
+        self.values: dict[int, Tensor] = {}
 
     def update(self, keys: Tensor, values: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
-        """Called by the attention layer with rotated keys."""
-        self.keys, self.values = keys, values
+        """Called by the attention layer, with rotated keys; what it returns is attended to."""
+        if self.complete is not None:
+            keys, values = self.complete(layer_idx, keys, values)
+        if layer_idx in self.wanted:
+            self.keys[layer_idx], self.values[layer_idx] = keys, values
         return keys, values
 
 
@@ -65,6 +97,7 @@ class MaskedLM(Denoiser):
         self.hidden_size: int = model.config.hidden_size
         self.tokenizer = tokenizer
         self._fingerprint = fingerprint
+        self.cache: BlockCache | None = None
 
     @property
     def blocks(self) -> nn.ModuleList:  # type: ignore[override] # the base class declares it; here it is part of the model
@@ -118,6 +151,27 @@ class MaskedLM(Denoiser):
         """The weights are others now."""
         self._fingerprint = fingerprint
 
+    def with_cache(self, mode: str) -> MaskedLM:
+        """The same weights behind a fresh block cache, for one decode at a time; "none" computes every canvas whole.
+
+        Raises:
+            ValueError: if the mode is another.
+        """
+        from models.cache import BlockCache
+
+        twin = MaskedLM(
+            self.model,
+            shifted=self.shifted,
+            mask_id=self.mask_id,
+            eos_id=self.eos_id,
+            end_of_turn_id=self.end_of_turn_id,
+            tokenizer=self.tokenizer,
+            fingerprint=self._fingerprint,
+        )
+        twin.cache = None if mode == "none" else BlockCache(mode)
+        twin.put_on(self.head)
+        return twin.train(self.training)
+
     def put_on(self, head: Any) -> None:
         """Keep a scoring head beside the weights: it is no submodule, so nothing of it counts as the base's."""
         self.__dict__["head"] = head
@@ -138,39 +192,46 @@ class MaskedLM(Denoiser):
         owner: Int[Tensor, " N"] | None = None,
         refresh: Bool[Tensor, " N"] | None = None,
     ) -> Prediction:
-        """See `Denoiser.forward`; every canvas is computed whole, so `owner` and `refresh` change nothing."""
+        """See `Denoiser.forward`; without a cache every canvas is computed whole and `owner` and `refresh` change nothing."""
         rows = torch.ones_like(tokens, dtype=torch.bool) if rows is None else rows
-        hidden, seen = self._run_blocks(tokens, attention_mask, taps)
         context = context_of(tokens, attention_mask)
+        cos, sin = rotary = self.rotary(positions_of(context))
+        if self.cache is None:
+            run = self.run_blocks(tokens, attention_mask, rotary, Recorder(taps) if taps else None, taps, context)
+        else:
+            run = self.cache.run(self, tokens, attention_mask, rotary, rows, taps, owner, refresh)
+        hidden = run.hidden
         if self.shifted:
             hidden = hidden.gather(1, predictors(context).unsqueeze(-1).expand_as(hidden))
         logits = self.model.lm_head(self.final_norm(hidden[rows]))
-        return Prediction(logits, rows, context.sum(-1), tuple(seen[index] for index in taps))
+        read = tuple(Tap(run.entered[i], run.keys[i], run.values[i], context, cos, sin) for i in taps)
+        return Prediction(logits, rows, run.positions, read)
 
-    def _run_blocks(
-        self, tokens: Tensor, attention_mask: Tensor | None, taps: Sequence[int]
-    ) -> tuple[Float[Tensor, "N L D"], dict[int, Tap]]:
-        """Embedding and all blocks; the final norm is left to the rows that need it."""
+    def run_blocks(
+        self,
+        tokens: Int[Tensor, "N Q"],
+        attention_mask: Bool[Tensor, "N S"] | None,
+        rotary: tuple[Float[Tensor, "N Q d"], Float[Tensor, "N Q d"]],
+        recorder: Recorder | None,
+        taps: Container[int],
+        computed: Bool[Tensor, "N S"],
+    ) -> Run:
+        """Embedding and all blocks for the Q positions given; the final norm is left to the rows that need it."""
         hidden = self.model.model.embed_tokens(tokens)
         mask = create_bidirectional_mask(self.model.config, hidden, attention_mask)
-        context = context_of(tokens, attention_mask)
-        position_ids = positions_of(context)
-        rotary = self.rotary(position_ids)
-        seen: dict[int, Tap] = {}
+        entered: dict[int, Tensor] = {}
         for index, block in enumerate(self.blocks):
-            recorder = Recorder() if index in taps else None
-            entered = hidden
+            if index in taps:
+                entered[index] = hidden
             hidden = block(
                 hidden,
                 attention_mask=mask,
-                position_ids=position_ids,
                 position_embeddings=rotary,
                 past_key_values=recorder,
                 is_causal=False,
             )
-            if recorder is not None and recorder.keys is not None and recorder.values is not None:
-                seen[index] = Tap(entered, recorder.keys, recorder.values, context, *rotary)
-        return hidden, seen
+        keys, values = ({}, {}) if recorder is None else (recorder.keys, recorder.values)
+        return Run(hidden, entered, keys, values, computed.sum(-1))
 
 
 def context_of(tokens: Int[Tensor, "N L"], attention_mask: Tensor | None) -> Bool[Tensor, "N L"]:
