@@ -180,7 +180,8 @@ def special_ids(family: Family, config: Mapping[str, Any], tokenizer: Any) -> di
     mask_id = next(i for i in (mask_id, declared, family.mask_id) if i is not None)
     if not 0 <= mask_id < size:
         raise CheckpointError(f"the mask id must lie in the vocabulary of {size}, got {mask_id}")
-    eos_id = config.get("eos_token_id", getattr(tokenizer, "eos_token_id", None))
+    eos_id = config.get("eos_token_id")
+    eos_id = getattr(tokenizer, "eos_token_id", None) if eos_id is None else eos_id
     eos_id = eos_id[0] if isinstance(eos_id, list) else eos_id
     known = {} if tokenizer is None else tokenizer.get_vocab()
     published = family.end_of_turn_id if tokenizer is None and family.end_of_turn_id < size else None

@@ -1,0 +1,54 @@
+"""On a GPU: the checkpoint's own dtype, the same numbers, taps and caches that change no bit."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import models
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.fixture(params=["float32", "bfloat16"])
+def denoiser(golden, tmp_path, request):
+    """The golden checkpoint, stored in this dtype and loaded without naming one."""
+    weights = load_file(golden.folder / "model.safetensors")
+    dtype = getattr(torch, request.param)
+    save_file({name: t.to(dtype) for name, t in weights.items()}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(json.loads((golden.folder / "config.json").read_text())))
+    denoiser = models.load(tmp_path)
+    assert {(p.dtype, p.device.type) for p in denoiser.parameters()} == {(dtype, "cuda")}
+    return denoiser
+
+
+@pytest.mark.parametrize("padding", ["", "_left", "_right"])
+def test_logits_and_taps(golden, denoiser, padding):
+    tokens = golden.tensors["input_ids" + padding].cuda()
+    mask = golden.tensors.get("attention_mask" + padding)
+    mask = None if mask is None else mask.bool().cuda()
+    expected = golden.denoiser.logits(tokens.cpu(), None if mask is None else mask.cpu())
+    plain = denoiser(tokens, attention_mask=mask)
+    assert torch.equal(denoiser(tokens, attention_mask=mask, taps=(0, 1)).logits, plain.logits)
+    known = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
+    tolerance = 1e-3 if plain.logits.dtype == torch.float32 else 0.5
+    difference = plain.logits.view(expected.shape).float().cpu() - expected
+    assert difference[known.cpu()].abs().max() < tolerance
+
+
+@pytest.mark.parametrize("mode", ["prefix", "dual"])
+def test_cached_logits(golden, denoiser, mode):
+    tokens = golden.tensors["input_ids"].cuda()
+    tokens[:, 8:] = denoiser.mask_id
+    rows = torch.zeros_like(tokens, dtype=torch.bool)
+    rows[0, 8:16] = rows[1, 12:24] = True
+    whole = denoiser(tokens, rows=rows).logits
+    cached = denoiser.with_cache(mode)
+    flags = torch.ones(2, dtype=torch.bool, device="cuda")
+    assert torch.equal(cached(tokens, rows=rows, refresh=flags).logits, whole)
+    again = cached(tokens, rows=rows, refresh=~flags, taps=(0, 1)).logits
+    assert torch.equal(again, cached(tokens, rows=rows, refresh=~flags).logits)
+    assert (again - whole).abs().max() < (1e-3 if whole.dtype == torch.float32 else 0.2)
