@@ -73,16 +73,17 @@ def test_a_round_costs_one_canvas_or_all_the_branches(traced, any_policy):
     assert ((figures.new_tokens >= 1) & (figures.new_tokens <= 12)).all()
 
 
-def test_a_batch_decodes_as_its_rows_alone_whatever_the_left_padding(run, any_policy, any_denoiser, prompts):
+@pytest.mark.parametrize("which", ["context", "groups"])
+def test_a_batch_decodes_as_its_rows_alone_whatever_the_left_padding(run, any_policy, denoisers, which, prompts):
     if any_policy.random:
         pytest.skip("rows share the draws of one generator")
     lengths = (4, 1)
     mask = torch.ones(2, prompts.shape[1] + 12, dtype=torch.bool)
     mask[1, :3] = False
-    padded = prompts[:2].masked_fill(~mask[:, :4], any_denoiser.mask_id)
-    together, counts = run(any_denoiser, any_policy, padded, attention_mask=mask)
+    padded = prompts[:2].masked_fill(~mask[:, :4], denoisers[which].mask_id)
+    together, counts = run(denoisers[which], any_policy, padded, attention_mask=mask)
     for row, length in enumerate(lengths):
-        alone, cost = run(any_denoiser, any_policy, prompts[row : row + 1, 4 - length :])
+        alone, cost = run(denoisers[which], any_policy, prompts[row : row + 1, 4 - length :])
         for name in ("tokens", "committed_round", "reason"):
             assert torch.equal(getattr(together, name)[row, -12:], getattr(alone, name)[0, -12:])
         for name in ("rounds", "sequence_forwards", "token_positions", "explored"):
