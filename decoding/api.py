@@ -108,7 +108,8 @@ def generate(
         top_p: nucleus of the draw, in (0, 1].
         early_stop: fill a row with EOS once everything before a committed EOS is committed; not counted as work.
         history: keep the state of every round.
-        settings: of the policy, and the field's other spellings (`decoding.names.ALIASES`).
+        settings: of the policy, `use_cache` (none, prefix or dual), `mask_id`, `eos_id`, `chat`, `logits_eos_inf`,
+            `confidence_eos_eot_inf`, and the field's other spellings (`decoding.names.ALIASES`).
 
     Returns:
         Sequences, text, counts per row, and the final state.
@@ -119,20 +120,11 @@ def generate(
     given: dict[str, Any] = {"gen_length": gen_length, "block_length": block_length, "temperature": temperature}
     given |= {"top_p": top_p} | ({} if early_stop else {"early_stop": False}) | ({"history": True} if history else {})
     request = resolve(policy, given | settings)
-    denoiser = as_denoiser(model)
-    rule = (
-        request.policy
-        if isinstance(request.policy, Policy)
-        else make_policy(request.policy, request.settings, denoiser)
-    )
+    denoiser = with_cache(as_denoiser(model), request.options.get("use_cache", "none"))
+    rule = make_policy(request.policy, request.settings, denoiser)
     prompt = read_prompts(prompts, attention_mask, denoiser, chat=request.options.get("chat"))
+    eos_id = check_fit(request, denoiser, prompt_length=prompt.tokens.shape[1], generator=generator)
     batch = prompt.with_canvas(request.gen_length)
-    eos_id = check_ids(request, denoiser)
-    if batch.tokens.shape[1] > denoiser.max_length:
-        longest = f"{prompt.tokens.shape[1]} + {request.gen_length}"
-        raise ValueError(f"prompt + gen_length must be at most the model's {denoiser.max_length}, got {longest}")
-    if generator is not None and generator.device.type != denoiser.device.type:
-        raise ValueError(f"generator must live on the model's device {denoiser.device}, got {generator.device}")
     state = start(
         batch.tokens,
         gen_length=request.gen_length,
@@ -184,31 +176,49 @@ def _load(path_or_hub_id: str) -> Denoiser:
     return cast(Denoiser, import_module("models").load(path_or_hub_id))
 
 
-def make_policy(name: str, settings: Mapping[str, Any], denoiser: Denoiser) -> Policy:
-    """The policy of a name, with its settings and, where it has a head, the denoiser's.
+def with_cache(denoiser: Denoiser, mode: str) -> Denoiser:
+    """The denoiser behind an empty block cache: `none`, `prefix` or `dual`."""
+    if mode == "none":
+        return denoiser
+    if not hasattr(denoiser, "with_cache"):
+        raise ValueError(f"use_cache must be none with a {type(denoiser).__name__}, got {mode!r}")
+    return cast(Denoiser, cast(Any, denoiser).with_cache(mode))
+
+
+def make_policy(policy: Policy | str, settings: Mapping[str, Any], denoiser: Denoiser) -> Policy:
+    """A policy as it is, or the one of a name, with its settings and, where it has a head, the denoiser's.
 
     Raises:
         ValueError: for an unknown name, a setting that the policy does not have, or a model without the head it needs.
     """
-    if name not in POLICIES:
-        raise ValueError(f"policy must be one of {', '.join(POLICIES)}, got {name!r}")
-    target, fixed = POLICIES[name]
-    module, _, kind_name = target.partition(":")
-    kind = getattr(import_module(module), kind_name)
+    if isinstance(policy, Policy):
+        return policy
+    if policy not in POLICIES:
+        raise ValueError(f"policy must be one of {', '.join(POLICIES)}, got {policy!r}")
+    target, fixed = POLICIES[policy]
+    module, _, name = target.partition(":")
+    kind = getattr(import_module(module), name)
     known = {f.name for f in fields(kind)}
-    unknown = settings.keys() - (known - fixed.keys() - {"head"})
+    free = known - fixed.keys() - {"head"}
+    unknown = ", ".join(sorted(settings.keys() - free))
     if unknown:
-        free = ", ".join(sorted(known - fixed.keys() - {"head"}))
-        rule = f"be among {free}" if free else "be left out"
-        raise ValueError(f"settings of policy {name} must {rule}, got {', '.join(sorted(unknown))}")
+        rule = f"be among {', '.join(sorted(free))}" if free else "be left out"
+        raise ValueError(f"settings of policy {policy} must {rule}, got {unknown}")
     if "head" in known and denoiser.head is None:
-        raise ValueError(f"policy {name} must have a model loaded with head=FOLDER, got one without a head")
+        raise ValueError(f"policy {policy} must have a model loaded with head=FOLDER, got one without a head")
     head = {"head": denoiser.head} if "head" in known else {}
     return cast(Policy, kind(**head, **fixed, **settings))
 
 
-def check_ids(request: Request, denoiser: Denoiser) -> int | None:
-    """The id that ends an answer: the one given, else the model's. A mask id that is not the model's is refused."""
+def check_fit(
+    request: Request, denoiser: Denoiser, *, prompt_length: int, generator: torch.Generator | None
+) -> int | None:
+    """Refuse lengths, ids and a generator that do not fit the model; the id that ends an answer, given or the model's."""
+    if prompt_length + request.gen_length > denoiser.max_length:
+        longest = f"{prompt_length} + {request.gen_length}"
+        raise ValueError(f"prompt + gen_length must be at most the model's {denoiser.max_length}, got {longest}")
+    if generator is not None and generator.device.type != denoiser.device.type:
+        raise ValueError(f"generator must live on the model's device {denoiser.device}, got {generator.device}")
     mask_id = request.options.get("mask_id", denoiser.mask_id)
     if mask_id != denoiser.mask_id:
         raise ValueError(f"mask_id must be the model's {denoiser.mask_id}, got {mask_id!r}")

@@ -158,6 +158,18 @@ def test_another_eos_ends_the_answer(model):
     assert row.rounds.tolist() == [1]
 
 
+@pytest.mark.parametrize(
+    ("spelled", "mode"),
+    [({"use_cache": "dual"}, "dual"), ({"use_cache": True}, "prefix"), ({"dual_cache": True}, "dual")],
+)
+def test_a_cache_is_put_on_for_one_decode(model, spelled, mode, monkeypatch):
+    asked = []
+    monkeypatch.setattr(Letters, "with_cache", lambda self, mode: asked.append(mode) or self, raising=False)
+    generate(model, "ab", "threshold", **spelled, **CANVAS)
+    generate(model, "ab", "threshold", use_cache="none", **CANVAS)
+    assert asked == [mode]
+
+
 def test_a_policy_with_a_head_needs_a_model_with_one(model):
     with pytest.raises(ValueError, match=r"policy learned must have a model loaded with head=FOLDER"):
         generate(model, "ab", **CANVAS)
@@ -281,6 +293,7 @@ def test_contradictions_are_refused_with_name_rule_and_value(policy, given, mess
         ("threshold", {"colour": 1}, "settings of policy threshold must be among threshold, got colour"),
         ("random", {"order": "margin"}, "settings of policy random must be left out, got order"),
         ("learned", {"head": 1}, "settings of policy learned must be among .*, got head"),
+        ("threshold", {"use_cache": "prefix"}, "use_cache must be none with a Letters, got 'prefix'"),
         ("threshold", {"mask_id": 5}, "mask_id must be the model's 6, got 5"),
         ("threshold", {"eos_id": 7}, r"eos_id must lie in \[0, 7\), got 7"),
         (
