@@ -1,0 +1,53 @@
+"""Compare decoders on the same prompts: python compare.py --config configs/compare/default.yaml"""
+
+from typing import Any
+
+from decoding.arms import Arm
+from train.command import run
+from train.contest import hold, judge
+
+
+def compare(  # one option a line, hence its length
+    catalogue: list[Arm],
+    task: str = "sudoku,multiplication",
+    prompts: str | None = None,
+    arms: str | None = None,
+    num_prompts: int = 64,
+    num_dev: int = 32,
+    tuning: int = 0,
+    parity: int = 0,
+    model: str | None = None,
+    head: str | None = None,
+    out: str = "checkpoints/runs/compare",
+    batch_size: int | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    tf32: bool = False,
+) -> None:
+    """Compare decoders on the same prompts, by accuracy against rounds; a run that was stopped goes on where it was.
+
+    Args:
+        catalogue: the arms, declared in a config.
+        task: one or more tasks, with commas between them.
+        prompts: file of test prompts, for one task; default generated.
+        arms: names of the arms to run, with commas between them; default all.
+        num_prompts: test prompts of a task at most.
+        num_dev: dev prompts of a task, which choose the dials.
+        tuning: random points tried on the dev prompts for each arm with a tuning space.
+        parity: points searched in a parity study with beam ETE; 0 compares curves.
+        model: checkpoint folder or hub id; default the shipped model.
+        head: folder of a scoring head; default the shipped one, with the shipped model.
+        out: folder for comparison.json, table.md, the curves and the lines of every run.
+        batch_size: prompts at a time; default 16 on the CPU, 512 on a GPU.
+        seed: of prompts, random arms, tuning and resamples.
+        device: cpu, cuda, ...; default the GPU if there is one.
+        tf32: faster matrix products on a GPU, with inputs of 10 bits.
+    """
+    size = {"num_prompts": num_prompts, "num_dev": num_dev, "seed": seed}
+    contest = judge(catalogue, arms, task, prompts=prompts, model=model, head=head, **size)
+    study: dict[str, Any] = {"tuning": tuning, "parity": parity, "batch_size": batch_size, "seed": seed}
+    print(hold(contest, out=out, device=device, tf32=tf32, **study))
+
+
+if __name__ == "__main__":
+    run(compare)

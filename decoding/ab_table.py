@@ -1,0 +1,101 @@
+"""A comparison for people: the A/B table of every task, and its curves as a picture."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from decoding.comparison import Comparison
+from decoding.parity import LEARNED, RANDOM
+from decoding.standings import RIVAL, Row
+
+HEAD = ("arm", "dial", "accuracy %", "rounds", "sequence forwards", "token positions", "ms a prompt")
+AGAINST = (f"rounds / {RIVAL}", f"forwards / {RIVAL}", f"accuracy − {RIVAL}")
+UNREACHED = "\\* no setting within one point of the reference on dev; the most accurate one there is shown."
+
+
+def table(comparison: Comparison) -> str:
+    """Markdown: for each task every arm at the setting chosen on dev, against beam ETE, on the test split."""
+    return "\n".join(_of_task(comparison, task) for task in tasks(comparison))
+
+
+def tasks(comparison: Comparison) -> list[str]:
+    """The tasks compared, in order."""
+    return list(dict.fromkeys(row["task"] for row in (*comparison.results, *comparison.parity)))
+
+
+def _of_task(comparison: Comparison, task: str) -> str:
+    curves = {row["arm"]: row for row in comparison.curves if row["task"] == task}
+    pairs = {row["a"]: row for row in comparison.pairs if row["task"] == task and row["b"] == RIVAL}
+    shown = [
+        row
+        for row in comparison.results
+        if (row["task"], row["split"]) == (task, "test")
+        and (row["arm"] not in curves or row["dial"] == curves[row["arm"]]["dial_shown"])
+    ]
+    head = HEAD + AGAINST if pairs else HEAD
+    rows = [_cells(row, curves.get(row["arm"]), pairs.get(row["arm"])) for row in shown]
+    said = [row["sentence"] for row in comparison.verdicts if row["task"] == task]
+    if any(row["rounds_at_reference"] is None for row in curves.values()):
+        said.append(UNREACHED)
+    said += [_parity(row) for row in comparison.parity if row["task"] == task]
+    title = f"## {task}, {shown[0]['n']} test prompts" if shown else f"## {task}"
+    grid = [head, ("---",) * len(head), *(row + [""] * (len(head) - len(row)) for row in rows)] if rows else []
+    lines = [f"| {' | '.join(cells)} |" for cells in grid]
+    return "\n".join([title, "", *lines, "", *(f"- {sentence}" for sentence in said), ""])
+
+
+def _cells(row: Row, curve: Row | None, pair: Row | None) -> list[str]:
+    mark = r"\*" if curve is not None and curve["rounds_at_reference"] is None else ""
+    cells = [row["arm"] + mark, "" if row["dial"] is None else f"{row['dial']:g}", figure(row["accuracy"], scale=100.0)]
+    cells += [figure(row["rounds"]), figure(row["sequence_forwards"])]
+    cells += [f"{row['token_positions']['estimate']:.0f}", f"{1000 * row['seconds']:.0f}"]
+    if pair is not None:
+        cells += [figure(pair["rounds_ratio"], digits=2), figure(pair["sequence_forwards_ratio"], digits=2)]
+        cells += [figure(pair["accuracy_difference"], scale=100.0)]
+    return cells
+
+
+def figure(found: Row | None, *, scale: float = 1.0, digits: int = 1) -> str:
+    """An estimate with its interval in brackets."""
+    if found is None:
+        return "none"
+    middle, low, high = (f"{scale * found[name]:.{digits}f}" for name in ("estimate", "low", "high"))
+    return f"{middle} [{low}, {high}]"
+
+
+def _parity(row: Row) -> str:
+    if row["operating_point"] is None:
+        return f"{row['task']} is no parity task: at none of {len(row['points'])} points do branches save rounds."
+    point = ", ".join(f"{name} {value}" for name, value in row["operating_point"].items())
+    found = [f"operating point: {point}"]
+    for name in (LEARNED, RANDOM):
+        if name in row:
+            lost = [line for line, kept in row[name]["kept"].items() if line != "all" and not kept]
+            found.append(f"{name} " + ("keeps all three lines" if not lost else f"misses {', '.join(lost)}"))
+    if "beats_random" in row:
+        found.append(f"{LEARNED} needs {'' if row['beats_random'] else 'no '}fewer rounds than {RANDOM}")
+    return "; ".join(found) + "."
+
+
+def plot(comparison: Comparison, out: Path) -> list[Path]:
+    """Draw accuracy against rounds for each task, one PNG each; nothing without matplotlib or curves."""
+    if find_spec("matplotlib") is None or not comparison.curves:
+        return []
+    from matplotlib.figure import Figure
+
+    files = []
+    for task in tasks(comparison):
+        canvas = Figure(figsize=(7, 5), layout="constrained")
+        axes = canvas.add_subplot(xlabel="rounds", ylabel="accuracy", title=task, xscale="log")
+        for arm in dict.fromkeys(row["arm"] for row in comparison.results if row["task"] == task):
+            points = sorted(
+                (row["rounds"]["estimate"], row["accuracy"]["estimate"])
+                for row in comparison.results
+                if (row["task"], row["arm"], row["split"]) == (task, arm, "test")
+            )
+            axes.plot(*zip(*points, strict=True), marker="o", label=arm)
+        axes.legend()
+        files.append(out / f"{task}.png")
+        canvas.savefig(files[-1], dpi=120)
+    return files

@@ -1,0 +1,151 @@
+"""What is compared: an arm is a decoder with its settings, declared as data; its dial is the one setting swept."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
+
+from decoding.names import POLICIES
+
+Kind = Literal["headless", "learned", "control", "ceiling"]
+Promise = Literal["dial", "one minus dial"]
+
+REFERENCE = "sequential"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An arm at one setting of its dial: what one line of results is about."""
+
+    arm: str
+    policy: str
+    dial: float | None
+    settings: Mapping[str, Any]
+    head: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Names the decoder and every setting, whatever the arm is called."""
+        what = json.dumps([self.policy, dict(self.settings), self.head], sort_keys=True)
+        return hashlib.blake2b(what.encode(), digest_size=6).hexdigest()
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        return self.arm if self.dial is None else f"{self.arm} {self.dial:g}"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A decoder with its settings.
+
+    Args:
+        name: what the results call it.
+        kind: headless (needs no training), learned, control, or ceiling (is told what it could not know).
+        policy: a name of `decoding.names.POLICIES`.
+        dial: the setting swept along its curve; empty for an arm that is one point.
+        values: settings of the dial, at least one where there is a dial.
+        settings: the other settings, where they differ from the policy's own.
+        tune: settings to choose on the dev split, each with the values to draw from.
+        promise: what the dial promises about the share of wrong commits, for the calibration.
+        head: folder of this arm's own scoring head, in place of the one given to the comparison.
+    """
+
+    name: str
+    kind: Kind
+    policy: str
+    dial: str = ""
+    values: tuple[float, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+    tune: dict[str, list[Any]] = field(default_factory=dict)
+    promise: Promise | None = None
+    head: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"kind of arm {self.name} must be one of {', '.join(get_args(Kind))}, got {self.kind!r}")
+        if self.policy not in POLICIES:
+            raise ValueError(f"policy of arm {self.name} must be one of {', '.join(POLICIES)}, got {self.policy!r}")
+        if bool(self.dial) != bool(self.values):
+            raise ValueError(f"values of arm {self.name} must go with a dial, got {self.dial!r} and {self.values}")
+        if len(set(self.values)) < len(self.values):
+            raise ValueError(f"values of arm {self.name} must differ from each other, got {self.values}")
+        for name in (self.dial, *self.tune):
+            if name in self.settings:
+                raise ValueError(f"settings of arm {self.name} must leave out {name}, which is swept, got it")
+
+    @property
+    def needs_head(self) -> bool:
+        """Whether the policy reads a scoring head."""
+        return self.policy.startswith("learned")
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """One cell for each setting of the dial."""
+        if not self.dial:
+            return (Cell(self.name, self.policy, None, self.settings, self.head),)
+        return tuple(
+            Cell(self.name, self.policy, value, {**self.settings, self.dial: value}, self.head) for value in self.values
+        )
+
+    def bound(self, dial: float | None) -> float | None:
+        """The share of wrong commits that a setting of the dial promises, None where it promises nothing."""
+        if dial is None or self.promise is None:
+            return None
+        return dial if self.promise == "dial" else 1 - dial
+
+    def draws(self, count: int, *, seed: int) -> tuple[Arm, ...]:
+        """The arm at `count` different random points of its tuning space, or at all of them where it has fewer."""
+        points = list(itertools.product(*self.tune.values()))
+        drawn = random.Random(f"{self.name}/{seed}").sample(points, min(count, len(points)))
+        return tuple(
+            replace(self, settings={**self.settings, **dict(zip(self.tune, point, strict=True))}, tune={})
+            for point in drawn
+        )
+
+
+def check_arms(arms: Sequence[Arm], *, reference: bool = True) -> None:
+    """Refuse arms that share a name or, where it is needed, leave out the reference.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    names = [arm.name for arm in arms]
+    doubled = next((name for name in names if names.count(name) > 1), None)
+    if doubled is not None:
+        raise ValueError(f"names of arms must differ, got {doubled} twice")
+    if reference and REFERENCE not in names:
+        raise ValueError(f"arms must include the reference {REFERENCE}, got {', '.join(names)}")
+
+
+def select(catalogue: Iterable[Arm], wanted: str | None, *, has_head: bool) -> tuple[list[Arm], list[str]]:
+    """Choose arms by name; the reference always runs.
+
+    Args:
+        catalogue: the arms declared.
+        wanted: names with commas between them; None takes every arm that can run.
+        has_head: whether there is a scoring head for arms without one of their own.
+
+    Returns:
+        The arms that run, in the order of the catalogue, and the names of those left out for want of a head.
+
+    Raises:
+        ValueError: for an unknown name, and for an arm named that has no head.
+    """
+    known = {arm.name: arm for arm in catalogue}
+    named = [name.strip() for name in wanted.split(",") if name.strip()] if wanted else None
+    for name in named or ():
+        if name not in known:
+            raise ValueError(f"arms must be among {', '.join(known)}, got {name!r}")
+    headless = [arm.name for arm in known.values() if arm.needs_head and arm.head is None and not has_head]
+    for name in named or ():
+        if name in headless:
+            raise ValueError(f"arm {name} must have a scoring head: give its folder with --head, got none")
+    chosen = [arm for name, arm in known.items() if named is None or name in (*named, REFERENCE)]
+    running = [arm for arm in chosen if arm.name not in headless]
+    return running, [arm.name for arm in chosen if arm.name in headless]

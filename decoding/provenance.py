@@ -1,0 +1,75 @@
+"""Where a number comes from: what stands beside every result."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import shlex
+import subprocess
+import sys
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def environment(*, device: torch.device, seed: int) -> dict[str, Any]:
+    """Command, commit, seed, device and library versions of this process.
+
+    Args:
+        device: where the models run.
+        seed: of the run.
+    """
+    return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "commit": commit(),
+        "seed": seed,
+        "device": device_name(device),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: installed(name) for name in ("torch", "transformers")},
+        },
+    }
+
+
+def commit() -> str | None:
+    """The commit this code was taken from, with `+` where files were changed since; None outside a repository."""
+    here = Path(__file__).resolve().parents[1]
+    if not (here / ".git").exists():
+        return None
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return described.stdout.strip()
+
+
+@cache
+def code() -> str:
+    """Hash of the source of `decoding` and `models`: figures of different code are not to be mixed."""
+    here = Path(__file__).resolve().parents[1]
+    files = sorted(path for package in ("decoding", "models") for path in (here / package).glob("*.py"))
+    return hashlib.blake2b(b"\0".join(path.read_bytes() for path in files), digest_size=8).hexdigest()
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or the CPU's architecture and the threads in use."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
+def installed(package: str) -> str | None:
+    """Version of a package, None where it is absent."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

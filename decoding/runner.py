@@ -1,0 +1,148 @@
+"""One task of a comparison: which cells run on which model, over which prompts, and where their figures are kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from decoding import curves, provenance
+from decoding.api import make_policy
+from decoding.arms import REFERENCE, Arm, Cell
+from decoding.curves import Array, Curve
+from decoding.problems import Check, Problems, Split
+from decoding.trials import Ledger, run_cells
+from models.checkpoint import combine, digest
+from models.denoiser import Denoiser
+
+logger = logging.getLogger(__name__)
+
+BATCH_SIZE = {"cpu": 16}
+LARGE_BATCH = 512  # on any other device
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Runs cells on one task and keeps their figures.
+
+    Args:
+        denoiser: the model, with the scoring head of learned arms where it has one.
+        problems: the prompts.
+        check: judges a text.
+        ledger: where the figures go.
+        heads: arm -> the model with that arm's own head.
+        batch_size: prompts at a time.
+        seed: of random policies and resamples.
+        progress: show a bar.
+    """
+
+    denoiser: Denoiser
+    problems: Problems
+    check: Check
+    ledger: Ledger
+    heads: Mapping[str, Denoiser]
+    batch_size: int
+    seed: int
+    progress: bool
+
+    def denoiser_of(self, arm: str) -> Denoiser:
+        """The model that an arm runs on."""
+        return self.heads.get(arm, self.denoiser)
+
+    def cells_of(self, arm: Arm) -> tuple[Cell, ...]:
+        """The cells of an arm, those of a learned arm bound to the weights of its head."""
+        name = head_fingerprint(self.denoiser_of(arm.name)) if arm.needs_head else None
+        return tuple(replace(cell, head=name) for cell in arm.cells)
+
+    def run(self, arms: Sequence[Arm], split: Split) -> None:
+        """Run every cell of the arms that has not run yet."""
+        jobs = []
+        for cell in {cell.key: cell for arm in arms for cell in self.cells_of(arm)}.values():
+            denoiser = self.denoiser_of(cell.arm)
+            jobs.append((cell, make_policy(cell.policy, dict(cell.settings), denoiser), denoiser))
+        run_cells(
+            self.ledger,
+            self.problems,
+            split,
+            jobs,
+            self.check,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            progress=self.progress,
+        )
+
+    def weights(self, split: Split) -> Array:
+        """Resamples of the prompts of a split, the same for every arm."""
+        return curves.resample(len(self.problems.split(split)), seed=2 * self.seed + (split == "test"))
+
+    def curve(self, arm: Arm, split: Split, weights: Array) -> Curve:
+        """The curve of an arm that has run."""
+        tables = [self.ledger.table(split, cell) for cell in self.cells_of(arm)]
+        right, rounds, forwards, tokens = (
+            np.stack([table[name] for table in tables])
+            for name in ("right", "rounds", "sequence_forwards", "new_tokens")
+        )
+        return Curve.of(weights, right=right, rounds=rounds, forwards=forwards, tokens=tokens)
+
+
+def make_runner(
+    denoiser: Denoiser,
+    problems: Problems,
+    check: Check,
+    *,
+    out: Path | None,
+    heads: Mapping[str, Denoiser] | None,
+    batch_size: int | None,
+    seed: int,
+    progress: bool,
+) -> Runner:
+    """Open the ledger of a task; its header holds all that must not change between two calls."""
+    size = batch_size or BATCH_SIZE.get(denoiser.device.type, LARGE_BATCH)
+    prompts = [problems.dev, problems.test, dict(problems.references)]
+    header = {
+        "task": problems.task,
+        "model": denoiser.fingerprint(),
+        "prompts": hashlib.blake2b(json.dumps(prompts).encode(), digest_size=8).hexdigest(),
+        "lengths": [problems.gen_length, problems.block_length],
+        "batch_size": size,
+        "seed": seed,
+        "device": provenance.device_name(denoiser.device),
+        "code": provenance.code(),
+    }
+    ledger = Ledger(None if out is None else out / f"{problems.task}.jsonl", header)
+    return Runner(denoiser, problems, check, ledger, heads or {}, size, seed, progress)
+
+
+def head_fingerprint(denoiser: Denoiser) -> str:
+    """Hash of the weights of a scoring head."""
+    if denoiser.head is None:
+        raise ValueError("a learned arm needs a model loaded with head=FOLDER, got one without a head")
+    return combine({name: digest(name, tensor) for name, tensor in denoiser.head.named_parameters()})
+
+
+def tune(runner: Runner, arm: Arm, count: int) -> Arm:
+    """The arm at the best of `count` random points of its tuning space: fewest rounds at reference on the dev split.
+
+    Where no setting of the dial reaches the reference at any point, the most accurate point is taken.
+    """
+    if not arm.tune:
+        return arm
+    drawn = arm.draws(count, seed=runner.seed)
+    reference = Arm(REFERENCE, "headless", REFERENCE)
+    runner.run([reference, *drawn], "dev")
+    once = curves.resample(len(runner.problems.dev), resamples=0)
+    accuracy = runner.curve(reference, "dev", once).accuracy[:, 0]
+
+    def merit(point: Arm) -> tuple[float, float]:
+        curve = runner.curve(point, "dev", once)
+        rounds = curves.pick(curve.rounds, curves.choose_dial(curve, accuracy))[0]
+        return (float("inf") if np.isnan(rounds) else float(rounds), -float(curve.accuracy.max()))
+
+    chosen = min(drawn, key=merit)
+    logger.info("%s: %s tuned to %s", runner.problems.task, arm.name, chosen.settings)
+    return chosen
