@@ -108,8 +108,8 @@ def generate(
         top_p: nucleus of the draw, in (0, 1].
         early_stop: fill a row with EOS once everything before a committed EOS is committed; not counted as work.
         history: keep the state of every round.
-        settings: of the policy, `use_cache` (none, prefix or dual), `mask_id`, `eos_id`, `chat`, `logits_eos_inf`,
-            `confidence_eos_eot_inf`, and the field's other spellings (`decoding.names.ALIASES`).
+        settings: of the policy, `use_cache` (none, prefix or dual), `mask_id`, `eos_id`, `tokenizer` (of a loaded
+            model), `chat`, `logits_eos_inf`, `confidence_eos_eot_inf`, and the field's other spellings (`decoding.names.ALIASES`).
 
     Returns:
         Sequences, text, counts per row, and the final state.
@@ -120,7 +120,7 @@ def generate(
     given: dict[str, Any] = {"gen_length": gen_length, "block_length": block_length, "temperature": temperature}
     given |= {"top_p": top_p} | ({} if early_stop else {"early_stop": False}) | ({"history": True} if history else {})
     request = resolve(policy, given | settings)
-    denoiser = with_cache(as_denoiser(model), request.options.get("use_cache", "none"))
+    denoiser = with_cache(as_denoiser(model, request.options), request.options.get("use_cache", "none"))
     rule = make_policy(request.policy, request.settings, denoiser)
     prompt = read_prompts(prompts, attention_mask, denoiser, chat=request.options.get("chat"))
     eos_id = check_fit(request, denoiser, prompt_length=prompt.tokens.shape[1], generator=generator)
@@ -162,13 +162,19 @@ def generate(
     )
 
 
-def as_denoiser(model: Any) -> Denoiser:
-    """A Denoiser as it is, a folder or hub id loaded (once), a loaded model wrapped."""
+def as_denoiser(model: Any, options: Mapping[str, Any]) -> Denoiser:
+    """A Denoiser as it is, a folder or hub id loaded (once), a loaded model wrapped with the tokenizer and ids that are given."""
+    of_model = {name: options[name] for name in ("tokenizer", "mask_id", "eos_id") if name in options}
+    loaded = isinstance(model, Denoiser | str | Path)
+    if "tokenizer" in of_model and loaded:
+        raise ValueError(f"tokenizer must come with a loaded LLaDA or Dream model, got a {type(model).__name__}")
     if isinstance(model, Denoiser):
         return model
     if isinstance(model, str | Path):
         return _load(str(model))
-    return cast(Denoiser, import_module("models").wrap(model))
+    if not hasattr(model, "config"):
+        raise ValueError(f"model must be a Denoiser, a folder or hub id, or a loaded model, got {type(model).__name__}")
+    return cast(Denoiser, import_module("models").wrap(model, **of_model))
 
 
 @lru_cache(maxsize=2)

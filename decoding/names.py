@@ -123,6 +123,7 @@ RANGES: Mapping[str, tuple[int, bool, float]] = {
 _OF_THE_FIELD = {*ALIASES, *ALIASES.values(), *RULES, *WITHOUT_EFFECT, "dual_cache"}  # None means not given
 
 
+OF_THE_MODEL = ("mask_id", "eos_id", "tokenizer", "chat")
 EOS_OPTIONS = ("logits_eos_inf", "confidence_eos_eot_inf")  # LLaDA's: EOS is never a candidate; never a confident one
 
 
@@ -144,7 +145,7 @@ class Request:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-OPTIONS = ("temperature", "top_p", "early_stop", "history", "chat", "mask_id", "eos_id", "use_cache", *EOS_OPTIONS)
+OPTIONS = ("temperature", "top_p", "early_stop", "history", "use_cache", *EOS_OPTIONS, *OF_THE_MODEL)
 
 
 def resolve(policy: Any, given: Mapping[str, Any]) -> Request:

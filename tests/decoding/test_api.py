@@ -1,5 +1,7 @@
 """The public call: every spelling of the field, every shape of prompt, and what it refuses."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -170,6 +172,18 @@ def test_a_cache_is_put_on_for_one_decode(model, spelled, mode, monkeypatch):
     assert asked == [mode]
 
 
+def test_a_folder_is_loaded_once_and_equals_the_loaded_model():
+    folder = Path(__file__).parents[1] / "golden" / "llada"
+    prompt = torch.tensor([[3, 1, 4, 1, 5]])
+    by_folder = generate(folder, prompt, "threshold", gen_length=8)
+    assert decoding.api._load(str(folder)) is decoding.api._load(str(folder))
+    native = decoding.api._load(str(folder)).model
+    by_model = generate(native, prompt, "threshold", gen_length=8, mask_id=250, eos_id=251)
+    assert torch.equal(by_folder.sequences, by_model.sequences)
+    with pytest.raises(ValueError, match="mask_id must be given"):
+        generate(native, prompt, "threshold", gen_length=8)
+
+
 def test_a_policy_with_a_head_needs_a_model_with_one(model):
     with pytest.raises(ValueError, match=r"policy learned must have a model loaded with head=FOLDER"):
         generate(model, "ab", **CANVAS)
@@ -294,6 +308,7 @@ def test_contradictions_are_refused_with_name_rule_and_value(policy, given, mess
         ("random", {"order": "margin"}, "settings of policy random must be left out, got order"),
         ("learned", {"head": 1}, "settings of policy learned must be among .*, got head"),
         ("threshold", {"use_cache": "prefix"}, "use_cache must be none with a Letters, got 'prefix'"),
+        ("threshold", {"tokenizer": 1}, "tokenizer must come with a loaded LLaDA or Dream model, got a Letters"),
         ("threshold", {"mask_id": 5}, "mask_id must be the model's 6, got 5"),
         ("threshold", {"eos_id": 7}, r"eos_id must lie in \[0, 7\), got 7"),
         (
@@ -334,6 +349,11 @@ def test_the_longest_prompt_that_fits_is_taken(model):
 def test_prompts_that_cannot_be_read_are_refused(model, prompts, message):
     with pytest.raises(ValueError, match=message):
         generate(model, prompts, "threshold", **CANVAS)
+
+
+def test_what_is_no_model_is_refused():
+    with pytest.raises(ValueError, match="model must be a Denoiser, a folder or hub id, or a loaded model, got int"):
+        generate(3, "ab", "threshold", **CANVAS)
 
 
 def test_strings_need_a_model_with_a_tokenizer(model):
