@@ -26,7 +26,7 @@ lint: $(READY)
 	$(BIN)/mypy generate.py compare.py .mypy_cache/train_command
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup $(ARGS)
 
 format: $(READY)
 	$(BIN)/ruff format .
