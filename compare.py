@@ -7,7 +7,7 @@ from train.command import run
 from train.contest import hold, judge
 
 
-def compare(  # one option a line, hence its length
+def compare(
     catalogue: list[Arm],
     task: str = "sudoku,multiplication",
     prompts: str | None = None,

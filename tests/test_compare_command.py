@@ -1,0 +1,158 @@
+"""The comparing command: bad input is told in one sentence before torch is imported; a small run writes all it says it writes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import compare as compare_command
+from decoding.arms import Arm
+from train.command import parser_of, run, shipped
+from train.contest import draw, judge
+from train.export import export
+from train.tasks import get
+
+ROOT = Path(__file__).parents[1]
+CONFIG = ("--config", str(ROOT / "configs/compare/default.yaml"))
+SEQUENTIAL = Arm("sequential", "headless", "sequential")
+THRESHOLD = Arm("threshold", "headless", "threshold", "threshold", (0.9,))
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Path:
+    """A LLaDA checkpoint of one small block with random weights and the shipped tokenizer."""
+    folder = tmp_path_factory.mktemp("tiny")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=768, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, max_position_embeddings=256, tie_word_embeddings=False,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e4},
+    )  # fmt: skip
+    export(LlamaForCausalLM(config), folder, tokenizer=shipped("checkpoints/reason-7m"), mask_id=1, eos_id=0)
+    return folder
+
+
+def complaint(capsys, *arguments: str) -> str:
+    """The sentence on stderr of a command that ends with exit code 2."""
+    with pytest.raises(SystemExit) as ended:
+        run(compare_command.compare, [*CONFIG, *arguments])
+    assert ended.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    return printed.err.removesuffix("\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--task", "suduko"), "task must be one of sudoku, "),
+        (("--arms", "threshold,beam"), "arms must be among sequential, threshold, "),
+        (("--num_prompts", "0"), "num_prompts must be at least 1, got 0"),
+        (("--num_dev", "0"), "num_dev must be at least 1, got 0"),
+        (("--num_prompts", "many"), "num_prompts must be int, got 'many'"),
+        (("--model", "checkpoints/nothing"), "model must be a checkpoint folder or a hub id, got 'checkpoints/nothing'"),
+        (("--head", "tests"), "head must be a folder with head.safetensors, got tests"),
+        (("--prompts", "x.jsonl"), "prompts must come with one task, got sudoku,multiplication"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_told_in_one_sentence(capsys, tmp_path, arguments, sentence):
+    assert complaint(capsys, *arguments, "--out", str(tmp_path)).startswith(f"compare.py: {sentence}")
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "sentence"),
+    [
+        ("absent.jsonl", None, "absent.jsonl"),
+        ("empty.jsonl", [], "prompts must hold at least one prompt of task countdown3, got none in"),
+        ("bad.jsonl", ['{"input": "2,3,4,24"}', '{"input": "2,3'], "bad.jsonl, line 2: line must be JSON"),
+        ("short.jsonl", ['{"input": "2,3"}'], "short.jsonl, line 1: countdown3 prompt must be 4 whole numbers"),
+    ],
+)
+def test_a_bad_file_of_prompts_is_named_with_its_line(capsys, tmp_path, tiny, name, lines, sentence):
+    file = tmp_path / name
+    if lines is not None:
+        file.write_text("\n".join(lines) + "\n")
+    out = str(tmp_path / "out")
+    told = complaint(capsys, "--task", "countdown3", "--prompts", str(file), "--model", str(tiny), "--out", out)
+    assert sentence in told
+
+
+def test_bad_input_is_judged_before_torch_is_imported(tmp_path):
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = ['compare.py', *{CONFIG!r}, '--task', 'x', '--out', {str(tmp_path)!r}]\n"
+        "try: runpy.run_path('compare.py', run_name='__main__')\n"
+        "except SystemExit as ended: print(ended.code, 'torch' in sys.modules, 'transformers' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "2 False False\n"
+    assert done.stderr.startswith("compare.py: task must be one of sudoku, ")
+
+
+def test_a_run_writes_its_results_and_goes_on_where_it_was(capsys, tmp_path, tiny):
+    arguments = [*CONFIG, "--task", "countdown3,countdown4", "--arms", "threshold", "--num_prompts", "3"]
+    arguments += ["--num_dev", "2", "--model", str(tiny), "--out", str(tmp_path), "--device", "cpu", "--seed", "5"]
+    run(compare_command.compare, arguments)
+    printed = capsys.readouterr().out
+    found = json.loads((tmp_path / "comparison.json").read_text())
+    assert {row["arm"] for row in found["results"]} == {"sequential", "threshold"}
+    assert {(row["task"], row["split"], row["n"]) for row in found["results"]} == {
+        (task, split, n) for task in ("countdown3", "countdown4") for split, n in (("dev", 2), ("test", 3))
+    }
+    assert found["environment"].keys() == {"command", "commit", "seed", "device", "versions"}
+    assert found["environment"]["versions"].keys() == {"python", "torch", "transformers"}
+    assert found["environment"]["seed"] == 5
+    assert printed.startswith("## countdown3, 3 test prompts")
+    assert (tmp_path / "table.md").read_text() in printed
+    assert (tmp_path / "compare.yaml").is_file()
+    lines = (tmp_path / "countdown3.jsonl").read_text()
+    run(compare_command.compare, arguments)
+    assert (tmp_path / "countdown3.jsonl").read_text() == lines
+    assert json.loads((tmp_path / "comparison.json").read_text())["results"] == found["results"]
+
+
+def test_prompts_of_a_file_are_the_test_prompts(tmp_path, tiny):
+    dev = draw(get("countdown3"), "dev", 2, seed=0)
+    file = tmp_path / "mine.txt"
+    lines = [f"{dev[0].prompt}||", "2,3,4,24||", "2,3,4,24||", "1,2,3,6||", "5,6,7,18||"]
+    file.write_text("\n".join(lines) + "\n")
+    contest = judge(
+        [SEQUENTIAL, THRESHOLD], None, "countdown3", prompts=str(file), num_prompts=2, num_dev=2, model=str(tiny)
+    )
+    problems, check = contest.entries[0].problems, contest.entries[0].check
+    assert problems.test == ("2,3,4,24", "1,2,3,6")  # a dev prompt and a copy are left out
+    assert problems.dev == tuple(example.prompt for example in dev)
+    assert problems.references == {}
+    assert check(dev[0].prompt, dev[0].response)
+    assert not check("2,3,4,24", dev[0].response)
+
+
+def test_learned_arms_are_left_out_and_said_so_without_a_head(tiny):
+    learned = Arm("learned", "learned", "learned", "risk_bound", (0.01,))
+    options = {"num_prompts": 1, "num_dev": 1, "model": str(tiny)}
+    contest = judge([SEQUENTIAL, learned], None, "countdown3", **options)
+    assert (contest.arms, contest.left_out) == ((SEQUENTIAL,), ("learned",))
+    with pytest.raises(ValueError, match="arm learned must have a scoring head"):
+        judge([SEQUENTIAL, learned], "learned", "countdown3", **options)
+
+
+def test_splits_hold_different_prompts_and_the_answers_of_unique_tasks(tiny):
+    (entry,) = judge([SEQUENTIAL], None, "multiplication", num_prompts=5, num_dev=4, model=str(tiny)).entries
+    problems, task = entry.problems, get("multiplication")
+    assert (len(set(problems.dev)), len(set(problems.test))) == (4, 5)
+    assert {task.split_of(prompt) for prompt in problems.dev} == {"dev"}
+    assert {task.split_of(prompt) for prompt in problems.test} == {"test"}
+    assert all(entry.check(prompt, problems.references[prompt]) for prompt in (*problems.dev, *problems.test))
+
+
+@pytest.mark.parametrize("name", ["default", "full", "parity"])
+def test_every_config_declares_arms_that_can_be_selected(name: str):
+    parser = parser_of(compare_command.compare)
+    options = parser.instantiate(parser.parse_args(["--config", str(ROOT / f"configs/compare/{name}.yaml")]))
+    assert {arm.name for arm in options.catalogue} >= {"ete", "learned-parity", "random-parity"}
+    assert all(len(arm.values) <= 5 for arm in options.catalogue)
