@@ -18,6 +18,7 @@ COLOURS = {
     Reason.END: 90,  # grey
 }
 LEGEND = "  ".join(f"\x1b[{colour}m{reason.name.lower()}\x1b[0m" for reason, colour in COLOURS.items())
+LEGEND_WIDTH = len("round 999   " + "  ".join(reason.name for reason in COLOURS))
 MASK, EOS = "·", "∎"
 PAUSE = 0.12  # seconds a round stays on a terminal
 
@@ -47,7 +48,8 @@ class Screen:
         if not self.terminal:
             self.stream.write(f"{done:4d}  {''.join(piece for piece, _ in pieces)}\n")
             return
-        lines = [*wrap(pieces, shutil.get_terminal_size().columns - 1), f"round {done}   {LEGEND}"]
+        width = shutil.get_terminal_size().columns - 1
+        lines = [*wrap(pieces, width), f"round {done}   {LEGEND}" if width >= LEGEND_WIDTH else f"round {done}"]
         up = f"\x1b[{self._drawn}F\x1b[J" if self._drawn else ""
         self.stream.write(up + "\n".join(lines) + "\n")
         self.stream.flush()
