@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import generate as generate_command
 from models.toy import TableDenoiser
@@ -26,11 +26,14 @@ def tiny(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     torch.manual_seed(0)
     rope = {"rope_type": "default", "rope_theta": 1e4}
+    words = AutoTokenizer.from_pretrained(TOKENIZER)
     config = LlamaConfig(
-        vocab_size=768, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+        vocab_size=len(words), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=2, max_position_embeddings=128, rope_parameters=rope, tie_word_embeddings=False,
     )  # fmt: skip
-    export(LlamaForCausalLM(config), folder, tokenizer=TOKENIZER, mask_id=1, eos_id=0)
+    export(
+        LlamaForCausalLM(config), folder, tokenizer=TOKENIZER, mask_id=words.mask_token_id, eos_id=words.eos_token_id
+    )
     return folder
 
 
