@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,12 +65,18 @@ class AtReference:
     null_share: float
 
 
+@lru_cache(maxsize=4)
 def resample(prompts: int, *, resamples: int = RESAMPLES, seed: int = 0) -> Array:
-    """Weights [R, n] over prompts: line 0 the sample, the others drawn with replacement; every line sums to 1."""
+    """Weights [R, n] over prompts: line 0 the sample, the others drawn with replacement; every line sums to 1.
+
+    The same call gives the same array, which cannot be written to.
+    """
     if prompts < 1:
         raise ValueError(f"prompts must be at least 1, got {prompts}")
     drawn = np.random.default_rng(seed).multinomial(prompts, np.full(prompts, 1 / prompts), size=resamples)
-    return np.vstack([np.ones(prompts), drawn]) / prompts
+    weights: Array = np.vstack([np.ones(prompts), drawn]) / prompts
+    weights.flags.writeable = False
+    return weights
 
 
 def interval(draws: Array) -> Estimate | None:

@@ -36,6 +36,7 @@ class Runner:
         check: judges a text.
         ledger: where the figures go.
         heads: arm -> the model with that arm's own head.
+        fingerprints: of the heads, by arm; "" is the one on `denoiser`.
         batch_size: prompts at a time.
         seed: of random policies and resamples.
         progress: show a bar.
@@ -46,6 +47,7 @@ class Runner:
     check: Check
     ledger: Ledger
     heads: Mapping[str, Denoiser]
+    fingerprints: Mapping[str, str]
     batch_size: int
     seed: int
     progress: bool
@@ -56,7 +58,9 @@ class Runner:
 
     def cells_of(self, arm: Arm) -> tuple[Cell, ...]:
         """The cells of an arm, those of a learned arm bound to the weights of its head."""
-        name = head_fingerprint(self.denoiser_of(arm.name)) if arm.needs_head else None
+        if arm.needs_head and self.denoiser_of(arm.name).head is None:
+            raise ValueError(f"arm {arm.name} must have a model loaded with head=FOLDER, got one without a head")
+        name = self.fingerprints[arm.name if arm.name in self.heads else ""] if arm.needs_head else None
         return tuple(replace(cell, head=name) for cell in arm.cells)
 
     def run(self, arms: Sequence[Arm], split: Split) -> None:
@@ -115,13 +119,13 @@ def make_runner(
         "code": provenance.code(),
     }
     ledger = Ledger(None if out is None else out / f"{problems.task}.jsonl", header)
-    return Runner(denoiser, problems, check, ledger, heads or {}, size, seed, progress)
+    models = {"": denoiser, **(heads or {})}
+    fingerprints = {name: head_fingerprint(model) for name, model in models.items() if model.head is not None}
+    return Runner(denoiser, problems, check, ledger, heads or {}, fingerprints, size, seed, progress)
 
 
 def head_fingerprint(denoiser: Denoiser) -> str:
     """Hash of the weights of a scoring head."""
-    if denoiser.head is None:
-        raise ValueError("a learned arm needs a model loaded with head=FOLDER, got one without a head")
     return combine({name: digest(name, tensor) for name, tensor in denoiser.head.named_parameters()})
 
 

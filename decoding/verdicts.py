@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from decoding import curves
-from decoding.arms import REFERENCE, Arm, Cell
+from decoding.arms import REFERENCE, Cell
 from decoding.runner import Runner
 from decoding.standings import CEILING, Measured, Pair, Row, best_headless, named
 
@@ -67,23 +67,21 @@ def headroom(measured: Sequence[Measured]) -> Said:
 
 
 def claims(measured: Sequence[Measured]) -> Said:
-    """For each learned arm, the headless arms that it beats and is beaten by in rounds at reference, adjusted by Holm."""
+    """For each learned arm, the headless arms that need more, fewer or as many rounds at reference, adjusted by Holm."""
     rivals = [m for m in measured if m.arm.kind == "headless" and m.arm.name != REFERENCE and m.at.dial is not None]
     for item in measured:
         if item.arm.kind != "learned" or item.at.dial is None or not rivals:
             continue
         ratios = [item.at.rounds / rival.at.rounds for rival in rivals]
         adjusted = curves.holm([curves.p_value(ratio, null=1.0) for ratio in ratios])
+        groups: dict[str, list[str]] = {"fewer rounds": [], "more rounds": [], "no difference": []}
         for rival, ratio, p in zip(rivals, ratios, adjusted, strict=True):
-            if p < LEVEL:
-                name, less = item.arm.name, ratio[0] < 1
-                said = (
-                    f"{name} needs {ratio[0]:.2f} times the rounds of {rival.arm.name} at reference (Holm p {p:.3f})."
-                )
-                yield name, "fewer rounds" if less else "more rounds", said
-            else:
-                said = f"{item.arm.name} and {rival.arm.name} do not differ in rounds at reference (Holm p {p:.2f})."
-                yield item.arm.name, "no difference", said
+            finding = "no difference" if p >= LEVEL else "fewer rounds" if ratio[0] < 1 else "more rounds"
+            groups[finding].append(f"{rival.arm.name} ({ratio[0]:.2f})")
+        for finding, names in groups.items():
+            if names:
+                said = f"{item.arm.name}, {finding} at reference (Holm, {1 - LEVEL:.0%}) against {', '.join(names)}."
+                yield item.arm.name, finding, said
 
 
 def failure_signatures(runner: Runner, measured: Sequence[Measured]) -> Said:
@@ -94,13 +92,21 @@ def failure_signatures(runner: Runner, measured: Sequence[Measured]) -> Said:
     """
     plain = {cell.settings["threshold"]: cell for m in measured if m.arm.policy == "threshold" for cell in m.cells}
     for item in measured:
+        seen: dict[str, list[str]] = {}
         for cell in item.cells:
             same = plain.get(cell.settings.get("threshold"))
             if same is not None and item.arm.policy != "threshold":
-                yield from _signatures(runner, item.arm, cell, same)
+                for finding, detail in _signatures(runner, cell, same):
+                    seen.setdefault(finding, []).append(f"at {cell.settings['threshold']:g} {detail}")
+        for finding, details in seen.items():
+            yield (
+                item.arm.name,
+                finding,
+                f"{item.arm.name}, {finding} against threshold at the same C: {'; '.join(details)}.",
+            )
 
 
-def _signatures(runner: Runner, arm: Arm, cell: Cell, plain: Cell) -> Said:
+def _signatures(runner: Runner, cell: Cell, plain: Cell) -> Iterator[tuple[str, str]]:
     table, base = runner.ledger.table("test", cell), runner.ledger.table("test", plain)
     pair = Pair.of(runner, "test", cell, plain)
     rounds, forwards = float(pair.rounds_ratio[0]), float(pair.sequence_forwards_ratio[0])
@@ -108,13 +114,9 @@ def _signatures(runner: Runner, arm: Arm, cell: Cell, plain: Cell) -> Said:
     idle = float(table["idle"].sum() / table["rounds"].sum())
     forced = 1 - float(table["unforced"].sum() / max(table["commits"].sum(), 1))
     lost = curves.interval(pair.accuracy_difference)
-    against = f"against {plain.label}"
     if rounds >= 1 and max(idle, forced) > MOST:
-        said = f"{cell.label} stalls: {rounds:.2f} times the rounds {against}, nothing accepted in {idle:.0%} of them"
-        yield arm.name, "stalling", f"{said}, {forced:.0%} of the commits forced or exploring."
+        yield "stalling", f"{rounds:.2f} × rounds, {idle:.0%} of them idle, {forced:.0%} of the commits unaccepted"
     if lost is not None and lost.high < 0:
-        said = f"{cell.label} loses {-100 * lost.estimate:.1f} points ({-100 * lost.high:.1f} or more) {against}."
-        yield arm.name, "accuracy collapse", said
+        yield "accuracy collapse", f"{100 * lost.estimate:.1f} points, {100 * lost.high:.1f} or worse"
     if rounds < 1 and max(seconds, forwards) > 1:
-        said = f"{cell.label} takes {rounds:.2f} times the rounds but {forwards:.2f} times the sequence forwards"
-        yield arm.name, "wall clock", f"{said} and {seconds:.2f} times the seconds {against}."
+        yield "wall clock", f"{rounds:.2f} × rounds but {forwards:.2f} × sequence forwards, {seconds:.2f} × seconds"

@@ -95,8 +95,14 @@ def test_bad_input_is_judged_before_torch_is_imported(tmp_path):
 
 
 def test_a_run_writes_its_results_and_goes_on_where_it_was(capsys, tmp_path, tiny):
-    arguments = [*CONFIG, "--task", "countdown3,countdown4", "--arms", "threshold", "--num_prompts", "3"]
-    arguments += ["--num_dev", "2", "--model", str(tiny), "--out", str(tmp_path), "--device", "cpu", "--seed", "5"]
+    small = tmp_path / "small.yaml"
+    small.write_text(
+        "catalogue:\n- {name: sequential, kind: headless, policy: sequential}\n"
+        "- {name: threshold, kind: headless, policy: threshold, dial: threshold, values: [0.9]}\n"
+        "- {name: learned, kind: learned, policy: learned, dial: risk_bound, values: [0.1]}\n"
+    )
+    arguments = ["--config", str(small), "--task", "countdown3,countdown4", "--num_prompts", "3", "--num_dev", "2"]
+    arguments += ["--model", str(tiny), "--out", str(tmp_path), "--device", "cpu", "--seed", "5"]
     run(compare_command.compare, arguments)
     printed = capsys.readouterr().out
     found = json.loads((tmp_path / "comparison.json").read_text())
@@ -109,6 +115,7 @@ def test_a_run_writes_its_results_and_goes_on_where_it_was(capsys, tmp_path, tin
     assert found["environment"]["seed"] == 5
     assert printed.startswith("## countdown3, 3 test prompts")
     assert (tmp_path / "table.md").read_text() in printed
+    assert printed.endswith("left out for want of a scoring head: learned\n\n")
     assert (tmp_path / "compare.yaml").is_file()
     lines = (tmp_path / "countdown3.jsonl").read_text()
     run(compare_command.compare, arguments)
