@@ -126,7 +126,7 @@ def make_runner(
 
 def head_fingerprint(denoiser: Denoiser) -> str:
     """Hash of the weights of a scoring head."""
-    return combine({name: digest(name, tensor) for name, tensor in denoiser.head.named_parameters()})
+    return combine({name: digest(name, tensor) for name, tensor in denoiser.head.state_dict().items()})
 
 
 def tune(runner: Runner, arm: Arm, count: int) -> Arm:

@@ -15,11 +15,13 @@ from decoding.ab_table import plot, table
 from decoding.api import generate
 from decoding.arms import Arm, select
 from decoding.comparison import Comparison, compare
+from decoding.features import NAMES
 from decoding.parity import LEARNED, RANDOM, Point, lines, operating_point
 from decoding.problems import Problems
 from decoding.standings import Pair
 from decoding.state import DecodeState, Reason, start
 from decoding.trials import COLUMNS, Ledger, clean_commits, interleave, rounds_with
+from models.scoring_head import HeadConfig, ScoringHead
 from models.toy import GroupDenoiser
 
 GROUPS, SIZE = 2, 3
@@ -253,6 +255,37 @@ def test_learned_arms_are_left_out_without_a_head_and_refused_when_named() -> No
         select([*ARMS, learned], "beam", has_head=True)
     own = replace(learned, head="folder")
     assert select([*ARMS, own], None, has_head=False) == ([*ARMS, own], [])
+
+
+def with_head(seed: int) -> GroupDenoiser:
+    """An untrained linear head: its risk is one minus the confidence."""
+    denoiser = toy()
+    denoiser.__dict__["head"] = ScoringHead(HeadConfig("linear", NAMES))
+    denoiser.head.mean.fill_(seed)
+    return denoiser
+
+
+def test_learned_arms_run_on_their_head_and_another_head_is_another_run(tmp_path) -> None:
+    learned = Arm("learned", "learned", "learned", "risk_bound", (0.1,), promise="dial")
+    mine = replace(learned, name="mine", head="elsewhere")
+    plain = replace(THRESHOLD, values=(0.9,))
+    options = {"batch_size": 8, "progress": False, "out": tmp_path}
+    arms, answers = [SEQUENTIAL, plain, learned, mine], dict.fromkeys(problems().test, ALL_ZERO)
+    asked = problems(references=answers)
+    found = compare(with_head(0), arms, asked, starts_with_zero, heads={"mine": with_head(1)}, **options)
+    rows = {row["arm"]: row for row in found.curves}
+    assert rows["learned"]["rounds_at_reference"] == rows["mine"]["rounds_at_reference"]
+    assert rows["learned"]["rounds_at_reference"] == rows["threshold"]["rounds_at_reference"]
+    assert [(row["arm"], row["bound"], row["wrong"]["estimate"]) for row in found.calibration] == [
+        ("threshold", pytest.approx(0.1), 0),
+        ("learned", 0.1, 0),
+        ("mine", 0.1, 0),
+    ]
+    assert {row["arm"] for row in found.verdicts if row["finding"] == "no difference"} == {"learned", "mine"}
+    before = len((tmp_path / "groups.jsonl").read_text().splitlines())
+    assert before == 1 + 4 * (3 + 5)
+    compare(with_head(2), arms[:3], asked, starts_with_zero, **options)
+    assert len((tmp_path / "groups.jsonl").read_text().splitlines()) == before + 3 + 5
 
 
 @pytest.mark.parametrize(
