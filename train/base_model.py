@@ -76,6 +76,7 @@ class Fit:
         muon_lr: learning rate of the matrices inside the blocks.
         adam_lr: learning rate of embeddings, head and norms.
         momentum: of Muon.
+        weight_decay: of Muon, at least 0.
         warmup: fraction of the run with rising learning rate.
         decay: last fraction of the run, with the learning rate falling to zero.
         clip: bound on the gradient norm.
@@ -89,6 +90,7 @@ class Fit:
     muon_lr: float = 0.02
     adam_lr: float = 0.003
     momentum: float = 0.95
+    weight_decay: float = 0.1
     warmup: float = 0.01
     decay: float = 0.3
     clip: float = 1.0
@@ -136,7 +138,7 @@ class BaseModelFit(lightning.LightningModule):
         self.model, self.data, self.fit_settings, self.mask_id = model, data, fit, mask_id
         self.max_steps, self.max_minutes = max_steps, max_minutes
         self.automatic_optimization = False
-        self.steps_done = 0
+        self.steps_done = self.skipped = 0
         self.minutes_before = 0.0
         self.started: float | None = None
         self.averages = [p.detach().clone() for p in model.parameters()] if fit.ema_decay else []
@@ -173,7 +175,7 @@ class BaseModelFit(lightning.LightningModule):
         others = [p for p in self.model.parameters() if id(p) not in chosen]
         fit = self.fit_settings
         adam = torch.optim.AdamW(others, lr=fit.adam_lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
-        return [StackedMuon(matrices, lr=fit.muon_lr, momentum=fit.momentum), adam]
+        return [StackedMuon(matrices, lr=fit.muon_lr, momentum=fit.momentum, weight_decay=fit.weight_decay), adam]
 
     def hidden_states(self, tokens: Int[Tensor, "B L"], padding: Int[Tensor, " B"] | None) -> Float[Tensor, "B L D"]:
         """Run the blocks with bidirectional attention; padded keys are hidden.
@@ -245,12 +247,15 @@ class BaseModelFit(lightning.LightningModule):
         generator = self.generator_at(step)
         loss = self.loss(data.draw(data.rows_for(fit.tokens_per_step), generator), generator)
         self.manual_backward(loss)
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), fit.clip, foreach=True)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), fit.clip, foreach=True)
+        finite = bool(torch.isfinite(norm))  # one bad batch must not end the run
+        self.skipped += not finite
         optimisers: Any = self.optimizers(use_pl_optimizer=False)
         for optimiser, rate in zip(optimisers, (fit.muon_lr, fit.adam_lr), strict=True):
             for group in optimiser.param_groups:
                 group["lr"] = rate * factor
-            optimiser.step()
+            if finite:
+                optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         self.steps_done += 1
         self.average()

@@ -119,7 +119,9 @@ class Keeper(lightning.Callback):
         metrics = {"loss": float(loss), "seconds_per_step": 60 * module.minutes / module.steps_done}
         self._write(module, metrics)
         if module.steps_done % (20 * self.log_every) == 0:
-            logger.info("step %d: loss %.4f, %.4f s a step", module.steps_done, *metrics.values())
+            logger.info(
+                "step %d: loss %.4f, %.4f s a step, %d skipped", module.steps_done, *metrics.values(), module.skipped
+            )
 
     def _write(self, module: BaseModelFit, metrics: dict[str, float]) -> None:
         row = metrics | {"minutes": module.minutes, "progress": module.progress}

@@ -38,15 +38,19 @@ def orthogonalise(matrices: Float[Tensor, "N R C"], *, steps: int = 5, eps: floa
 
 
 class StackedMuon(torch.optim.Optimizer):
-    """Momentum, orthogonalised per matrix and scaled by ``sqrt(max(1, rows / columns))``; no weight decay."""
+    """Momentum, orthogonalised per matrix and scaled by ``sqrt(max(1, rows / columns))``; decoupled weight decay."""
 
-    def __init__(self, params: Iterable[Tensor], *, lr: float = 0.02, momentum: float = 0.95) -> None:
+    def __init__(
+        self, params: Iterable[Tensor], *, lr: float = 0.02, momentum: float = 0.95, weight_decay: float = 0.0
+    ) -> None:
         """Collect the matrices.
 
         Args:
             params: weight matrices.
             lr: learning rate, positive.
             momentum: share of the running mean kept each step, in [0, 1); Nesterov.
+            weight_decay: w <- (1 - lr * weight_decay) w before the update, at least 0; it bounds the spectral norm near
+                1 / weight_decay, without which attention logits grow until the loss is no number.
 
         Raises:
             ValueError: if a parameter is not a matrix, or a setting is out of range.
@@ -55,7 +59,9 @@ class StackedMuon(torch.optim.Optimizer):
             raise ValueError(f"lr must be positive, got {lr}")
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum must be in [0, 1), got {momentum}")
-        super().__init__(params, {"lr": lr, "momentum": momentum})
+        if weight_decay < 0:
+            raise ValueError(f"weight_decay must be at least 0, got {weight_decay}")
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         for group in self.param_groups:
             for p in group["params"]:
                 if p.ndim != 2:
@@ -79,6 +85,7 @@ class StackedMuon(torch.optim.Optimizer):
                 if p.grad is not None:
                     by_shape.setdefault(p.shape, []).append(p)
             for shape, params in by_shape.items():
+                torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
                 self._step_shape(params, shape, group["lr"], group["momentum"])
 
     def _step_shape(self, params: list[Tensor], shape: torch.Size, lr: float, momentum: float) -> None:
