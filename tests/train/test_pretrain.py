@@ -179,5 +179,5 @@ def test_the_named_run_parses() -> None:
     settings = parser.instantiate_classes(parser.parse_args(["--config", str(CONFIG), "--fit.seed", "4"]))
     assert settings.tasks["sudoku"].symmetric
     assert isinstance(settings.tasks["multiplication"], TaskRows)
-    assert settings.fit == Fit(seed=4)
+    assert settings.fit.seed == 4
     assert settings.shape == ModelShape()
