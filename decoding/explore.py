@@ -236,7 +236,7 @@ class BeamETE(ExplorePolicy):
     def score(self, proposal: Proposal, reading: Reading) -> Float[Tensor, "B K"]:
         """Eq. 7 for every branch."""
         bar = self.threshold if self.eq7_threshold is None else self.eq7_threshold
-        cascade = reading.rows & ((reading.confidence >= bar) | (self.eq7_over == "masks"))
+        cascade = (reading.confidence >= bar) | (self.eq7_over == "masks")  # confidences outside S_{t+1} are 0
         return self.alpha * proposal.log_confidence + (reading.confidence * cascade).sum(-1).log()
 
     def choose(self, canvases: DecodeState, proposal: Proposal, reading: Reading) -> Int[Tensor, " B"]:

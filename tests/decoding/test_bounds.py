@@ -38,6 +38,10 @@ def test_factor_forces_the_best_position_where_even_one_is_too_risky(committed):
     assert committed(Factor(1.0), [0.3, 0.49, 0.2]) == {1: FORCED}
 
 
+def test_factor_accepts_equality(committed):
+    assert committed(Factor(2.0), [1e-30]) == {0: EXPLOIT}  # (1 + 1) * 1 <= 2
+
+
 def test_factor_does_not_copy_the_published_slip_on_the_last_candidate(committed):
     assert committed(Factor(1.0), [0.99, 0.98, 0.1]) == {0: EXPLOIT, 1: EXPLOIT}
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from decoding.loop import Counts
+from decoding.reading import Reading
 from decoding.state import DecodeState, Reason
 from decoding.statistics import statistics
 
@@ -54,6 +55,14 @@ def test_every_unfinished_row_commits_at_least_one_position_a_round(traced):
     for before, after in zip(traced.states, traced.states[1:], strict=False):
         progress = before.masked.sum(-1) - after.masked.sum(-1)
         assert (progress[before.unfinished] >= 1).all()
+
+
+def test_a_finished_row_proposes_nothing(traced, any_policy):
+    final = traced.states[-1]
+    proposal = any_policy.propose(final, Reading.empty(tuple(final.tokens.shape), final.tokens.device))
+    assert not proposal.live.any()
+    assert not proposal.reason.any()
+    assert (proposal.tokens == final.tokens.unsqueeze(1)).all()
 
 
 def test_counted_forwards_are_real_calls(traced):

@@ -33,6 +33,8 @@ def test_exploitation_takes_the_threshold_or_the_factor_rule(planned):
     quiet = replace(BARE, gamma=0.0)
     assert planned(quiet, [0.95, 0.9, 0.85, 0.7, 0.4])[0] == [1, 1, 0, 0, 0]
     assert planned(replace(quiet, factor=1.0), [0.95, 0.9, 0.85, 0.7, 0.4])[0] == [1, 1, 1, 0, 0]
+    for rule in (quiet, replace(quiet, factor=1.0)):
+        assert planned(rule, [0.95, 0.95, 0.95, 0.95], 2)[0] == [1, 1, 0, 0]  # the second block is closed
 
 
 def test_it_explores_below_gamma_with_more_than_min_masks_left(planned):
@@ -83,7 +85,7 @@ def test_candidates_follow_the_rule_of_equation_6(planned, rule, expected):
 
 def test_the_band_is_closed_below_and_open_above(planned):
     policy = replace(BARE, candidate_rule="band", c_info=0.25, threshold=0.75, factor=1e-9, gamma=0.9)
-    assert planned(policy, [0.75, 0.7, 0.25, 0.2, 0.1])[2] == [1, 2]
+    assert planned(policy, [0.75, 0.75, 0.7, 0.25, 0.2, 0.1])[2] == [2, 3]  # the first of .75 is forced
 
 
 def test_implicit_picks_and_closed_blocks_are_no_candidates(planned):
@@ -259,6 +261,12 @@ def test_random_parity_draws_uniformly_among_the_beams_candidates(canvas, readin
     share = (proposal.reason == EXPLORE).float().mean((0, 1))
     assert proposal.live.shape == (4000, 1)
     torch.testing.assert_close(share, torch.tensor([0, 0, 1, 1, 0, 1]) / 3, rtol=0, atol=0.025)
+
+
+def test_random_parity_never_draws_a_candidate_that_does_not_exist(canvas, reading_of):
+    policy = RandomParity(implicit=False, min_masks=0, gamma=0.99, branches=3)
+    reading = reading_of([0.95, 0.3, 0.2], noise=[0.9, 0.1, 0.3])
+    assert policy.propose(canvas(3), reading).reason.tolist() == [[[int(EXPLOIT), 0, int(EXPLORE)]]]
 
 
 @pytest.mark.parametrize(

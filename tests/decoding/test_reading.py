@@ -65,6 +65,10 @@ def test_top_p_keeps_the_smallest_set_that_reaches_it(top_p, kept):
     torch.testing.assert_close(draws(Sampling(1.0, top_p)), expected / expected.sum(), rtol=0, atol=0.02)
 
 
+def test_top_p_stops_where_it_is_reached():
+    assert len(read_lines([[0.5, 0.5]] * 100, Sampling(1.0, 0.5)).token.unique()) == 1
+
+
 def test_forbidden_tokens_are_no_candidates_and_keep_their_share_of_the_probability():
     greedy = read_lines([[0.6, 0.3, 0.1]], Sampling(forbidden=(0,)))
     assert greedy.token.tolist() == [[1]]
