@@ -50,4 +50,4 @@ def compare(
 
 
 if __name__ == "__main__":
-    run(compare)
+    run(compare, default_config="configs/compare/default.yaml")

@@ -23,7 +23,8 @@ RiskRule = Literal["each", "sum"]
 def score(head: ScoringHead, state: DecodeState, reading: Reading) -> Scores:
     """The head's risk and gain of every feasible mask; it imagines those over its own threshold already committed."""
     exploit = confident(reading, head.config.threshold)
-    return head(features(state, reading, exploit), reading.rows, reading.taps)
+    scores: Scores = head(features(state, reading, exploit), reading.rows, reading.taps)
+    return scores
 
 
 @final

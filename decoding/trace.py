@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from decoding.explore import BeamETE, Plan
+from decoding.labelling import Labelling
 from decoding.loop import decode
 from decoding.policy import Policy, rank
 from decoding.reading import Reading, Sampling, read
@@ -28,35 +29,6 @@ if TYPE_CHECKING:
 
 KINDS = ("exploit", "anchor", "beam", "stratum", "uniform")
 FLOOR = -60.0  # log(1 - c) that is stored for positions the branch itself committed
-
-
-@dataclass(frozen=True)
-class Labelling:
-    """How many states are kept and how many branches of each are tried.
-
-    Args:
-        states_per_prompt: states kept of those that one decode visits, drawn uniformly.
-        labelled: how many of them get branches.
-        branches: branches per labelled state at most: the anchor, the beam's own k, some by confidence stratum, the rest uniform.
-        strata: branches spread evenly over the order of confidence.
-        finished: branches per labelled state that are decoded to the end for harm and benefit (tasks without a unique answer).
-    """
-
-    states_per_prompt: int = 4
-    labelled: int = 1
-    branches: int = 24
-    strata: int = 8
-    finished: int = 6
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            least = 1 if field.name in ("states_per_prompt", "branches") else 0
-            if getattr(self, field.name) < least:
-                raise ValueError(f"{field.name} must be at least {least}, got {getattr(self, field.name)}")
-        if self.labelled > self.states_per_prompt:
-            raise ValueError(
-                f"labelled must be at most states_per_prompt {self.states_per_prompt}, got {self.labelled}"
-            )
 
 
 @dataclass(frozen=True)
@@ -233,7 +205,8 @@ def _read_in_batches(
     if not parts:
         return whole
     names = [f.name for f in fields(Reading) if f.name != "taps"]
-    packed = Reading(**{n: torch.cat([getattr(p, n) for p in parts]) for n in names})
+    joined: dict[str, Any] = {n: torch.cat([getattr(p, n) for p in parts]) for n in names}
+    packed = Reading(**joined)
     return packed.scatter(index, shape)
 
 

@@ -19,8 +19,16 @@ class TableDenoiser(Denoiser):
         self.mask_id, self.eos_id, self.vocab_size, self.max_length = mask_id, eos_id, table.shape[-1], 4096
 
     def forward(
-        self, tokens: Tensor, *, attention_mask=None, rows=None, taps: Sequence[int] = (), owner=None, refresh=None
-    ) -> Prediction:  # type: ignore[no-untyped-def]
+        self,
+        tokens: Tensor,
+        *,
+        attention_mask: Tensor | None = None,
+        rows: Tensor | None = None,
+        taps: Sequence[int] = (),
+        owner: Tensor | None = None,
+        refresh: Tensor | None = None,
+    ) -> Prediction:
+        """See `Denoiser.forward`."""
         rows = torch.ones_like(tokens, dtype=torch.bool) if rows is None else rows
         logits = self.table[-tokens.shape[1] :].expand(*tokens.shape, -1)
         return Prediction(logits[rows], rows, _positions(tokens, attention_mask))
@@ -38,10 +46,18 @@ class GroupDenoiser(Denoiser):
         self.mask_id, self.eos_id, self.vocab_size, self.max_length = 2, None, 3, 4096
 
     def forward(
-        self, tokens: Tensor, *, attention_mask=None, rows=None, taps: Sequence[int] = (), owner=None, refresh=None
-    ) -> Prediction:  # type: ignore[no-untyped-def]
+        self,
+        tokens: Tensor,
+        *,
+        attention_mask: Tensor | None = None,
+        rows: Tensor | None = None,
+        taps: Sequence[int] = (),
+        owner: Tensor | None = None,
+        refresh: Tensor | None = None,
+    ) -> Prediction:
+        """See `Denoiser.forward`."""
         rows = torch.ones_like(tokens, dtype=torch.bool) if rows is None else rows
-        canvas = tokens[:, -self.groups * self.size :].unflatten(1, (self.groups, self.size))
+        canvas = torch.unflatten(tokens[:, -self.groups * self.size :], 1, (self.groups, self.size))
         ones, zeros = (canvas == 1).any(-1), (canvas == 0).any(-1)
         p1 = torch.where(ones, self.certainty, torch.where(zeros, 1 - self.certainty, 0.5))
         p1 = p1.repeat_interleave(self.size, 1)

@@ -12,13 +12,13 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from decoding.explore import BeamETE
+from decoding.labelling import Labelling
 from decoding.policy import Policy
 from decoding.prompts import read_prompts
 from decoding.quota import Sequential
 from decoding.state import DecodeState, start
 from decoding.trace import (
     Branches,
-    Labelling,
     check_header,
     finish,
     header,

@@ -24,7 +24,9 @@ def parser_of(function: Callable[..., object]) -> ArgumentParser:
     return parser
 
 
-def run(function: Callable[..., object], arguments: Sequence[str] | None = None) -> None:
+def run(
+    function: Callable[..., object], arguments: Sequence[str] | None = None, *, default_config: str | None = None
+) -> None:
     """Run a command: parse, save the resolved options in its `out` folder where it has one, call.
 
     A ValueError or OSError becomes one sentence on stderr and exit code 2; with TRACEBACK=1 in the environment it stays as it is.
@@ -32,10 +34,14 @@ def run(function: Callable[..., object], arguments: Sequence[str] | None = None)
     Args:
         function: the command; its heavy imports stand inside it, after whatever can be judged without them.
         arguments: the command line, by default that of the process.
+        default_config: the config that ships with the project and is read where none is named.
     """
     try:
         parser = parser_of(function)
-        options = parser.parse_args(with_flags(function, sys.argv[1:] if arguments is None else arguments))
+        given = with_flags(function, sys.argv[1:] if arguments is None else arguments)
+        if default_config is not None and not any(one.startswith("--config") for one in given):
+            given = ["--config", str(shipped(default_config)), *given]
+        options = parser.parse_args(given)
         if options.get("out") is not None:
             out = Path(options.out)
             out.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -16,98 +16,21 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from decoding.explore import BeamETE
 from decoding.features import NAMES
+from decoding.labelling import Labelling
 from decoding.policy import Policy
-from decoding.trace import Labelling, load_table
+from decoding.trace import load_table
 from models.denoiser import Denoiser
-from models.scoring_head import HeadConfig, ScoringHead, Variant, save_head
+from models.head_config import HeadConfig
+from models.scoring_head import ScoringHead, save_head
 from train.collect import Collector
 from train.head_data import HeadData
 from train.head_metrics import choice_figures, judge_choices, judge_risk, risk_figures
-from train.head_module import HeadModule, Objective, PreparedBatches
+from train.head_module import HeadModule, PreparedBatches
+from train.head_settings import SHUFFLED, VARIANTS, Fitting, Recipe, TaskRun
 from train.tasks import get
 from train.tasks.task import Example, Task
 
 log = logging.getLogger(__name__)
-
-SHUFFLED = "shuffled"
-
-
-@dataclass(frozen=True)
-class TaskRun:
-    """How much of a task a head is fitted on.
-
-    Args:
-        prompts: prompts of the train split whose traces are collected.
-        dev_prompts: prompts of the dev split, for the metrics.
-        block_length: of decoding and labelling; None takes the task's own.
-        prompts_file: a JSONL(.gz) file of prompts instead of the generator; rows of other splits are left out.
-        labelling: how much is kept and tried of each prompt; None takes the run's.
-    """
-
-    prompts: int = 64
-    dev_prompts: int = 16
-    block_length: int | None = None
-    prompts_file: str | None = None
-    labelling: Labelling | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("prompts", "dev_prompts"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A head variant and what it is fitted to; `VARIANTS` names those that every table shows."""
-
-    variant: Variant
-    target: str = "gain"
-    shuffled: bool = False
-
-
-VARIANTS: Mapping[str, Recipe] = {
-    "linear": Recipe("linear"),
-    "features": Recipe("features"),
-    "hidden": Recipe("hidden"),
-    "lora": Recipe("lora"),
-    "head-eq7": Recipe("lora", target="eq7"),
-    SHUFFLED: Recipe("lora", shuffled=True),
-}
-
-
-@dataclass(frozen=True)
-class Fitting:
-    """How heads are fitted.
-
-    Args:
-        variants: names of VARIANTS; the first is the one that is saved as the run's head.
-        seeds: fitting seeds of every variant.
-        epochs: passes over the traces.
-        batch_size: states in one step.
-        blocks, rank, alpha, dropout, width: shape of the heads (see HeadConfig).
-        gigabytes: memory for trunk outputs that are kept between epochs.
-        objective: losses and optimiser.
-    """
-
-    variants: tuple[str, ...] = ("lora", "linear", "features", "hidden", "head-eq7", SHUFFLED)
-    seeds: int = 1
-    epochs: int = 6
-    batch_size: int = 16
-    blocks: int = 1
-    rank: int = 16
-    alpha: int = 32
-    dropout: float = 0.05
-    width: int = 128
-    gigabytes: float = 4.0
-    objective: Objective = field(default_factory=Objective)
-
-    def __post_init__(self) -> None:
-        for name in self.variants:
-            if name not in VARIANTS:
-                raise ValueError(f"variants must be among {', '.join(VARIANTS)}, got {name!r}")
-        for name in ("seeds", "epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
 def prompts_of(task: Task, run: TaskRun, split: str, count: int, *, seed: int) -> list[Example]:

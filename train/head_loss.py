@@ -37,7 +37,8 @@ def listwise_loss(
     predicted = (score / temperature).masked_fill(~valid, low).log_softmax(-1)
     cross = -(wanted * predicted.masked_fill(~valid, 0.0)).sum(-1)
     own = torch.special.entr(wanted).sum(-1)
-    return ((cross - own) * counts).sum() / counts.sum().clamp(min=1)
+    mean: Tensor = ((cross - own) * counts).sum() / counts.sum().clamp(min=1)
+    return mean
 
 
 def huber_gain_loss(score: Float[Tensor, "S K"], gain: Float[Tensor, "S K"], valid: Bool[Tensor, "S K"]) -> Tensor:

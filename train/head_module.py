@@ -21,6 +21,7 @@ from models.denoiser import Denoiser
 from models.scoring_head import Scores, ScoringHead
 from train.head_data import HeadBatch
 from train.head_loss import huber_gain_loss, listwise_loss, risk_loss
+from train.head_settings import Objective
 
 
 @dataclass(frozen=True)
@@ -122,41 +123,6 @@ class PreparedBatches(Dataset[Prepared]):
             return DataLoader(self, batch_size=None)
         generator = torch.Generator().manual_seed(seed)
         return DataLoader(self, batch_size=None, shuffle=True, generator=generator)
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What the head learns and how fast.
-
-    Args:
-        gain: weight of the listwise loss on the gain, at least 0.
-        risk: weight of the risk loss, at least 0.
-        huber: weight of the Huber loss on the gain's unit, at least 0.
-        target: `gain` (correct net cascade) or `eq7` (faithful distillation of the beam's score over its own k).
-        temperature: of the listwise targets, in positions (or nats for eq7).
-        focus: extra weight of wrong tokens rated safe.
-        learning_rate, weight_decay, warm_up: of AdamW; warm-up steps, then cosine to 0.
-    """
-
-    gain: float = 1.0
-    risk: float = 1.0
-    huber: float = 0.1
-    target: str = "gain"
-    temperature: float = 1.0
-    focus: float = 0.0
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    warm_up: int = 20
-
-    def __post_init__(self) -> None:
-        if self.target not in ("gain", "eq7"):
-            raise ValueError(f"target must be gain or eq7, got {self.target!r}")
-        for name in ("gain", "risk", "huber", "focus", "weight_decay"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
-        for name in ("temperature", "learning_rate"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
 
 
 class HeadModule(lightning.LightningModule):

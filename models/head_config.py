@@ -1,0 +1,49 @@
+"""What a scoring head is made of; imports nothing heavy, so that a command judges it first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Variant = Literal["linear", "features", "hidden", "lora"]
+VARIANTS: tuple[Variant, ...] = ("linear", "features", "hidden", "lora")
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """What a head is made of.
+
+    Args:
+        variant: `linear` on the features; `features` two small attention layers over the rows; `hidden` the re-run blocks
+            without LoRA; `lora` the side-stream with LoRA.
+        feature_names: names and order of the features it was fitted on.
+        blocks: K, how many of the last base blocks the side-stream re-runs.
+        rank, alpha, dropout: of the LoRA.
+        width: of the read-out and of the feature layers.
+        threshold: confidence from which a position counts as crossed, and as about to be committed.
+        base: fingerprint of the base the head was fitted on; "" for heads that read features only.
+    """
+
+    variant: Variant
+    feature_names: tuple[str, ...]
+    blocks: int = 1
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.05
+    width: int = 128
+    threshold: float = 0.9
+    base: str = ""
+
+    def __post_init__(self) -> None:
+        if self.variant not in VARIANTS:
+            raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {self.variant!r}")
+        for name in ("blocks", "rank", "width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.threshold < 1:
+            raise ValueError(f"threshold must lie in (0, 1), got {self.threshold}")
+
+    @property
+    def reads_hidden(self) -> bool:
+        """Whether the head needs the base's hidden states."""
+        return self.variant in ("hidden", "lora")

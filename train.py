@@ -1,0 +1,71 @@
+"""Fit a scoring head: python train.py --config configs/train/head.yaml"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from decoding.arms import Arm
+from decoding.labelling import Labelling
+from train.command import run
+from train.head_settings import Fitting, TaskRun
+from train.job import Job, foresee, run_job
+
+
+def train(  # one option a line, hence its length
+    tasks: dict[str, TaskRun],
+    beam: dict[str, Any],
+    drivers: dict[str, dict[str, Any]],
+    labelling: Labelling,
+    fitting: Fitting,
+    catalogue: list[Arm] | None = None,
+    relabel: dict[str, dict[str, Any]] | None = None,
+    model: str | None = None,
+    out: str = "checkpoints/runs/head",
+    num_prompts: int = 48,
+    num_dev: int = 24,
+    batch_size: int = 16,
+    seed: int = 0,
+    device: str | None = None,
+    estimate: bool = False,
+) -> None:
+    """Fit the scoring head of a base model on beam traces and compare it with beam ETE.
+
+    Args:
+        tasks: what is collected of each task.
+        beam: settings of the reference policy `ete`.
+        drivers: policies that lead through the states, name -> {policy: NAME, setting: value}.
+        labelling: how much is kept and tried of each prompt.
+        fitting: how heads are fitted.
+        catalogue: arms of the closing comparison.
+        relabel: policies that the first head leads through states of its own with.
+        model: checkpoint folder or hub id; default the shipped model.
+        out: folder of the run.
+        num_prompts: test prompts of a task in the comparison.
+        num_dev: dev prompts of a task in the comparison.
+        batch_size: canvases in one forward.
+        seed: of prompts, draws and the first fit.
+        device: cpu, cuda, ...; default the GPU if there is one.
+        estimate: only say, in half a minute, what the run will take.
+    """
+    job = Job(
+        model=model,
+        out=Path(out),
+        tasks=tasks,
+        beam=beam,
+        drivers=drivers,
+        relabel=relabel or {},
+        labelling=labelling,
+        fitting=fitting,
+        catalogue=tuple(catalogue or ()),
+        num_prompts=num_prompts,
+        num_dev=num_dev,
+        batch_size=batch_size,
+        seed=seed,
+        device=device,
+    )
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    print(foresee(job) if estimate else run_job(job))
+
+
+if __name__ == "__main__":
+    run(train, default_config="configs/train/head.yaml")

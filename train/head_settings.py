@@ -1,0 +1,125 @@
+"""What a user may say of fitting a head; imports nothing heavy, so that a command judges it first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from decoding.labelling import Labelling
+from models.head_config import Variant
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What the head learns and how fast.
+
+    Args:
+        gain: weight of the listwise loss on the gain, at least 0.
+        risk: weight of the risk loss, at least 0.
+        huber: weight of the Huber loss on the gain's unit, at least 0.
+        target: `gain` (correct net cascade) or `eq7` (faithful distillation of the beam's score over its own k).
+        temperature: of the listwise targets, in positions (or nats for eq7).
+        focus: extra weight of wrong tokens rated safe.
+        learning_rate, weight_decay, warm_up: of AdamW; warm-up steps, then cosine to 0.
+    """
+
+    gain: float = 1.0
+    risk: float = 1.0
+    huber: float = 0.1
+    target: str = "gain"
+    temperature: float = 1.0
+    focus: float = 0.0
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    warm_up: int = 20
+
+    def __post_init__(self) -> None:
+        if self.target not in ("gain", "eq7"):
+            raise ValueError(f"target must be gain or eq7, got {self.target!r}")
+        for name in ("gain", "risk", "huber", "focus", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        for name in ("temperature", "learning_rate"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+
+
+SHUFFLED = "shuffled"
+
+
+@dataclass(frozen=True)
+class TaskRun:
+    """How much of a task a head is fitted on.
+
+    Args:
+        prompts: prompts of the train split whose traces are collected.
+        dev_prompts: prompts of the dev split, for the metrics.
+        block_length: of decoding and labelling; None takes the task's own.
+        prompts_file: a JSONL(.gz) file of prompts instead of the generator; rows of other splits are left out.
+        labelling: how much is kept and tried of each prompt; None takes the run's.
+    """
+
+    prompts: int = 64
+    dev_prompts: int = 16
+    block_length: int | None = None
+    prompts_file: str | None = None
+    labelling: Labelling | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("prompts", "dev_prompts"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A head variant and what it is fitted to; `VARIANTS` names those that every table shows."""
+
+    variant: Variant
+    target: str = "gain"
+    shuffled: bool = False
+
+
+VARIANTS: Mapping[str, Recipe] = {
+    "linear": Recipe("linear"),
+    "features": Recipe("features"),
+    "hidden": Recipe("hidden"),
+    "lora": Recipe("lora"),
+    "head-eq7": Recipe("lora", target="eq7"),
+    SHUFFLED: Recipe("lora", shuffled=True),
+}
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """How heads are fitted.
+
+    Args:
+        variants: names of VARIANTS; the first is the one that is saved as the run's head.
+        seeds: fitting seeds of every variant.
+        epochs: passes over the traces.
+        batch_size: states in one step.
+        blocks, rank, alpha, dropout, width: shape of the heads (see HeadConfig).
+        gigabytes: memory for trunk outputs that are kept between epochs.
+        objective: losses and optimiser.
+    """
+
+    variants: tuple[str, ...] = ("lora", "linear", "features", "hidden", "head-eq7", SHUFFLED)
+    seeds: int = 1
+    epochs: int = 6
+    batch_size: int = 16
+    blocks: int = 1
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.05
+    width: int = 128
+    gigabytes: float = 4.0
+    objective: Objective = field(default_factory=Objective)
+
+    def __post_init__(self) -> None:
+        for name in self.variants:
+            if name not in VARIANTS:
+                raise ValueError(f"variants must be among {', '.join(VARIANTS)}, got {name!r}")
+        for name in ("seeds", "epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
