@@ -186,15 +186,16 @@ def commit(state: DecodeState, reading: Reading, proposal: Proposal) -> DecodeSt
 
 
 def end_after_eos(state: DecodeState) -> DecodeState:
-    """Fill with EOS whatever follows a committed EOS before which everything is committed."""
+    """Fill with EOS whatever follows a committed EOS before which everything is committed, tokens committed there included."""
     if state.layout.eos_id is None:
         return state
     no_mask_before = state.masked.long().cumsum(-1) == 0
     ends = (state.tokens == state.layout.eos_id) & (state.layout.block >= 0) & ~state.masked & no_mask_before
-    filled = state.masked & (ends.long().cumsum(-1) > 0)
+    past = ends.long().cumsum(-1) > 0
+    filled = state.masked & past
     return replace(
         state,
-        tokens=state.tokens.masked_fill(filled, state.layout.eos_id),
+        tokens=state.tokens.masked_fill(past, state.layout.eos_id),
         masked=state.masked & ~filled,
         committed_round=torch.where(filled, state.round.unsqueeze(-1), state.committed_round),
         reason=state.reason.masked_fill(filled, int(Reason.END)),

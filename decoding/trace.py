@@ -54,6 +54,25 @@ class Branches:
     log_risk: Float[Tensor, "S K L"]
     asked: Bool[Tensor, "S L"]
 
+    def cpu(self) -> Branches:
+        """The same on the CPU, where rows are written."""
+        return Branches(*(getattr(self, f.name).cpu() for f in fields(self)))
+
+
+@dataclass(frozen=True)
+class Visited:
+    """S states that decodes passed through.
+
+    Attributes:
+        state: the states.
+        row: the prompt each belongs to.
+        place: its place, 0 the first, in a random order of the states kept of its prompt.
+    """
+
+    state: DecodeState
+    row: Int[Tensor, " S"]
+    place: Int[Tensor, " S"]
+
 
 @torch.inference_mode()
 def visit(
@@ -64,8 +83,8 @@ def visit(
     keep: int,
     attention_mask: Bool[Tensor, "B L"] | None,
     generator: torch.Generator,
-) -> tuple[DecodeState, Int[Tensor, " S"]]:
-    """Decode with `driver` and return up to `keep` of the states each row passed through, and the row each belongs to."""
+) -> Visited:
+    """Decode with `driver` and keep up to `keep` of the states that each row passed through, drawn uniformly."""
     seen: list[DecodeState] = []
     sampling = Sampling(forbidden=(denoiser.mask_id,), noise=driver.random)
     decode(
@@ -79,14 +98,14 @@ def visit(
     )
     open_ = torch.stack([s.feasible.any(-1) for s in seen], 1)  # [B, R]
     draw = torch.rand(open_.shape, generator=generator).to(open_.device)
-    kept = (rank(draw, open_) < keep) & open_
-    row, step = kept.nonzero().unbind(-1)
+    place = rank(draw, open_)
+    row, step = ((place < keep) & open_).nonzero().unbind(-1)
     values = {
         f.name: torch.stack([getattr(s, f.name) for s in seen], 1)[row, step]
         for f in fields(DecodeState)
         if f.name != "layout"
     }
-    return DecodeState(layout=start.layout, **values), row
+    return Visited(DecodeState(layout=start.layout, **values), row, place[row, step])
 
 
 def predict(

@@ -147,7 +147,7 @@ class Collector:
             step_budget=policy.step_budget,
             initial_blocks=policy.initial_blocks,
         )
-        state, row = visit(
+        visited = visit(
             self.denoiser,
             begin,
             policy,
@@ -155,15 +155,10 @@ class Collector:
             attention_mask=prompts.attention_mask,
             generator=generator,
         )
-        first_of_row = torch.cat([row.new_ones(1, dtype=torch.bool), row[1:] != row[:-1]])
-        order = (
-            torch.arange(len(row), device=row.device)
-            - torch.where(first_of_row, torch.arange(len(row), device=row.device), 0).cummax(0).values
-        )
-        labelled = order < self.labelling.labelled
-        plain = _Rows(self, prompts, examples, ids, driver, split)
-        yield from plain.without_branches(take(state, ~labelled), row[~labelled])
-        yield from plain.with_branches(take(state, labelled), row[labelled], generator)
+        state, row, labelled = visited.state, visited.row, visited.place < self.labelling.labelled
+        rows = _Rows(self, prompts, examples, ids, driver, split)
+        yield from rows.without_branches(take(state, ~labelled), row[~labelled])
+        yield from rows.with_branches(take(state, labelled), row[labelled], generator)
 
 
 def take(state: DecodeState, keep: Tensor) -> DecodeState:
@@ -185,8 +180,8 @@ class _Rows:
     def without_branches(self, state: DecodeState, row: Tensor) -> Iterator[dict[str, Any]]:
         if not self.of.task.unique_answer:
             return  # nothing can be learnt from such a state
-        for s in range(len(row)):
-            yield self._row(state, s, int(row[s]), self.prompts.reference[int(row[s])], None, None)
+        reference = self.prompts.reference[row]
+        yield from self._write(state, row, reference, state.feasible, lambda s, canvas: [])
 
     def with_branches(self, state: DecodeState, row: Tensor, generator: torch.Generator) -> Iterator[dict[str, Any]]:
         if not len(row):
@@ -202,11 +197,17 @@ class _Rows:
             generator=generator,
             batch_size=self.of.batch_size,
         )
+        branches = branches.cpu()
         reference, harm = self.prompts.reference[row], None
         if not self.of.task.unique_answer:
             reference, harm = self._judge(state, row, branches)
-        for s in range(len(row)):
-            yield self._row(state, s, int(row[s]), reference[s], branches, None if harm is None else harm[s])
+        yield from self._write(
+            state,
+            row,
+            reference,
+            branches.asked,
+            lambda s, canvas: _branch_rows(branches, s, canvas, None if harm is None else harm[s]),
+        )
 
     def _judge(self, state: DecodeState, row: Tensor, branches: Branches) -> tuple[Tensor, Tensor]:
         """Finish each state once freely and once per forced branch: reference canvas, and [S, K, 2] harm and benefit."""
@@ -218,20 +219,15 @@ class _Rows:
         harm = torch.full((*branches.position.shape, 2), -1, dtype=torch.long)
         spread = torch.linspace(1, branches.position.shape[1] - 1, self.of.labelling.finished).long()
         for k in sorted(set(spread.tolist())):
-            index = (branches.position[:, k] >= 0).nonzero().squeeze(1)
-            if not len(index):
+            tried = branches.position[:, k] >= 0
+            if not tried.any():
                 continue
-            forced = finish(
-                denoiser,
-                take(state, index),
-                careful,
-                attention_mask=mask[index],
-                forced=branches.position[index, k],
-            )
-            forced_right = self._right(forced, row[index])
-            free_right = right[index.cpu()]
-            harm[index.cpu(), k, 0] = (free_right & ~forced_right).long()
-            harm[index.cpu(), k, 1] = (~free_right & forced_right).long()
+            here = tried.to(row.device)
+            position = branches.position[tried, k].to(row.device)
+            forced = finish(denoiser, take(state, here), careful, attention_mask=mask[here], forced=position)
+            forced_right, free_right = self._right(forced, row[here]), right[tried]
+            harm[tried, k, 0] = (free_right & ~forced_right).long()
+            harm[tried, k, 1] = (~free_right & forced_right).long()
         reference = torch.full_like(free, -1)
         keep = right.to(free.device).unsqueeze(1)
         reference[:, -gen:] = torch.where(keep, free[:, -gen:], -1)
@@ -243,39 +239,40 @@ class _Rows:
         check = self.of.task.check
         return torch.tensor([check(self.examples[int(r)], text) for r, text in zip(row, texts, strict=True)])
 
-    def _row(
+    def _write(
         self,
         state: DecodeState,
-        s: int,
-        b: int,
+        row: Tensor,
         reference: Tensor,
-        branches: Branches | None,
-        harm: Tensor | None,
-    ) -> dict[str, Any]:
-        gen = self.of.task.gen_length
-        mask = self.prompts.attention_mask[b].cpu()
-        tokens = state.tokens[s].cpu()
-        canvas = slice(len(tokens) - gen, None)
-        asked = state.feasible[s] if branches is None else branches.asked[s]
-        return {
-            "state_id": identity(self.ids[b], self.driver, tokens.tolist()),
-            "prompt_id": self.ids[b],
-            "split": self.split,
-            "task": self.of.task.name,
-            "driver": self.driver,
-            "tokens": tokens[mask].tolist(),
-            "reference": reference[canvas].tolist(),
-            "unique_answer": self.of.task.unique_answer,
-            "committed_round": state.committed_round[s, canvas].tolist(),
-            "recent_confidence": state.recent_confidence[s, :, canvas].flatten().tolist(),
-            "recent_token": state.recent_token[s, :, canvas].flatten().tolist(),
-            "opened": int(state.opened[s]),
-            "spent": int(state.spent[s]),
-            "round": int(state.round[s]),
-            "block_length": self.of.block_length,
-            "asked": asked[canvas].tolist(),
-            "branches": [] if branches is None else _branch_rows(branches, s, canvas.start, harm),
-        }
+        asked: Tensor,
+        branches: Callable[[int, int], list[dict[str, Any]]],
+    ) -> Iterator[dict[str, Any]]:
+        """One table row a state; everything is moved to the CPU once."""
+        gen, task = self.of.task.gen_length, self.of.task
+        mask = self.prompts.attention_mask[row].cpu()
+        reference, asked, state = reference.cpu(), asked.cpu(), state._map(lambda v: v.cpu())
+        canvas = slice(mask.shape[1] - gen, None)
+        for s, b in enumerate(row.tolist()):
+            tokens = state.tokens[s]
+            yield {
+                "state_id": identity(self.ids[b], self.driver, tokens.tolist()),
+                "prompt_id": self.ids[b],
+                "split": self.split,
+                "task": task.name,
+                "driver": self.driver,
+                "tokens": tokens[mask[s]].tolist(),
+                "reference": reference[s, canvas].tolist(),
+                "unique_answer": task.unique_answer,
+                "committed_round": state.committed_round[s, canvas].tolist(),
+                "recent_confidence": state.recent_confidence[s, :, canvas].flatten().tolist(),
+                "recent_token": state.recent_token[s, :, canvas].flatten().tolist(),
+                "opened": int(state.opened[s]),
+                "spent": int(state.spent[s]),
+                "round": int(state.round[s]),
+                "block_length": self.of.block_length,
+                "asked": asked[s, canvas].tolist(),
+                "branches": branches(s, canvas.start),
+            }
 
 
 def _branch_rows(branches: Branches, s: int, canvas: int, harm: Tensor | None) -> list[dict[str, Any]]:

@@ -67,6 +67,7 @@ def collect(
             run.block_length or task.block_length,
             batch_size,
             seed,
+            chunk=batch_size * len(drivers),
         )
         for split, count in (("train", run.prompts), ("dev", run.dev_prompts)):
             examples = prompts_of(task, run, split, count, seed=seed)

@@ -140,9 +140,13 @@ def gather(
             labelling=job.labelling,
             batch_size=job.batch_size,
             seed=job.seed + (head is not None),
-            progress=lambda count: bar.update(count) and None,
+            progress=lambda count: _advance(bar, count),
         )
     return [job.out / name / task for task in job.tasks]
+
+
+def _advance(bar: Any, count: int) -> None:
+    bar.update(count)
 
 
 def make_drivers(
