@@ -175,8 +175,8 @@ def fit(
     """Fit every variant and seed, save them, and write metrics.json; returns the first seed of each variant."""
     heads: dict[str, ScoringHead] = {}
     metrics: dict[str, list[dict[str, Any]]] = {}
-    for name in fitting.variants:
-        for number in range(fitting.seeds):
+    for number in range(fitting.seeds):  # seed by seed, so that a run that is cut off has every variant
+        for name in fitting.variants:
             logs = out / "logs" / f"{name}-{number}"
             head = fit_head(denoiser, data, VARIANTS[name], fitting, seed=seed + number, threshold=threshold, logs=logs)
             metrics.setdefault(name, []).append(figures(head, data))
