@@ -216,13 +216,13 @@ def _read_in_batches(
     whole = Reading.empty(tuple(canvases.tokens.shape), live.device)
     parts: list[Reading] = []
     index = live.nonzero()
+    if not len(index):
+        return whole
     for chunk in torch.split(index, batch_size):
         row, branch = chunk.unbind(-1)
         mask = None if attention_mask is None else attention_mask[row]
         rows = canvases.masked[row, branch] & asked[row]
         parts.append(predict(denoiser, canvases.tokens[row, branch], rows, mask))
-    if not parts:
-        return whole
     names = [f.name for f in fields(Reading) if f.name != "taps"]
     joined: dict[str, Any] = {n: torch.cat([getattr(p, n) for p in parts]) for n in names}
     packed = Reading(**joined)
