@@ -37,7 +37,7 @@ def prompts_of(task: Task, run: TaskRun, split: str, count: int, *, seed: int) -
     """The first `count` prompts of a split, from the run's file or the task's generator."""
     if run.prompts_file is None:
         return list(islice(task.generate(cast(Any, split), seed=seed), count))
-    mine = [e for e in islice(task.read(run.prompts_file), 50 * count) if task.split_of(e.prompt) == split][:count]
+    mine = list(islice((e for e in task.read(run.prompts_file) if task.split_of(e.prompt) == split), count))
     if len(mine) < count:
         raise ValueError(f"{run.prompts_file} must hold {count} prompts of the {split} split, got {len(mine)}")
     return mine
