@@ -26,6 +26,7 @@ class Tap:
         keys, values: of every context position, keys already rotated, key-value heads not repeated.
         context: keys that may be attended to (False on padding).
         cos, sin: rotary table at each position, to rotate queries with.
+        source: where the hidden state that predicts each position sits: there itself, one before in a shifted family.
     """
 
     hidden: Float[Tensor, "*N L D"]
@@ -34,6 +35,7 @@ class Tap:
     context: Bool[Tensor, "*N S"]
     cos: Float[Tensor, "*N L d"]
     sin: Float[Tensor, "*N L d"]
+    source: Int[Tensor, "*N L"]
 
 
 @dataclass(frozen=True)

@@ -200,11 +200,11 @@ class MaskedLM(Denoiser):
             run = self.run_blocks(tokens, attention_mask, rotary, Recorder(taps) if taps else None, taps, context)
         else:
             run = self.cache.run(self, tokens, attention_mask, rotary, rows, taps, owner, refresh)
-        hidden = run.hidden
+        hidden, source = run.hidden, predictors(context) if self.shifted else themselves(context)
         if self.shifted:
-            hidden = hidden.gather(1, predictors(context).unsqueeze(-1).expand_as(hidden))
+            hidden = hidden.gather(1, source.unsqueeze(-1).expand_as(hidden))
         logits = self.model.lm_head(self.final_norm(hidden[rows]))
-        read = tuple(Tap(run.entered[i], run.keys[i], run.values[i], context, cos, sin) for i in taps)
+        read = tuple(Tap(run.entered[i], run.keys[i], run.values[i], context, cos, sin, source) for i in taps)
         return Prediction(logits, rows, run.positions, read)
 
     def run_blocks(
@@ -244,8 +244,13 @@ def positions_of(context: Bool[Tensor, "N L"]) -> Int[Tensor, "N L"]:
     return (context.long().cumsum(-1) - 1).clamp(min=0)
 
 
+def themselves(context: Bool[Tensor, "N L"]) -> Int[Tensor, "N L"]:
+    """The index of each position."""
+    return torch.arange(context.shape[1], device=context.device).expand(context.shape)
+
+
 def predictors(context: Bool[Tensor, "N L"]) -> Int[Tensor, "N L"]:
     """Where the hidden state that predicts each position sits in a shifted family: at i - 1; of the first token at i."""
-    here = torch.arange(context.shape[1], device=context.device).expand(context.shape)
+    here = themselves(context)
     before = (here - 1).clamp(min=0)
     return torch.where(context.gather(1, before), before, here)

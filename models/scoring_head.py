@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -21,6 +21,7 @@ from models.head_config import HeadConfig
 from models.side_stream import SideStream, load_lora, with_lora
 
 HEAD_FILE = "head.safetensors"
+SMALLEST = 1e-9  # confidence of a candidate that has none
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ def _sines(length: int, width: int, device: torch.device) -> Float[Tensor, "L W"
 class ScoringHead(nn.Module):
     """Risk and gain of every masked position from one forward's features and taps.
 
-    risk_logit = log(1 - c) - log c + correction, which starts at 0: an untrained head is the confidence itself.
+    risk_logit = log(1 - c) - log c + correction, which starts at 0: an untrained head is the confidence itself, at every
+    temperature.
     """
 
     mean: Tensor
@@ -91,7 +93,7 @@ class ScoringHead(nn.Module):
             if denoiser is None:
                 raise ValueError(f"variant {config.variant!r} needs a base model, got none")
             self.first_block = len(denoiser.blocks) - config.blocks
-            self.stream = SideStream(denoiser, config.blocks).requires_grad_(False)
+            self.stream = SideStream(denoiser, config.blocks)
             inward += denoiser.hidden_size
             if config.variant == "lora":
                 self.stream = with_lora(self.stream, rank=config.rank, alpha=config.alpha, dropout=config.dropout)
@@ -109,7 +111,7 @@ class ScoringHead(nn.Module):
     def normalise_by(self, features: Float[Tensor, "M F"]) -> None:
         """Set mean and spread of the features from a sample."""
         self.mean.copy_(features.mean(0))
-        self.spread.copy_(features.std(0).clamp(min=1e-3))
+        self.spread.copy_(features.std(0, correction=0).clamp(min=1e-3))
 
     def forward(
         self, features: Float[Tensor, "N L F"], rows: Bool[Tensor, "N L"], taps: tuple[Tap, ...] = ()
@@ -123,8 +125,9 @@ class ScoringHead(nn.Module):
         elif self.layers is not None:
             packed = torch.cat([packed, self.layers(scaled, rows)], -1)
         correction = self.readout(packed).float()
-        names = self.config.feature_names
-        prior = features[..., names.index("log_risk")] - features[..., names.index("log_p1")]
+        log_risk = features[..., self.config.feature_names.index("log_risk")]
+        log_c = (-log_risk.expm1()).clamp(min=SMALLEST).log()  # not log p1: the candidate need not be the top token
+        prior = log_risk - log_c
         blank = torch.zeros_like(prior)
         return Scores(
             risk_logit=prior.masked_fill(~rows, 0.0) + blank.masked_scatter(rows, correction[:, 0]),
@@ -163,29 +166,26 @@ def read_config(folder: Path) -> HeadConfig:
     try:
         with safe_open(file, framework="pt") as opened:
             raw = json.loads((opened.metadata() or {})["config"])
-    except (KeyError, ValueError, OSError, RuntimeError) as error:
+        return HeadConfig(**{**raw, "feature_names": tuple(raw["feature_names"])})
+    except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
         raise ValueError(f"{file} must be a scoring head of this project, got a foreign or broken file") from error
-    raw["feature_names"] = tuple(raw["feature_names"])
-    return HeadConfig(**raw)
 
 
-def load_head(folder: Path, denoiser: Denoiser, *, feature_names: tuple[str, ...] | None = None) -> ScoringHead:
+def load_head(folder: Path, denoiser: Denoiser) -> ScoringHead:
     """Read a head back and put it on its base; refuses the head of another base."""
     config = read_config(folder)
-    if feature_names is not None and config.feature_names != feature_names:
-        raise ValueError(f"the head in {folder} must be fitted on this version's features, got {config.feature_names}")
     if config.base and config.base != denoiser.fingerprint():
         found = denoiser.fingerprint()
         raise ValueError(
             f"the head in {folder} must be used on its own base ({config.base[:12]}), got a base {found[:12]}"
         )
     head = ScoringHead(config, denoiser)
-    missing, unexpected = head.load_state_dict(load_file(folder / HEAD_FILE), strict=False)
-    missing = [m for m in missing if not m.startswith("stream.")]
-    if missing or unexpected:
-        raise ValueError(
-            f"{folder / HEAD_FILE} must hold this head's tensors, missing {missing}, unexpected {unexpected}"
-        )
+    stored, own = load_file(folder / HEAD_FILE), own_state(head)
+    wrong = {name for name in stored.keys() | own.keys() if name not in own or name not in stored}
+    wrong |= {name for name in stored.keys() & own.keys() if stored[name].shape != own[name].shape}
+    if wrong:
+        raise ValueError(f"{folder / HEAD_FILE} must hold this head's tensors, got others for {sorted(wrong)[0]}")
+    head.load_state_dict(stored, strict=False)
     if config.variant == "lora" and head.stream is not None:
         load_lora(head.stream, folder)
     return head.to(denoiser.device).eval()

@@ -7,18 +7,21 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from models.denoiser import Denoiser, Tap
 
+Place = tuple[Int[Tensor, " M"], Int[Tensor, " M"]]  # canvas and column
+
 
 class SideStream(nn.Module):
     """The last K blocks of the base for the masked rows only: queries of its own over the base's keys and values.
 
-    Parameters are the base's own tensors (not copies); only LoRA adds to them. The first block attends to the base's keys
+    Parameters are the base's own tensors (not copies), frozen; only LoRA adds to them. The first block attends to the base's keys
     and values of all positions; a later one sees its own keys and values of the masked rows.
     """
 
@@ -29,13 +32,21 @@ class SideStream(nn.Module):
             raise ValueError(f"blocks must be at most the base's {len(base_blocks)}, got {blocks}")
         self.blocks = nn.ModuleList(_share(b) for b in list(base_blocks)[-blocks:])
         self.norm = _share(base_norm)
+        self.requires_grad_(False)
 
     def forward(self, taps: tuple[Tap, ...], rows: Bool[Tensor, "N L"]) -> Float[Tensor, "M D"]:
-        """Hidden states after the final norm at `rows`, packed in row-major order."""
-        hidden = taps[0].hidden[rows]
+        """Hidden states after the final norm that predict `rows`, packed in row-major order."""
+        place = _places(taps[0], rows)
+        hidden = taps[0].hidden[place]
         for depth, (block, tap) in enumerate(zip(self.blocks, taps, strict=True)):
-            hidden = _run_block(block, hidden, tap, rows, own_keys=depth > 0)
+            hidden = _run_block(block, hidden, tap, place, own_keys=depth > 0)
         return cast(Tensor, self.norm(hidden))
+
+
+def _places(tap: Tap, rows: Bool[Tensor, "N L"]) -> Place:
+    """Canvas and column of the hidden state that predicts each of the rows."""
+    canvas = torch.arange(rows.shape[0], device=rows.device).unsqueeze(1).expand(rows.shape)
+    return canvas[rows], tap.source[rows]
 
 
 def _share(module: nn.Module) -> nn.Module:
@@ -45,12 +56,12 @@ def _share(module: nn.Module) -> nn.Module:
 
 
 def _run_block(
-    block: Any, hidden: Float[Tensor, "M D"], tap: Tap, rows: Bool[Tensor, "N L"], *, own_keys: bool
+    block: Any, hidden: Float[Tensor, "M D"], tap: Tap, place: Place, *, own_keys: bool
 ) -> Float[Tensor, "M D"]:
     """One Llama or Qwen2 block for the packed rows; linear layers see the rows only."""
     attention = block.self_attn
     normed = block.input_layernorm(hidden)
-    cos, sin = tap.cos[rows].unsqueeze(1), tap.sin[rows].unsqueeze(1)
+    cos, sin = tap.cos[place].unsqueeze(1), tap.sin[place].unsqueeze(1)
 
     def heads(projection: nn.Module) -> Tensor:
         return torch.unflatten(projection(normed), -1, (-1, attention.head_dim))  # [M, H, d]
@@ -58,10 +69,10 @@ def _run_block(
     query = _rotate(heads(attention.q_proj), cos, sin)
     keys, values = tap.keys, tap.values
     if own_keys:
-        keys = _replace(keys, _rotate(heads(attention.k_proj), cos, sin), rows)
-        values = _replace(values, heads(attention.v_proj), rows)
-    dense = query.new_zeros(*rows.shape, *query.shape[1:])
-    dense[rows] = query
+        keys = _replace(keys, _rotate(heads(attention.k_proj), cos, sin), place)
+        values = _replace(values, heads(attention.v_proj), place)
+    dense = query.new_zeros(*tap.source.shape, *query.shape[1:])
+    dense[place] = query
     attended = scaled_dot_product_attention(
         dense.transpose(1, 2),
         keys,
@@ -70,14 +81,14 @@ def _run_block(
         scale=attention.scaling,
         enable_gqa=keys.shape[1] != query.shape[1],
     )
-    hidden = hidden + attention.o_proj(attended.transpose(1, 2)[rows].flatten(1))
+    hidden = hidden + attention.o_proj(attended.transpose(1, 2)[place].flatten(1))
     return hidden + cast(Tensor, block.mlp(block.post_attention_layernorm(hidden)))
 
 
-def _replace(context: Float[Tensor, "N H S d"], own: Float[Tensor, "M H d"], rows: Bool[Tensor, "N L"]) -> Tensor:
+def _replace(context: Float[Tensor, "N H S d"], own: Float[Tensor, "M H d"], place: Place) -> Tensor:
     """The context with the rows' own keys (or values) in place of the base's."""
     context = context.transpose(1, 2).clone()
-    context[rows] = own
+    context[place] = own
     return context.transpose(1, 2)
 
 
@@ -105,11 +116,16 @@ def with_lora(stream: SideStream, *, rank: int, alpha: int, dropout: float) -> n
 
 def load_lora(stream: nn.Module, folder: Path) -> None:
     """Load the adapter that PEFT's `save_pretrained` wrote into `folder`; ValueError where it is missing or foreign."""
-    from peft import set_peft_model_state_dict
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
     file = folder / "adapter_model.safetensors"
     if not file.is_file():
         raise ValueError(f"a LoRA head folder must hold adapter_model.safetensors, got {folder}")
-    result: Any = set_peft_model_state_dict(cast(Any, stream), load_file(file))
-    if result.unexpected_keys:
-        raise ValueError(f"{file} must hold this head's LoRA weights, got unexpected {result.unexpected_keys[:3]}")
+    try:
+        stored = load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{file} must be a whole safetensors file, got a broken one") from error
+    own = get_peft_model_state_dict(cast(Any, stream))
+    if {k: v.shape for k, v in stored.items()} != {k: v.shape for k, v in own.items()}:
+        raise ValueError(f"{file} must hold the {len(own)} LoRA matrices of this head, got other names or shapes")
+    set_peft_model_state_dict(cast(Any, stream), stored)
