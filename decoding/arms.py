@@ -54,6 +54,7 @@ class Arm:
         tune: settings to choose on the dev split, each with the values to draw from.
         promise: what the dial promises about the share of wrong commits, for the calibration.
         head: folder of this arm's own scoring head, in place of the one given to the comparison.
+        on_request: run only where the arm is named.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Arm:
     tune: dict[str, list[Any]] = field(default_factory=dict)
     promise: Promise | None = None
     head: str | None = None
+    on_request: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -128,7 +130,7 @@ def select(catalogue: Iterable[Arm], wanted: str | None, *, has_head: bool) -> t
 
     Args:
         catalogue: the arms declared.
-        wanted: names with commas between them; None takes every arm that can run.
+        wanted: names with commas between them; None takes every arm that can run and is not on request.
         has_head: whether there is a scoring head for arms without one of their own.
 
     Returns:
@@ -146,6 +148,6 @@ def select(catalogue: Iterable[Arm], wanted: str | None, *, has_head: bool) -> t
     for name in named or ():
         if name in headless:
             raise ValueError(f"arm {name} must have a scoring head: give its folder with --head, got none")
-    chosen = [arm for name, arm in known.items() if named is None or name in (*named, REFERENCE)]
+    chosen = [a for name, a in known.items() if (not a.on_request if named is None else name in (*named, REFERENCE))]
     running = [arm for arm in chosen if arm.name not in headless]
     return running, [arm.name for arm in chosen if arm.name in headless]
