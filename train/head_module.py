@@ -49,12 +49,16 @@ class Prepared:
 def risk_labels(batch: HeadBatch, reading: Reading) -> tuple[Float[Tensor, "S L"], Bool[Tensor, "S L"]]:
     """Whether committing a candidate is wrong, and where that is known.
 
-    Unique answers: the candidate is not the reference. Elsewhere: a forced finish was judged harmful.
+    Unique answers: the candidate is not the reference, known in states without a wrong token: what follows an error is lost
+    whatever is committed, and its confident wrong tokens would teach that confidence means nothing. Elsewhere: a forced finish
+    was judged harmful.
     """
+    committed = (batch.reference >= 0) & ~batch.state.masked
+    clean = ((batch.state.tokens == batch.reference) | ~committed).all(-1, keepdim=True)
     differs = (reading.token != batch.reference).float()
     unique = batch.unique[:, None]
     wrong = torch.where(unique, differs, batch.harm.clamp(min=0).float())
-    known = torch.where(unique, batch.reference >= 0, batch.harm >= 0)
+    known = torch.where(unique, clean & (batch.reference >= 0), batch.harm >= 0)
     return wrong, known & reading.rows
 
 
