@@ -78,6 +78,9 @@ def _parity(row: Row) -> str:
     return "; ".join(found) + "."
 
 
+MARKERS = "osD^vP*X<>h"  # eleven against ten colours: no two arms look alike
+
+
 def plot(comparison: Comparison, out: Path) -> list[Path]:
     """Draw accuracy against rounds for each task, one PNG each; nothing without matplotlib or curves."""
     if find_spec("matplotlib") is None or not comparison.curves:
@@ -88,13 +91,16 @@ def plot(comparison: Comparison, out: Path) -> list[Path]:
     for task in tasks(comparison):
         canvas = Figure(figsize=(7, 5), layout="constrained")
         axes = canvas.add_subplot(xlabel="rounds", ylabel="accuracy", title=task, xscale="log")
-        for arm in dict.fromkeys(row["arm"] for row in comparison.results if row["task"] == task):
+        arms = dict.fromkeys(row["arm"] for row in comparison.results if row["task"] == task)
+        for arm, marker in zip(arms, itertools.cycle(MARKERS)):
             points = sorted(
                 (row["rounds"]["estimate"], row["accuracy"]["estimate"])
                 for row in comparison.results
                 if (row["task"], row["arm"], row["split"]) == (task, arm, "test")
             )
-            axes.plot(*zip(*points, strict=True), marker="o", label=arm)
+            axes.plot(*zip(*points, strict=True), marker=marker, label=arm)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("{x:g}")
         axes.legend()
         files.append(out / f"{task}.png")
         canvas.savefig(files[-1], dpi=120)

@@ -102,6 +102,7 @@ def run_job(job: Job) -> str:
     from decoding.explore import BeamETE
     from train.fit import fit, prepare
 
+    _quieten()
     denoiser = load_base(job)
     beam = BeamETE(**job.beam)
     threshold = beam.threshold
@@ -114,6 +115,15 @@ def run_job(job: Job) -> str:
     data = prepare(denoiser, folders, job.fitting, threshold=threshold, seed=job.seed)
     fit(denoiser, data, job.fitting, job.out, threshold=threshold, seed=job.seed)
     return compare_heads(job)
+
+
+def _quieten() -> None:
+    """Leave the terminal to our own lines and bars."""
+    from datasets import disable_progress_bars
+
+    disable_progress_bars()
+    for name in ("lightning", "lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def gather(
@@ -191,6 +201,7 @@ def foresee(job: Job, *, seconds: float = PROBE_SECONDS, clock: Callable[[], flo
     """
     from decoding.explore import BeamETE
 
+    _quieten()
     denoiser = load_base(job)
     beam = BeamETE(**job.beam)
     lines, hours, megabytes, rows = [], 0.0, 0.0, 0
