@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from decoding.reading import Reading
@@ -39,7 +39,7 @@ def features(state: DecodeState, reading: Reading, exploit: Bool[Tensor, "... L"
     canvas = (layout.block >= 0).sum()
     ratio = (state.masked.sum(-1, keepdim=True) / canvas).expand_as(reading.confidence)
     previous, before = state.recent_confidence[..., 0, :], state.recent_confidence[..., 1, :]
-    left, right = _gaps(~state.masked)
+    left, right = _gaps(~state.masked, canvas)
     eos = -1 if layout.eos_id is None else layout.eos_id
     risk_rank, risk_sum = _rank_and_sum(reading)
     columns = (
@@ -64,13 +64,13 @@ def features(state: DecodeState, reading: Reading, exploit: Bool[Tensor, "... L"
     return torch.stack([c.float() for c in columns], -1)
 
 
-def _gaps(revealed: Bool[Tensor, "... L"]) -> tuple[Tensor, Tensor]:
-    """log(1 + distance) to the nearest revealed position on the left and on the right."""
-    position = torch.arange(revealed.shape[-1], device=revealed.device).expand_as(revealed)
-    far = revealed.shape[-1]
-    left = position - torch.where(revealed, position, -far).cummax(-1).values
-    right = torch.where(revealed, position, 2 * far).flip(-1).cummin(-1).values.flip(-1) - position
-    return left.clamp(max=far).float().log1p(), right.clamp(max=far).float().log1p()
+def _gaps(revealed: Bool[Tensor, "... L"], far: Int[Tensor, ""]) -> tuple[Tensor, Tensor]:
+    """log(1 + distance) to the nearest revealed position on the left and on the right; `far`, the canvas, where there is none."""
+    length = revealed.shape[-1]
+    position = torch.arange(length, device=revealed.device).expand_as(revealed)
+    left = position - torch.where(revealed, position, -length).cummax(-1).values
+    right = torch.where(revealed, position, 2 * length).flip(-1).cummin(-1).values.flip(-1) - position
+    return torch.minimum(left, far).float().log1p(), torch.minimum(right, far).float().log1p()
 
 
 def _rank_and_sum(reading: Reading) -> tuple[Tensor, Tensor]:

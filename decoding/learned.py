@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, final, get_args
+from typing import Literal, final
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from decoding.explore import ExplorePolicy
-from decoding.features import features
+from decoding.features import NAMES, features
 from decoding.policy import Policy, best, rank
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal, Reason
-from decoding.threshold import confident, require
+from decoding.threshold import confident, require, require_one_of
 from models.scoring_head import Scores, ScoringHead
 
 RiskRule = Literal["each", "sum"]
+Among = Literal["candidates", "all"]
 
 
 def score(head: ScoringHead, state: DecodeState, reading: Reading) -> Scores:
@@ -25,6 +26,13 @@ def score(head: ScoringHead, state: DecodeState, reading: Reading) -> Scores:
     exploit = confident(reading, head.config.threshold)
     scores: Scores = head(features(state, reading, exploit), reading.rows, reading.taps)
     return scores
+
+
+def check_head(head: ScoringHead | None) -> None:
+    """Refuse a head that was fitted on other features than those of this version."""
+    require(head is not None, "head", "be a scoring head", head)
+    names = head.config.feature_names if head is not None else ()
+    require(names == NAMES, "features of the head", f"be the {len(NAMES)} of this version in their order", names)
 
 
 @final
@@ -55,8 +63,9 @@ class Learned(Policy):
     step_budget: int | None = None
 
     def __post_init__(self) -> None:
+        check_head(self.head)
         require(0 < self.risk_bound <= 1, "risk_bound", "lie in (0, 1]", self.risk_bound)
-        require(self.rule in get_args(RiskRule), "rule", f"be one of {get_args(RiskRule)}", self.rule)
+        require_one_of(RiskRule, "rule", self.rule)
         require(self.explore >= 0, "explore", "be at least 0", self.explore)
         require(0 < self.explore_bound <= 1, "explore_bound", "lie in (0, 1]", self.explore_bound)
         require(self.risk_weight >= 0, "risk_weight", "be at least 0", self.risk_weight)
@@ -107,11 +116,12 @@ class LearnedParity(ExplorePolicy):
     """
 
     head: ScoringHead | None = field(default=None, repr=False)
-    among: Literal["candidates", "all"] = "candidates"
+    among: Among = "candidates"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.head is not None, "head", "be a scoring head", self.head)
+        require_one_of(Among, "among", self.among)
+        check_head(self.head)
 
     @property
     def taps(self) -> tuple[int, ...]:

@@ -52,14 +52,12 @@ class FeatureLayers(nn.Module):
         self.layers = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, features: Float[Tensor, "N L F"], rows: Bool[Tensor, "N L"]) -> Float[Tensor, "M W"]:
-        """Hidden states of the rows; at least one row per canvas may attend, positions outside see nothing of use."""
+    def forward(self, features: Float[Tensor, "N L F"], rows: Bool[Tensor, "N L"]) -> Float[Tensor, "N L W"]:
+        """Hidden states of the rows, which attend to each other alone; meaningless elsewhere."""
         hidden = self.inward(features)
         hidden = hidden + _sines(hidden.shape[1], hidden.shape[2], hidden.device)
-        ignored = ~(
-            rows | ~rows.any(-1, keepdim=True)
-        )  # a canvas without rows attends to itself rather than to nothing
-        return cast(Tensor, self.norm(self.layers(hidden, src_key_padding_mask=ignored)))[rows]
+        seen = rows | ~rows.any(-1, keepdim=True)  # a canvas without rows attends to itself rather than to nothing
+        return cast(Tensor, self.norm(self.layers(hidden, src_key_padding_mask=~seen)))
 
 
 def _sines(length: int, width: int, device: torch.device) -> Float[Tensor, "L W"]:
@@ -116,23 +114,20 @@ class ScoringHead(nn.Module):
     def forward(
         self, features: Float[Tensor, "N L F"], rows: Bool[Tensor, "N L"], taps: tuple[Tap, ...] = ()
     ) -> Scores:
-        """Score the positions in `rows`."""
+        """Score the positions in `rows`; a side-stream computes those alone, the small heads all of them."""
         scaled = (features - self.mean) / self.spread
-        packed = scaled[rows]
+        correction = features.new_zeros(*rows.shape, 2)
         if self.stream is not None:
-            hidden = self.stream(taps[-self.config.blocks :], rows).to(packed.dtype)
-            packed = torch.cat([packed, hidden], -1)
-        elif self.layers is not None:
-            packed = torch.cat([packed, self.layers(scaled, rows)], -1)
-        correction = self.readout(packed).float()
+            hidden = self.stream(taps[-self.config.blocks :], rows).to(scaled.dtype)
+            packed = self.readout(torch.cat([scaled[rows], hidden], -1))
+            correction = correction.masked_scatter(rows.unsqueeze(-1), packed)
+        else:
+            inward = scaled if self.layers is None else torch.cat([scaled, self.layers(scaled, rows)], -1)
+            correction = torch.where(rows.unsqueeze(-1), self.readout(inward), correction)
         log_risk = features[..., self.config.feature_names.index("log_risk")]
         log_c = (-log_risk.expm1()).clamp(min=SMALLEST).log()  # not log p1: the candidate need not be the top token
-        prior = log_risk - log_c
-        blank = torch.zeros_like(prior)
-        return Scores(
-            risk_logit=prior.masked_fill(~rows, 0.0) + blank.masked_scatter(rows, correction[:, 0]),
-            gain=blank.masked_scatter(rows, correction[:, 1]),
-        )
+        prior = (log_risk - log_c).masked_fill(~rows, 0.0)
+        return Scores(risk_logit=prior + correction[..., 0], gain=correction[..., 1])
 
 
 def _readout(inward: int, width: int) -> nn.Module:

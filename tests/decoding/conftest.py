@@ -10,6 +10,8 @@ from torch import nn
 
 from decoding.bounds import EntropyBound, Factor, RiskSum
 from decoding.explore import BeamETE, RandomParity
+from decoding.features import NAMES
+from decoding.learned import Learned, LearnedParity
 from decoding.lookahead import LoPA
 from decoding.loop import decode
 from decoding.policy import Policy
@@ -18,10 +20,23 @@ from decoding.reading import Reading, Sampling
 from decoding.state import Reason, start
 from decoding.threshold import EntropyThreshold, MarginThreshold, Threshold
 from models.denoiser import Denoiser
+from models.head_config import HeadConfig
+from models.scoring_head import ScoringHead
 from models.toy import GroupDenoiser, TableDenoiser
 
 GEN_LENGTH, BLOCK_LENGTH = 12, 4
 EAGER = BeamETE(gamma=0.8, min_masks=1, branches=3, step_budget=2)  # explores in most rounds
+
+
+def linear_head(seed: int | None) -> ScoringHead:
+    """A head on the features alone: untrained, or with a seed one of opinions drawn at random."""
+    head = ScoringHead(HeadConfig("linear", NAMES)).requires_grad_(False)
+    if seed is not None:
+        head.readout.weight.normal_(std=0.3, generator=torch.Generator().manual_seed(seed))
+    return head
+
+
+HEAD = linear_head(seed=0)
 
 POLICIES: dict[str, Policy] = {
     "threshold": Threshold(0.9),
@@ -49,6 +64,11 @@ POLICIES: dict[str, Policy] = {
     "random-parity": RandomParity(gamma=0.8, min_masks=1, branches=3, step_budget=2),
     "lopa": LoPA(0.7, branches=2),
     "lopa-wide": LoPA(0.9, branches=20),
+    "learned": Learned(HEAD, risk_bound=0.5),
+    "learned-sum": Learned(HEAD, rule="sum", risk_bound=0.9, step_budget=2),
+    "learned-explore": Learned(HEAD, risk_bound=0.2, explore=2, explore_bound=0.9, risk_weight=0.5, step_budget=2),
+    "learned-parity": LearnedParity(gamma=0.8, min_masks=1, branches=3, step_budget=2, head=HEAD),
+    "learned-parity-all": LearnedParity(gamma=0.8, min_masks=1, initial_blocks=2, head=HEAD, among="all"),
 }
 
 

@@ -39,12 +39,15 @@ def test_the_canvas_is_filled_and_the_prompt_untouched(traced, prompts, any_deno
     assert torch.equal(final.tokens[:, : prompts.shape[1]], prompts)
 
 
-def test_nothing_commits_twice_and_only_feasible_positions_commit(traced):
+def test_nothing_commits_twice_and_only_feasible_positions_commit(traced, any_denoiser):
+    eos_id = -1 if any_denoiser.eos_id is None else any_denoiser.eos_id
     for before, after in zip(traced.states, traced.states[1:], strict=False):
         new = before.masked & ~after.masked
         committed = new & (after.reason != Reason.END)
         assert not (after.masked & ~before.masked).any()
-        assert torch.equal(after.tokens[~new], before.tokens[~new])
+        ended = ~new & (after.tokens != before.tokens)  # only what an EOS before it makes void
+        assert ((after.tokens == eos_id).cumsum(-1)[ended] > 1).all()
+        assert not after.unfinished[ended.any(-1)].any()
         assert torch.equal(after.reason[~new], before.reason[~new])
         assert (committed <= before.feasible).all()
         assert (after.reason[new] > 0).all()

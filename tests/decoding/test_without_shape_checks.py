@@ -7,12 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from decoding.explore import BeamETE
+from decoding.features import NAMES, features
+from decoding.learned import Learned, LearnedParity
 from decoding.quota import Sequential
 from decoding.reading import Reading, read
 from decoding.state import commit
 from decoding.threshold import Threshold
+from models.head_config import HeadConfig
+from models.scoring_head import ScoringHead
 
 WRAPPED = hasattr(Threshold.propose, "__wrapped__")
 unwrapped = pytest.mark.skipif(WRAPPED, reason="runs in a process without shape checks")
@@ -59,6 +64,26 @@ def test_propose_and_choose_are_tensor_programs(predict, begin, denoisers, any_p
 
 
 @unwrapped
+@pytest.mark.parametrize("variant", ["linear", "features"])
+def test_features_and_the_heads_that_read_them_alone_are_tensor_programs(canvas, reading_of, variant):
+    torch.compiler.reset()
+    head = ScoringHead(HeadConfig(variant, NAMES, width=16)).eval().requires_grad_(False)
+    nn.init.normal_((head.readout[-1] if variant == "features" else head.readout).weight)
+    state, reading = canvas(6, 3), reading_of([0.9, 0.3, 0.5, 0.0, 0.0, 0.0])
+
+    def scored():
+        figures = features(state, reading, reading.confidence >= 0.9)
+        return figures, head(figures, reading.rows)
+
+    figures, scores = torch.compile(scored, fullgraph=True, backend="eager")()
+    expected, by_hand = scored()
+    assert torch.equal(figures, expected)
+    assert torch.equal(scores.gain, by_hand.gain)
+    assert torch.equal(scores.risk, by_hand.risk)
+    assert scores.gain[reading.rows].all()
+
+
+@unwrapped
 @pytest.mark.parametrize(
     ("make", "name"),
     [
@@ -67,6 +92,9 @@ def test_propose_and_choose_are_tensor_programs(predict, begin, denoisers, any_p
         (lambda: BeamETE(frontier="all"), "frontier"),
         (lambda: BeamETE(implicit_scope="row"), "implicit_scope"),
         (lambda: BeamETE(eq7_over="all"), "eq7_over"),
+        (lambda: Learned(ScoringHead(HeadConfig("linear", NAMES)), rule="both"), "rule"),
+        (lambda: LearnedParity(head=ScoringHead(HeadConfig("linear", NAMES)), among="some"), "among"),
+        (lambda: HeadConfig("deep", NAMES), "variant"),
     ],
 )
 def test_unknown_names_are_refused_with_the_known_ones(make, name):
