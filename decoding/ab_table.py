@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from itertools import cycle
 from pathlib import Path
 
 from decoding.comparison import Comparison
@@ -92,7 +93,7 @@ def plot(comparison: Comparison, out: Path) -> list[Path]:
         canvas = Figure(figsize=(7, 5), layout="constrained")
         axes = canvas.add_subplot(xlabel="rounds", ylabel="accuracy", title=task, xscale="log")
         arms = dict.fromkeys(row["arm"] for row in comparison.results if row["task"] == task)
-        for arm, marker in zip(arms, itertools.cycle(MARKERS)):
+        for arm, marker in zip(arms, cycle(MARKERS), strict=False):
             points = sorted(
                 (row["rounds"]["estimate"], row["accuracy"]["estimate"])
                 for row in comparison.results
