@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
-from tqdm.auto import tqdm  # type: ignore[import-untyped]
+from tqdm.auto import tqdm
 
 from decoding.api import Generation, generate
 from decoding.arms import Cell
