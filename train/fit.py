@@ -18,14 +18,14 @@ from decoding.explore import BeamETE
 from decoding.features import NAMES
 from decoding.labelling import Labelling
 from decoding.policy import Policy
-from decoding.trace import load_table
+from decoding.provenance import environment
+from decoding.trace import check_drift, load_table
 from models.denoiser import Denoiser
-from models.head_config import HeadConfig
 from models.scoring_head import ScoringHead, save_head
 from train.collect import Collector
 from train.head_data import HeadData
 from train.head_metrics import choice_figures, judge_choices, judge_risk, risk_figures
-from train.head_module import HeadModule, PreparedBatches
+from train.head_module import HeadModule, KeepBest, PreparedBatches
 from train.head_settings import SHUFFLED, VARIANTS, Fitting, Recipe, TaskRun
 from train.tasks import get
 from train.tasks.task import Example, Task
@@ -69,9 +69,9 @@ def collect(
             seed,
             chunk=batch_size * len(drivers),
         )
-        for split, count in (("train", run.prompts), ("dev", run.dev_prompts)):
-            examples = prompts_of(task, run, split, count, seed=seed)
-            collector.run(examples, folder / name, split=split, progress=progress)
+        counts = {"train": run.prompts, "dev": run.dev_prompts}
+        examples = {split: prompts_of(task, run, split, count, seed=seed) for split, count in counts.items()}
+        collector.run(examples, folder / name, progress=progress)
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ class Data:
 def prepare(denoiser: Denoiser, folders: Sequence[Path], fitting: Fitting, *, threshold: float, seed: int) -> Data:
     """Read traces and put them behind the trunk; splits are by prompt, made at collection."""
     rows = [row for folder in folders for row in load_table(folder, denoiser)]
+    check_drift(denoiser, rows)
     width = max((len(r["branches"]) for r in rows), default=1)
     layers = len(denoiser.blocks)
     taps = tuple(range(layers - fitting.blocks, layers))
@@ -116,27 +117,19 @@ def fit_head(
 ) -> ScoringHead:
     """Fit one head."""
     lightning.seed_everything(seed, verbose=False)
-    config = HeadConfig(
-        variant=recipe.variant,
-        feature_names=NAMES,
-        blocks=fitting.blocks,
-        rank=fitting.rank,
-        alpha=fitting.alpha,
-        dropout=fitting.dropout,
-        width=fitting.width,
-        threshold=threshold,
-        base=denoiser.fingerprint() if recipe.variant in ("hidden", "lora") else "",
-    )
+    base = denoiser.fingerprint() if recipe.variant in ("hidden", "lora") else ""
+    config = fitting.config(recipe.variant, NAMES, threshold=threshold, base=base)
     head = ScoringHead(config, denoiser).to(denoiser.device)
     first = [data.train[i] for i in range(min(8, len(data.train)))]
     head.normalise_by(torch.cat([one.features[one.reading.rows] for one in first]))
     train = data.train.with_shuffled_labels(seed) if recipe.shuffled else data.train
-    trainer = make_trainer(denoiser, fitting, logs)
+    dev = [batches[i] for batches in data.dev.values() for i in range(len(batches))]
+    trainer = make_trainer(denoiser, fitting, logs, KeepBest(dev))
     trainer.fit(HeadModule(head, replace(fitting.objective, target=recipe.target)), train.loader(seed=seed))
     return head.to(denoiser.device).eval()
 
 
-def make_trainer(denoiser: Denoiser, fitting: Fitting, logs: Path | None) -> lightning.Trainer:
+def make_trainer(denoiser: Denoiser, fitting: Fitting, logs: Path | None, keeper: KeepBest) -> lightning.Trainer:
     """One device, no checkpoints (a head is fitted in minutes and saved by us), CSV and TensorBoard logs."""
     loggers: list[Logger] = []
     if logs is not None:
@@ -146,6 +139,7 @@ def make_trainer(denoiser: Denoiser, fitting: Fitting, logs: Path | None) -> lig
         accelerator="gpu" if denoiser.device.type == "cuda" else "cpu",
         devices=1,
         logger=loggers,
+        callbacks=[keeper],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -185,7 +179,8 @@ def fit(
             if name != SHUFFLED:
                 first = name == fitting.variants[0] and number == 0
                 save_head(head, out if first else out / "variants" / f"{name}-{number}")
-            write_json(out / "metrics.json", {"variants": metrics, "train_states": len(data.train_prompts)})
+            found = {"variants": metrics, "train_states": len(data.train_prompts)}
+            write_json(out / "metrics.json", found | {"environment": environment(device=denoiser.device, seed=seed)})
     return heads
 
 

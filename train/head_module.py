@@ -13,10 +13,10 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from decoding.branches import predict
 from decoding.features import features
 from decoding.reading import Reading
 from decoding.threshold import confident
-from decoding.trace import predict
 from models.denoiser import Denoiser
 from models.scoring_head import Scores, ScoringHead
 from train.head_data import HeadBatch
@@ -159,9 +159,13 @@ class HeadModule(lightning.LightningModule):
         self.log_dict({f"train/{k}": v.detach() for k, v in losses.items()}, batch_size=1)
         return losses["loss"]
 
-    def validation_step(self, prepared: Prepared, batch_idx: int) -> None:
-        """Losses on unseen prompts."""
-        self.log_dict({f"dev/{k}": v for k, v in self.losses(prepared).items()}, batch_size=1)
+    @torch.no_grad()
+    def mean_loss(self, batches: Sequence[Prepared]) -> float:
+        """Loss over whole batches, each counted once, without dropout."""
+        self.head.eval()
+        total = sum(float(self.losses(one)["loss"]) for one in batches)
+        self.head.train()
+        return total / max(1, len(batches))
 
     def transfer_batch_to_device(self, batch: Prepared, device: torch.device, dataloader_idx: int) -> Prepared:
         """Batches are on the device already."""
@@ -182,3 +186,34 @@ class HeadModule(lightning.LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class KeepBest(lightning.Callback):
+    """Ends a fit with the weights that did best on unseen prompts; those before the first step are a candidate too."""
+
+    def __init__(self, dev: Sequence[Prepared]) -> None:
+        self.dev = dev
+        self.best = float("inf")
+        self.weights: dict[str, Tensor] = {}
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """The untrained head, which is the confidence itself."""
+        self.consider(pl_module)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """After every pass over the traces."""
+        pl_module.log("dev/loss", self.consider(pl_module))
+
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Put the best weights back."""
+        pl_module.load_state_dict(self.weights, strict=False)
+
+    def consider(self, module: lightning.LightningModule) -> float:
+        """Measure, and keep a copy of what is fitted if it is the best so far."""
+        if not isinstance(module, HeadModule):
+            raise TypeError(f"KeepBest serves a HeadModule, got {type(module).__name__}")
+        loss = module.mean_loss(self.dev)
+        if loss < self.best:
+            self.best = loss
+            self.weights = {n: p.detach().clone() for n, p in module.named_parameters() if p.requires_grad}
+        return loss
