@@ -96,6 +96,11 @@ class DecodeState:
         batch = torch.arange(choice.shape[0], device=choice.device)
         return self._map(lambda v: v[batch, choice])
 
+    def to(self, device: torch.device) -> DecodeState:
+        """The state on another device."""
+        block = self.layout.block.to(device)
+        return replace(self._map(lambda v: v.to(device)), layout=replace(self.layout, block=block))
+
     def count(self, reading: Reading) -> DecodeState:
         """Count the forward just read; rows without one (finished) stay as they are."""
         return replace(self, round=self.round + reading.rows.any(-1).long())

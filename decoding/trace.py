@@ -1,4 +1,4 @@
-"""Beam traces: states that a decoder visited, and what happens to every other position when one more token is committed.
+"""Beam traces as tables: how states and their branches are written, read back and checked against the base.
 
 A trace holds ids and labels only, never hidden states: the trunk is run again when a head is fitted.
 """
@@ -7,254 +7,36 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool
 from torch import Tensor
 
-from decoding.explore import BeamETE, Plan
-from decoding.labelling import Labelling
-from decoding.loop import decode
-from decoding.policy import Policy, rank
-from decoding.reading import Reading, Sampling, read
-from decoding.state import DecodeState, Proposal, Reason, commit
+from decoding.branches import predict
+from decoding.explore import BeamETE
+from decoding.provenance import commit as commit_of_code
+from decoding.state import DecodeState, Layout, Proposal, Reason, commit
 from models.denoiser import Denoiser
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-KINDS = ("exploit", "anchor", "beam", "stratum", "uniform")
-FLOOR = -60.0  # log(1 - c) that is stored for positions the branch itself committed
-
-
-@dataclass(frozen=True)
-class Branches:
-    """K one-token commits tried from each of S states; branch 0 commits the exploit set alone.
-
-    Attributes:
-        position: the position that sets the branch apart, -1 in branch 0 and where there is no branch.
-        kind: index into KINDS.
-        propensity: probability with which the position was drawn.
-        log_confidence: log c_j of the committed token.
-        eq7: Eq. 7's score.
-        token, log_risk: candidate and log(1 - c) of every position in `asked`, after the commit.
-        asked: positions that are masked in the state and open in the next round.
-    """
-
-    position: Int[Tensor, "S K"]
-    kind: Int[Tensor, "S K"]
-    propensity: Float[Tensor, "S K"]
-    log_confidence: Float[Tensor, "S K"]
-    eq7: Float[Tensor, "S K"]
-    token: Int[Tensor, "S K L"]
-    log_risk: Float[Tensor, "S K L"]
-    asked: Bool[Tensor, "S L"]
-
-    def cpu(self) -> Branches:
-        """The same on the CPU, where rows are written."""
-        return Branches(*(getattr(self, f.name).cpu() for f in fields(self)))
-
-
-@dataclass(frozen=True)
-class Visited:
-    """S states that decodes passed through.
-
-    Attributes:
-        state: the states.
-        row: the prompt each belongs to.
-        place: its place, 0 the first, in a random order of the states kept of its prompt.
-    """
-
-    state: DecodeState
-    row: Int[Tensor, " S"]
-    place: Int[Tensor, " S"]
-
-
-@torch.inference_mode()
-def visit(
-    denoiser: Denoiser,
-    start: DecodeState,
-    driver: Policy,
-    *,
-    keep: int,
-    attention_mask: Bool[Tensor, "B L"] | None,
-    generator: torch.Generator,
-) -> Visited:
-    """Decode with `driver` and keep up to `keep` of the states that each row passed through, drawn uniformly."""
-    seen: list[DecodeState] = []
-    sampling = Sampling(forbidden=(denoiser.mask_id,), noise=driver.random)
-    decode(
-        denoiser,
-        start,
-        driver,
-        attention_mask=attention_mask,
-        sampling=sampling,
-        generator=generator,
-        on_step=lambda state, _: seen.append(state),
-    )
-    open_ = torch.stack([s.feasible.any(-1) for s in seen], 1)  # [B, R]
-    draw = torch.rand(open_.shape, generator=generator).to(open_.device)
-    place = rank(draw, open_)
-    row, step = ((place < keep) & open_).nonzero().unbind(-1)
-    values = {
-        f.name: torch.stack([getattr(s, f.name) for s in seen], 1)[row, step]
-        for f in fields(DecodeState)
-        if f.name != "layout"
-    }
-    return Visited(DecodeState(layout=start.layout, **values), row, place[row, step])
-
-
-def predict(
-    denoiser: Denoiser,
-    tokens: Int[Tensor, "N L"],
-    rows: Bool[Tensor, "N L"],
-    attention_mask: Bool[Tensor, "N L"] | None,
-    *,
-    taps: Sequence[int] = (),
-) -> Reading:
-    """One reading at temperature 0, outside the decode loop (labels and fitting)."""
-    prediction = denoiser(tokens, attention_mask=attention_mask, rows=rows, taps=taps)
-    return read(prediction, Sampling(forbidden=(denoiser.mask_id,)))
-
-
-@torch.inference_mode()
-def try_branches(
-    denoiser: Denoiser,
-    state: DecodeState,
-    beam: BeamETE,
-    labelling: Labelling,
-    *,
-    attention_mask: Bool[Tensor, "S L"] | None,
-    generator: torch.Generator,
-    batch_size: int,
-) -> Branches:
-    """Commit the exploit set plus one more token, for each of several positions, and read what becomes of the others."""
-    reading = predict(denoiser, state.tokens, state.feasible, attention_mask)
-    plan = replace(beam, gamma=1.0, min_masks=0, implicit=False).plan(
-        state, reading
-    )  # its candidates, triggered or not
-    exploit = exploit_set(reading, beam)
-    free = reading.rows & ~exploit
-    position, kind, propensity = _draw_branches(reading, free, plan, labelling, generator)
-    canvases = _committed(state, reading, exploit, position)
-    asked = state.masked & (state.layout.block < canvases.opened.amax(1, keepdim=True))
-    live = (position >= 0) & canvases.unfinished
-    live[:, 0] = canvases.unfinished[:, 0]
-    after = _read_in_batches(denoiser, canvases, live, asked, attention_mask, batch_size)
-    log_confidence = reading.confidence.gather(1, position.clamp(min=0)).log()
-    proposal = Proposal(canvases.tokens, canvases.reason, live, log_confidence)
-    rows = canvases.masked & asked.unsqueeze(1)
-    return Branches(
-        position=position,
-        kind=kind,
-        propensity=propensity,
-        log_confidence=log_confidence,
-        eq7=beam.score(proposal, after),
-        token=torch.where(rows, after.token, -1),
-        log_risk=torch.where(rows, after.log_risk, FLOOR),
-        asked=asked,
-    )
-
-
-def exploit_set(reading: Reading, beam: BeamETE) -> Bool[Tensor, "... L"]:
-    """The positions that confidence alone commits."""
-    return reading.rows & (reading.confidence >= beam.threshold)
-
-
-def _draw_branches(
-    reading: Reading, free: Bool[Tensor, "S L"], plan: Plan, labelling: Labelling, generator: torch.Generator
-) -> tuple[Int[Tensor, "S K"], Int[Tensor, "S K"], Float[Tensor, "S K"]]:
-    """Position, kind and propensity of branch 0 (exploit only) and of up to `branches` others."""
-    count = free.sum(-1, keepdim=True).clamp(min=1)
-    place = rank(reading.confidence, free)
-    stratum = ((place + 1) * labelling.strata // count) > (place * labelling.strata // count)
-    beam = torch.zeros_like(free).scatter(1, plan.candidates, plan.valid)
-    kind = torch.full_like(place, KINDS.index("uniform"))
-    for name, chosen in (("stratum", stratum), ("beam", beam), ("anchor", place == 0)):
-        kind = torch.where(chosen & free, KINDS.index(name), kind)
-    noise = torch.rand(free.shape, generator=generator).to(free.device)
-    order = rank(noise - kind.float(), free)  # smaller kinds first
-    sure = (free & (kind < KINDS.index("uniform"))).sum(-1, keepdim=True)
-    left = (labelling.branches - sure).clamp(min=0) / (count - sure).clamp(min=1)
-    propensity = torch.where(kind < KINDS.index("uniform"), 1.0, left.clamp(max=1.0))
-    slots = torch.argsort(torch.where(free, order, free.shape[1]), dim=1)[:, : labelling.branches]
-    valid = free.gather(1, slots)
-    nothing = torch.zeros_like(slots[:, :1])
-    return (
-        torch.cat([nothing - 1, torch.where(valid, slots, -1)], 1),
-        torch.cat([nothing, kind.gather(1, slots)], 1),
-        torch.cat([nothing + 1.0, propensity.gather(1, slots)], 1),
-    )
-
-
-def _committed(
-    state: DecodeState, reading: Reading, exploit: Bool[Tensor, "S L"], position: Int[Tensor, "S K"]
-) -> DecodeState:
-    """The state after the exploit set and, in branch k, one more token: written by `commit` as a decode would."""
-    branches = position.shape[1]
-    reason = torch.where(exploit, int(Reason.EXPLOIT), 0).unsqueeze(1).repeat(1, branches, 1)
-    extra = torch.zeros_like(reason, dtype=torch.bool).scatter(2, position.clamp(min=0).unsqueeze(2), True)
-    reason = torch.where(extra & (position >= 0).unsqueeze(2), int(Reason.EXPLORE), reason)
-    tokens = torch.where(reason > 0, reading.token.unsqueeze(1), state.tokens.unsqueeze(1))
-    live = torch.ones_like(position, dtype=torch.bool)
-    return commit(state, reading, Proposal(tokens, reason, live, torch.zeros_like(live, dtype=torch.float)))
-
-
-def _read_in_batches(
-    denoiser: Denoiser,
-    canvases: DecodeState,
-    live: Bool[Tensor, "S K"],
-    asked: Bool[Tensor, "S L"],
-    attention_mask: Bool[Tensor, "S L"] | None,
-    batch_size: int,
-) -> Reading:
-    shape = (live.shape[0], live.shape[1])
-    whole = Reading.empty(tuple(canvases.tokens.shape), live.device)
-    parts: list[Reading] = []
-    index = live.nonzero()
-    if not len(index):
-        return whole
-    for chunk in torch.split(index, batch_size):
-        row, branch = chunk.unbind(-1)
-        mask = None if attention_mask is None else attention_mask[row]
-        rows = canvases.masked[row, branch] & asked[row]
-        parts.append(predict(denoiser, canvases.tokens[row, branch], rows, mask))
-    names = [f.name for f in fields(Reading) if f.name != "taps"]
-    joined: dict[str, Any] = {n: torch.cat([getattr(p, n) for p in parts]) for n in names}
-    packed = Reading(**joined)
-    return packed.scatter(index, shape)
-
-
-@torch.inference_mode()
-def finish(
-    denoiser: Denoiser,
-    state: DecodeState,
-    careful: Policy,
-    *,
-    attention_mask: Bool[Tensor, "S L"] | None,
-    forced: Int[Tensor, " S"] | None = None,
-) -> Int[Tensor, "S L"]:
-    """Decode every state to the end with the careful policy, after forcing the candidate at `forced` (-1: nothing)."""
-    if forced is not None:
-        reading = predict(denoiser, state.tokens, state.feasible, attention_mask)
-        reason = torch.zeros_like(state.reason).scatter(1, forced.clamp(min=0).unsqueeze(1), int(Reason.EXPLORE))
-        reason = torch.where((forced >= 0).unsqueeze(1), reason, 0)
-        state = commit(state, reading, Proposal.single(state, reading, reason)).at(torch.zeros_like(forced))
-    state = replace(state, layout=replace(state.layout, step_budget=None))
-    sampling = Sampling(forbidden=(denoiser.mask_id,))
-    return decode(denoiser, state, careful, attention_mask=attention_mask, sampling=sampling)[0].tokens
-
-
-# --- tables -----------------------------------------------------------------------------------------------------------
-
 
 def header(denoiser: Denoiser, beam: BeamETE, **more: Any) -> dict[str, Any]:
-    """What binds a table of traces to the base, the policy and the settings it was collected with."""
-    return {"base": denoiser.fingerprint(), "beam": asdict(beam), "format": 1, **more}
+    """What binds a table of traces to base, tokenizer, policy and the settings it was collected with."""
+    vocabulary: dict[str, int] = getattr(denoiser.tokenizer, "get_vocab", dict)()
+    return {
+        "format": 1,
+        "base": denoiser.fingerprint(),
+        "dtype": next((str(p.dtype) for p in denoiser.parameters()), ""),
+        "tokenizer": identity(sorted(vocabulary.items())),
+        "beam": asdict(beam),
+        **more,
+    }
 
 
 def table_features() -> Any:
@@ -300,33 +82,43 @@ def write_part(rows: list[dict[str, Any]], file: Path) -> None:
     """Write one part of a table aside and rename it, so that a part on disk is always whole."""
     from datasets import Dataset
 
-    aside = file.with_suffix(".tmp")
-    Dataset.from_list(rows, features=table_features()).to_parquet(aside)
+    aside, columns = file.with_suffix(".tmp"), table_features()
+    Dataset.from_dict({name: [row[name] for row in rows] for name in columns}, features=columns).to_parquet(aside)
     aside.rename(file)
 
 
-def check_header(folder: Path, expected: dict[str, Any]) -> None:
-    """Write the header of a new folder, or refuse one whose traces were made with another base or other settings."""
+def check_header(folder: Path, expected: Mapping[str, Any]) -> None:
+    """Write the header of a new folder, or refuse one whose traces were made with another base or other settings.
+
+    Raises:
+        ValueError: naming the first thing that differs.
+    """
     file = folder / "header.json"
-    text = json.dumps(expected, indent=1, sort_keys=True, default=str)
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
         aside = file.with_suffix(".tmp")
-        aside.write_text(text)
+        aside.write_text(_as_json({**expected, "commit": commit_of_code()}))
         aside.rename(file)
         return
-    found = json.loads(file.read_text())
-    wanted = json.loads(text)
+    found, wanted = json.loads(file.read_text()), json.loads(_as_json(expected))
     for key in wanted:
         if found.get(key) != wanted[key]:
             raise ValueError(
-                f"the traces in {folder} must have {key} {_short(wanted[key])}, got {_short(found.get(key))}"
+                f"{key} must be {_short(found.get(key))} to go on with the traces in {folder}, got {_short(wanted[key])}: "
+                "choose another --out"
             )
 
 
+def _as_json(header: Mapping[str, Any]) -> str:
+    return json.dumps(header, indent=1, sort_keys=True, default=str)
+
+
 def load_table(folder: Path, denoiser: Denoiser) -> Dataset:
-    """Read all parts of a folder; refuses traces of another base."""
-    from datasets import Dataset as Table
+    """Read all parts of a folder; refuses traces of another base.
+
+    Raises:
+        ValueError: if the folder holds no traces, or not this base's.
+    """
     from datasets import concatenate_datasets
 
     file = folder / "header.json"
@@ -336,7 +128,102 @@ def load_table(folder: Path, denoiser: Denoiser) -> Dataset:
     found = json.loads(file.read_text())["base"]
     if found != denoiser.fingerprint():
         raise ValueError(f"the traces in {folder} must be of this base {denoiser.fingerprint()[:12]}, got {found[:12]}")
-    return concatenate_datasets([Table.from_parquet(str(p), features=table_features()) for p in parts])
+    return concatenate_datasets([_read_part(part) for part in parts])
+
+
+def _read_part(file: Path) -> Dataset:
+    """One part, in memory: `Dataset.from_parquet` would leave a copy in the user's cache."""
+    from datasets import Dataset
+    from pyarrow import ArrowInvalid
+    from pyarrow.parquet import read_table
+
+    try:
+        part = Dataset(read_table(file))
+    except (ArrowInvalid, OSError) as error:
+        raise ValueError(f"{file} must be a whole parquet file, got a broken one") from error
+    if part.features != table_features():
+        raise ValueError(f"{file} must have the columns of this version's traces, got {', '.join(part.column_names)}")
+    return part
+
+
+def rebuild(
+    rows: Sequence[Mapping[str, Any]], *, mask_id: int, eos_id: int | None
+) -> tuple[DecodeState, Bool[Tensor, "S L"]]:
+    """The states of rows of one task, left padded to one length, and their attention mask.
+
+    Reasons, confidences of committed tokens and the step budget are not recorded; heads read none of them.
+    """
+    gen, block_length = len(rows[0]["reference"]), rows[0]["block_length"]
+    width, count = max(len(row["tokens"]) for row in rows), len(rows)
+    tokens = torch.full((count, width), 0 if eos_id is None else eos_id)
+    attention = torch.zeros(count, width, dtype=torch.bool)
+    committed_round = torch.zeros(count, width, dtype=torch.long)
+    recent_confidence, recent_token = torch.zeros(count, 2, width), torch.full((count, 2, width), -1)
+    for s, row in enumerate(rows):
+        tokens[s, width - len(row["tokens"]) :] = torch.tensor(row["tokens"])
+        attention[s, width - len(row["tokens"]) :] = True
+        committed_round[s, -gen:] = torch.tensor(row["committed_round"])
+        recent_confidence[s, :, -gen:] = torch.tensor(row["recent_confidence"]).view(2, gen)
+        recent_token[s, :, -gen:] = torch.tensor(row["recent_token"]).view(2, gen)
+    place = torch.arange(width) - (width - gen)
+    block = torch.where(place >= 0, place.div(block_length, rounding_mode="floor"), -1)
+    state = DecodeState(
+        layout=Layout(block, gen // block_length, mask_id, eos_id, None),
+        tokens=tokens,
+        masked=(tokens == mask_id) & (block >= 0),
+        opened=torch.tensor([row["opened"] for row in rows]),
+        spent=torch.tensor([row["spent"] for row in rows]),
+        round=torch.tensor([row["round"] for row in rows]),
+        committed_round=committed_round,
+        committed_confidence=torch.zeros(count, width),
+        reason=torch.zeros_like(tokens),
+        recent_confidence=recent_confidence,
+        recent_token=recent_token,
+    )
+    return state, attention
+
+
+def check_drift(
+    denoiser: Denoiser, rows: Sequence[Mapping[str, Any]], *, count: int = 16, tolerance: float = 0.05
+) -> None:
+    """Try the exploit-only branch of up to `count` labelled states again and refuse traces that this base does not repeat.
+
+    Args:
+        denoiser: the base.
+        rows: of a trace table; the states are taken evenly from those with branches.
+        count: states tried.
+        tolerance: largest difference of log(1 - c) where it was above -12, stored in float16.
+
+    Raises:
+        ValueError: naming the state that differs most.
+    """
+    labelled = [row for row in rows if row["branches"]]
+    chosen = labelled[:: max(1, len(labelled) // count)][:count]
+    drifts = {row["state_id"]: _drift(denoiser, row) for row in chosen}
+    worst = max(drifts, key=drifts.__getitem__, default=None)
+    if worst is not None and not drifts[worst] <= tolerance:
+        raise ValueError(
+            f"log_risk in the traces must be what this base gives within {tolerance}, "
+            f"got a difference of {drifts[worst]:.2g} in state {worst}"
+        )
+
+
+@torch.inference_mode()
+def _drift(denoiser: Denoiser, row: Mapping[str, Any]) -> float:
+    """Largest difference of log(1 - c) between a row's branch 0 and that branch tried again."""
+    state, attention = rebuild([row], mask_id=denoiser.mask_id, eos_id=denoiser.eos_id)
+    state, attention = state.to(denoiser.device), attention.to(denoiser.device)
+    asked = torch.zeros_like(state.masked)
+    asked[0, -len(row["asked"]) :] = torch.tensor(row["asked"], device=asked.device)
+    stored = torch.tensor(row["branches"][0]["log_risk"], device=asked.device, dtype=torch.float)
+    left = torch.tensor(row["branches"][0]["token"], device=asked.device) >= 0
+    reading = predict(denoiser, state.tokens, state.feasible, attention)
+    exploited = state.feasible & asked.masked_scatter(asked, ~left)
+    after = commit(state, reading, Proposal.single(state, reading, exploited * int(Reason.EXPLOIT)))
+    rows = asked.masked_scatter(asked, left)
+    again = predict(denoiser, after.tokens[:, 0], rows, attention).log_risk[rows]
+    seen = stored[left] > -12
+    return float((again - stored[left])[seen].abs().amax()) if bool(seen.any()) else 0.0
 
 
 def identity(*values: Any) -> str:

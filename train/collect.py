@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,22 +11,14 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from decoding.branches import Branches, finish, try_branches, visit
 from decoding.explore import BeamETE
 from decoding.labelling import Labelling
 from decoding.policy import Policy
 from decoding.prompts import read_prompts
 from decoding.quota import Sequential
 from decoding.state import DecodeState, start
-from decoding.trace import (
-    Branches,
-    check_header,
-    finish,
-    header,
-    identity,
-    try_branches,
-    visit,
-    write_part,
-)
+from decoding.trace import check_header, header, identity, write_part
 from models.denoiser import Denoiser
 from train.tasks.task import Example, Task
 
@@ -98,30 +90,42 @@ class Collector:
 
     def run(
         self,
-        examples: Sequence[Example],
+        examples: Mapping[str, Sequence[Example]],
         folder: Path,
         *,
-        split: str,
         progress: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """Collect all parts that are not there yet; `progress` is told the prompts done."""
+        """Collect all parts that are not there yet.
+
+        Args:
+            examples: split -> its prompts.
+            folder: where the parts go.
+            progress: told the number of prompts of every part.
+
+        Raises:
+            ValueError: if the folder holds traces of other prompts, another base or other settings.
+        """
         settings = header(
             self.denoiser,
             self.beam,
             task=self.task.name,
-            drivers=list(self.drivers),
-            labelling=self.labelling,
+            gen_length=self.task.gen_length,
             block_length=self.block_length,
+            drivers={name: repr(policy) for name, policy in self.drivers.items()},
+            labelling=self.labelling,
+            prompts={split: [len(some), identity(some)] for split, some in examples.items()},
+            batch_size=self.batch_size,
             seed=self.seed,
             chunk=self.chunk,
         )
         check_header(folder, settings)
-        for part, first in enumerate(range(0, len(examples), self.chunk)):
-            file = folder / f"part-{split}-{part:05d}.parquet"
-            batch = examples[first : first + self.chunk]
-            if not file.exists():
-                write_part(list(self.rows(batch, first, part, split)), file)
-            progress(len(batch))
+        for split, some in examples.items():
+            for part, first in enumerate(range(0, len(some), self.chunk)):
+                file = folder / f"part-{split}-{part:05d}.parquet"
+                batch = some[first : first + self.chunk]
+                if not file.exists():
+                    write_part(list(self.rows(batch, first, part, split)), file)
+                progress(len(batch))
 
     def rows(self, examples: Sequence[Example], first: int, part: int, split: str) -> Iterator[dict[str, Any]]:
         """The rows of one part."""
@@ -255,7 +259,7 @@ class _Rows:
         for s, b in enumerate(row.tolist()):
             tokens = state.tokens[s]
             yield {
-                "state_id": identity(self.ids[b], self.driver, tokens.tolist()),
+                "state_id": identity(self.split, self.ids[b], self.driver, tokens[mask[s]].tolist()),
                 "prompt_id": self.ids[b],
                 "split": self.split,
                 "task": task.name,

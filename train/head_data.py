@@ -11,7 +11,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from decoding.state import DecodeState, Layout
+from decoding.branches import KINDS
+from decoding.state import DecodeState
+from decoding.trace import rebuild
 
 UNKNOWN = -1
 
@@ -53,16 +55,8 @@ class HeadBatch:
 
     def to(self, device: torch.device) -> HeadBatch:
         """The batch on another device."""
-        layout = Layout(
-            self.state.layout.block.to(device),
-            self.state.layout.num_blocks,
-            self.state.layout.mask_id,
-            self.state.layout.eos_id,
-            self.state.layout.step_budget,
-        )
-        values = {f.name: getattr(self.state, f.name).to(device) for f in fields(DecodeState) if f.name != "layout"}
-        moved = {f.name: getattr(self, f.name).to(device) for f in fields(HeadBatch) if f.name != "state"}
-        return HeadBatch(state=DecodeState(layout=layout, **values), **moved)
+        moved = {f.name: getattr(self, f.name).to(device) for f in fields(HeadBatch)}
+        return HeadBatch(**moved)
 
 
 def cascade_gain(branch: dict[str, Any], alone: dict[str, Any], reference: np.ndarray, *, threshold: float) -> float:
@@ -115,48 +109,21 @@ class HeadData:
     def batch(self, index: Sequence[int]) -> HeadBatch:
         """Rebuild the states of some rows of one task."""
         rows = [self.rows[i] for i in index]
-        gen, block_length = len(rows[0]["reference"]), rows[0]["block_length"]
-        width = max(len(r["tokens"]) for r in rows)
-        count = len(rows)
-        eos = self.eos_id if self.eos_id is not None else 0
-        tokens = torch.full((count, width), eos)
-        attention = torch.zeros(count, width, dtype=torch.bool)
-        canvas = {name: torch.full((count, width), UNKNOWN) for name in ("reference", "harm", "committed_round")}
-        recent_confidence = torch.zeros(count, 2, width)
-        recent_token = torch.full((count, 2, width), -1)
+        state, attention = rebuild(rows, mask_id=self.mask_id, eos_id=self.eos_id)
+        (count, width), gen = state.tokens.shape, len(rows[0]["reference"])
+        reference, harm = torch.full((count, width), UNKNOWN), torch.full((count, width), UNKNOWN)
         branch = {name: torch.zeros(count, self.branches) for name in ("gain", "eq7", "log_confidence")}
         position = torch.full((count, self.branches), -1)
         beam = torch.zeros(count, self.branches, dtype=torch.bool)
         for s, row in enumerate(rows):
-            tokens[s, width - len(row["tokens"]) :] = torch.tensor(row["tokens"])
-            attention[s, width - len(row["tokens"]) :] = True
-            canvas["reference"][s, -gen:] = torch.tensor(row["reference"])
-            canvas["committed_round"][s, -gen:] = torch.tensor(row["committed_round"])
-            recent_confidence[s, :, -gen:] = torch.tensor(row["recent_confidence"]).view(2, gen)
-            recent_token[s, :, -gen:] = torch.tensor(row["recent_token"]).view(2, gen)
-            self._fill_branches(row, s, width - gen, position, beam, branch, canvas["harm"])
-        place = torch.arange(width) - (width - gen)
-        block = torch.where(place >= 0, place // block_length, -1)
-        masked = (tokens == self.mask_id) & (block >= 0)
-        state = DecodeState(
-            layout=Layout(block, gen // block_length, self.mask_id, self.eos_id, None),
-            tokens=tokens,
-            masked=masked,
-            opened=torch.tensor([r["opened"] for r in rows]),
-            spent=torch.tensor([r["spent"] for r in rows]),
-            round=torch.tensor([r["round"] for r in rows]),
-            committed_round=canvas["committed_round"],
-            committed_confidence=torch.zeros(count, width),
-            reason=torch.zeros(count, width, dtype=torch.long),
-            recent_confidence=recent_confidence,
-            recent_token=recent_token,
-        )
+            reference[s, -gen:] = torch.tensor(row["reference"])
+            self._fill_branches(row, s, width - gen, position, beam, branch, harm)
         return HeadBatch(
             state=state,
             attention_mask=attention,
-            reference=canvas["reference"],
+            reference=reference,
             unique=torch.tensor([r["unique_answer"] for r in rows]),
-            harm=canvas["harm"],
+            harm=harm,
             position=position,
             beam=beam,
             state_index=torch.tensor(list(index)),
@@ -180,7 +147,7 @@ class HeadData:
         reference = np.where(reference == self.eos_id, UNKNOWN, reference)
         for k, one in enumerate(others[: self.branches]):
             position[s, k] = one["position"] + offset
-            beam[s, k] = one["kind"] == 2
+            beam[s, k] = KINDS[one["kind"]] == "beam"
             branch["gain"][s, k] = cascade_gain(one, alone, reference, threshold=self.threshold)
             branch["eq7"][s, k] = one["eq7"]
             branch["log_confidence"][s, k] = one["log_confidence"]

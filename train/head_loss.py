@@ -30,10 +30,9 @@ def listwise_loss(
     valid branches, or whose targets are all equal, teach nothing and are left out.
     """
     low = torch.finfo(score.dtype).min
-    finite = target.masked_fill(~valid, low)
-    spread = finite.amax(-1) - target.masked_fill(~valid, -low).amin(-1)
+    spread = target.masked_fill(~valid, low).amax(-1) - target.masked_fill(~valid, -low).amin(-1)
     counts = (valid.sum(-1) > 1) & (spread > 0)
-    wanted = (finite / temperature).softmax(-1)
+    wanted = (target / temperature).masked_fill(~valid, low).softmax(-1)
     predicted = (score / temperature).masked_fill(~valid, low).log_softmax(-1)
     cross = -(wanted * predicted.masked_fill(~valid, 0.0)).sum(-1)
     own = torch.special.entr(wanted).sum(-1)

@@ -14,7 +14,7 @@ from torchmetrics.classification import BinaryAUROC
 from torchmetrics.functional import spearman_corrcoef
 from torchmetrics.retrieval import RetrievalNormalizedDCG
 
-from decoding.curves import Array, Estimate, interval, isotonic, ratio_of_means, resample
+from decoding.curves import Array, Estimate, interval, ratio_of_means, resample
 from models.scoring_head import ScoringHead
 from train.head_module import Prepared
 
@@ -30,17 +30,26 @@ class Recalibration:
 
     @staticmethod
     def fit(risk: Array, wrong: Array) -> Recalibration:
-        """Least squares, never falling, over at most BINS quantile bins."""
-        edges = np.unique(np.quantile(risk, np.linspace(0, 1, BINS + 1)))[1:-1]
+        """Least squares over the positions, never falling, constant on at most BINS quantile bins."""
+        edges = np.unique(np.quantile(risk, np.linspace(0, 1, BINS + 1), method="lower"))[1:]  # no bin is empty
         place = np.searchsorted(edges, risk, side="right")
-        count = np.bincount(place, minlength=len(edges) + 1)
-        mean = np.bincount(place, weights=wrong, minlength=len(edges) + 1) / np.maximum(count, 1)
-        fitted = isotonic(np.arange(len(mean))[None, :].astype(float), mean[None, :])[0]
-        return Recalibration(edges, fitted.clip(1e-5, 1 - 1e-5))
+        total, count = (np.bincount(place, weights=w).astype(np.float64) for w in (wrong, np.ones_like(wrong)))
+        return Recalibration(edges, _rising(total, count).clip(1e-5, 1 - 1e-5))
 
     def __call__(self, risk: Array) -> Array:
         out: Array = self.value[np.searchsorted(self.edges, risk, side="right")]
         return out
+
+
+def _rising(total: Array, count: Array) -> Array:
+    """Least-squares fit that never falls: max_{j<=i} min_{k>=i} sum_{j..k} total / sum_{j..k} count."""
+    sums, counts = (np.concatenate([[0.0], column.cumsum()]) for column in (total, count))
+    start, stop = np.arange(len(total))[:, None], np.arange(1, len(total) + 1)[None]
+    size = np.where(start < stop, counts[None, 1:] - counts[:-1, None], 1.0)
+    mean = np.where(start < stop, (sums[None, 1:] - sums[:-1, None]) / size, np.inf)
+    suffix = np.minimum.accumulate(mean[:, ::-1], axis=1)[:, ::-1]
+    rising: Array = np.where(start < stop, suffix, -np.inf).max(axis=0)
+    return rising
 
 
 @dataclass(frozen=True)
@@ -127,7 +136,7 @@ class Choices:
 def judge_choices(head: ScoringHead, prepared: Sequence[Prepared], prompt_of: Sequence[int]) -> Choices:
     """Let the head, the beam, the most confident position and chance choose in every state whose branches are labelled."""
     head.eval()
-    ndcg = RetrievalNormalizedDCG(top_k=4)
+    ndcg = RetrievalNormalizedDCG(top_k=4, empty_target_action="skip")  # nothing to rank where all are equal
     lines: list[list[float]] = []
     for one in prepared:
         scores = head(one.features, one.reading.rows, one.reading.taps)

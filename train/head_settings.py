@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from decoding.labelling import Labelling
-from models.head_config import Variant
+from models.head_config import HeadConfig, Variant
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ class TaskRun:
     labelling: Labelling | None = None
 
     def __post_init__(self) -> None:
-        for name in ("prompts", "dev_prompts"):
-            if getattr(self, name) < 1:
+        for name in ("prompts", "dev_prompts", "block_length"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
@@ -120,6 +121,24 @@ class Fitting:
         for name in self.variants:
             if name not in VARIANTS:
                 raise ValueError(f"variants must be among {', '.join(VARIANTS)}, got {name!r}")
+        if not self.variants or self.variants[0] == SHUFFLED:
+            first = self.variants[0] if self.variants else "none"
+            raise ValueError(f"variants must begin with the head that is saved, got {first}")
         for name in ("seeds", "epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in self.variants:
+            self.config(VARIANTS[name].variant, ())
+
+    def config(self, variant: Variant, feature_names: tuple[str, ...], **more: Any) -> HeadConfig:
+        """The shape of a head; refuses what no head can have."""
+        return HeadConfig(
+            variant=variant,
+            feature_names=feature_names,
+            blocks=self.blocks,
+            rank=self.rank,
+            alpha=self.alpha,
+            dropout=self.dropout,
+            width=self.width,
+            **more,
+        )

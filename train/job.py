@@ -8,16 +8,18 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from decoding.arms import Arm
+from decoding.arms import Arm, check_arms
 from decoding.labelling import Labelling
+from decoding.names import POLICIES
 from train.contest import hold, judge
 from train.head_settings import VARIANTS, Fitting, TaskRun
 from train.question import MODEL, check_model
 from train.tasks import get
 
 if TYPE_CHECKING:
+    from decoding.explore import BeamETE
     from decoding.policy import Policy
     from models.denoiser import Denoiser
     from models.scoring_head import ScoringHead
@@ -75,8 +77,13 @@ class Job:
         if not self.drivers:
             raise ValueError("drivers must name at least one policy, got none")
         for name, entry in {**self.drivers, **self.relabel}.items():
-            if "policy" not in entry:
-                raise ValueError(f"driver {name} must name its policy, got {dict(entry)}")
+            if entry.get("policy") not in POLICIES:
+                raise ValueError(f"driver {name} must name its policy, one of {', '.join(POLICIES)}, got {dict(entry)}")
+        for name in ("num_prompts", "num_dev", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.catalogue:
+            check_arms(self.catalogue)
         if self.model is not None:
             check_model(self.model, "")
 
@@ -99,12 +106,11 @@ def load_base(job: Job) -> Denoiser:
 
 def run_job(job: Job) -> str:
     """Do everything, going on where a run with the same settings was cut off; returns the tables."""
-    from decoding.explore import BeamETE
     from train.fit import fit, prepare
 
     _quieten()
     denoiser = load_base(job)
-    beam = BeamETE(**job.beam)
+    beam = reference_policy(job, denoiser)
     threshold = beam.threshold
     folders = gather(job, denoiser, beam, job.drivers, "traces", None)
     if job.relabel:
@@ -115,6 +121,13 @@ def run_job(job: Job) -> str:
     data = prepare(denoiser, folders, job.fitting, threshold=threshold, seed=job.seed)
     fit(denoiser, data, job.fitting, job.out, threshold=threshold, seed=job.seed)
     return compare_heads(job)
+
+
+def reference_policy(job: Job, denoiser: Denoiser) -> BeamETE:
+    """Beam ETE with the job's settings."""
+    from decoding.api import make_policy
+
+    return cast("BeamETE", make_policy("ete", job.beam, denoiser))
 
 
 def _quieten() -> None:
@@ -162,18 +175,15 @@ def _advance(bar: Any, count: int) -> None:
 def make_drivers(
     entries: Mapping[str, Mapping[str, Any]], denoiser: Denoiser, head: ScoringHead | None
 ) -> dict[str, Policy]:
-    """The policies that a config names; `learned` ones get the head."""
+    """The policies that a config names; learned ones get the head."""
     from decoding.api import make_policy
-    from decoding.learned import Learned
 
-    policies: dict[str, Policy] = {}
-    for name, entry in entries.items():
-        settings = {k: v for k, v in entry.items() if k != "policy"}
-        if entry["policy"] == "learned" and head is not None:
-            policies[name] = Learned(head, **settings)
-        else:
-            policies[name] = make_policy(str(entry["policy"]), settings, denoiser)
-    return policies
+    if head is not None:
+        cast(Any, denoiser).put_on(head)
+    return {
+        name: make_policy(entry["policy"], {k: v for k, v in entry.items() if k != "policy"}, denoiser)
+        for name, entry in entries.items()
+    }
 
 
 def compare_heads(job: Job) -> str:
@@ -250,6 +260,6 @@ def _probe(job: Job, denoiser: Denoiser, beam: Any) -> None:
 
 
 def _rows_in(folder: Path) -> int:
-    from datasets import Dataset
+    from pyarrow.parquet import read_metadata
 
-    return sum(len(Dataset.from_parquet(str(f))) for f in folder.rglob("*.parquet"))
+    return sum(read_metadata(file).num_rows for file in folder.rglob("*.parquet"))

@@ -1,0 +1,257 @@
+"""States that decodes pass through, and the branches tried from them, counted by hand on toys."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from decoding.branches import FLOOR, KINDS, exploit_set, finish, predict, try_branches, visit
+from decoding.explore import BeamETE
+from decoding.labelling import Labelling
+from decoding.quota import Sequential
+from decoding.state import DecodeState, commit, start
+from decoding.threshold import Threshold
+from models.toy import GroupDenoiser, TableDenoiser
+
+BEAM = BeamETE(branches=4, c_info=0.5)
+HALF, SURE = -0.6931, -13.8  # log(1 - c) of an even chance, and of one in a million
+EVERYTHING = Labelling(branches=99, strata=4)
+
+
+def table(*confidences: float, eos: int | None = None) -> TableDenoiser:
+    """Position i (the first is the prompt) says token i % 2 with this confidence; the others share the rest."""
+    lines = torch.tensor([[*[(1 - c) / 2] * 3, 1e-9] for c in (0.5, *confidences)])
+    for i, c in enumerate((0.5, *confidences)):
+        lines[i, i % 2] = c
+    return TableDenoiser(lines.log(), mask_id=3, eos_id=eos)
+
+
+FALLING = table(*(0.85 - 0.03 * i for i in range(16)))
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def beginning(denoiser, gen_length, block_length, batch=1, prompt=1) -> DecodeState:
+    tokens = torch.zeros(batch, prompt + gen_length, dtype=torch.long)
+    ids = {"mask_id": denoiser.mask_id, "eos_id": denoiser.eos_id}
+    return start(tokens, gen_length=gen_length, block_length=block_length, **ids)
+
+
+@pytest.fixture
+def tried(generator):
+    """Branches of the first state; by position where the figures are asked for."""
+
+    def tried_(denoiser, gen_length, block_length, labelling=EVERYTHING, beam=BEAM, batch=1, batch_size=5):
+        state = beginning(denoiser, gen_length, block_length, batch)
+        options = {"attention_mask": None, "generator": generator, "batch_size": batch_size}
+        return state, try_branches(denoiser, state, beam, labelling, **options)
+
+    return tried_
+
+
+def kinds_of(branches) -> dict[int, str]:
+    """Position -> kind of the branches that exist, in their order; -1 is the exploit-only one."""
+    pairs = zip(branches.position[0].tolist(), branches.kind[0].tolist(), strict=True)
+    return {j: KINDS[kind] for k, (j, kind) in enumerate(pairs) if j >= 0 or not k}
+
+
+def test_committing_one_bit_of_a_group_makes_the_other_seven_cross(tried):
+    _, branches = tried(GroupDenoiser(2, 8), 16, 16)
+    position = branches.position[0].tolist()[:17]
+    assert sorted(position[1:]) == list(range(1, 17))
+    alone = branches.log_risk[0, 0, 1:]
+    torch.testing.assert_close(alone, torch.full((16,), HALF), atol=1e-3, rtol=0)
+    for k, j in enumerate(position[1:], 1):
+        crossed = branches.log_risk[0, k] < SURE + 1
+        expected = [i for i in range(1, 17) if (i - 1) // 8 == (j - 1) // 8]
+        assert crossed.nonzero().squeeze(1).tolist() == [0, *expected]  # the prompt is not read
+        assert branches.log_risk[0, k, j] == FLOOR
+        assert branches.token[0, k, j] == -1
+        assert (branches.token[0, k, expected] == 0).sum() == 7
+        assert branches.log_confidence[0, k] == pytest.approx(-0.6931, abs=1e-3)
+        assert branches.eq7[0, k] == pytest.approx(-0.6931 + torch.tensor(7.0).log().item(), abs=1e-3)
+
+
+def test_branch_0_commits_the_exploit_set_and_every_branch_does_too(tried):
+    denoiser = table(0.95, 0.9, 0.6, 0.5, 0.4, 0.89)
+    state, branches = tried(denoiser, 6, 6)
+    reading = predict(denoiser, state.tokens, state.feasible, None)
+    assert exploit_set(reading, BEAM)[0].tolist() == [False, True, True, False, False, False, False]
+    assert (branches.token[0, :, 1:3] == -1).all()
+    assert (branches.log_risk[0, :, 1:3] == FLOOR).all()
+    assert sorted(kinds_of(branches)) == [-1, 3, 4, 5, 6]
+    assert (branches.token[0, 0, 3:] >= 0).all()
+    torch.testing.assert_close(
+        branches.log_risk[0, 0, 3:], torch.tensor([0.4, 0.5, 0.6, 0.11]).log(), atol=1e-4, rtol=0
+    )
+
+
+def test_kinds_are_those_of_the_beam_the_anchor_and_the_strata(tried):
+    _, branches = tried(FALLING, 16, 16)
+    kind = kinds_of(branches)
+    # .5 is nearest at positions 13, 12, 14, 11; the strata end at 4, 8, 12, 16
+    assert kind.pop(-1) == "exploit"
+    assert {j for j, name in kind.items() if name == "anchor"} == {1}
+    assert {j for j, name in kind.items() if name == "beam"} == {11, 12, 13, 14}
+    assert {j for j, name in kind.items() if name == "stratum"} == {4, 8, 16}
+    assert {j for j, name in kind.items() if name == "uniform"} == {2, 3, 5, 6, 7, 9, 10, 15}
+
+
+def test_all_candidates_of_the_beam_are_its_own_even_the_most_confident(tried):
+    _, branches = tried(table(0.95, 0.6, 0.5, 0.4), 4, 4)
+    assert kinds_of(branches) == {-1: "exploit", 2: "beam", 3: "beam", 4: "beam"}
+
+
+@pytest.mark.parametrize(
+    ("count", "stratum", "uniform"), [(16, 1.0, 1.0), (12, 1.0, 4 / 8), (8, 1.0, 0.0), (6, 1 / 3, 0.0), (5, 0.0, 0.0)]
+)
+def test_propensity_is_the_share_of_its_kind_that_is_drawn(tried, count, stratum, uniform):
+    denoiser, expected = FALLING, {"stratum": stratum, "uniform": uniform}
+    _, branches = tried(denoiser, 16, 16, Labelling(branches=count, strata=4))
+    assert branches.position.shape == (1, 1 + count)
+    assert len(set(branches.position[0].tolist())) == 1 + count
+    found: dict[str, list[float]] = {}
+    for kind, propensity in zip(branches.kind[0], branches.propensity[0].tolist(), strict=True):
+        found.setdefault(KINDS[kind], []).append(propensity)
+    sizes = {"exploit": 1, "anchor": 1, "beam": 4, "stratum": 3, "uniform": 8}
+    for name, values in found.items():
+        assert values == pytest.approx([expected.get(name, 1.0)] * round(sizes[name] * expected.get(name, 1.0)))
+
+
+def test_fewer_branches_than_certain_ones_share_what_room_there_is(tried):
+    _, branches = tried(FALLING, 16, 16, Labelling(branches=3, strata=4))
+    assert list(kinds_of(branches).values()) == ["exploit", "anchor", "beam", "beam"]
+    assert branches.propensity[0].tolist() == [1, 1, 0.5, 0.5]
+
+
+def test_uniform_branches_are_drawn_from_the_generator():
+    denoiser = FALLING
+    state, drawn = beginning(denoiser, 16, 16), []
+    for seed in (0, 0, 1, 2):
+        options = {"attention_mask": None, "generator": torch.Generator().manual_seed(seed), "batch_size": 8}
+        branches = try_branches(denoiser, state, BEAM, Labelling(branches=11, strata=4), **options)
+        drawn.append(tuple(branches.position[0].tolist()))
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn)) == 3
+
+
+def test_the_next_block_is_asked_for_where_some_branch_opens_it(tried):
+    state, branches = tried(table(0.95, 0.6, 0.5, 0.4), 4, 2)
+    assert state.feasible[0].tolist() == [False, True, True, False, False]
+    assert sorted(kinds_of(branches)) == [-1, 2]  # position 2 fills the block
+    assert branches.asked[0].tolist() == [False, True, True, True, True]
+    _, branches = tried(table(0.8, 0.6, 0.5, 0.4), 4, 2)
+    assert sorted(kinds_of(branches)) == [-1, 1, 2]  # neither does alone
+    assert branches.asked[0].tolist() == [False, True, True, False, False]
+
+
+def test_eq7_is_the_beams_own_score_over_the_positions_open_in_the_branch(denoisers):
+    """Branches of one state differ in whether they open the next block."""
+    denoiser, compared = denoisers["context"], 0
+    beam = BeamETE(threshold=0.55, gamma=1.0, min_masks=0, implicit=False, branches=3, step_budget=None)
+    for block_length in (2, 3, 6):
+        state = beginning(denoiser, 6, block_length, batch=8, prompt=4)
+        state = replace(state, tokens=state.tokens.masked_scatter(~state.masked, torch.arange(32) % 4))
+        reading = predict(denoiser, state.tokens, state.feasible, None)
+        proposal = beam.propose(state, reading)
+        canvases = commit(state, reading, proposal)
+        flat = predict(denoiser, canvases.tokens.flatten(0, 1), canvases.feasible.flatten(0, 1), None)
+        after = flat.scatter(torch.ones(proposal.live.shape).nonzero(), tuple(proposal.live.shape))
+        score, own = beam.score(proposal, after), (proposal.reason == 4).int().argmax(-1)
+        options = {"attention_mask": None, "generator": torch.Generator().manual_seed(0), "batch_size": 64}
+        branches = try_branches(denoiser, state, beam, EVERYTHING, **options)
+        exploits = exploit_set(reading, beam).any(-1)  # elsewhere the beam commits its best position besides
+        for s, k in (proposal.live & own.bool() & exploits.unsqueeze(1)).nonzero().tolist():
+            mine = branches.position[s].tolist().index(int(own[s, k]))
+            assert KINDS[branches.kind[s, mine]] == "beam"
+            assert branches.eq7[s, mine] == pytest.approx(float(score[s, k]), abs=1e-5)
+            compared += 1
+    assert compared > 10
+
+
+def test_an_eos_that_ends_the_row_leaves_nothing_to_read(tried):
+    """Position 1 says EOS: its branch is over, and what follows neither crosses nor is read."""
+    _, branches = tried(table(0.6, 0.5, 0.4, eos=1), 3, 3)
+    ended = branches.position[0].tolist().index(1)
+    assert (branches.token[0, ended] == -1).all()
+    assert (branches.log_risk[0, ended] == FLOOR).all()
+    assert branches.eq7[0, ended] == -torch.inf
+    other = branches.position[0].tolist().index(2)
+    assert (branches.token[0, other] >= 0).tolist() == [False, True, False, True]
+
+
+def test_states_of_one_batch_have_the_branches_they_have_alone(tried):
+    denoiser = GroupDenoiser(2, 3)
+    _, few = tried(denoiser, 6, 3, batch=3, batch_size=2)
+    _, alone = tried(denoiser, 6, 3, batch=1, batch_size=99)
+    for s in range(3):
+        order, expected = few.position[s].argsort(), alone.position[0].argsort()
+        assert torch.equal(few.log_risk[s][order], alone.log_risk[0][expected])
+        assert torch.equal(few.eq7[s][order], alone.eq7[0][expected])
+
+
+def states_of(denoiser, driver, keep, seed=0):
+    state = beginning(denoiser, 12, 4, batch=3, prompt=4)
+    generator = torch.Generator().manual_seed(seed)
+    return visit(denoiser, state, driver, keep=keep, attention_mask=None, generator=generator)
+
+
+def test_a_visit_keeps_states_that_the_decode_passed_through(denoisers):
+    everything = states_of(denoisers["context"], Sequential(), 99)
+    rounds = [everything.state.round[everything.row == row].tolist() for row in range(3)]
+    assert all(of_row == list(range(1, len(of_row) + 1)) for of_row in rounds)
+    assert everything.state.unfinished.all()
+    few = states_of(denoisers["context"], Sequential(), 3)
+    assert torch.bincount(few.row).tolist() == [3, 3, 3]
+    for s, row in enumerate(few.row.tolist()):
+        at = ((everything.row == row) & (everything.state.round == few.state.round[s])).nonzero()[0, 0]
+        for name in ("tokens", "masked", "recent_confidence", "recent_token", "committed_round", "opened"):
+            assert torch.equal(getattr(few.state, name)[s], getattr(everything.state, name)[at])
+    for row in range(3):
+        assert sorted(few.place[few.row == row].tolist()) == [0, 1, 2]
+
+
+def test_a_visit_draws_its_states_anew_with_another_seed(denoisers):
+    rounds = [states_of(denoisers["context"], Sequential(), 2, seed).state.round.tolist() for seed in (0, 0, 1, 2)]
+    assert rounds[0] == rounds[1]
+    assert len({tuple(r) for r in rounds}) == 3
+    firsts = [states_of(denoisers["context"], Sequential(), 4, seed) for seed in range(6)]
+    labelled = torch.cat([one.state.round[one.place == 0] for one in firsts])
+    assert set(labelled.tolist()) == {1, 2, 3, 4}  # not the earliest of each prompt
+
+
+def test_a_driver_that_draws_leads_elsewhere_with_another_seed(denoisers):
+    tokens = [states_of(denoisers["context"], Sequential(order="random"), 99, seed).state.tokens for seed in (3, 3, 4)]
+    assert torch.equal(tokens[0], tokens[1])
+    assert tokens[0].shape != tokens[2].shape or not torch.equal(tokens[0], tokens[2])
+
+
+def test_finishing_goes_on_from_the_state_with_one_token_forced():
+    denoiser = GroupDenoiser(2, 3)
+    state = beginning(denoiser, 6, 6, batch=2)
+    one = replace(
+        state,
+        tokens=state.tokens.index_fill(1, torch.tensor(4), 1),
+        masked=state.masked.index_fill(1, torch.tensor(4), False),
+    )
+    free = finish(denoiser, one, Threshold(0.9), attention_mask=None)
+    assert free[:, 1:].tolist() == [[0, 0, 0, 1, 1, 1]] * 2
+    forced = finish(denoiser, one, Threshold(0.9), attention_mask=None, forced=torch.tensor([5, -1]))
+    assert torch.equal(forced, free)
+    assert torch.equal(one.tokens[:, 1:4], torch.full((2, 3), 2))  # the state itself is left alone
+
+
+def test_a_labelling_out_of_range_is_refused():
+    for settings, sentence in (
+        ({"branches": 0}, "branches must be at least 1, got 0"),
+        ({"states_per_prompt": 0}, "states_per_prompt must be at least 1, got 0"),
+        ({"strata": -1}, "strata must be at least 0, got -1"),
+        ({"labelled": 5}, "labelled must be at most states_per_prompt 4, got 5"),
+    ):
+        with pytest.raises(ValueError, match=f"^{sentence}$"):
+            Labelling(**settings)
