@@ -99,7 +99,7 @@ class Arm:
         """The share of wrong commits that a setting of the dial promises, None where it promises nothing."""
         if dial is None or self.promise is None:
             return None
-        return dial if self.promise == "dial" else 1 - dial
+        return dial if self.promise == "dial" else round(1 - dial, 9)
 
     def draws(self, count: int, *, seed: int) -> tuple[Arm, ...]:
         """The arm at `count` different random points of its tuning space, or at all of them where it has fewer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import shlex
 import subprocess
@@ -35,10 +36,13 @@ def environment(*, device: torch.device, seed: int) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The commit this code was taken from, with `+` where files were changed since; None outside a repository."""
+    """The commit this code was taken from, with `+` where files were changed since.
+
+    A copy without its history says what the environment variable COMMIT says, or None.
+    """
     here = Path(__file__).resolve().parents[1]
     if not (here / ".git").exists():
-        return None
+        return os.environ.get("COMMIT")
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -142,13 +142,16 @@ class Pair:
 
     @staticmethod
     def of(runner: Runner, split: Split, a: Cell, b: Cell) -> Pair:
-        """Ratios of means and the difference of accuracies, a against b."""
-        weights = runner.weights(split)
-        first, second = runner.ledger.table(split, a), runner.ledger.table(split, b)
+        """Two cells that have run, a against b."""
+        return Pair.between(runner.weights(split), runner.ledger.table(split, a), runner.ledger.table(split, b))
+
+    @staticmethod
+    def between(weights: Array, a: Mapping[str, Array], b: Mapping[str, Array]) -> Pair:
+        """Ratios of means and the difference of accuracies, from the figures of every prompt."""
         return Pair(
-            (weights @ first["rounds"]) / (weights @ second["rounds"]),
-            (weights @ first["sequence_forwards"]) / (weights @ second["sequence_forwards"]),
-            weights @ (first["right"] - second["right"]),
+            curves.ratio_of_means(weights, a["rounds"], b["rounds"]),
+            curves.ratio_of_means(weights, a["sequence_forwards"], b["sequence_forwards"]),
+            weights @ (a["right"] - b["right"]),
         )
 
     def row(self) -> Row:

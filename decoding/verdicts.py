@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
 
 from decoding import curves
-from decoding.arms import REFERENCE, Cell
+from decoding.arms import REFERENCE
+from decoding.curves import Array
 from decoding.runner import Runner
 from decoding.standings import CEILING, Measured, Pair, Row, best_headless, named
 
@@ -87,8 +90,9 @@ def claims(measured: Sequence[Measured]) -> Said:
 def failure_signatures(runner: Runner, measured: Sequence[Measured]) -> Said:
     """The known ways in which exploration fails, of every arm that exploits by confidence against `threshold` at the same C.
 
-    Stalling: as many rounds, and most rounds or commits are ones that nothing but the need of progress made. Accuracy
-    collapse: less accurate by the interval. Wall clock: fewer rounds, but more seconds or sequence forwards.
+    No exploration: the same rounds and forwards, prompt by prompt. Stalling: as many rounds, and most rounds or commits
+    are ones that nothing but the need of progress made. Accuracy collapse: less accurate by the interval. Wall clock:
+    fewer rounds by the interval, but more seconds or sequence forwards.
     """
     plain = {cell.settings["threshold"]: cell for m in measured if m.arm.policy == "threshold" for cell in m.cells}
     for item in measured:
@@ -96,7 +100,8 @@ def failure_signatures(runner: Runner, measured: Sequence[Measured]) -> Said:
         for cell in item.cells:
             same = plain.get(cell.settings.get("threshold"))
             if same is not None and item.arm.policy != "threshold":
-                for finding, detail in _signatures(runner, cell, same):
+                a, b = runner.ledger.table("test", cell), runner.ledger.table("test", same)
+                for finding, detail in signatures(runner.weights("test"), a, b):
                     seen.setdefault(finding, []).append(f"at {cell.settings['threshold']:g} {detail}")
         for finding, details in seen.items():
             yield (
@@ -106,17 +111,25 @@ def failure_signatures(runner: Runner, measured: Sequence[Measured]) -> Said:
             )
 
 
-def _signatures(runner: Runner, cell: Cell, plain: Cell) -> Iterator[tuple[str, str]]:
-    table, base = runner.ledger.table("test", cell), runner.ledger.table("test", plain)
-    pair = Pair.of(runner, "test", cell, plain)
+def signatures(weights: Array, table: Mapping[str, Array], plain: Mapping[str, Array]) -> Iterator[tuple[str, str]]:
+    """The signatures of one cell against the plain threshold, from the figures of every prompt.
+
+    Args:
+        weights: [R, n] over prompts.
+        table, plain: the columns [n] of both.
+    """
+    if all(np.array_equal(table[name], plain[name]) for name in ("rounds", "sequence_forwards", "right")):
+        yield "no exploration", "every prompt as there"
+        return
+    pair = Pair.between(weights, table, plain)
     rounds, forwards = float(pair.rounds_ratio[0]), float(pair.sequence_forwards_ratio[0])
-    seconds = float(table["seconds"].sum() / base["seconds"].sum())
+    fewer, lost = curves.interval(pair.rounds_ratio), curves.interval(pair.accuracy_difference)
+    seconds = float(table["seconds"].sum() / plain["seconds"].sum())
     idle = float(table["idle"].sum() / table["rounds"].sum())
     forced = 1 - float(table["unforced"].sum() / max(table["commits"].sum(), 1))
-    lost = curves.interval(pair.accuracy_difference)
     if rounds >= 1 and max(idle, forced) > MOST:
         yield "stalling", f"{rounds:.2f} × rounds, {idle:.0%} of them idle, {forced:.0%} of the commits unaccepted"
     if lost is not None and lost.high < 0:
         yield "accuracy collapse", f"{100 * lost.estimate:.1f} points, {100 * lost.high:.1f} or worse"
-    if rounds < 1 and max(seconds, forwards) > 1:
-        yield "wall clock", f"{rounds:.2f} × rounds but {forwards:.2f} × sequence forwards, {seconds:.2f} × seconds"
+    if fewer is not None and fewer.high < 1 and max(seconds, forwards) > 1:
+        yield "wall clock", f"{rounds:.2f} × rounds but {forwards:.2f} × forwards, {seconds:.2f} × seconds"

@@ -11,16 +11,19 @@ import pytest
 import torch
 
 import decoding.trials
+from decoding import provenance
 from decoding.ab_table import plot, table
 from decoding.api import generate
 from decoding.arms import Arm, select
 from decoding.comparison import Comparison, compare
+from decoding.curves import resample
 from decoding.features import NAMES
 from decoding.parity import LEARNED, RANDOM, Point, lines, operating_point
 from decoding.problems import Problems
 from decoding.standings import Pair
 from decoding.state import DecodeState, Reason, start
 from decoding.trials import COLUMNS, Ledger, clean_commits, interleave, rounds_with
+from decoding.verdicts import signatures
 from models.scoring_head import HeadConfig, ScoringHead
 from models.toy import GroupDenoiser
 
@@ -404,10 +407,48 @@ def test_the_ledger_keeps_columns_by_prompt(tmp_path) -> None:
         assert not kept.has("dev", cell, [0])
 
 
-def test_failure_signatures_name_stalling_and_wall_clock(found: Comparison) -> None:
+def test_failure_signatures_are_told_for_each_arm_at_the_same_threshold(found: Comparison) -> None:
     about_ete = [row for row in found.verdicts if row["arm"] == "ete"]
     assert "wall clock" in {row["finding"] for row in about_ete}  # two branches a round for fewer rounds
-    never = replace(ETE, settings={**ETE_SETTINGS, "implicit": False, "gamma": 0.0}, values=(0.9999999,))
+    slow = Arm("ete", "headless", "ete", "threshold", (0.9999999,), {**ETE_SETTINGS, "branches": 1, "gamma": 0.6})
+    careless = replace(
+        slow, settings={**slow.settings, "implicit": False, "targeted": False, "gamma": 0.0}, name="never"
+    )
     plain = replace(THRESHOLD, values=(0.9999999,))
-    stalled = [row for row in compared(SEQUENTIAL, plain, never).verdicts if row["finding"] == "stalling"]
-    assert [row["arm"] for row in stalled] == ["ete"]
+    told = compared(SEQUENTIAL, plain, slow, careless).verdicts
+    assert [row["arm"] for row in told if row["finding"] == "no exploration"] == ["never"]
+
+
+def columns(right: int = 40, **values: float) -> dict[str, np.ndarray]:
+    """The figures of 40 prompts, the first `right` of them solved."""
+    plain = {"rounds": 4.0, "sequence_forwards": 4.0, "seconds": 1.0, "idle": 0.0, "unforced": 6.0, "commits": 6.0}
+    table = {name: np.full(40, value) for name, value in (plain | values).items()}
+    return table | {"right": (np.arange(40) < right).astype(float)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "findings"),
+    [
+        ({}, {"no exploration"}),
+        ({"seconds": 2.0}, {"no exploration"}),
+        ({"rounds": 3.0, "sequence_forwards": 3.0}, set()),
+        ({"rounds": 3.0, "sequence_forwards": 5.0}, {"wall clock"}),
+        ({"rounds": 3.0, "sequence_forwards": 3.0, "seconds": 1.1}, {"wall clock"}),
+        ({"rounds": 5.0, "sequence_forwards": 5.0, "idle": 2.5}, set()),
+        ({"rounds": 5.0, "sequence_forwards": 5.0, "idle": 2.6}, {"stalling"}),
+        ({"sequence_forwards": 5.0, "unforced": 2.9}, {"stalling"}),
+        ({"rounds": 3.0, "sequence_forwards": 3.0, "right": 39}, set()),  # one prompt of 40 is chance
+        ({"rounds": 3.0, "sequence_forwards": 3.0, "right": 30}, {"accuracy collapse"}),
+    ],
+)
+def test_failure_signatures_are_judged_by_figures(changes, findings: set[str]) -> None:
+    assert {name for name, _ in signatures(resample(40), columns(**changes), columns())} == findings
+
+
+def test_a_copy_without_history_says_the_commit_it_is_told(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "decoding").mkdir()
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "decoding" / "provenance.py"))
+    monkeypatch.delenv("COMMIT", raising=False)
+    assert provenance.commit() is None
+    monkeypatch.setenv("COMMIT", "abc")
+    assert provenance.commit() == "abc"
