@@ -122,8 +122,10 @@ def fit_head(
     head = ScoringHead(config, denoiser).to(denoiser.device)
     first = [data.train[i] for i in range(min(8, len(data.train)))]
     head.normalise_by(torch.cat([one.features[one.reading.rows] for one in first]))
-    train = data.train.with_shuffled_labels(seed) if recipe.shuffled else data.train
-    dev = [batches[i] for batches in data.dev.values() for i in range(len(batches))]
+    train, unseen = data.train, list(data.dev.values())
+    if recipe.shuffled:  # the dev labels as well, or they would pick the weights
+        train, unseen = train.with_shuffled_labels(seed), [one.with_shuffled_labels(seed) for one in unseen]
+    dev = [batches[i] for batches in unseen for i in range(len(batches))]
     trainer = make_trainer(denoiser, fitting, logs, KeepBest(dev))
     trainer.fit(HeadModule(head, replace(fitting.objective, target=recipe.target)), train.loader(seed=seed))
     return head.to(denoiser.device).eval()
