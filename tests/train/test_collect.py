@@ -1,0 +1,245 @@
+"""Collecting traces: states and labels by hand on toys, runs that are killed and go on, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import models
+import train.collect
+from decoding.branches import FLOOR, KINDS, predict
+from decoding.explore import BeamETE
+from decoding.labelling import Labelling
+from decoding.quota import Sequential
+from decoding.threshold import Threshold
+from decoding.trace import check_drift, load_table, rebuild
+from train.collect import decode_text, encode
+from train.head_data import cascade_gain
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "llada"
+
+
+def collected(collector, examples, folder) -> list[dict]:
+    collector.run({"train": examples, "dev": examples[:3]}, folder)
+    return list(load_table(folder, collector.denoiser))
+
+
+@pytest.fixture
+def rows(collector_of, groups, examples, tmp_path) -> list[dict]:
+    return collected(collector_of(groups), examples, tmp_path)
+
+
+def test_prompts_become_left_padded_canvases_and_responses_references(groups, tasks, example):
+    some = [example("0", "01"), example("110", "0" * 16), example("1", ""), example("1", "0" * 17)]
+    found = encode(groups, tasks(16, 8), some)
+    assert found.tokens[:, :3].tolist() == [[0, 0, 0], [1, 1, 0], [0, 0, 1], [0, 0, 1]]
+    assert (
+        found.attention_mask[:, :4].tolist()
+        == [[False, False, True, True], [True] * 4] + [[False, False, True, True]] * 2
+    )
+    assert found.reference[0].tolist() == [-1] * 3 + [0, 1] + [0] * 14  # filled up with EOS, or 0 where there is none
+    assert found.reference[1, 3:].tolist() == [0] * 16
+    assert (found.reference[2:] == -1).all()  # none given; too long
+
+
+def test_a_text_ends_at_the_first_eos(groups):
+    groups.eos_id = 1
+    assert decode_text(groups, torch.tensor([0, 0, 1, 0, 1])) == "00"
+    assert decode_text(groups, torch.tensor([0, 0])) == "00"
+
+
+def test_prompts_take_turns_among_the_drivers(rows, examples):
+    assert {(r["split"], r["prompt_id"]): r["driver"] for r in rows} == {
+        (split, i): ("slow", "fast")[i % 2] for split, count in (("train", 8), ("dev", 3)) for i in range(count)
+    }
+    prompts = {(r["split"], r["prompt_id"]): "".join(map(str, r["tokens"][:-16])) for r in rows}
+    assert all(prompts[split, i] == examples[i].prompt for split, i in prompts)
+
+
+def test_of_every_prompt_some_states_are_kept_and_some_of_them_labelled(rows):
+    for split, prompt in {(r["split"], r["prompt_id"]) for r in rows}:
+        mine = [r for r in rows if (r["split"], r["prompt_id"]) == (split, prompt)]
+        assert len(mine) == (3 if prompt % 2 == 0 else 2)  # the fast driver has a round for each block
+        assert sum(bool(r["branches"]) for r in mine) == 1
+    assert len({r["state_id"] for r in rows}) == len(rows)
+
+
+def test_gains_by_hand(collector_of, groups, examples, tmp_path):
+    """Committing one bit of a group makes the seven others cross; those of the second group cross wrong."""
+    everything = Labelling(states_per_prompt=99, labelled=99, branches=8)
+    rows, seen = collected(collector_of(groups, labelling=everything), examples[:1], tmp_path), set()
+    for r in rows:
+        alone, *others = r["branches"]
+        masked = np.array(r["tokens"][-16:]) == 2
+        reference = np.array(r["reference"])[np.array(r["asked"])]
+        for one in others:
+            group = one["position"] // 8
+            left = int(masked[8 * group : 8 * group + 8].sum())
+            fresh = left == 8  # nothing of the group is revealed yet
+            expected = (7 if fresh else 0) * (1, -1)[group]
+            assert cascade_gain(one, alone, reference, threshold=0.9) == expected
+            assert one["log_confidence"] == pytest.approx(np.log(0.5), abs=1e-3)
+            seen.add(expected)
+    assert seen == {7, -7}
+
+
+def test_branch_0_is_the_exploit_only_canvas(rows, groups):
+    crossed = 0
+    for r in (r for r in rows if r["branches"]):
+        alone = r["branches"][0]
+        assert (alone["position"], KINDS[alone["kind"]], alone["propensity"]) == (-1, "exploit", 1.0)
+        state, mask = rebuild([r], mask_id=2, eos_id=None)
+        reading = predict(groups, state.tokens, state.feasible, mask)
+        exploited = (reading.confidence >= 0.9)[0, -16:][torch.tensor(r["asked"])]
+        assert [t == -1 for t in alone["token"]] == exploited.tolist()
+        assert [v == FLOOR for v in alone["log_risk"]] == exploited.tolist()
+        crossed += int(exploited.sum())
+    assert crossed > 0
+
+
+def test_positions_count_from_the_first_place_of_the_canvas(rows):
+    for r in (r for r in rows if r["branches"]):
+        masked = [t == 2 for t in r["tokens"][-16:]]
+        positions = [one["position"] for one in r["branches"][1:]]
+        assert len(set(positions)) == len(positions) <= 8
+        assert all(masked[j] and r["asked"][j] for j in positions)
+        assert all(len(one["token"]) == len(one["log_risk"]) == sum(r["asked"]) for one in r["branches"])
+        for one in r["branches"][1:]:
+            assert one["token"][sum(r["asked"][: one["position"]])] == -1  # committed by the branch itself
+        kinds = [KINDS[one["kind"]] for one in r["branches"]]
+        assert kinds == sorted(kinds, key=KINDS.index)
+
+
+def test_a_state_read_back_is_the_state_that_was_visited(collector_of, groups, examples, tmp_path, monkeypatch):
+    visits, keep = [], train.collect.visit
+    monkeypatch.setattr(train.collect, "visit", lambda *a, **k: visits.append(keep(*a, **k)) or visits[-1])
+    rows = collected(collector_of(groups), examples, tmp_path)
+    rows.sort(key=lambda r: r["split"] == "dev")  # as they were collected
+    compared = 0
+    for one in visits:
+        order = torch.cat([(one.place >= 1).nonzero(), (one.place < 1).nonzero()]).squeeze(1)  # labelled ones last
+        for s in order.tolist():
+            state, mask = rebuild([rows[compared]], mask_id=2, eos_id=None)
+            width = state.tokens.shape[1]
+            for name in ("tokens", "masked", "committed_round", "recent_confidence", "recent_token"):
+                assert torch.equal(getattr(state, name)[0], getattr(one.state, name)[s][..., -width:]), name
+            for name in ("opened", "spent", "round"):
+                assert getattr(state, name)[0] == getattr(one.state, name)[s]
+            assert torch.equal(state.feasible[0], one.state.feasible[s, -width:])
+            assert mask.all()
+            compared += 1
+    assert compared == len(rows) > 20
+
+
+@pytest.fixture
+def base(speaks_bits):
+    """The golden model with bits for words, its head made sharp so that something crosses."""
+    denoiser = models.load(GOLDEN, device="cpu")
+    denoiser.model.lm_head.weight.data *= 25
+    return speaks_bits(denoiser)
+
+
+def test_a_base_repeats_its_own_traces_and_another_does_not(collector_of, base, examples, tmp_path):
+    collector = collector_of(base, beam=BeamETE(threshold=0.6, branches=2))
+    rows = collected(collector, examples, tmp_path)
+    check_drift(base, rows, tolerance=0.01)
+    committed = sum(t == -1 for r in rows if r["branches"] for t in r["branches"][0]["token"])
+    assert committed > 3
+    base.blocks[0].mlp.down_proj.weight.data *= 1.1
+    with pytest.raises(ValueError, match=r"log_risk in the traces must be what this base gives within 0.05, got"):
+        check_drift(base, rows)
+
+
+def test_a_killed_run_goes_on_and_gives_the_same(collector_of, groups, examples, tmp_path, monkeypatch):
+    whole = collected(collector_of(groups), examples, tmp_path / "whole")
+    write, done = train.collect.write_part, []
+
+    def killed(rows, file):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(file)
+        write(rows, file)
+
+    monkeypatch.setattr(train.collect, "write_part", killed)
+    with pytest.raises(KeyboardInterrupt):
+        collected(collector_of(groups), examples, tmp_path / "cut")
+    monkeypatch.setattr(train.collect, "write_part", lambda rows, file: done.append(file) or write(rows, file))
+    assert collected(collector_of(groups), examples, tmp_path / "cut") == whole
+    names = ["part-train-00000", "part-train-00001", "part-dev-00000"]
+    assert [file.stem for file in done] == names
+    assert collected(collector_of(groups), examples, tmp_path / "cut") == whole
+    assert len(done) == 3  # nothing is collected twice
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"labelling": Labelling(branches=7)}, "labelling"),
+        ({"drivers": {"slow": Sequential(), "fast": Threshold(0.5)}}, "drivers"),
+        ({"beam": BeamETE(branches=3)}, "beam"),
+        ({"seed": 1}, "seed"),
+        ({"batch_size": 3}, "batch_size"),
+        ({"chunk": 2}, "chunk"),
+        ({"block_length": 4}, "block_length"),
+    ],
+)
+def test_a_folder_of_other_settings_is_refused(collector_of, groups, examples, tmp_path, change, name):
+    collector_of(groups).run({"train": examples[:1]}, tmp_path)
+    with pytest.raises(
+        ValueError, match=rf"^{name} must be .* to go on with the traces in .*, got .*: choose another --out$"
+    ):
+        collector_of(groups, **change).run({"train": examples[:1]}, tmp_path)
+
+
+def test_a_folder_of_other_prompts_is_refused(collector_of, groups, examples, tmp_path):
+    """More prompts would leave the last part short of what was asked for."""
+    collector_of(groups).run({"train": examples[:2]}, tmp_path)
+    for others in (examples[:3], examples[1:3], [replace(examples[0], response="1"), examples[1]]):
+        with pytest.raises(ValueError, match=r"^prompts must be .* to go on with the traces in"):
+            collector_of(groups).run({"train": others}, tmp_path)
+
+
+def test_progress_is_told_of_parts_done_and_of_parts_found(collector_of, groups, examples, tmp_path):
+    for _ in range(2):
+        told: list[int] = []
+        collector_of(groups).run({"train": examples[:6]}, tmp_path, progress=told.append)
+        assert told == [4, 2]
+
+
+def judged(collector_of, trap, tasks, example, folder, response, **labelling) -> list[dict]:
+    settings = {"states_per_prompt": 2, "labelled": 2, "branches": 4, "strata": 1, "finished": 4, **labelling}
+    collector = collector_of(
+        trap, tasks(2, 2, unique=False), drivers={"slow": Sequential()}, labelling=Labelling(**settings), block_length=2
+    )
+    collector.run({"train": [example("0", response)]}, folder)
+    return sorted(load_table(folder, trap), key=lambda r: r["round"])
+
+
+@pytest.mark.parametrize(("response", "harm", "benefit"), [("11", [0, 1], [0, 0]), ("10", [0, 0], [0, 1])])
+def test_harm_and_benefit_are_judged_against_the_free_finish(
+    collector_of, trap, tasks, example, tmp_path, response, harm, benefit
+):
+    """The free finish says 11; with the second position forced first it is 10."""
+    first, second = judged(collector_of, trap, tasks, example, tmp_path, response)
+    branches = sorted(first["branches"], key=lambda one: one["position"])
+    assert [one["position"] for one in branches] == [-1, 0, 1]
+    assert [one["harm"] for one in branches] == [-1, *harm]
+    assert [one["benefit"] for one in branches] == [-1, *benefit]
+    assert first["reference"] == ([1, 1] if response == "11" else [-1, -1])
+    assert [one["position"] for one in second["branches"]] == [-1]  # the exploit set takes what is left
+    assert not first["unique_answer"]
+
+
+def test_only_some_branches_are_finished(collector_of, trap, tasks, example, tmp_path):
+    first, _ = judged(collector_of, trap, tasks, example, tmp_path, "11", finished=1)
+    assert [one["harm"] for one in first["branches"]] == [-1, 0, -1]
+    first, _ = judged(collector_of, trap, tasks, example, tmp_path / "none", "11", finished=0)
+    assert [one["harm"] for one in first["branches"]] == [-1, -1, -1]
+
+
+def test_states_that_teach_nothing_are_left_out(collector_of, trap, tasks, example, tmp_path):
+    assert judged(collector_of, trap, tasks, example, tmp_path, "11", labelled=0) == []
