@@ -55,7 +55,7 @@ class Learned(Policy):
     """
 
     head: ScoringHead = field(repr=False)
-    risk_bound: float = 0.02
+    risk_bound: float = 0.005
     rule: RiskRule = "each"
     explore: int = 0
     explore_bound: float = 0.1
