@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -90,8 +91,7 @@ def prepare(denoiser: Denoiser, folders: Sequence[Path], fitting: Fitting, *, th
     rows = [row for folder in folders for row in load_table(folder, denoiser)]
     check_drift(denoiser, rows)
     width = max((len(r["branches"]) for r in rows), default=1)
-    layers = len(denoiser.blocks)
-    taps = tuple(range(layers - fitting.blocks, layers))
+    taps = taps_of(denoiser, fitting)
 
     def ready(mine: list[dict[str, Any]], shuffle: bool) -> PreparedBatches:
         data = HeadData(mine, denoiser.mask_id, denoiser.eos_id, threshold, max(1, width - 1))
@@ -110,6 +110,16 @@ def prepare(denoiser: Denoiser, folders: Sequence[Path], fitting: Fitting, *, th
         dev_prompts={t: [r["prompt_id"] for r in mine] for t, mine in dev.items()},
         train_task=[train[int(b.state_index[0])]["task"] for b in shuffled.batches],
     )
+
+
+def taps_of(denoiser: Denoiser, fitting: Fitting) -> tuple[int, ...]:
+    """Base blocks that any of the variants reads."""
+    if all(VARIANTS[name].variant in ("linear", "features") for name in fitting.variants):
+        return ()
+    layers = len(denoiser.blocks)
+    if fitting.blocks > layers:
+        raise ValueError(f"blocks must be at most the base's {layers}, got {fitting.blocks}")
+    return tuple(range(layers - fitting.blocks, layers))
 
 
 def fit_head(
@@ -174,6 +184,7 @@ def fit(
     for number in range(fitting.seeds):  # seed by seed, so that a run that is cut off has every variant
         for name in fitting.variants:
             logs = out / "logs" / f"{name}-{number}"
+            shutil.rmtree(logs, ignore_errors=True)  # of the same fit, done before
             head = fit_head(denoiser, data, VARIANTS[name], fitting, seed=seed + number, threshold=threshold, logs=logs)
             metrics.setdefault(name, []).append(figures(head, data))
             heads.setdefault(name, head)
