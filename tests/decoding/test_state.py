@@ -52,7 +52,7 @@ def test_nothing_after_a_committed_eos_is_predicted(said):
 def test_a_mask_before_the_eos_keeps_the_row_going(said):
     tokens, reason, counts = said([1, EOS, 2, 3], [0.6, 0.95, 0.5, 0.7], Threshold())
     assert counts.rounds.item() == 3  # EOS, then .7 behind it, then .6 before it
-    assert tokens == [1, EOS, EOS, 3]
+    assert tokens == [1, EOS, EOS, EOS]  # 3 was committed behind the EOS before the row could end
     assert reason == [Reason.FORCED, Reason.EXPLOIT, Reason.END, Reason.FORCED]
 
 
@@ -81,15 +81,15 @@ def test_when_every_branch_ends_the_row_no_forward_follows(said):
     tokens, reason, counts = said([EOS, 1, 2, 3], [0.95, 0.3, 0.4, 0.35], policy)
     assert (counts.nfe, counts.rounds.item(), counts.explored.item()) == (1, 1, 0)
     assert reason == [Reason.EXPLOIT, Reason.END, Reason.END, Reason.EXPLORE]  # .35 beats .3
-    assert tokens == [EOS, EOS, EOS, 3]
+    assert tokens == [EOS, EOS, EOS, EOS]
 
 
 @pytest.mark.parametrize(("eos_confidence", "kept"), [(0.35, True), (0.25, False)])
 def test_a_round_counts_even_where_a_branch_that_ended_the_row_is_kept(said, eos_confidence, kept):
     policy = BeamETE(gamma=0.9, min_masks=0, implicit=False, branches=2)
-    tokens, _, counts = said([EOS, 1, 2, 3], [eos_confidence, 0.3, 0.85, 0.6], policy)
+    _, reason, counts = said([EOS, 1, 2, 3], [eos_confidence, 0.3, 0.85, 0.6], policy)
     assert counts.rounds.item() == counts.nfe
-    assert (tokens[1] == EOS) == kept
+    assert (reason[1] == Reason.END) == kept
 
 
 def test_commit_writes_only_the_reasons_and_remembers_the_round(canvas, reading_of):
