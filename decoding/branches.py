@@ -139,14 +139,13 @@ def try_branches(
     after = _read_in_batches(denoiser, canvases, live, asked, attention_mask, batch_size)
     log_confidence = reading.confidence.gather(1, position.clamp(min=0)).log()
     proposal = Proposal(canvases.tokens, canvases.reason, live, log_confidence)
-    next_round = replace(after, confidence=after.confidence * canvases.feasible)  # S_{t+1} of each branch
     rows = canvases.masked & asked.unsqueeze(1)
     return Branches(
         position=position,
         kind=kind,
         propensity=propensity,
         log_confidence=log_confidence,
-        eq7=beam.score(proposal, next_round),
+        eq7=beam.score(proposal, after),
         token=torch.where(rows, after.token, -1),
         log_risk=torch.where(rows, after.log_risk, FLOOR),
         asked=asked,

@@ -77,9 +77,10 @@ def test_committing_one_bit_of_a_group_makes_the_other_seven_cross(tried):
         assert branches.eq7[0, k] == pytest.approx(-0.6931 + torch.tensor(7.0).log().item(), abs=1e-3)
 
 
-def test_branch_0_commits_the_exploit_set_and_every_branch_does_too(tried):
-    denoiser = table(0.95, 0.9, 0.6, 0.5, 0.4, 0.89)
+def test_branch_0_commits_the_exploit_set_and_every_branch_does_too(tried, counting):
+    denoiser = counting(table(0.95, 0.9, 0.6, 0.5, 0.4, 0.89))
     state, branches = tried(denoiser, 6, 6)
+    assert denoiser.canvases == 1 + 1 + 4  # the state, the exploit set alone, and each of the others
     reading = predict(denoiser, state.tokens, state.feasible, None)
     assert exploit_set(reading, BEAM)[0].tolist() == [False, True, True, False, False, False, False]
     assert (branches.token[0, :, 1:3] == -1).all()
@@ -151,7 +152,7 @@ def test_the_next_block_is_asked_for_where_some_branch_opens_it(tried):
 
 
 def test_eq7_is_the_beams_own_score_over_the_positions_open_in_the_branch(denoisers):
-    """Branches of one state differ in whether they open the next block."""
+    """The next block counts where the branch fills its own."""
     denoiser, compared = denoisers["context"], 0
     beam = BeamETE(threshold=0.55, gamma=1.0, min_masks=0, implicit=False, branches=3, step_budget=None)
     for block_length in (2, 3, 6):

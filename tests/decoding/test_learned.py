@@ -154,6 +154,12 @@ def test_parity_commits_the_candidate_with_the_largest_gain(committed, gain, amo
     assert committed(policy, MIXED) == {0: EXPLOIT, expected: EXPLORE}
 
 
+def test_what_is_committed_anyway_is_no_candidate(committed):
+    """With room for more candidates than there are, however much the head likes the exploited one."""
+    policy = LearnedParity(**{**BARE, "branches": 6}, head=Opinion(gain=[9.0, 1.0, 2.0, 3.0, 4.0, 0.0]))
+    assert committed(policy, MIXED) == {0: EXPLOIT, 4: EXPLORE}
+
+
 @pytest.mark.parametrize("among", ["candidates", "all"])
 def test_parity_costs_one_forward_a_round_and_finds_the_cascades_of_the_beam(run, among):
     """On the paper's toy with a head that knows nothing every candidate is as good as any other, as Eq. 7 says too."""
