@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 
@@ -89,23 +90,24 @@ class DecodeState:
 
     def repeat(self, branches: int) -> DecodeState:
         """Every row as `branches` equal canvases: [B] becomes [B, K]."""
-        return self._map(lambda v: v.unsqueeze(1).expand(v.shape[0], branches, *v.shape[1:]))
+        return self.map(lambda v: v.unsqueeze(1).expand(v.shape[0], branches, *v.shape[1:]))
 
     def at(self, choice: Int[Tensor, " B"]) -> DecodeState:
         """One canvas per row: [B, K] becomes [B]."""
         batch = torch.arange(choice.shape[0], device=choice.device)
-        return self._map(lambda v: v[batch, choice])
+        return self.map(lambda v: v[batch, choice])
 
     def to(self, device: torch.device) -> DecodeState:
         """The state on another device."""
         block = self.layout.block.to(device)
-        return replace(self._map(lambda v: v.to(device)), layout=replace(self.layout, block=block))
+        return replace(self.map(lambda v: v.to(device)), layout=replace(self.layout, block=block))
 
     def count(self, reading: Reading) -> DecodeState:
         """Count the forward just read; rows without one (finished) stay as they are."""
         return replace(self, round=self.round + reading.rows.any(-1).long())
 
-    def _map(self, function) -> DecodeState:  # type: ignore[no-untyped-def]
+    def map(self, function: Callable[[Tensor], Tensor]) -> DecodeState:
+        """The same function on every tensor but the layout's, which all rows share."""
         return DecodeState(self.layout, *(function(getattr(self, f.name)) for f in fields(self) if f.name != "layout"))
 
 

@@ -167,7 +167,7 @@ class Collector:
 
 def take(state: DecodeState, keep: Tensor) -> DecodeState:
     """The states marked True, or listed."""
-    return state._map(lambda v: v[keep])
+    return state.map(lambda v: v[keep])
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,7 @@ class _Rows:
         """One table row a state; everything is moved to the CPU once."""
         gen, task = self.of.task.gen_length, self.of.task
         mask = self.prompts.attention_mask[row].cpu()
-        reference, asked, state = reference.cpu(), asked.cpu(), state._map(lambda v: v.cpu())
+        reference, asked, state = reference.cpu(), asked.cpu(), state.to(torch.device("cpu"))
         canvas = slice(mask.shape[1] - gen, None)
         for s, b in enumerate(row.tolist()):
             tokens = state.tokens[s]

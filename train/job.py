@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, cast
 from decoding.arms import Arm, check_arms
 from decoding.labelling import Labelling
 from decoding.names import POLICIES
+from train.command import shipped
 from train.contest import hold, judge
-from train.head_settings import VARIANTS, Fitting, TaskRun
+from train.head_settings import Fitting, TaskRun
 from train.question import MODEL, check_model
 from train.tasks import get
 
@@ -90,8 +91,6 @@ class Job:
     @property
     def base(self) -> str:
         """The base that is read."""
-        from train.command import shipped
-
         return self.model or str(shipped(MODEL))
 
 
@@ -235,7 +234,7 @@ def foresee(job: Job, *, seconds: float = PROBE_SECONDS, clock: Callable[[], flo
             f"{name}: {wanted} prompts, {kept * scale:.0f} states, {size * scale:.1f} MB, {taken * scale / 60:.1f} min"
         )
         hours, megabytes, rows = hours + taken * scale / 3600, megabytes + size * scale, rows + round(kept * scale)
-    fits = sum(job.fitting.seeds for name in job.fitting.variants if name in VARIANTS)
+    fits = job.fitting.seeds * len(job.fitting.variants)
     lines.append(
         f"collection: {hours:.2f} h, {rows} states, {megabytes:.1f} MB on {denoiser.device}; "
         f"then {fits} fits of {job.fitting.epochs} epochs"
