@@ -49,7 +49,7 @@ def imported(file: Path) -> set[str]:
 
 @pytest.mark.parametrize("file", [*LIBRARY, *COMMANDS], ids=name_of)
 def test_imports_point_one_way(file):
-    own = {"models", "decoding", "train", "generate", "compare", "tests"}
+    own = {"models", "decoding", "train", "generate", "compare", "study", "tests"}
     assert imported(file) & own <= ALLOWED[folder_of(file)]
     if folder_of(file) in ("models", "decoding"):
         assert not imported(file) & {"lightning", "pytorch_lightning", "jsonargparse"}
@@ -94,7 +94,7 @@ def test_a_command_is_one_short_typed_function(file):
 
 
 def test_what_must_start_fast_imports_nothing_heavy():
-    light = "decoding, decoding.names, models, train, train.command, train.question, train.tasks"
+    light = "decoding, decoding.names, decoding.studies, models, train, train.command, train.inquiry, train.question, train.tasks"
     code = f"import sys, {light}; print(sorted({{'torch', 'transformers', 'lightning', 'numpy'}} & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True

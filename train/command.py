@@ -7,7 +7,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from itertools import zip_longest
 from pathlib import Path
 
@@ -16,16 +16,20 @@ from jsonargparse import ArgumentParser
 DATA = Path(__file__).resolve().parent / "_data"  # only in the wheel
 
 
-def parser_of(function: Callable[..., object]) -> ArgumentParser:
+def parser_of(function: Callable[..., object], *, skip: Set[str] = frozenset()) -> ArgumentParser:
     """Options from the signature and docstring of a function, and `--config` for a YAML that holds any of them."""
     parser = ArgumentParser(prog=f"{function.__name__}.py", description=_summary(function), exit_on_error=False)
     parser.add_argument("--config", action="config", help="YAML with any of these options")
-    parser.add_function_arguments(function, as_positional=False)
+    parser.add_function_arguments(function, as_positional=False, skip=set(skip))
     return parser
 
 
 def run(
-    function: Callable[..., object], arguments: Sequence[str] | None = None, *, default_config: str | None = None
+    function: Callable[..., object],
+    arguments: Sequence[str] | None = None,
+    *,
+    default_config: str | None = None,
+    positional: str | None = None,
 ) -> None:
     """Run a command: parse, save the resolved options in its `out` folder where it has one, call.
 
@@ -34,12 +38,18 @@ def run(
     Args:
         function: the command; its heavy imports stand inside it, after whatever can be judged without them.
         arguments: the command line, by default that of the process.
-        default_config: the config that ships with the project and is read where none is named.
+        default_config: the config that ships with the project and is read where none is named; `{NAME}` in it stands for the
+            value of the positional parameter, and there need be no such file.
+        positional: the parameter whose value may come first without its name.
     """
     try:
         parser = parser_of(function)
         given = with_flags(function, sys.argv[1:] if arguments is None else arguments)
-        if default_config is not None and not any(one.startswith("--config") for one in given):
+        if positional is not None and given and not given[0].startswith("-"):
+            default_config = default_config and default_config.replace(f"{{{positional}}}", given[0])
+            given = [f"--{positional}={given[0]}", *given[1:]]
+        named = any(one.startswith("--config") for one in given)
+        if default_config is not None and not named and (positional is None or shipped(default_config).is_file()):
             given = ["--config", str(shipped(default_config)), *given]
         options = parser.parse_args(given)
         if options.get("out") is not None:

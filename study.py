@@ -1,0 +1,34 @@
+"""Run one of the papers' results on a model: python study.py NAME [--config configs/study/NAME.yaml] [--out DIR]"""
+
+from typing import Any
+
+from train.command import run
+from train.inquiry import hold, judge
+
+
+def study(
+    name: str,
+    settings: dict[str, Any] | None = None,
+    model: str | None = None,
+    head: str | None = None,
+    out: str = "checkpoints/runs/study",
+    seed: int = 0,
+    device: str | None = None,
+) -> None:
+    """Run a study and write its figures and its picture, NAME.json and NAME.png.
+
+    Args:
+        name: of the study; an unknown name is answered with all of them.
+        settings: of the study, by name; its default size where left out.
+        model: checkpoint folder or hub id; default the shipped model.
+        head: folder of a scoring head; default the shipped one, with the shipped model.
+        out: folder of the results.
+        seed: of prompts and draws.
+        device: cpu, cuda, ...; default the GPU if there is one.
+    """
+    judge(name)
+    print(hold(name, settings or {}, out=out, model=model, head=head, seed=seed, device=device))
+
+
+if __name__ == "__main__":
+    run(study, default_config="configs/study/{name}.yaml", positional="name")
