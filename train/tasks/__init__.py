@@ -1,26 +1,60 @@
 """The tasks by name."""
 
+from dataclasses import replace
+
+from train.tasks.aime import AIME24, AIME25
 from train.tasks.countdown import COUNTDOWN3, COUNTDOWN4
+from train.tasks.gsm8k import GSM8K
+from train.tasks.humaneval import HUMANEVAL
 from train.tasks.lists import LISTS
+from train.tasks.math500 import MATH500
+from train.tasks.mbpp import MBPP
+from train.tasks.mmlu_pro import MMLU_PRO
 from train.tasks.multiplication import MULTIPLICATION
 from train.tasks.sudoku import SUDOKU, SUDOKU_HARD
 from train.tasks.task import Example, Split, Task
+from train.tasks.text import TEXT
 from train.tasks.words import WORDS
 
 TASKS: dict[str, Task] = {
     task.name: task for task in (SUDOKU, SUDOKU_HARD, COUNTDOWN3, COUNTDOWN4, MULTIPLICATION, LISTS, WORDS)
 }
+BENCHMARKS: dict[str, Task] = {
+    task.name: task for task in (GSM8K, MATH500, AIME24, AIME25, HUMANEVAL, MBPP, MMLU_PRO, TEXT)
+}
 
 
-def get(name: str) -> Task:
+def get(name: str, *, run_code: bool = False) -> Task:
     """Look a task up.
+
+    Args:
+        name: of a task with a generator or of a benchmark.
+        run_code: allow the checker to run what the model wrote, where the task needs that; without it such a checker refuses.
 
     Raises:
         ValueError: for an unknown name, naming the known tasks.
     """
-    if name not in TASKS:
-        raise ValueError(f"task must be one of {', '.join(TASKS)}, got {name!r}")
-    return TASKS[name]
+    known = TASKS | BENCHMARKS
+    if name not in known:
+        raise ValueError(f"task must be one of {', '.join(known)}, got {name!r}")
+    task = known[name]
+    return task if run_code or not task.runs_code else replace(task, check=_refuse)
 
 
-__all__ = ["TASKS", "Example", "Split", "Task", "get"]
+def require_permission(task: Task, run_code: bool) -> None:
+    """Refuse a task whose checker runs what the model wrote, where the user has not allowed that.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    if task.runs_code and not run_code:
+        raise ValueError(
+            f"run_code must be true for task {task.name}, whose checker runs the model's code here, got false"
+        )
+
+
+def _refuse(example: Example, text: str) -> bool:
+    raise ValueError("run_code must be true for a checker that runs the model's code here, got false")
+
+
+__all__ = ["BENCHMARKS", "TASKS", "Example", "Split", "Task", "get", "require_permission"]

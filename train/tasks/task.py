@@ -1,4 +1,4 @@
-"""What a task is: its lengths, its format, its generator, its checker and its split rule, all as data."""
+"""What a task is: its lengths, its format, where its examples come from, its checker and its split rule, all as data."""
 
 import gzip
 import hashlib
@@ -10,7 +10,10 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Literal
 
+from train.tasks.hub import HUB, Hub
+
 Split = Literal["train", "dev", "test"]
+Row = Mapping[str, object]
 
 ANSWER_KEYS = {"input": "output", "quiz": "solution", "prompt": "response"}
 SPLIT_CLASSES = 64
@@ -18,13 +21,20 @@ SPLIT_CLASSES = 64
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt and its reference answer; an empty reference means that the file gave none."""
+    """A prompt and its reference answer; an empty reference means that the file gave none.
+
+    Attributes:
+        prompt: what the model is asked.
+        response: a text that answers it.
+        answer: what the checker of a benchmark compares with (a number, a letter, tests); "" where nothing is known.
+    """
 
     prompt: str
     response: str
+    answer: str = ""
 
 
-def keep_all(record: Mapping[str, object]) -> bool:
+def keep_all(record: Row) -> bool:
     """Keep every record of a file."""
     return True
 
@@ -39,11 +49,17 @@ class Task:
         gen_length: length of the response canvas in tokens, EOS included.
         block_length: block length to decode with; divides `gen_length`.
         unique_answer: True where one token sequence alone is right.
-        make: draws one instance.
+        make: draws one instance; None where there is no generator and all examples come from a file or from the hub.
         canonical: the instance behind a prompt, for the split rule; ValueError if the prompt breaks the format.
         check: whether a text (the decoded response up to the first EOS) solves the example.
         keeps: whether a record of a user's file belongs to this task.
         vary: another instance by a symmetry that keeps the difficulty; makes the small splits cheap to fill.
+        row: reads a record of a file in the benchmark's own format; ValueError if it cannot. None: the generated tasks' formats.
+        ask: what the model is asked where a user types a bare question.
+        hub: where the examples are on the hub.
+        needs_answer: the checker compares with `Example.answer`, so that an example without one cannot be judged.
+        runs_code: the checker runs what the model wrote.
+        split_classes: one in so many instances is a test instance, and one a dev instance.
     """
 
     name: str
@@ -51,11 +67,17 @@ class Task:
     gen_length: int
     block_length: int
     unique_answer: bool
-    make: Callable[[random.Random], Example]
+    make: Callable[[random.Random], Example] | None
     canonical: Callable[[str], str]
     check: Callable[[Example, str], bool]
-    keeps: Callable[[Mapping[str, object]], bool] = keep_all
+    keeps: Callable[[Row], bool] = keep_all
     vary: Callable[[random.Random, Example], Example] | None = None
+    row: Callable[[Row], Example] | None = None
+    ask: Callable[[str], str] = str
+    hub: Hub | None = None
+    needs_answer: bool = False
+    runs_code: bool = False
+    split_classes: int = SPLIT_CLASSES
 
     def __post_init__(self) -> None:
         if self.block_length < 1 or self.gen_length % self.block_length:
@@ -64,19 +86,29 @@ class Task:
             )
 
     def split_of(self, prompt: str) -> Split:
-        """Say which split a prompt belongs to: blake2b(canonical instance) mod 64, 0 test, 1 dev, else train.
+        """Say which split a prompt belongs to: blake2b(canonical instance) mod `split_classes`, 0 test, 1 dev, else train.
 
         Raises:
             ValueError: if the prompt breaks the task's format.
         """
         digest = hashlib.blake2b(self.canonical(prompt).encode(), digest_size=8).digest()
-        remainder = int.from_bytes(digest, "big") % SPLIT_CLASSES
+        remainder = int.from_bytes(digest, "big") % self.split_classes
         return "test" if remainder == 0 else "dev" if remainder == 1 else "train"
 
+    def judges(self, example: Example) -> bool:
+        """Say whether the checker has what it needs to judge an answer to this example."""
+        return bool(example.answer) or not self.needs_answer
+
     def generate(self, split: Split, *, seed: int) -> Iterator[Example]:
-        """Yield instances of one split without end; streams of different splits or seeds share no randomness."""
+        """Yield instances of one split without end; streams of different splits or seeds share no randomness.
+
+        Raises:
+            ValueError: for another split, or if the task has no generator.
+        """
         if split not in ("train", "dev", "test"):
             raise ValueError(f"split must be train, dev or test, got {split!r}")
+        if self.make is None:
+            raise ValueError(f"task {self.name} must be given a file of prompts, for it has no generator, got none")
         rng = random.Random(f"{split}/{seed}")
         while True:
             example = self.make(rng)
@@ -86,19 +118,27 @@ class Task:
                 yield example
 
     def read(self, path: str | Path) -> Iterator[Example]:
-        """Yield the examples of a file, its own strings unchanged.
+        """Yield the examples of a file, its own strings unchanged, or those of a benchmark on the hub.
 
         Args:
-            path: `.jsonl` with input/output, quiz/solution or prompt/response, or `.txt` with `prompt||response`
-                lines; either may end in `.gz`. The answer may be left out.
+            path: `.jsonl` with input/output, quiz/solution, prompt/response or the benchmark's own fields, or, for tasks with a
+                generator, `.txt` with `prompt||response` lines; either may end in `.gz`. The answer may be left out. The
+                word `hub` takes the benchmark's test split from the hub.
 
         Raises:
-            ValueError: for an unknown suffix, or a line that cannot be read, naming file and line.
+            ValueError: for an unknown suffix, or a line that cannot be read, naming file and line; if the hub gives nothing.
         """
+        if path == HUB:
+            yield from self._read_hub()
+            return
         path = Path(path)
         suffix = path.name.removesuffix(".gz").rpartition(".")[2]
-        if suffix not in ("jsonl", "txt"):
-            raise ValueError(f"file name must end in .jsonl, .txt, .jsonl.gz or .txt.gz, got {path.name!r}")
+        allowed = ("jsonl", "txt") if self.row is None else ("jsonl",)
+        if suffix not in allowed:
+            endings = (
+                ", ".join(f".{name}" for name in allowed) + " or " + " or ".join(f".{name}.gz" for name in allowed)
+            )
+            raise ValueError(f"file name must end in {endings}, got {path.name!r}")
         parse = self._parse_json if suffix == "jsonl" else self._parse_text
         with _open(path) as lines:
             for number, line in enumerate(lines, 1):
@@ -109,11 +149,24 @@ class Task:
                 if example is not None:
                     yield example
 
+    def _read_hub(self) -> Iterator[Example]:
+        if self.hub is None or self.row is None:
+            raise ValueError(f"task {self.name} must be given a file of prompts, for it is not on the hub, got {HUB}")
+        for number, record in enumerate(self.hub.rows(), 1):
+            try:
+                yield self.row(record)
+            except ValueError as error:
+                raise ValueError(f"{self.hub.dataset}, row {number}: {error}") from error
+
     def _parse_json(self, line: str) -> Example | None:
         try:
             record = json.loads(line)
         except json.JSONDecodeError as error:
             raise ValueError(f"line must be JSON, got {_short(line)} ({error.msg})") from error
+        if self.row is not None:
+            if not isinstance(record, dict):
+                raise ValueError(f"line must be a JSON object, got {_short(line)}")
+            return self.row(record)
         key = next((k for k in ANSWER_KEYS if isinstance(record, dict) and k in record), None)
         if key is None:
             raise ValueError(f"line must be an object with input, quiz or prompt, got {_short(line)}")
