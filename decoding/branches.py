@@ -24,7 +24,7 @@ FLOOR = -60.0  # log(1 - c) that is stored for positions the branch itself commi
 
 @dataclass(frozen=True)
 class Branches:
-    """K one-token commits tried from each of S states; branch 0 commits the exploit set alone.
+    """K one-token commits tried from each of S states; branch 0 commits the plan alone, what the beam commits in any case.
 
     Attributes:
         position: the position that sets the branch apart, -1 in branch 0 and where there is no branch.
@@ -124,15 +124,15 @@ def try_branches(
     generator: torch.Generator,
     batch_size: int,
 ) -> Branches:
-    """Commit the exploit set plus one more token, for each of several positions, and read what becomes of the others."""
+    """Commit what the beam commits in any case plus one more token, for each of several positions, and read the others.
+
+    Every state is treated as one that explores: implicit exploration included, as in the beam's own branches.
+    """
     reading = predict(denoiser, state.tokens, state.feasible, attention_mask)
-    plan = replace(beam, gamma=1.0, min_masks=0, implicit=False).plan(
-        state, reading
-    )  # its candidates, triggered or not
-    exploit = exploit_set(reading, beam)
-    free = reading.rows & ~exploit
+    plan = replace(beam, gamma=1.0, min_masks=0).plan(state, reading)
+    free = reading.rows & (plan.reason == 0)
     position, kind, propensity = _draw_branches(reading, free, plan, labelling, generator)
-    canvases = _committed(state, reading, exploit, position)
+    canvases = _committed(state, reading, plan.reason, position)
     asked = state.masked & (state.layout.block < canvases.opened.amax(1, keepdim=True))
     live = (position >= 0) & canvases.unfinished
     live[:, 0] = canvases.unfinished[:, 0]
@@ -152,15 +152,10 @@ def try_branches(
     )
 
 
-def exploit_set(reading: Reading, beam: BeamETE) -> Bool[Tensor, "... L"]:
-    """The positions that confidence alone commits."""
-    return reading.rows & (reading.confidence >= beam.threshold)
-
-
 def _draw_branches(
     reading: Reading, free: Bool[Tensor, "S L"], plan: Plan, labelling: Labelling, generator: torch.Generator
 ) -> tuple[Int[Tensor, "S K"], Int[Tensor, "S K"], Float[Tensor, "S K"]]:
-    """Position, kind and propensity of branch 0 (exploit only) and of up to `branches` others.
+    """Position, kind and propensity of branch 0 (the plan alone) and of up to `branches` others.
 
     A position that is several things counts as the beam's before the anchor's before a stratum's. Within a kind that does not fit
     whole, all are equally likely.
@@ -188,11 +183,10 @@ def _draw_branches(
 
 
 def _committed(
-    state: DecodeState, reading: Reading, exploit: Bool[Tensor, "S L"], position: Int[Tensor, "S K"]
+    state: DecodeState, reading: Reading, planned: Int[Tensor, "S L"], position: Int[Tensor, "S K"]
 ) -> DecodeState:
-    """The state after the exploit set and, in branch k, one more token: written by `commit` as a decode would."""
-    branches = position.shape[1]
-    reason = torch.where(exploit, int(Reason.EXPLOIT), 0).unsqueeze(1).repeat(1, branches, 1)
+    """The state after the plan and, in branch k, one more token: written by `commit` as a decode would."""
+    reason = planned.unsqueeze(1).repeat(1, position.shape[1], 1)
     extra = torch.zeros_like(reason, dtype=torch.bool).scatter(2, position.clamp(min=0).unsqueeze(2), True)
     reason = torch.where(extra & (position >= 0).unsqueeze(2), int(Reason.EXPLORE), reason)
     tokens = torch.where(reason > 0, reading.token.unsqueeze(1), state.tokens.unsqueeze(1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,9 @@ class Labelling:
         labelled: how many of them get branches.
         branches: branches per labelled state at most: the anchor, the beam's own k, some by confidence stratum, the rest uniform.
         strata: branches spread evenly over the order of confidence.
-        finished: branches per labelled state that are decoded to the end for harm and benefit (tasks without a unique answer).
+        finished: branches per labelled state that are decoded to the end for harm and benefit (tasks without a unique answer);
+            those that force what the free finish says anyway are judged with it and not counted.
+        dev_branches: branches per labelled state of dev prompts; None tries every position, the unbiased oracle of the metrics.
     """
 
     states_per_prompt: int = 4
@@ -22,13 +24,19 @@ class Labelling:
     branches: int = 24
     strata: int = 8
     finished: int = 6
+    dev_branches: int | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            least = 1 if field.name in ("states_per_prompt", "branches") else 0
-            if getattr(self, field.name) < least:
-                raise ValueError(f"{field.name} must be at least {least}, got {getattr(self, field.name)}")
+            least = 1 if field.name in ("states_per_prompt", "branches", "dev_branches") else 0
+            value = getattr(self, field.name)
+            if value is not None and value < least:
+                raise ValueError(f"{field.name} must be at least {least}, got {value}")
         if self.labelled > self.states_per_prompt:
             raise ValueError(
                 f"labelled must be at most states_per_prompt {self.states_per_prompt}, got {self.labelled}"
             )
+
+    def of_split(self, split: str, canvas: int) -> Labelling:
+        """The same with the branches that a split of prompts gets on canvases of this length."""
+        return self if split == "train" else replace(self, branches=self.dev_branches or canvas)

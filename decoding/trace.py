@@ -30,7 +30,7 @@ def header(denoiser: Denoiser, beam: BeamETE, **more: Any) -> dict[str, Any]:
     """What binds a table of traces to base, tokenizer, policy and the settings it was collected with."""
     vocabulary: dict[str, int] = getattr(denoiser.tokenizer, "get_vocab", dict)()
     return {
-        "format": 1,
+        "format": 2,
         "base": denoiser.fingerprint(),
         "dtype": next((str(p.dtype) for p in denoiser.parameters()), ""),
         "tokenizer": identity(sorted(vocabulary.items())),
@@ -54,6 +54,7 @@ def table_features() -> Any:
         "log_risk": floats,
         "harm": Value("int8"),
         "benefit": Value("int8"),
+        "answer": ints,
     }
     return Features(
         {

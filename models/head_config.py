@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Variant = Literal["linear", "features", "hidden", "lora"]
-VARIANTS: tuple[Variant, ...] = ("linear", "features", "hidden", "lora")
+Variant = Literal["linear", "features", "hidden", "lora", "fork"]
+VARIANTS: tuple[Variant, ...] = ("linear", "features", "hidden", "lora", "fork")
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class HeadConfig:
 
     Args:
         variant: `linear` on the features; `features` two small attention layers over the rows; `hidden` the re-run blocks
-            without LoRA; `lora` the side-stream with LoRA.
+            without LoRA; `lora` the side-stream with LoRA; `fork` the re-run blocks as trainable copies, a ceiling to measure by.
         feature_names: names and order of the features it was fitted on.
         blocks: K, how many of the last base blocks the side-stream re-runs.
         rank, alpha, dropout: of the LoRA.
@@ -50,4 +50,4 @@ class HeadConfig:
     @property
     def reads_hidden(self) -> bool:
         """Whether the head needs the base's hidden states."""
-        return self.variant in ("hidden", "lora")
+        return self.variant in ("hidden", "lora", "fork")

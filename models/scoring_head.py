@@ -91,7 +91,7 @@ class ScoringHead(nn.Module):
             if denoiser is None:
                 raise ValueError(f"variant {config.variant!r} needs a base model, got none")
             self.first_block = len(denoiser.blocks) - config.blocks
-            self.stream = SideStream(denoiser, config.blocks)
+            self.stream = SideStream(denoiser, config.blocks, fork=config.variant == "fork")
             inward += denoiser.hidden_size
             if config.variant == "lora":
                 self.stream = with_lora(self.stream, rank=config.rank, alpha=config.alpha, dropout=config.dropout)
@@ -138,8 +138,9 @@ def _readout(inward: int, width: int) -> nn.Module:
 
 
 def own_state(head: ScoringHead) -> dict[str, Tensor]:
-    """The head's tensors without the base's and without the adapter's."""
-    return {k: v.contiguous() for k, v in head.state_dict().items() if not k.startswith("stream.")}
+    """The head's tensors without the base's and without the adapter's; a fork's blocks are its own."""
+    whole = head.config.variant == "fork"
+    return {k: v.contiguous() for k, v in head.state_dict().items() if whole or not k.startswith("stream.")}
 
 
 def save_head(head: ScoringHead, folder: Path) -> None:

@@ -21,18 +21,20 @@ Place = tuple[Int[Tensor, " M"], Int[Tensor, " M"]]  # canvas and column
 class SideStream(nn.Module):
     """The last K blocks of the base for the masked rows only: queries of its own over the base's keys and values.
 
-    Parameters are the base's own tensors (not copies), frozen; only LoRA adds to them. The first block attends to the base's keys
-    and values of all positions; a later one sees its own keys and values of the masked rows.
+    Parameters are the base's own tensors (not copies), frozen; only LoRA adds to them. With `fork` they are copies that learn.
+    The first block attends to the base's keys and values of all positions; a later one sees its own keys and values of the
+    masked rows.
     """
 
-    def __init__(self, denoiser: Denoiser, blocks: int) -> None:
+    def __init__(self, denoiser: Denoiser, blocks: int, *, fork: bool = False) -> None:
         super().__init__()
         base_blocks, base_norm = denoiser.blocks, denoiser.final_norm
         if blocks > len(base_blocks):
             raise ValueError(f"blocks must be at most the base's {len(base_blocks)}, got {blocks}")
-        self.blocks = nn.ModuleList(_share(b) for b in list(base_blocks)[-blocks:])
-        self.norm = _share(base_norm)
-        self.requires_grad_(False)
+        take = copy.deepcopy if fork else _share
+        self.blocks = nn.ModuleList(take(b) for b in list(base_blocks)[-blocks:])
+        self.norm = take(base_norm)
+        self.requires_grad_(fork)
 
     def forward(self, taps: tuple[Tap, ...], rows: Bool[Tensor, "N L"]) -> Float[Tensor, "M D"]:
         """Hidden states after the final norm that predict `rows`, packed in row-major order."""

@@ -11,15 +11,15 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from decoding.branches import Branches, finish, try_branches, visit
+from decoding.branches import Branches, try_branches, visit
 from decoding.explore import BeamETE
 from decoding.labelling import Labelling
 from decoding.policy import Policy
 from decoding.prompts import read_prompts
-from decoding.quota import Sequential
 from decoding.state import DecodeState, start
 from decoding.trace import check_header, header, identity, write_part
 from models.denoiser import Denoiser
+from train.harm import Accepts, Verdicts, judge, take
 from train.tasks.task import Example, Task
 
 
@@ -165,11 +165,6 @@ class Collector:
         yield from rows.with_branches(take(state, labelled), row[labelled], generator)
 
 
-def take(state: DecodeState, keep: Tensor) -> DecodeState:
-    """The states marked True, or listed."""
-    return state.map(lambda v: v[keep])
-
-
 @dataclass(frozen=True)
 class _Rows:
     """Turns states and branches into table rows."""
@@ -191,7 +186,7 @@ class _Rows:
         if not len(row):
             return
         mask = self.prompts.attention_mask[row]
-        labelling, denoiser = self.of.labelling, self.of.denoiser
+        labelling, denoiser = self.of.labelling.of_split(self.split, self.of.task.gen_length), self.of.denoiser
         branches = try_branches(
             denoiser,
             state,
@@ -202,46 +197,35 @@ class _Rows:
             batch_size=self.of.batch_size,
         )
         branches = branches.cpu()
-        reference, harm = self.prompts.reference[row], None
+        verdicts = Verdicts.unjudged(branches, self.prompts.reference[row])
         if not self.of.task.unique_answer:
-            reference, harm = self._judge(state, row, branches)
+            verdicts = judge(
+                denoiser,
+                state,
+                branches,
+                self._accepts(row),
+                attention_mask=mask,
+                finished=labelling.finished,
+                batch_size=self.of.batch_size,
+            )
         yield from self._write(
             state,
             row,
-            reference,
+            verdicts.reference,
             branches.asked,
-            lambda s, canvas: _branch_rows(branches, s, canvas, None if harm is None else harm[s]),
+            lambda s, canvas: _branch_rows(branches, verdicts, s, canvas),
         )
 
-    def _judge(self, state: DecodeState, row: Tensor, branches: Branches) -> tuple[Tensor, Tensor]:
-        """Finish each state once freely and once per forced branch: reference canvas, and [S, K, 2] harm and benefit."""
-        denoiser, gen = self.of.denoiser, self.of.task.gen_length
-        mask = self.prompts.attention_mask[row]
-        careful = Sequential()
-        free = finish(denoiser, state, careful, attention_mask=mask)
-        right = self._right(free, row)
-        harm = torch.full((*branches.position.shape, 2), -1, dtype=torch.long)
-        spread = torch.linspace(1, branches.position.shape[1] - 1, self.of.labelling.finished).long()
-        for k in sorted(set(spread.tolist())):
-            tried = branches.position[:, k] >= 0
-            if not tried.any():
-                continue
-            here = tried.to(row.device)
-            position = branches.position[tried, k].to(row.device)
-            forced = finish(denoiser, take(state, here), careful, attention_mask=mask[here], forced=position)
-            forced_right, free_right = self._right(forced, row[here]), right[tried]
-            harm[tried, k, 0] = (free_right & ~forced_right).long()
-            harm[tried, k, 1] = (~free_right & forced_right).long()
-        reference = torch.full_like(free, -1)
-        keep = right.to(free.device).unsqueeze(1)
-        reference[:, -gen:] = torch.where(keep, free[:, -gen:], -1)
-        return reference, harm
+    def _accepts(self, row: Tensor) -> Accepts:
+        """The task's checker over canvases of some of the states, whose prompts are `row`."""
+        gen, check = self.of.task.gen_length, self.of.task.check
 
-    def _right(self, tokens: Tensor, row: Tensor) -> Tensor:
-        gen = self.of.task.gen_length
-        texts = [decode_text(self.of.denoiser, t[-gen:]) for t in tokens.cpu()]
-        check = self.of.task.check
-        return torch.tensor([check(self.examples[int(r)], text) for r, text in zip(row, texts, strict=True)])
+        def accepts(state: Tensor, tokens: Tensor) -> Tensor:
+            texts = [decode_text(self.of.denoiser, t[-gen:]) for t in tokens.cpu()]
+            prompts = row.cpu()[state.cpu()].tolist()
+            return torch.tensor([check(self.examples[p], text) for p, text in zip(prompts, texts, strict=True)])
+
+        return accepts
 
     def _write(
         self,
@@ -279,7 +263,7 @@ class _Rows:
             }
 
 
-def _branch_rows(branches: Branches, s: int, canvas: int, harm: Tensor | None) -> list[dict[str, Any]]:
+def _branch_rows(branches: Branches, verdicts: Verdicts, s: int, canvas: int) -> list[dict[str, Any]]:
     """Branch 0 and every branch there is; positions count from the first place of the canvas."""
     asked = branches.asked[s]
     rows = []
@@ -295,8 +279,9 @@ def _branch_rows(branches: Branches, s: int, canvas: int, harm: Tensor | None) -
                 "eq7": float(branches.eq7[s, k]),
                 "token": branches.token[s, k][asked].tolist(),
                 "log_risk": branches.log_risk[s, k][asked].tolist(),
-                "harm": -1 if harm is None else int(harm[k, 0]),
-                "benefit": -1 if harm is None else int(harm[k, 1]),
+                "harm": int(verdicts.harm[s, k]),
+                "benefit": int(verdicts.benefit[s, k]),
+                "answer": verdicts.answers[s, k][asked].tolist() if (verdicts.answers[s, k] >= 0).any() else [],
             }
         )
     return rows

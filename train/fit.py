@@ -54,21 +54,26 @@ def collect(
     labelling: Labelling,
     batch_size: int,
     seed: int,
+    beam_drives: bool = True,
     progress: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Collect the traces of every task into `folder/TASK`, train and dev prompts, going on where a run was cut off."""
+    """Collect the traces of every task into `folder/TASK`, train and dev prompts, going on where a run was cut off.
+
+    With `beam_drives` the beam of a task is one of its drivers: the head learns in the states that the look-ahead leads to.
+    """
     for name, run in tasks.items():
-        task = get(name)
+        task, own = get(name), replace(beam, **run.beam)
+        mine = {**drivers, "beam": own} if beam_drives else drivers
         collector = Collector(
             denoiser,
             task,
-            beam,
-            drivers,
+            own,
+            mine,
             run.labelling or labelling,
             run.block_length or task.block_length,
             batch_size,
             seed,
-            chunk=batch_size * len(drivers),
+            chunk=batch_size * len(mine),
         )
         counts = {"train": run.prompts, "dev": run.dev_prompts}
         examples = {split: prompts_of(task, run, split, count, seed=seed) for split, count in counts.items()}
@@ -77,9 +82,18 @@ def collect(
 
 @dataclass(frozen=True)
 class Data:
-    """Train and dev batches behind the frozen trunk, the prompt of every state, and the task of every train batch."""
+    """Batches behind the frozen trunk, the prompt of every state, and the task of every train batch.
+
+    Attributes:
+        train: what heads are fitted on.
+        held: a tenth of the train prompts, which chooses among the weights of a fit; dev prompts judge, and choose nothing.
+        dev: task -> unseen prompts.
+        train_prompts, dev_prompts: the prompt of each state.
+        train_task: the task of each train batch.
+    """
 
     train: PreparedBatches
+    held: PreparedBatches
     dev: dict[str, PreparedBatches]
     train_prompts: list[int]
     dev_prompts: dict[str, list[int]]
@@ -99,12 +113,16 @@ def prepare(denoiser: Denoiser, folders: Sequence[Path], fitting: Fitting, *, th
         batches = list(data.batches(fitting.batch_size, generator=generator))
         return PreparedBatches(denoiser, batches, taps=taps, threshold=threshold, gigabytes=fitting.gigabytes)
 
-    train = [r for r in rows if r["split"] == "train"]
     tasks = sorted({r["task"] for r in rows})
+    seen = {t: [r for r in rows if r["split"] == "train" and r["task"] == t] for t in tasks}
+    held_ids = {t: held_out(sorted({r["prompt_id"] for r in mine})) for t, mine in seen.items()}
+    train = [r for t, mine in seen.items() for r in mine if r["prompt_id"] not in held_ids[t]]
+    held = [r for t, mine in seen.items() for r in mine if r["prompt_id"] in held_ids[t]]
     shuffled = ready(train, True)
     dev = {t: [r for r in rows if r["split"] == "dev" and r["task"] == t] for t in tasks}
     return Data(
         train=shuffled,
+        held=ready(held, False),
         dev={t: ready(mine, False) for t, mine in dev.items()},
         train_prompts=[r["prompt_id"] for r in train],
         dev_prompts={t: [r["prompt_id"] for r in mine] for t, mine in dev.items()},
@@ -112,14 +130,19 @@ def prepare(denoiser: Denoiser, folders: Sequence[Path], fitting: Fitting, *, th
     )
 
 
+def held_out(prompts: Sequence[int]) -> set[int]:
+    """The last tenth of the prompts, at least one where another is left to fit on."""
+    return set(prompts[len(prompts) - max(len(prompts) // 10, len(prompts) > 1) :])
+
+
 def taps_of(denoiser: Denoiser, fitting: Fitting) -> tuple[int, ...]:
     """Base blocks that any of the variants reads."""
-    if all(VARIANTS[name].variant in ("linear", "features") for name in fitting.variants):
-        return ()
-    layers = len(denoiser.blocks)
-    if fitting.blocks > layers:
-        raise ValueError(f"blocks must be at most the base's {layers}, got {fitting.blocks}")
-    return tuple(range(layers - fitting.blocks, layers))
+    configs = [fitting.config(VARIANTS[name], ()) for name in fitting.variants]
+    blocks = max((config.blocks for config in configs if config.reads_hidden), default=0)
+    layers = len(denoiser.blocks) if blocks else 0
+    if blocks > layers:
+        raise ValueError(f"blocks must be at most the base's {layers}, got {blocks}")
+    return tuple(range(layers - blocks, layers))
 
 
 def fit_head(
@@ -127,16 +150,15 @@ def fit_head(
 ) -> ScoringHead:
     """Fit one head."""
     lightning.seed_everything(seed, verbose=False)
-    base = denoiser.fingerprint() if recipe.variant in ("hidden", "lora") else ""
-    config = fitting.config(recipe.variant, NAMES, threshold=threshold, base=base)
+    config = fitting.config(recipe, NAMES, threshold=threshold)
+    config = replace(config, base=denoiser.fingerprint() if config.reads_hidden else "")
     head = ScoringHead(config, denoiser).to(denoiser.device)
     first = [data.train[i] for i in range(min(8, len(data.train)))]
     head.normalise_by(torch.cat([one.features[one.reading.rows] for one in first]))
-    train, unseen = data.train, list(data.dev.values())
-    if recipe.shuffled:  # the dev labels as well, or they would pick the weights
-        train, unseen = train.with_shuffled_labels(seed), [one.with_shuffled_labels(seed) for one in unseen]
-    dev = [batches[i] for batches in unseen for i in range(len(batches))]
-    trainer = make_trainer(denoiser, fitting, logs, KeepBest(dev))
+    train, held = data.train, data.held
+    if recipe.shuffled:  # the held labels as well, or they would pick the weights
+        train, held = train.with_shuffled_labels(seed), held.with_shuffled_labels(seed)
+    trainer = make_trainer(denoiser, fitting, logs, KeepBest([held[i] for i in range(len(held))]))
     trainer.fit(HeadModule(head, replace(fitting.objective, target=recipe.target)), train.loader(seed=seed))
     return head.to(denoiser.device).eval()
 

@@ -143,11 +143,14 @@ class HeadData:
         if not row["branches"]:
             return
         alone, *others = row["branches"]
-        reference = np.asarray(row["reference"])[np.asarray(row["asked"], bool)]
-        reference = np.where(reference == self.eos_id, UNKNOWN, reference)
+        shared = np.asarray(row["reference"])[np.asarray(row["asked"], bool)]
         for k, one in enumerate(others[: self.branches]):
             position[s, k] = one["position"] + offset
             beam[s, k] = KINDS[one["kind"]] == "beam"
+            reference = (
+                np.asarray(one["answer"]) if len(one["answer"]) else shared
+            )  # the branch's own right answer first
+            reference = np.where(reference == self.eos_id, UNKNOWN, reference)
             branch["gain"][s, k] = cascade_gain(one, alone, reference, threshold=self.threshold)
             branch["eq7"][s, k] = one["eq7"]
             branch["log_confidence"][s, k] = one["log_confidence"]

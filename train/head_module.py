@@ -189,10 +189,10 @@ class HeadModule(lightning.LightningModule):
 
 
 class KeepBest(lightning.Callback):
-    """Ends a fit with the weights that did best on unseen prompts; those before the first step are a candidate too."""
+    """Ends a fit with the weights that did best on prompts held back; those before the first step are a candidate too."""
 
-    def __init__(self, dev: Sequence[Prepared]) -> None:
-        self.dev = dev
+    def __init__(self, held: Sequence[Prepared]) -> None:
+        self.held = held
         self.best = float("inf")
         self.weights: dict[str, Tensor] = {}
 
@@ -202,7 +202,7 @@ class KeepBest(lightning.Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """After every pass over the traces."""
-        pl_module.log("dev/loss", self.consider(pl_module))
+        pl_module.log("held/loss", self.consider(pl_module))
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Put the best weights back."""
@@ -212,7 +212,7 @@ class KeepBest(lightning.Callback):
         """Measure, and keep a copy of what is fitted if it is the best so far."""
         if not isinstance(module, HeadModule):
             raise TypeError(f"KeepBest serves a HeadModule, got {type(module).__name__}")
-        loss = module.mean_loss(self.dev)
+        loss = module.mean_loss(self.held)
         if loss < self.best:
             self.best = loss
             self.weights = {n: p.detach().clone() for n, p in module.named_parameters() if p.requires_grad}

@@ -58,6 +58,7 @@ class TaskRun:
         block_length: of decoding and labelling; None takes the task's own.
         prompts_file: a JSONL(.gz) file of prompts instead of the generator; rows of other splits are left out.
         labelling: how much is kept and tried of each prompt; None takes the run's.
+        beam: settings of the reference policy that differ on this task; not its threshold, which a head has one of.
     """
 
     prompts: int = 64
@@ -65,8 +66,11 @@ class TaskRun:
     block_length: int | None = None
     prompts_file: str | None = None
     labelling: Labelling | None = None
+    beam: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if "threshold" in self.beam:
+            raise ValueError(f"beam of a task must leave out threshold, the run's own, got {self.beam['threshold']}")
         for name in ("prompts", "dev_prompts", "block_length"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -74,11 +78,19 @@ class TaskRun:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A head variant and what it is fitted to; `VARIANTS` names those that every table shows."""
+    """A head variant and what it is fitted to; `VARIANTS` names those that every table shows, and the ceiling.
+
+    Attributes:
+        variant: shape of the head.
+        target: see Objective.
+        shuffled: fit on labels dealt to other positions, the control.
+        blocks: K of this variant; None takes that of the fit.
+    """
 
     variant: Variant
     target: str = "gain"
     shuffled: bool = False
+    blocks: int | None = None
 
 
 VARIANTS: Mapping[str, Recipe] = {
@@ -88,6 +100,7 @@ VARIANTS: Mapping[str, Recipe] = {
     "lora": Recipe("lora"),
     "head-eq7": Recipe("lora", target="eq7"),
     SHUFFLED: Recipe("lora", shuffled=True),
+    "ceiling": Recipe("fork", blocks=4),
 }
 
 
@@ -128,14 +141,14 @@ class Fitting:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in self.variants:
-            self.config(VARIANTS[name].variant, ())
+            self.config(VARIANTS[name], ())
 
-    def config(self, variant: Variant, feature_names: tuple[str, ...], **more: Any) -> HeadConfig:
+    def config(self, recipe: Recipe, feature_names: tuple[str, ...], **more: Any) -> HeadConfig:
         """The shape of a head; refuses what no head can have."""
         return HeadConfig(
-            variant=variant,
+            variant=recipe.variant,
             feature_names=feature_names,
-            blocks=self.blocks,
+            blocks=recipe.blocks or self.blocks,
             rank=self.rank,
             alpha=self.alpha,
             dropout=self.dropout,

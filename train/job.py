@@ -162,6 +162,7 @@ def gather(
             labelling=job.labelling,
             batch_size=job.batch_size,
             seed=job.seed + (head is not None),
+            beam_drives=head is None,
             progress=lambda count: _advance(bar, count),
         )
     return [job.out / name / task for task in job.tasks]

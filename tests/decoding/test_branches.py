@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from decoding.branches import FLOOR, KINDS, exploit_set, finish, predict, try_branches, visit
+from decoding.branches import FLOOR, KINDS, finish, predict, try_branches, visit
 from decoding.explore import BeamETE
 from decoding.labelling import Labelling
 from decoding.quota import Sequential
@@ -15,7 +15,7 @@ from decoding.state import DecodeState, commit, start
 from decoding.threshold import Threshold
 from models.toy import GroupDenoiser, TableDenoiser
 
-BEAM = BeamETE(branches=4, c_info=0.5)
+BEAM = BeamETE(branches=4, c_info=0.5, implicit=False)
 HALF, SURE = -0.6931, -13.8  # log(1 - c) of an even chance, and of one in a million
 EVERYTHING = Labelling(branches=99, strata=4)
 
@@ -28,7 +28,7 @@ def table(*confidences: float, eos: int | None = None) -> TableDenoiser:
     return TableDenoiser(lines.log(), mask_id=3, eos_id=eos)
 
 
-FALLING = table(*(0.85 - 0.03 * i for i in range(16)))
+FALLING = table(0.95, *(0.85 - 0.03 * i for i in range(16)))  # position 1 is exploited
 
 
 @pytest.fixture
@@ -61,28 +61,28 @@ def kinds_of(branches) -> dict[int, str]:
 
 
 def test_committing_one_bit_of_a_group_makes_the_other_seven_cross(tried):
-    _, branches = tried(GroupDenoiser(2, 8), 16, 16)
-    position = branches.position[0].tolist()[:17]
-    assert sorted(position[1:]) == list(range(1, 17))
-    alone = branches.log_risk[0, 0, 1:]
-    torch.testing.assert_close(alone, torch.full((16,), HALF), atol=1e-3, rtol=0)
+    _, branches = tried(GroupDenoiser(3, 8), 24, 24)
+    position = branches.position[0].tolist()[:24]
+    assert sorted(position[1:]) == list(range(2, 25))  # nothing passes: the first position is committed in any case
+    group = [*range(1, 9)]
+    torch.testing.assert_close(branches.log_risk[0, 0, 9:], torch.full((16,), HALF), atol=1e-3, rtol=0)
     for k, j in enumerate(position[1:], 1):
+        if j in group:
+            continue
         crossed = branches.log_risk[0, k] < SURE + 1
-        expected = [i for i in range(1, 17) if (i - 1) // 8 == (j - 1) // 8]
-        assert crossed.nonzero().squeeze(1).tolist() == [0, *expected]  # the prompt is not read
+        expected = [i for i in range(9, 25) if (i - 1) // 8 == (j - 1) // 8]
+        assert crossed.nonzero().squeeze(1).tolist() == [0, *group, *expected]  # the prompt is not read
         assert branches.log_risk[0, k, j] == FLOOR
         assert branches.token[0, k, j] == -1
         assert (branches.token[0, k, expected] == 0).sum() == 7
         assert branches.log_confidence[0, k] == pytest.approx(-0.6931, abs=1e-3)
-        assert branches.eq7[0, k] == pytest.approx(-0.6931 + torch.tensor(7.0).log().item(), abs=1e-3)
+        assert branches.eq7[0, k] == pytest.approx(-0.6931 + torch.tensor(14.0).log().item(), abs=1e-3)
 
 
 def test_branch_0_commits_the_exploit_set_and_every_branch_does_too(tried, counting):
     denoiser = counting(table(0.95, 0.9, 0.6, 0.5, 0.4, 0.89))
-    state, branches = tried(denoiser, 6, 6)
+    _, branches = tried(denoiser, 6, 6)
     assert denoiser.canvases == 1 + 1 + 4  # the state, the exploit set alone, and each of the others
-    reading = predict(denoiser, state.tokens, state.feasible, None)
-    assert exploit_set(reading, BEAM)[0].tolist() == [False, True, True, False, False, False, False]
     assert (branches.token[0, :, 1:3] == -1).all()
     assert (branches.log_risk[0, :, 1:3] == FLOOR).all()
     assert sorted(kinds_of(branches)) == [-1, 3, 4, 5, 6]
@@ -93,14 +93,14 @@ def test_branch_0_commits_the_exploit_set_and_every_branch_does_too(tried, count
 
 
 def test_kinds_are_those_of_the_beam_the_anchor_and_the_strata(tried):
-    _, branches = tried(FALLING, 16, 16)
+    _, branches = tried(FALLING, 17, 17)
     kind = kinds_of(branches)
-    # .5 is nearest at positions 13, 12, 14, 11; the strata end at 4, 8, 12, 16
+    # .5 is nearest at positions 14, 13, 15, 12; the strata end at 5, 9, 13, 17
     assert kind.pop(-1) == "exploit"
-    assert {j for j, name in kind.items() if name == "anchor"} == {1}
-    assert {j for j, name in kind.items() if name == "beam"} == {11, 12, 13, 14}
-    assert {j for j, name in kind.items() if name == "stratum"} == {4, 8, 16}
-    assert {j for j, name in kind.items() if name == "uniform"} == {2, 3, 5, 6, 7, 9, 10, 15}
+    assert {j for j, name in kind.items() if name == "anchor"} == {2}
+    assert {j for j, name in kind.items() if name == "beam"} == {12, 13, 14, 15}
+    assert {j for j, name in kind.items() if name == "stratum"} == {5, 9, 17}
+    assert {j for j, name in kind.items() if name == "uniform"} == {3, 4, 6, 7, 8, 10, 11, 16}
 
 
 def test_all_candidates_of_the_beam_are_its_own_even_the_most_confident(tried):
@@ -113,7 +113,7 @@ def test_all_candidates_of_the_beam_are_its_own_even_the_most_confident(tried):
 )
 def test_propensity_is_the_share_of_its_kind_that_is_drawn(tried, count, stratum, uniform):
     denoiser, expected = FALLING, {"stratum": stratum, "uniform": uniform}
-    _, branches = tried(denoiser, 16, 16, Labelling(branches=count, strata=4))
+    _, branches = tried(denoiser, 17, 17, Labelling(branches=count, strata=4))
     assert branches.position.shape == (1, 1 + count)
     assert len(set(branches.position[0].tolist())) == 1 + count
     found: dict[str, list[float]] = {}
@@ -125,14 +125,14 @@ def test_propensity_is_the_share_of_its_kind_that_is_drawn(tried, count, stratum
 
 
 def test_fewer_branches_than_certain_ones_share_what_room_there_is(tried):
-    _, branches = tried(FALLING, 16, 16, Labelling(branches=3, strata=4))
+    _, branches = tried(FALLING, 17, 17, Labelling(branches=3, strata=4))
     assert list(kinds_of(branches).values()) == ["exploit", "anchor", "beam", "beam"]
     assert branches.propensity[0].tolist() == [1, 1, 0.5, 0.5]
 
 
 def test_uniform_branches_are_drawn_from_the_generator():
     denoiser = FALLING
-    state, drawn = beginning(denoiser, 16, 16), []
+    state, drawn = beginning(denoiser, 17, 17), []
     for seed in (0, 0, 1, 2):
         options = {"attention_mask": None, "generator": torch.Generator().manual_seed(seed), "batch_size": 8}
         branches = try_branches(denoiser, state, BEAM, Labelling(branches=11, strata=4), **options)
@@ -146,9 +146,9 @@ def test_the_next_block_is_asked_for_where_some_branch_opens_it(tried):
     assert state.feasible[0].tolist() == [False, True, True, False, False]
     assert sorted(kinds_of(branches)) == [-1, 2]  # position 2 fills the block
     assert branches.asked[0].tolist() == [False, True, True, True, True]
-    _, branches = tried(table(0.8, 0.6, 0.5, 0.4), 4, 2)
-    assert sorted(kinds_of(branches)) == [-1, 1, 2]  # neither does alone
-    assert branches.asked[0].tolist() == [False, True, True, False, False]
+    _, branches = tried(table(0.95, 0.6, 0.5, 0.4, 0.4, 0.4), 6, 3)
+    assert sorted(kinds_of(branches)) == [-1, 2, 3]  # neither does alone
+    assert branches.asked[0].tolist() == [False, True, True, True, False, False, False]
 
 
 def test_eq7_is_the_beams_own_score_over_the_positions_open_in_the_branch(denoisers):
@@ -166,8 +166,7 @@ def test_eq7_is_the_beams_own_score_over_the_positions_open_in_the_branch(denois
         score, own = beam.score(proposal, after), (proposal.reason == 4).int().argmax(-1)
         options = {"attention_mask": None, "generator": torch.Generator().manual_seed(0), "batch_size": 64}
         branches = try_branches(denoiser, state, beam, EVERYTHING, **options)
-        exploits = exploit_set(reading, beam).any(-1)  # elsewhere the beam commits its best position besides
-        for s, k in (proposal.live & own.bool() & exploits.unsqueeze(1)).nonzero().tolist():
+        for s, k in (proposal.live & own.bool()).nonzero().tolist():
             mine = branches.position[s].tolist().index(int(own[s, k]))
             assert KINDS[branches.kind[s, mine]] == "beam"
             assert branches.eq7[s, mine] == pytest.approx(float(score[s, k]), abs=1e-5)
@@ -176,14 +175,14 @@ def test_eq7_is_the_beams_own_score_over_the_positions_open_in_the_branch(denois
 
 
 def test_an_eos_that_ends_the_row_leaves_nothing_to_read(tried):
-    """Position 1 says EOS: its branch is over, and what follows neither crosses nor is read."""
-    _, branches = tried(table(0.6, 0.5, 0.4, eos=1), 3, 3)
-    ended = branches.position[0].tolist().index(1)
+    """Position 2 ends what is committed by EOS: its branch is over, and what follows neither crosses nor is read."""
+    _, branches = tried(table(0.95, 0.6, 0.5, 0.4, eos=0), 4, 4)
+    ended = branches.position[0].tolist().index(2)
     assert (branches.token[0, ended] == -1).all()
     assert (branches.log_risk[0, ended] == FLOOR).all()
     assert branches.eq7[0, ended] == -torch.inf
-    other = branches.position[0].tolist().index(2)
-    assert (branches.token[0, other] >= 0).tolist() == [False, True, False, True]
+    other = branches.position[0].tolist().index(3)
+    assert (branches.token[0, other] >= 0).tolist() == [False, False, True, False, True]
 
 
 def test_states_of_one_batch_have_the_branches_they_have_alone(tried):
@@ -247,11 +246,25 @@ def test_finishing_goes_on_from_the_state_with_one_token_forced():
     assert torch.equal(one.tokens[:, 1:4], torch.full((2, 3), 2))  # the state itself is left alone
 
 
+def test_what_the_beam_commits_implicitly_is_committed_in_every_branch(tried):
+    _, branches = tried(table(0.95, 0.6, 0.5, 0.4), 4, 4, beam=replace(BEAM, implicit=True))
+    assert sorted(kinds_of(branches)) == [-1, 3, 4]
+    assert (branches.token[0, :, 1:3] == -1).all()
+    assert branches.token[0, 0, 3:].ge(0).all()
+
+
+def test_dev_prompts_get_every_position_unless_told_otherwise():
+    few = Labelling(branches=3, dev_branches=5)
+    assert [few.of_split(split, 81).branches for split in ("train", "dev")] == [3, 5]
+    assert Labelling(branches=3).of_split("dev", 81).branches == 81
+
+
 def test_a_labelling_out_of_range_is_refused():
     for settings, sentence in (
         ({"branches": 0}, "branches must be at least 1, got 0"),
         ({"states_per_prompt": 0}, "states_per_prompt must be at least 1, got 0"),
         ({"strata": -1}, "strata must be at least 0, got -1"),
+        ({"dev_branches": 0}, "dev_branches must be at least 1, got 0"),
         ({"labelled": 5}, "labelled must be at most states_per_prompt 4, got 5"),
     ):
         with pytest.raises(ValueError, match=f"^{sentence}$"):

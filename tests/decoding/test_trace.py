@@ -28,6 +28,7 @@ def row(**changes: Any) -> dict[str, Any]:
             {
                 "position": -1, "kind": 0, "propensity": 1.0, "log_confidence": -float("inf"), "eq7": -float("inf"),
                 "token": [-1, -1, 0, 0, 0], "log_risk": [FLOOR, FLOOR, half, half, half], "harm": -1, "benefit": -1,
+                "answer": [],
             }
         ],
     }  # fmt: skip

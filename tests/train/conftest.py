@@ -31,7 +31,7 @@ class Bits:
 
 
 class Trap(Denoiser):
-    """Two positions: the first says 1 (.8); the second says 0 (.6) alone, and 1 (.99) once the first is 1."""
+    """The first position says 1 (.8); the second 0 (.6) alone, and 1 (.99) once the first is 1; the third 1 (.55)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Trap(Denoiser):
     def forward(self, tokens, *, attention_mask=None, rows=None, taps=(), owner=None, refresh=None):
         rows = torch.ones_like(tokens, dtype=torch.bool) if rows is None else rows
         p1 = torch.full(tokens.shape, 0.5)
-        p1[:, -2], p1[:, -1] = 0.8, torch.where(tokens[:, -2] == 1, 0.99, 0.4)
+        p1[:, -3], p1[:, -2], p1[:, -1] = 0.8, torch.where(tokens[:, -3] == 1, 0.99, 0.4), 0.55
         logits = torch.stack([1 - p1, p1, torch.zeros_like(p1)], -1).log()
         return Prediction(logits[rows], rows, torch.full((len(tokens),), tokens.shape[1]))
 

@@ -17,8 +17,9 @@ from decoding.labelling import Labelling
 from decoding.quota import Sequential
 from decoding.threshold import Threshold
 from decoding.trace import check_drift, load_table, rebuild
+from models.toy import GroupDenoiser
 from train.collect import decode_text, encode
-from train.head_data import cascade_gain
+from train.head_data import HeadData, cascade_gain
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "llada"
 
@@ -68,36 +69,40 @@ def test_of_every_prompt_some_states_are_kept_and_some_of_them_labelled(rows):
     assert len({r["state_id"] for r in rows}) == len(rows)
 
 
-def test_gains_by_hand(collector_of, groups, examples, tmp_path):
-    """Committing one bit of a group makes the seven others cross; those of the second group cross wrong."""
-    everything = Labelling(states_per_prompt=99, labelled=99, branches=8)
-    rows, seen = collected(collector_of(groups, labelling=everything), examples[:1], tmp_path), set()
+def test_gains_by_hand(collector_of, speaks_bits, tasks, example, tmp_path):
+    """Committing one bit of a group makes the seven others cross; those of the third group cross wrong."""
+    everything = Labelling(states_per_prompt=99, labelled=99, branches=24)
+    groups, task = speaks_bits(GroupDenoiser(3, 8)), tasks(24, 24)
+    collector = collector_of(groups, task, labelling=everything, block_length=24, drivers={"slow": Sequential()})
+    rows, seen = collected(collector, [example("0", "0" * 16 + "1" * 8)], tmp_path), set()
     for r in rows:
         alone, *others = r["branches"]
-        masked = np.array(r["tokens"][-16:]) == 2
+        masked = np.array(r["tokens"][-24:]) == 2
         reference = np.array(r["reference"])[np.array(r["asked"])]
+        planned = [i // 8 for i, t in zip(np.flatnonzero(r["asked"]), alone["token"], strict=True) if t == -1]
         for one in others:
             group = one["position"] // 8
             left = int(masked[8 * group : 8 * group + 8].sum())
-            fresh = left == 8  # nothing of the group is revealed yet
-            expected = (7 if fresh else 0) * (1, -1)[group]
+            fresh = left == 8 and group not in planned  # nothing of the group is revealed or about to be
+            expected = (7 if fresh else 0) * (1, 1, -1)[group]
             assert cascade_gain(one, alone, reference, threshold=0.9) == expected
             assert one["log_confidence"] == pytest.approx(np.log(0.5), abs=1e-3)
             seen.add(expected)
-    assert seen == {7, -7}
+    assert seen == {7, 0, -7}
 
 
-def test_branch_0_is_the_exploit_only_canvas(rows, groups):
+def test_branch_0_is_the_canvas_of_the_plan(rows, groups):
     crossed = 0
     for r in (r for r in rows if r["branches"]):
         alone = r["branches"][0]
         assert (alone["position"], KINDS[alone["kind"]], alone["propensity"]) == (-1, "exploit", 1.0)
         state, mask = rebuild([r], mask_id=2, eos_id=None)
         reading = predict(groups, state.tokens, state.feasible, mask)
-        exploited = (reading.confidence >= 0.9)[0, -16:][torch.tensor(r["asked"])]
-        assert [t == -1 for t in alone["token"]] == exploited.tolist()
-        assert [v == FLOOR for v in alone["log_risk"]] == exploited.tolist()
-        crossed += int(exploited.sum())
+        plan = BeamETE(branches=2, gamma=1.0, min_masks=0).plan(state, reading)
+        planned = (plan.reason > 0)[0, -16:][torch.tensor(r["asked"])]
+        assert [t == -1 for t in alone["token"]] == planned.tolist()
+        assert [v == FLOOR for v in alone["log_risk"]] == planned.tolist()
+        crossed += int(planned.sum())
     assert crossed > 0
 
 
@@ -211,35 +216,52 @@ def test_progress_is_told_of_parts_done_and_of_parts_found(collector_of, groups,
 
 
 def judged(collector_of, trap, tasks, example, folder, response, **labelling) -> list[dict]:
-    settings = {"states_per_prompt": 2, "labelled": 2, "branches": 4, "strata": 1, "finished": 4, **labelling}
+    settings = {"states_per_prompt": 3, "labelled": 3, "branches": 4, "strata": 1, "finished": 4, **labelling}
     collector = collector_of(
-        trap, tasks(2, 2, unique=False), drivers={"slow": Sequential()}, labelling=Labelling(**settings), block_length=2
+        trap, tasks(3, 3, unique=False), drivers={"slow": Sequential()}, labelling=Labelling(**settings), block_length=3
     )
     collector.run({"train": [example("0", response)]}, folder)
     return sorted(load_table(folder, trap), key=lambda r: r["round"])
 
 
-@pytest.mark.parametrize(("response", "harm", "benefit"), [("11", [0, 1], [0, 0]), ("10", [0, 0], [0, 1])])
+@pytest.mark.parametrize(
+    ("response", "harm", "benefit"), [("111", [1, 0], [-1, -1]), ("101", [-1, -1], [1, 0]), ("000", [-1, -1], [0, 0])]
+)
 def test_harm_and_benefit_are_judged_against_the_free_finish(
     collector_of, trap, tasks, example, tmp_path, response, harm, benefit
 ):
-    """The free finish says 11; with the second position forced first it is 10."""
-    first, second = judged(collector_of, trap, tasks, example, tmp_path, response)
+    """The free finish says 111; with the second position forced first it is 101; the third is 1 in any case."""
+    first, second, _ = judged(collector_of, trap, tasks, example, tmp_path, response)
     branches = sorted(first["branches"], key=lambda one: one["position"])
-    assert [one["position"] for one in branches] == [-1, 0, 1]
+    assert [one["position"] for one in branches] == [-1, 1, 2]  # the beam commits the first in any case
     assert [one["harm"] for one in branches] == [-1, *harm]
     assert [one["benefit"] for one in branches] == [-1, *benefit]
-    assert first["reference"] == ([1, 1] if response == "11" else [-1, -1])
-    assert [one["position"] for one in second["branches"]] == [-1]  # the exploit set takes what is left
+    assert first["reference"] == ([1, 1, 1] if response == "111" else [-1] * 3)
+    assert branches[1]["answer"] == ([1, 0, 1] if response == "101" else [])  # its own, where it is right
+    assert branches[2]["answer"] == []
+    assert [one["position"] for one in second["branches"]] == [-1]  # the plan takes what is left
     assert not first["unique_answer"]
 
 
 def test_only_some_branches_are_finished(collector_of, trap, tasks, example, tmp_path):
-    first, _ = judged(collector_of, trap, tasks, example, tmp_path, "11", finished=1)
-    assert [one["harm"] for one in first["branches"]] == [-1, 0, -1]
-    first, _ = judged(collector_of, trap, tasks, example, tmp_path / "none", "11", finished=0)
-    assert [one["harm"] for one in first["branches"]] == [-1, -1, -1]
+    """A branch that says what the free finish says is judged with it."""
+    first, *_ = judged(collector_of, trap, tasks, example, tmp_path, "111", finished=0)
+    assert {one["position"]: one["harm"] for one in first["branches"]} == {-1: -1, 1: -1, 2: 0}
+
+
+def test_a_gain_is_judged_by_the_branchs_own_answer():
+    alone = {"log_risk": [-0.5, -0.5], "token": [1, 1], "answer": []}
+    branch = {"position": 0, "kind": 2, "log_confidence": -1.0, "eq7": 0.0, "harm": 0, "answer": [0, 0]}
+    branch |= {"log_risk": [FLOOR, -9.0], "token": [-1, 0]}
+    row = {"reference": [1, 1], "asked": [True, True], "branches": [alone, branch]}
+    for answer, gain in (([0, 0], 1.0), ([], -1.0)):
+        data, found = HeadData([], 2, None, 0.9, 1), {"gain": torch.zeros(1, 1), "eq7": torch.zeros(1, 1)}
+        found["log_confidence"] = torch.zeros(1, 1)
+        row["branches"][1]["answer"] = answer
+        position, beam, harm = torch.zeros(1, 1).long(), torch.zeros(1, 1, dtype=torch.bool), torch.zeros(1, 2).long()
+        data._fill_branches(row, 0, 0, position, beam, found, harm)
+        assert found["gain"].item() == gain
 
 
 def test_states_that_teach_nothing_are_left_out(collector_of, trap, tasks, example, tmp_path):
-    assert judged(collector_of, trap, tasks, example, tmp_path, "11", labelled=0) == []
+    assert judged(collector_of, trap, tasks, example, tmp_path, "111", labelled=0) == []

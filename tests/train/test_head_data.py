@@ -20,7 +20,7 @@ CROSSED, OPEN = -2.4, -2.2  # log(1 - c) on either side of .9
 
 def branch(position: int, token: list[int], log_risk: list[float], **changes: Any) -> dict[str, Any]:
     values = {"position": position, "kind": 4, "propensity": 1.0, "log_confidence": -0.5, "eq7": 0.25}
-    return {**values, "token": token, "log_risk": log_risk, "harm": -1, "benefit": -1, **changes}
+    return {**values, "token": token, "log_risk": log_risk, "harm": -1, "benefit": -1, "answer": [], **changes}
 
 
 ALONE = branch(-1, [0, 0, 1], [OPEN, OPEN, OPEN], kind=0)
