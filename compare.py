@@ -1,6 +1,6 @@
 """Compare decoders on the same prompts: python compare.py --config configs/compare/default.yaml"""
 
-from typing import Any
+from typing import Any, Literal
 
 from decoding.arms import Arm
 from train.command import run
@@ -14,6 +14,8 @@ def compare(
     arms: str | None = None,
     num_prompts: int = 64,
     num_dev: int = 32,
+    gen_length: int | None = None,
+    block_length: int | None = None,
     tuning: int = 0,
     parity: int = 0,
     model: str | None = None,
@@ -22,17 +24,21 @@ def compare(
     batch_size: int | None = None,
     seed: int = 0,
     device: str | None = None,
+    dtype: Literal["float32", "bfloat16"] = "float32",
     tf32: bool = False,
+    run_code: bool = False,
 ) -> None:
     """Compare decoders on the same prompts, by accuracy against rounds; a run that was stopped goes on where it was.
 
     Args:
         catalogue: the arms, declared in a config.
         task: one or more tasks, with commas between them.
-        prompts: file of test prompts, for one task; default generated.
+        prompts: file of test prompts, for one task; default generated, or from the hub for a benchmark.
         arms: names of the arms to run, with commas between them; default all.
         num_prompts: test prompts of a task at most.
-        num_dev: dev prompts of a task, which choose the dials.
+        num_dev: dev prompts of a task, which choose the dials; of a benchmark at most num_prompts.
+        gen_length: positions to fill; default the task's.
+        block_length: default the task's.
         tuning: random points tried on the dev prompts for each arm with a tuning space.
         parity: points searched in a parity study with beam ETE; 0 compares curves.
         model: checkpoint folder or hub id; default the shipped model.
@@ -41,12 +47,15 @@ def compare(
         batch_size: prompts at a time; default 16 on the CPU, 512 on a GPU.
         seed: of prompts, random arms, tuning and resamples.
         device: cpu, cuda, ...; default the GPU if there is one.
+        dtype: of the weights.
         tf32: faster matrix products on a GPU, with inputs of 10 bits.
+        run_code: let the checkers of humaneval and mbpp run the model's code on this machine.
     """
-    size = {"num_prompts": num_prompts, "num_dev": num_dev, "seed": seed}
+    size: dict[str, Any] = {"num_prompts": num_prompts, "num_dev": num_dev, "seed": seed}
+    size |= {"gen_length": gen_length, "block_length": block_length, "run_code": run_code}
     contest = judge(catalogue, arms, task, prompts=prompts, model=model, head=head, **size)
     study: dict[str, Any] = {"tuning": tuning, "parity": parity, "batch_size": batch_size, "seed": seed}
-    print(hold(contest, out=out, device=device, tf32=tf32, **study))
+    print(hold(contest, out=out, device=device, dtype=dtype, tf32=tf32, **study))
 
 
 if __name__ == "__main__":

@@ -7,8 +7,10 @@ from train.question import answer, judge
 
 
 def generate(
-    prompt: str,
+    prompt: str | None = None,
     task: str | None = None,
+    prompts: str | None = None,
+    row: int = 1,
     policy: str | None = None,
     settings: dict[str, Any] | None = None,
     model: str | None = None,
@@ -18,6 +20,7 @@ def generate(
     temperature: float = 0.0,
     seed: int = 0,
     device: str | None = None,
+    run_code: bool = False,
     watch: bool = False,
     json: bool = False,
 ) -> None:
@@ -25,7 +28,9 @@ def generate(
 
     Args:
         prompt: the text after which the canvas is filled.
-        task: a task of the shipped model (sudoku, countdown3, ...), which sets the lengths and checks the answer.
+        task: sudoku, countdown3, gsm8k, ...: sets the lengths, puts a benchmark's question to the model, checks the answer.
+        prompts: file of the task's prompts, or `hub`, in place of a prompt.
+        row: which of them.
         policy: which positions to commit when; default learned where there is a head, else ete.
         settings: of the policy, one by one as --settings.threshold 0.8 or as one JSON object.
         model: checkpoint folder or hub id; default the shipped model.
@@ -35,11 +40,13 @@ def generate(
         temperature: 0 takes the most likely token.
         seed: of every draw.
         device: cpu, cuda, ...; default the GPU if there is one.
+        run_code: let the checker of humaneval and mbpp run the model's code on this machine.
         watch: show the canvas after every round.
         json: print one JSON object on the last line.
     """
     canvas = {"gen_length": gen_length, "block_length": block_length, "temperature": temperature}
-    question = judge(prompt, task, policy, {**canvas, **(settings or {})}, model=model, head=head)
+    where: dict[str, Any] = {"prompts": prompts, "row": row, "run_code": run_code}
+    question = judge(prompt, task, policy, {**canvas, **(settings or {})}, model=model, head=head, **where)
     print(answer(question, seed=seed, device=device, watch=watch, as_json=json))
 
 

@@ -63,7 +63,7 @@ BAD_INPUT = [
     (("--prompt", "1", "--gen_length", "16", "--settings.max_tokens", "8"), "gen_length and max_tokens must agree, got 16 and 8"),
     (("--prompt", "1", "--temperature", "-1"), "temperature must be at least 0, got -1.0"),
     (("--config", "nothing.yaml"), 'Parser key "config": '),
-    ((), "the following arguments are required: prompt"),
+    ((), "prompt or prompts must be given, got neither"),
 ]  # fmt: skip
 
 

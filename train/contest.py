@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from decoding.arms import Arm, select
 from decoding.problems import Check, Problems, Split
 from train.command import shipped
 from train.question import HEAD, MODEL, check_model
-from train.tasks import Example, Task, get
+from train.tasks import Example, Task, get, require_permission
+from train.tasks.hub import HUB
 
 if TYPE_CHECKING:
     from decoding.comparison import Comparison
+    from models.denoiser import Denoiser
 
 DRAWS = 20  # instances drawn at most for each one wanted, where a task has few
 
@@ -52,12 +54,15 @@ def judge(
     arms: str | None,
     task: str,
     *,
-    prompts: str | None = None,
+    prompts: str | Mapping[str, str] | None = None,
     num_prompts: int,
     num_dev: int,
     seed: int = 0,
     model: str | None = None,
     head: str | None = None,
+    gen_length: int | None = None,
+    block_length: int | None = None,
+    run_code: bool = False,
 ) -> Contest:
     """Refuse what cannot be compared, and fill in what was left out.
 
@@ -65,12 +70,15 @@ def judge(
         catalogue: the arms declared.
         arms: names of those that run, with commas between them; None runs all that can.
         task: names of tasks, with commas between them.
-        prompts: file of test prompts, for one task; None generates them.
+        prompts: file of test prompts, for one task; None generates them, or takes a benchmark's from the hub. A mapping gives
+            benchmarks the files whose train split a head was fitted on: then only rows of the other splits are taken.
         num_prompts: test prompts of a task at most.
-        num_dev: dev prompts of a task, always generated.
+        num_dev: dev prompts of a task, generated, or out of a benchmark's file.
         seed: of the generators.
         model: checkpoint folder or hub id; by default the one that ships.
         head: folder of a scoring head; by default the one that ships, with the model that ships.
+        gen_length, block_length: in place of the tasks' own.
+        run_code: let checkers run what the models write, where they have to.
 
     Raises:
         ValueError: in one sentence with name, rule and value.
@@ -78,8 +86,10 @@ def judge(
     for name, value in (("num_prompts", num_prompts), ("num_dev", num_dev)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
-    tasks = [get(name.strip()) for name in task.split(",")]
-    if prompts is not None and len(tasks) > 1:
+    tasks = [get(name.strip(), run_code=run_code) for name in task.split(",")]
+    for kind in tasks:
+        require_permission(kind, run_code)
+    if isinstance(prompts, str) and len(tasks) > 1:
         raise ValueError(f"prompts must come with one task, got {task}")
     if head is None and model is None and shipped(HEAD).is_dir():
         head = str(shipped(HEAD))
@@ -89,18 +99,25 @@ def judge(
             raise ValueError(f"head must be a folder with head.safetensors, got {folder}")
     model = str(shipped(MODEL)) if model is None else model
     check_model(model, "")
+    lengths: dict[str, Any] = {"gen_length": gen_length, "block_length": block_length}
+    tasks = [replace(kind, **{name: value for name, value in lengths.items() if value}) for kind in tasks]
     entries = [enter(kind, prompts, num_prompts=num_prompts, num_dev=num_dev, seed=seed) for kind in tasks]
     return Contest(tuple(running), tuple(left_out), tuple(entries), model, head)
 
 
-def enter(task: Task, prompts: str | None, *, num_prompts: int, num_dev: int, seed: int) -> Entry:
-    """The prompts of one task: dev from its generator, test from a file or from its generator, all different.
+def enter(task: Task, prompts: str | Mapping[str, str] | None, *, num_prompts: int, num_dev: int, seed: int) -> Entry:
+    """The prompts of one task, all different: dev from its generator, test from a file or from its generator.
+
+    A task without a generator takes both from its file, or from the hub.
 
     Raises:
         ValueError: if the file holds no prompt, or a line that cannot be read.
     """
+    if task.make is None:
+        dev, test = divide(task, prompts, num_prompts=num_prompts, num_dev=min(num_dev, num_prompts))
+        return _entry(task, dev, test)
     dev = draw(task, "dev", num_dev, seed=seed)
-    if prompts is None:
+    if not isinstance(prompts, str):
         test = draw(task, "test", num_prompts, seed=seed)
     else:
         known = {example.prompt for example in dev}
@@ -108,6 +125,40 @@ def enter(task: Task, prompts: str | None, *, num_prompts: int, num_dev: int, se
         test = list(itertools.islice(different.values(), num_prompts))
         if not test:
             raise ValueError(f"prompts must hold at least one prompt of task {task.name}, got none in {prompts}")
+    return _entry(task, dev, test)
+
+
+def divide(
+    task: Task, prompts: str | Mapping[str, str] | None, *, num_prompts: int, num_dev: int
+) -> tuple[list[Example], list[Example]]:
+    """Dev and test prompts of a benchmark in the order of its file: dev those of the dev split, test any others.
+
+    Where the file's train split was seen by a head (a mapping), test prompts are those of the test split alone.
+
+    Raises:
+        ValueError: if the file holds too few prompts, or one that cannot be judged.
+    """
+    seen = isinstance(prompts, Mapping)
+    source = prompts.get(task.name, HUB) if isinstance(prompts, Mapping) else prompts or HUB
+    found = {example.prompt: example for example in task.read(source)}
+    split = {prompt: task.split_of(prompt) for prompt in found}
+    dev = [e for e in found.values() if split[e.prompt] == "dev"][:num_dev]
+    if not dev and not seen:  # a file of a few rows
+        dev = list(found.values())[-1:]
+    kept = {example.prompt for example in dev}
+    others = (e for e in found.values() if e.prompt not in kept and (not seen or split[e.prompt] == "test"))
+    test = list(itertools.islice(others, num_prompts))
+    if not dev or not test:
+        raise ValueError(
+            f"prompts must hold prompts of task {task.name} for dev and for test, got {len(dev)} and {len(test)} in {source}"
+        )
+    unknown = sum(not task.judges(example) for example in (*dev, *test))
+    if unknown:
+        raise ValueError(f"prompts of task {task.name} must come with answers to be judged, got {unknown} without")
+    return dev, test
+
+
+def _entry(task: Task, dev: Sequence[Example], test: Sequence[Example]) -> Entry:
     examples = {example.prompt: example for example in (*dev, *test)}
     problems = Problems(
         task=task.name,
@@ -130,6 +181,25 @@ def draw(task: Task, split: Split, count: int, *, seed: int) -> list[Example]:
     return list(found.values())
 
 
+def leave_out_long(entry: Entry, denoiser: Denoiser) -> tuple[Entry, int]:
+    """The entry without prompts for which the model has too few positions, and how many those are.
+
+    Raises:
+        ValueError: if none is left for dev or for test.
+    """
+    problems = entry.problems
+    prompts = [*problems.dev, *problems.test]
+    room = denoiser.max_length - problems.gen_length
+    long = {p for p, ids in zip(prompts, cast(Any, denoiser).encode(prompts), strict=True) if len(ids) > room}
+    dev, test = (tuple(p for p in some if p not in long) for some in (problems.dev, problems.test))
+    if not dev or not test:
+        raise ValueError(
+            f"prompts of task {problems.task} must leave {problems.gen_length} of the model's {denoiser.max_length} positions, "
+            f"got {len(dev)} dev and {len(test)} test prompts that do"
+        )
+    return replace(entry, problems=replace(problems, dev=dev, test=test)), len(long)
+
+
 def hold(
     contest: Contest,
     *,
@@ -139,6 +209,7 @@ def hold(
     batch_size: int | None = None,
     seed: int = 0,
     device: str | None = None,
+    dtype: str = "float32",
     tf32: bool = False,
 ) -> str:
     """Run every task, write comparison.json, table.md and a picture of the curves as they come, and return the tables.
@@ -151,6 +222,7 @@ def hold(
         batch_size: prompts at a time.
         seed: of random policies, tuning and resamples.
         device: where to run; by default the GPU if there is one.
+        dtype: of the weights.
         tf32: let the GPU round the inputs of matrix products to 10 bits.
     """
     import torch
@@ -162,14 +234,18 @@ def hold(
 
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     folder = Path(out)
-    denoiser = models.load(contest.model, dtype=torch.float32, device=device, head=contest.head)
+    denoiser = models.load(contest.model, dtype=dtype, device=device, head=contest.head)
     heads = {
-        arm.name: models.load(contest.model, dtype=torch.float32, device=device, head=arm.head)
+        arm.name: models.load(contest.model, dtype=dtype, device=device, head=arm.head)
         for arm in contest.arms
         if arm.head is not None
     }
     whole: Comparison = Comparison()
-    for entry in contest.entries:
+    said = [f"left out for want of a scoring head: {', '.join(contest.left_out)}\n"] if contest.left_out else []
+    for full in contest.entries:
+        entry, long = leave_out_long(full, denoiser)
+        if long:
+            said.append(f"left out of {entry.problems.task}: {long} prompts too long for the model\n")
         whole += compare(
             denoiser,
             contest.arms,
@@ -185,5 +261,4 @@ def hold(
         whole.save(folder / "comparison.json", environment(device=denoiser.device, seed=seed))
         (folder / "table.md").write_text(table(whole), encoding="utf-8")
         plot(whole, folder)
-    said = [f"left out for want of a scoring head: {', '.join(contest.left_out)}\n"] if contest.left_out else []
     return "\n".join([table(whole), *said])

@@ -6,12 +6,13 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from decoding.names import DEFAULT_POLICY, Request, resolve
 from train.command import shipped
-from train.tasks import Example, Task, get
+from train.tasks import Example, Task, get, require_permission
 
 if TYPE_CHECKING:
     from decoding import Generation
@@ -25,14 +26,14 @@ class Question:
     """A prompt and how to decode it, as far as that can be judged without torch.
 
     Attributes:
-        prompt: the text.
+        example: the prompt, with what its checker compares with.
         task: whose prompt it is, or None.
         request: policy, lengths and settings.
         model: checkpoint folder or hub id.
         head: folder of the scoring head, or None where the policy reads none.
     """
 
-    prompt: str
+    example: Example
     task: Task | None
     request: Request
     model: str
@@ -40,32 +41,37 @@ class Question:
 
 
 def judge(
-    prompt: str,
+    prompt: str | None,
     task: str | None,
     policy: str | None,
     options: Mapping[str, Any],
     *,
     model: str | None = None,
     head: str | None = None,
+    prompts: str | None = None,
+    row: int = 1,
+    run_code: bool = False,
 ) -> Question:
     """Refuse what cannot be decoded, and fill in what was left out.
 
     Args:
-        prompt: the text.
-        task: name of a task, which sets the lengths.
+        prompt: the text, or None where it is a row of a file.
+        task: name of a task, which sets the lengths and, for a benchmark, how the model is asked.
         policy: name; by default learned where there is a head, else ete.
         options: lengths, temperature and settings of the policy, None for those left out.
         model: checkpoint folder or hub id; by default the one that ships.
         head: folder of a scoring head; by default the one that ships, with the model that ships.
+        prompts: file of the task's prompts, or `hub`.
+        row: which of them, counted from 1.
+        run_code: let the checker run what the model writes, where it has to.
 
     Raises:
         ValueError: in one sentence with name, rule and value.
     """
-    if not prompt:
-        raise ValueError("prompt must hold at least one character, got ''")
-    kind = None if task is None else get(task)
-    if kind is not None:
-        kind.canonical(prompt)
+    kind = None if task is None else get(task, run_code=run_code)
+    example = find_example(kind, prompt, prompts, row)
+    if kind is not None and kind.judges(example):
+        require_permission(kind, run_code)
     options = {name: value for name, value in options.items() if value is not None}
     if not options.keys() & {"gen_length", "max_new_tokens", "max_tokens", "gen_len"}:
         options |= {"gen_length": kind.gen_length if kind else GEN_LENGTH}
@@ -79,8 +85,30 @@ def judge(
     if needs_head and (head is None or not (Path(head) / "head.safetensors").is_file()):
         raise ValueError(f"head must be a folder with head.safetensors for policy {request.policy}, got {head}")
     model = str(shipped(MODEL)) if model is None else model
-    check_model(model, prompt)
-    return Question(prompt, kind, request, model, head if needs_head else None)
+    check_model(model, example.prompt)
+    return Question(example, kind, request, model, head if needs_head else None)
+
+
+def find_example(task: Task | None, prompt: str | None, prompts: str | None, row: int) -> Example:
+    """What is decoded: the prompt typed, put as the task asks it, or a row of a file.
+
+    Raises:
+        ValueError: if there is no such prompt, or both are given.
+    """
+    if (prompt is None) == (prompts is None):
+        raise ValueError(f"prompt or prompts must be given, got {'neither' if prompt is None else 'both'}")
+    if prompt is not None:
+        if not prompt:
+            raise ValueError("prompt must hold at least one character, got ''")
+        if task is not None:
+            task.canonical(prompt)
+        return Example(prompt if task is None else task.ask(prompt), "")
+    if task is None:
+        raise ValueError(f"prompts must come with a task, got {prompts} alone")
+    found = next(islice(task.read(str(prompts)), max(0, row - 1), None), None) if row > 0 else None
+    if found is None:
+        raise ValueError(f"row must be one of the prompts in {prompts}, counted from 1, got {row}")
+    return found
 
 
 def check_model(model: str, prompt: str) -> None:
@@ -129,7 +157,7 @@ def answer(
     request = question.request
     result = generate(
         denoiser,
-        question.prompt,
+        question.example.prompt,
         request.policy,
         gen_length=request.gen_length,
         block_length=request.block_length,
@@ -140,7 +168,8 @@ def answer(
     )
     if watch:
         screen.show(result.state)
-    accepted = None if question.task is None else question.task.check(Example(question.prompt, ""), result.text[0])
+    judged = question.task is not None and question.task.judges(question.example)
+    accepted = question.task.check(question.example, result.text[0]) if question.task and judged else None
     facts = {
         "text": result.text[0],
         **({} if accepted is None else {"accepted": accepted}),
@@ -171,7 +200,7 @@ def settings_of(question: Question, result: Generation, seed: int) -> dict[str, 
 def report(facts: Mapping[str, Any], question: Question) -> str:
     """The answer, whether it is right where that can be told, and what it cost."""
     lines = [facts["text"]]
-    if question.task is not None:
+    if question.task is not None and "accepted" in facts:
         lines.append(f"{'right' if facts['accepted'] else 'wrong'}, says the checker of {question.task.name}")
     cost = "{rounds} rounds, {sequence_forwards} sequence forwards, {token_positions} token positions, {seconds} s"
     lines.append(f"{cost.format(**facts)}, policy {question.request.policy}")
