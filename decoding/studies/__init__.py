@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 STUDIES: Mapping[str, str] = {
+    "bits": "decoding.studies.bits",
     "block-hmm": "decoding.studies.block_hmm",
 }
 """Name -> module."""
