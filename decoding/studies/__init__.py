@@ -23,6 +23,7 @@ from collections.abc import Mapping
 
 STUDIES: Mapping[str, str] = {
     "bits": "decoding.studies.bits",
+    "ablation": "decoding.studies.ablation",
     "block-hmm": "decoding.studies.block_hmm",
 }
 """Name -> module."""

@@ -91,7 +91,7 @@ def measure(
         pooled: list[Followed] = []
         for task in tasks:
             problems = bench.subject(task, prompts).problems
-            lengths = {"gen_length": problems.gen_length, "block_length": problems.block_length}
+            lengths: dict[str, Any] = {"gen_length": problems.gen_length, "block_length": problems.block_length}
             encoded = Encoded.of(problems, "test", denoiser)
             found = list(decode(denoiser, encoded.tokens, encoded.attention_mask, factor, batch_size, **lengths))
             rows.append({"task": task, "factor": factor, **summarise(found, bench.seed)})
@@ -124,7 +124,7 @@ def decode(
     generator: torch.Generator | None = None,
 ) -> Iterator[Followed]:
     """Decode prompts by the factor rule without early stop and follow the chain of each."""
-    for few in torch.arange(len(tokens)).split(batch_size):
+    for few in torch.split(torch.arange(len(tokens)), batch_size):
         mask = None if attention_mask is None else attention_mask[few]
         made = generate(
             denoiser,
@@ -234,7 +234,7 @@ def exact_rows(bench: Bench, factors: Sequence[float], count: int, batch_size: i
 def escape() -> Row:
     """The paper's toy, four groups of eight equal bits: exploration needs fewer rounds than the bound of exploitation."""
     model, prompt = GroupDenoiser(4, 8), torch.zeros(1, 1, dtype=torch.long)
-    lengths = {"gen_length": 32, "block_length": 8}
+    lengths: dict[str, Any] = {"gen_length": 32, "block_length": 8}
     explored = generate(model, prompt, BeamETE(gamma=0.0, initial_blocks=4), **lengths)
     exploited = generate(model, prompt, Factor(1.0), **lengths)
     nll = float(chain(model, explored.sequences, decoded_order(explored.state)).sum())
