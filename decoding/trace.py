@@ -185,7 +185,7 @@ def rebuild(
 
 
 def check_drift(
-    denoiser: Denoiser, rows: Sequence[Mapping[str, Any]], *, count: int = 16, tolerance: float = 0.05
+    denoiser: Denoiser, rows: Sequence[Mapping[str, Any]], *, count: int = 16, tolerance: float | None = None
 ) -> None:
     """Try the exploit-only branch of up to `count` labelled states again and refuse traces that this base does not repeat.
 
@@ -193,11 +193,15 @@ def check_drift(
         denoiser: the base.
         rows: of a trace table; the states are taken evenly from those with branches.
         count: states tried.
-        tolerance: largest difference of log(1 - c) where it was above -12, stored in float16.
+        tolerance: largest difference of log(1 - c) where it was above -12, stored in float16; by default .05, and .5 where the
+            base's weights are coarser than float32.
 
     Raises:
         ValueError: naming the state that differs most.
     """
+    if tolerance is None:
+        coarse = any(p.dtype in (torch.bfloat16, torch.float16) for p in denoiser.parameters())
+        tolerance = 0.5 if coarse else 0.05
     labelled = [row for row in rows if row["branches"]]
     chosen = labelled[:: max(1, len(labelled) // count)][:count]
     drifts = {row["state_id"]: _drift(denoiser, row) for row in chosen}
