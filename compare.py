@@ -36,7 +36,7 @@ def compare(
         prompts: file of test prompts, for one task; default generated, or from the hub for a benchmark.
         arms: names of the arms to run, with commas between them; default all.
         num_prompts: test prompts of a task at most.
-        num_dev: dev prompts of a task, which choose the dials; of a benchmark at most num_prompts.
+        num_dev: dev prompts of a task, which choose the dials; of a benchmark at most num_prompts / 4.
         gen_length: positions to fill; default the task's.
         block_length: default the task's.
         tuning: random points tried on the dev prompts for each arm with a tuning space.

@@ -2,13 +2,14 @@
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from decoding.arms import Arm
 from decoding.labelling import Labelling
 from train.command import run
-from train.head_settings import Fitting, TaskRun
-from train.job import Job, foresee, run_job
+from train.estimate import foresee
+from train.head_settings import Fitting, TaskRun, only
+from train.job import Job, run_job
 
 
 def train(  # one option a line, hence its length
@@ -19,6 +20,8 @@ def train(  # one option a line, hence its length
     fitting: Fitting,
     catalogue: list[Arm] | None = None,
     relabel: dict[str, dict[str, Any]] | None = None,
+    task: str | None = None,
+    prompts: str | None = None,
     model: str | None = None,
     out: str = "checkpoints/runs/head",
     num_prompts: int = 48,
@@ -26,6 +29,9 @@ def train(  # one option a line, hence its length
     batch_size: int = 16,
     seed: int = 0,
     device: str | None = None,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    run_code: bool = False,
+    budget_hours: float | None = None,
     estimate: bool = False,
 ) -> None:
     """Fit the scoring head of a base model on beam traces and compare it with beam ETE.
@@ -38,6 +44,8 @@ def train(  # one option a line, hence its length
         fitting: how heads are fitted.
         catalogue: arms of the closing comparison.
         relabel: policies that the first head leads through states of its own with.
+        task: the only one of the tasks to collect, or another one with its own counts by default.
+        prompts: file of its prompts, in place of a generator.
         model: checkpoint folder or hub id; default the shipped model.
         out: folder of the run.
         num_prompts: test prompts of a task in the comparison.
@@ -45,23 +53,24 @@ def train(  # one option a line, hence its length
         batch_size: canvases in one forward.
         seed: of prompts, draws and the first fit.
         device: cpu, cuda, ...; default the GPU if there is one.
+        dtype: of the base.
+        run_code: let the checkers of humaneval and mbpp run the base's code on this machine.
+        budget_hours: what collection may take; it is cut to that, and fitting goes on with what is there.
         estimate: only say, in half a minute, what the run will take.
     """
+    how: dict[str, Any] = {"num_prompts": num_prompts, "num_dev": num_dev, "batch_size": batch_size, "seed": seed}
+    how |= {"device": device, "dtype": dtype, "run_code": run_code, "budget_hours": budget_hours}
     job = Job(
         model=model,
         out=Path(out),
-        tasks=tasks,
+        tasks=only(tasks, task, prompts),
         beam=beam,
         drivers=drivers,
         relabel=relabel or {},
         labelling=labelling,
         fitting=fitting,
         catalogue=tuple(catalogue or ()),
-        num_prompts=num_prompts,
-        num_dev=num_dev,
-        batch_size=batch_size,
-        seed=seed,
-        device=device,
+        **how,
     )
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     print(foresee(job) if estimate else run_job(job))

@@ -62,6 +62,12 @@ def read_prompts(
     return batch
 
 
+def leave_room(prompts: Sequence[str], denoiser: Denoiser, gen_length: int) -> list[bool]:
+    """Say of each prompt whether the model has positions enough for it and `gen_length` more."""
+    rows = _id_lists(prompts, denoiser, None) if prompts else []
+    return [len(row) + gen_length <= denoiser.max_length for row in rows]
+
+
 def _read_tensor(tokens: Tensor, attention_mask: Tensor | None) -> Prompts:
     if tokens.ndim not in (1, 2) or tokens.is_floating_point() or tokens.dtype == torch.bool:
         raise ValueError(f"prompts must be whole-number ids [P] or [B, P], got {tokens.dtype} {tuple(tokens.shape)}")

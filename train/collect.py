@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,15 @@ from decoding.branches import Branches, try_branches, visit
 from decoding.explore import BeamETE
 from decoding.labelling import Labelling
 from decoding.policy import Policy
-from decoding.prompts import read_prompts
+from decoding.prompts import leave_room, read_prompts
 from decoding.state import DecodeState, start
 from decoding.trace import check_header, header, identity, write_part
 from models.denoiser import Denoiser
 from train.harm import Accepts, Verdicts, judge, take
+from train.held_back import hold_back
 from train.tasks.task import Example, Task
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,14 @@ def encode(denoiser: Denoiser, task: Task, examples: Sequence[Example]) -> Canva
     return Canvases(
         prompts.tokens, torch.ones_like(prompts.tokens, dtype=torch.bool) if mask is None else mask, reference
     )
+
+
+def without_long(denoiser: Denoiser, task: Task, examples: Sequence[Example]) -> list[Example]:
+    """The examples whose prompts leave room for the canvas; says how many do not."""
+    fits = leave_room([example.prompt for example in examples], denoiser, task.gen_length)
+    if not all(fits):
+        log.warning("%s: %d prompts too long for the model are left out", task.name, fits.count(False))
+    return list(compress(examples, fits))
 
 
 def decode_text(denoiser: Denoiser, canvas: Tensor) -> str:
@@ -94,17 +107,20 @@ class Collector:
         folder: Path,
         *,
         progress: Callable[[int], None] = lambda _: None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Collect all parts that are not there yet.
+        """Collect all parts that are not there yet, the splits at the same pace.
 
         Args:
-            examples: split -> its prompts.
+            examples: split -> its prompts; those that the model has too few positions for are left out.
             folder: where the parts go.
             progress: told the number of prompts of every part.
+            stop: asked before every part but the first of a split; True leaves the rest out.
 
         Raises:
             ValueError: if the folder holds traces of other prompts, another base or other settings.
         """
+        examples = {split: without_long(self.denoiser, self.task, some) for split, some in examples.items()}
         settings = header(
             self.denoiser,
             self.beam,
@@ -119,13 +135,16 @@ class Collector:
             chunk=self.chunk,
         )
         check_header(folder, settings)
-        for split, some in examples.items():
-            for part, first in enumerate(range(0, len(some), self.chunk)):
-                file = folder / f"part-{split}-{part:05d}.parquet"
-                batch = some[first : first + self.chunk]
-                if not file.exists():
-                    write_part(list(self.rows(batch, first, part, split)), file)
-                progress(len(batch))
+        sizes = {split: len(some) for split, some in examples.items()}
+        parts = [(first / size, split, first) for split, size in sizes.items() for first in range(0, size, self.chunk)]
+        for _, split, first in sorted(parts):
+            part, batch = first // self.chunk, examples[split][first : first + self.chunk]
+            file = folder / f"part-{split}-{part:05d}.parquet"
+            if not file.exists():
+                if part and stop():
+                    continue
+                write_part(list(self.rows(batch, first, part, split)), file)
+            progress(len(batch))
 
     def rows(self, examples: Sequence[Example], first: int, part: int, split: str) -> Iterator[dict[str, Any]]:
         """The rows of one part."""
@@ -162,7 +181,9 @@ class Collector:
         state, row, labelled = visited.state, visited.row, visited.place < self.labelling.labelled
         rows = _Rows(self, prompts, examples, ids, driver, split)
         yield from rows.without_branches(take(state, ~labelled), row[~labelled])
-        yield from rows.with_branches(take(state, labelled), row[labelled], generator)
+        known = torch.tensor([self.task.judges(example) for example in examples], device=row.device)[row]
+        for part in (labelled & known, labelled & ~known):
+            yield from rows.with_branches(take(state, part), row[part], generator)
 
 
 @dataclass(frozen=True)
@@ -199,15 +220,11 @@ class _Rows:
         branches = branches.cpu()
         verdicts = Verdicts.unjudged(branches, self.prompts.reference[row])
         if not self.of.task.unique_answer:
-            verdicts = judge(
-                denoiser,
-                state,
-                branches,
-                self._accepts(row),
-                attention_mask=mask,
-                finished=labelling.finished,
-                batch_size=self.of.batch_size,
-            )
+            how: dict[str, Any] = {"finished": labelling.finished, "batch_size": self.of.batch_size}
+            if self.of.task.judges(self.examples[int(row[0])]):
+                verdicts = judge(denoiser, state, branches, self._accepts(row), attention_mask=mask, **how)
+            else:
+                verdicts = hold_back(denoiser, state, branches, attention_mask=mask, **how)
         yield from self._write(
             state,
             row,

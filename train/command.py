@@ -76,7 +76,10 @@ def sentence(error: Exception, function: Callable[..., object]) -> str:
 
 
 def with_flags(function: Callable[..., object], arguments: Sequence[str]) -> list[str]:
-    """The command line with `--name` of a parameter that is False by default written as `--name=true`."""
+    """The command line with `--name` of a parameter that is False by default written as `--name=true`, `--a-name` as `--a_name`."""
+    names = {f"--{name}".replace("_", "-"): f"--{name}" for name in inspect.signature(function).parameters}
+    split = [one.partition("=") for one in arguments]
+    arguments = [names.get(name, name) + equals + value for name, equals, value in split]
     flags = {f"--{name}" for name, value in inspect.signature(function).parameters.items() if value.default is False}
     after = zip_longest(arguments, arguments[1:], fillvalue="--")
     return [f"{this}=true" if this in flags and following.startswith("--") else this for this, following in after]

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from decoding.arms import Arm, select
 from decoding.problems import Check, Problems, Split
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from decoding.comparison import Comparison
     from models.denoiser import Denoiser
 
+DEV_SHARE = 4  # of a benchmark's file at most one dev prompt for so many test prompts
 DRAWS = 20  # instances drawn at most for each one wanted, where a task has few
 
 
@@ -114,7 +115,9 @@ def enter(task: Task, prompts: str | Mapping[str, str] | None, *, num_prompts: i
         ValueError: if the file holds no prompt, or a line that cannot be read.
     """
     if task.make is None:
-        dev, test = divide(task, prompts, num_prompts=num_prompts, num_dev=min(num_dev, num_prompts))
+        dev, test = divide(
+            task, prompts, num_prompts=num_prompts, num_dev=min(num_dev, max(1, num_prompts // DEV_SHARE))
+        )
         return _entry(task, dev, test)
     dev = draw(task, "dev", num_dev, seed=seed)
     if not isinstance(prompts, str):
@@ -187,10 +190,11 @@ def leave_out_long(entry: Entry, denoiser: Denoiser) -> tuple[Entry, int]:
     Raises:
         ValueError: if none is left for dev or for test.
     """
+    from decoding.prompts import leave_room
+
     problems = entry.problems
     prompts = [*problems.dev, *problems.test]
-    room = denoiser.max_length - problems.gen_length
-    long = {p for p, ids in zip(prompts, cast(Any, denoiser).encode(prompts), strict=True) if len(ids) > room}
+    long = {p for p, fits in zip(prompts, leave_room(prompts, denoiser, problems.gen_length), strict=True) if not fits}
     dev, test = (tuple(p for p in some if p not in long) for some in (problems.dev, problems.test))
     if not dev or not test:
         raise ValueError(

@@ -55,14 +55,17 @@ def collect(
     batch_size: int,
     seed: int,
     beam_drives: bool = True,
+    run_code: bool = False,
     progress: Callable[[int], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Collect the traces of every task into `folder/TASK`, train and dev prompts, going on where a run was cut off.
 
     With `beam_drives` the beam of a task is one of its drivers: the head learns in the states that the look-ahead leads to.
+    `run_code` lets checkers run what the model wrote; `stop` ends collection before the next part.
     """
     for name, run in tasks.items():
-        task, own = get(name), replace(beam, **run.beam)
+        task, own = get(name, run_code=run_code), replace(beam, **run.beam)
         mine = {**drivers, "beam": own} if beam_drives else drivers
         collector = Collector(
             denoiser,
@@ -77,7 +80,7 @@ def collect(
         )
         counts = {"train": run.prompts, "dev": run.dev_prompts}
         examples = {split: prompts_of(task, run, split, count, seed=seed) for split, count in counts.items()}
-        collector.run(examples, folder / name, progress=progress)
+        collector.run(examples, folder / name, progress=progress, stop=stop)
 
 
 @dataclass(frozen=True)

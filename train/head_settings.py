@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from decoding.labelling import Labelling
@@ -74,6 +74,20 @@ class TaskRun:
         for name in ("prompts", "dev_prompts", "block_length"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+def only(tasks: Mapping[str, TaskRun], task: str | None, prompts: str | None) -> dict[str, TaskRun]:
+    """The tasks of a run, or the one that the command line names, with the file of its prompts.
+
+    Raises:
+        ValueError: for a file without a task.
+    """
+    if task is None:
+        if prompts is not None:
+            raise ValueError(f"prompts must come with a task, got {prompts} alone")
+        return dict(tasks)
+    run = tasks.get(task, TaskRun())
+    return {task: run if prompts is None else replace(run, prompts_file=prompts)}
 
 
 @dataclass(frozen=True)

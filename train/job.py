@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -17,7 +16,9 @@ from train.command import shipped
 from train.contest import hold, judge
 from train.head_settings import Fitting, TaskRun
 from train.question import MODEL, check_model
-from train.tasks import get
+from train.tasks import get, require_permission
+from train.tasks.hub import HUB
+from train.tasks.text import TEXT
 
 if TYPE_CHECKING:
     from decoding.explore import BeamETE
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from models.scoring_head import ScoringHead
 
 log = logging.getLogger(__name__)
-
-PROBE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,9 @@ class Job:
         batch_size: canvases in one forward.
         seed: of prompts, draws and the first fit.
         device: where to run; None takes the GPU if there is one.
+        dtype: of the base, the same for traces and decoding.
+        run_code: let checkers run what the base writes.
+        budget_hours: what collection may take; prompts are cut to it beforehand, and no part is begun after it.
     """
 
     model: str | None
@@ -65,15 +67,23 @@ class Job:
     batch_size: int
     seed: int
     device: str | None
+    dtype: str = "float32"
+    run_code: bool = False
+    budget_hours: float | None = None
 
     def __post_init__(self) -> None:
         if not self.tasks:
             raise ValueError("tasks must name at least one task, got none")
         for name, run in self.tasks.items():
             task = get(name)
+            require_permission(task, self.run_code)
+            if task.make is None and run.prompts_file is None:
+                raise ValueError(
+                    f"prompts_file of task {name} must be a file or hub, for it has no generator, got none"
+                )
             if task.gen_length % (run.block_length or task.block_length):
                 raise ValueError(f"block_length must divide gen_length {task.gen_length}, got {run.block_length}")
-            if run.prompts_file is not None and not Path(run.prompts_file).is_file():
+            if run.prompts_file not in (None, HUB) and not Path(run.prompts_file).is_file():
                 raise ValueError(f"prompts_file must be a file, got {run.prompts_file}")
         if not self.drivers:
             raise ValueError("drivers must name at least one policy, got none")
@@ -83,6 +93,8 @@ class Job:
         for name in ("num_prompts", "num_dev", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.budget_hours is not None and self.budget_hours <= 0:
+            raise ValueError(f"budget_hours must be above 0, got {self.budget_hours}")
         if self.catalogue:
             check_arms(self.catalogue)
         if self.model is not None:
@@ -95,22 +107,24 @@ class Job:
 
 
 def load_base(job: Job) -> Denoiser:
-    """The base in float32, the dtype that traces and decoding share."""
-    import torch
-
+    """The base in the dtype that traces and decoding share."""
     import models
 
-    return models.load(job.base, dtype=torch.float32, device=job.device)
+    return models.load(job.base, dtype=job.dtype, device=job.device)
 
 
 def run_job(job: Job) -> str:
     """Do everything, going on where a run with the same settings was cut off; returns the tables."""
     from train.fit import fit, prepare
 
-    _quieten()
+    quieten()
     denoiser = load_base(job)
     beam = reference_policy(job, denoiser)
     threshold = beam.threshold
+    if job.budget_hours is not None:
+        from train.estimate import cut_to_budget
+
+        job = cut_to_budget(job, denoiser, beam)
     folders = gather(job, denoiser, beam, job.drivers, "traces", None)
     if job.relabel:
         first = replace(job.fitting, variants=job.fitting.variants[:1], seeds=1)
@@ -129,7 +143,7 @@ def reference_policy(job: Job, denoiser: Denoiser) -> BeamETE:
     return cast("BeamETE", make_policy("ete", job.beam, denoiser))
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Leave the terminal to our own lines and bars."""
     from datasets import disable_progress_bars
 
@@ -145,12 +159,19 @@ def gather(
     drivers: Mapping[str, Mapping[str, Any]],
     name: str,
     head: ScoringHead | None,
+    *,
+    clock: Callable[[], float] = time.monotonic,
 ) -> list[Path]:
-    """Collect the traces of all tasks with a progress bar; returns one folder for each task."""
+    """Collect the traces of all tasks with a progress bar; returns one folder for each task.
+
+    Of the hours given each pass has an equal share.
+    """
     from tqdm import tqdm
 
     from train.fit import collect
 
+    budget = float("inf") if job.budget_hours is None else job.budget_hours * 3600 / (2 if job.relabel else 1)
+    end = clock() + budget
     total = sum(run.prompts + run.dev_prompts for run in job.tasks.values())
     with tqdm(total=total, desc=name, unit="prompt") as bar:
         collect(
@@ -163,6 +184,8 @@ def gather(
             batch_size=job.batch_size,
             seed=job.seed + (head is not None),
             beam_drives=head is None,
+            run_code=job.run_code,
+            stop=lambda: clock() > end,
             progress=lambda count: _advance(bar, count),
         )
     return [job.out / name / task for task in job.tasks]
@@ -190,76 +213,19 @@ def compare_heads(job: Job) -> str:
     """The fitted head and its rivals on the same fresh prompts, through the code of `compare.py`."""
     if not job.catalogue:
         return "no arms to compare"
+    judged = [name for name in job.tasks if name != TEXT.name]
+    if not judged:
+        return "no task with a checker to compare on"
     contest = judge(
         job.catalogue,
         None,
-        ",".join(job.tasks),
+        ",".join(judged),
         num_prompts=job.num_prompts,
         num_dev=job.num_dev,
         seed=job.seed,
         model=job.base,
         head=str(job.out),
+        prompts={name: run.prompts_file for name, run in job.tasks.items() if run.prompts_file is not None},
+        run_code=job.run_code,
     )
-    return hold(contest, out=str(job.out), batch_size=job.batch_size, seed=job.seed, device=job.device)
-
-
-def foresee(job: Job, *, seconds: float = PROBE_SECONDS, clock: Callable[[], float] = time.monotonic) -> str:
-    """Collect a few prompts of every task for about `seconds` and say what the whole run will take.
-
-    Returns:
-        A line a task and one for the run: hours, rows and MB.
-    """
-    from decoding.explore import BeamETE
-
-    _quieten()
-    denoiser = load_base(job)
-    beam = BeamETE(**job.beam)
-    lines, hours, megabytes, rows = [], 0.0, 0.0, 0
-    for name, run in job.tasks.items():
-        wanted = run.prompts + run.dev_prompts
-        taken, done, kept, size = 0.0, 0, 0, 0.0
-        with tempfile.TemporaryDirectory() as folder:
-            while taken < seconds / len(job.tasks) and done < wanted:
-                few = min(max(2, len(job.drivers)), wanted)
-                part = replace(
-                    job, tasks={name: replace(run, prompts=few, dev_prompts=1)}, out=Path(folder) / str(done)
-                )
-                began = clock()
-                _probe(part, denoiser, beam)
-                taken += clock() - began
-                done += few + 1
-                kept += _rows_in(part.out)
-                size += sum(f.stat().st_size for f in part.out.rglob("*.parquet")) / 1e6
-        scale = wanted / done
-        lines.append(
-            f"{name}: {wanted} prompts, {kept * scale:.0f} states, {size * scale:.1f} MB, {taken * scale / 60:.1f} min"
-        )
-        hours, megabytes, rows = hours + taken * scale / 3600, megabytes + size * scale, rows + round(kept * scale)
-    fits = job.fitting.seeds * len(job.fitting.variants)
-    lines.append(
-        f"collection: {hours:.2f} h, {rows} states, {megabytes:.1f} MB on {denoiser.device}; "
-        f"then {fits} fits of {job.fitting.epochs} epochs"
-    )
-    return "\n".join(lines)
-
-
-def _probe(job: Job, denoiser: Denoiser, beam: Any) -> None:
-    from train.fit import collect
-
-    drivers = make_drivers(job.drivers, denoiser, None)
-    collect(
-        denoiser,
-        job.tasks,
-        job.out,
-        beam=beam,
-        drivers=drivers,
-        labelling=job.labelling,
-        batch_size=job.batch_size,
-        seed=job.seed,
-    )
-
-
-def _rows_in(folder: Path) -> int:
-    from pyarrow.parquet import read_metadata
-
-    return sum(read_metadata(file).num_rows for file in folder.rglob("*.parquet"))
+    return hold(contest, out=str(job.out), batch_size=job.batch_size, seed=job.seed, device=job.device, dtype=job.dtype)

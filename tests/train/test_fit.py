@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,12 @@ from decoding.threshold import Threshold
 from decoding.trace import load_table
 from models.scoring_head import ScoringHead
 from train.command import parser_of, run, shipped
+from train.estimate import foresee
 from train.export import export
 from train.fit import collect, figures, fit, fit_head, prepare, prompts_of, taps_of
 from train.head_module import HeadModule
 from train.head_settings import SHUFFLED, VARIANTS, Fitting, Objective, Recipe, TaskRun
-from train.job import Job, foresee, run_job
+from train.job import Job, run_job
 from train.tasks import get
 
 ROOT = Path(__file__).parents[2]
@@ -208,10 +210,11 @@ def test_an_estimate_scales_a_probe_up(base, tmp_path):
     lines = foresee(job, seconds=1.0, clock=lambda: next(ticks)).splitlines()
     assert len(lines) == 3
     assert lines[0].startswith("countdown3: 30 prompts, ")
-    assert lines[0].endswith(" MB, 0.2 min")  # a second for three prompts
+    assert lines[0].endswith(" GB, 0.002 h")  # a second for four prompts
+    assert int(re.search(r"(\d+) gain labels, (\d+) risk labels", lines[0])[1]) > 30
     assert lines[1].startswith("lists: 6 prompts, ")
-    assert lines[2].startswith("collection: 0.00 h, ")
-    assert lines[2].endswith("on cpu; then 1 fits of 1 epochs")
+    assert lines[2].startswith("collection: 36 prompts, ")
+    assert lines[2].endswith(" h on cpu; then 1 fits of 1 epochs")
     assert not list(tmp_path.iterdir())
 
 
