@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from multiprocessing import get_context
@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 
 from train import tokenizer as recipe
 from train.tasks import Example, Split, Task, get
+from train.tasks.gsm8k_renumbered import RenumberedTask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -79,6 +80,7 @@ def build(
     split: Split = "train",
     workers: int = 1,
     tokenizer: str | Path = recipe.SHIPPED,
+    source: Path | None = None,
 ) -> Rows:
     """Generate and encode n instances; the result does not depend on the number of workers.
 
@@ -89,10 +91,11 @@ def build(
         split: which instances to keep.
         workers: processes; 1 works in this one.
         tokenizer: folder of the tokenizer.
+        source: the file whose rows a renumbered task draws anew; None for its default.
     """
     if n < 1 or workers < 1:
         raise ValueError(f"n and workers must be at least 1, got {n} and {workers}")
-    chunk = partial(_chunk, get(task_name).name, n, seed, split, Path(tokenizer))
+    chunk = partial(_chunk, get(task_name).name, n, seed, split, Path(tokenizer), source)
     numbers = range(-(-n // CHUNK))
     if workers == 1:
         return _join([chunk(number) for number in numbers])
@@ -104,8 +107,10 @@ def _encode_in_one_thread() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
-def _chunk(task_name: str, n: int, seed: int, split: Split, folder: Path, number: int) -> Rows:
+def _chunk(task_name: str, n: int, seed: int, split: Split, folder: Path, source: Path | None, number: int) -> Rows:
     task = get(task_name)
+    if isinstance(task, RenumberedTask):
+        task = replace(task, source=source)
     digest = hashlib.blake2b(f"{seed}/{number}".encode(), digest_size=8).digest()
     stream = task.generate(split, seed=int.from_bytes(digest, "big"))
     return rows(task, recipe.load(folder), list(islice(stream, min(CHUNK, n - number * CHUNK))))

@@ -8,15 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors.torch import save
 from transformers import LlamaForCausalLM
 
+from models.checkpoint import INDEX, stream, weight_files
 from models.llada_layout import llada_config, to_llada, to_llama
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
-def export(model: LlamaForCausalLM, folder: Path, *, tokenizer: Path, mask_id: int, eos_id: int) -> None:
+def export(
+    model: LlamaForCausalLM,
+    folder: Path,
+    *,
+    tokenizer: Path,
+    mask_id: int,
+    eos_id: int,
+    max_shard_size: int | None = None,
+) -> None:
     """Save weights (bfloat16), configuration and tokenizer files in the published LLaDA layout.
 
     Every file is written aside and renamed, the weights last, so a killed run leaves a folder that loads.
@@ -27,6 +37,7 @@ def export(model: LlamaForCausalLM, folder: Path, *, tokenizer: Path, mask_id: i
         tokenizer: folder with the tokenizer files.
         mask_id: id of the mask token.
         eos_id: id that ends and fills a response.
+        max_shard_size: the most bytes of tensors in a file; by default all are in one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in TOKENIZER_FILES:
@@ -42,9 +53,18 @@ def export(model: LlamaForCausalLM, folder: Path, *, tokenizer: Path, mask_id: i
     _write_json(folder / "config.json", config)
     _write_json(folder / "generation_config.json", generation)
     weights = {key: value.detach().to("cpu", torch.bfloat16) for key, value in to_llada(model.state_dict()).items()}
-    aside = folder / "model.safetensors.part"
-    aside.write_bytes(save({key: value.contiguous() for key, value in weights.items()}, metadata={"format": "pt"}))
-    aside.replace(folder / "model.safetensors")
+    weights = {key: value.contiguous() for key, value in weights.items()}
+    split = split_torch_state_dict_into_shards(weights, max_shard_size=max_shard_size or 2**62)
+    for name, keys in split.filename_to_tensors.items():
+        aside = folder / f"{name}.part"
+        aside.write_bytes(save({key: weights[key] for key in keys}, metadata={"format": "pt"}))
+        aside.replace(folder / name)
+    if split.is_sharded:
+        _write_json(folder / INDEX, {"metadata": split.metadata, "weight_map": split.tensor_to_filename})
+    else:
+        (folder / INDEX).unlink(missing_ok=True)
+    for file in set(folder.glob("model*.safetensors")) - {folder / name for name in split.filename_to_tensors}:
+        file.unlink()
 
 
 def load_weights(model: LlamaForCausalLM, folder: Path) -> None:
@@ -55,13 +75,10 @@ def load_weights(model: LlamaForCausalLM, folder: Path) -> None:
         folder: the checkpoint folder.
 
     Raises:
-        ValueError: if the folder has no weights.
+        CheckpointError: if the folder has no weights.
         RuntimeError: if keys or shapes differ.
     """
-    path = folder / "model.safetensors"
-    if not path.is_file():
-        raise ValueError(f"init must be a folder with model.safetensors, got {str(folder)!r}")
-    model.load_state_dict(to_llama(load_file(path)))
+    model.load_state_dict(to_llama(dict(stream(weight_files(folder)))))
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

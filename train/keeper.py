@@ -65,11 +65,13 @@ class Keeper(lightning.Callback):
         stop_after_minutes: float | None = None,
         stop_after_steps: int | None = None,
         log_every: int = 50,
+        max_shard_size: int | None = None,
     ) -> None:
         """Take places and times; `stop_after_*` count this command alone."""
         self.out, self.dev, self.tokenizer, self.eos_id = out, dev, tokenizer, eos_id
         self.validate_minutes, self.stop_after_minutes = validate_minutes, stop_after_minutes
         self.stop_after_steps, self.log_every = stop_after_steps, log_every
+        self.max_shard_size = max_shard_size
         self.first_minutes = self.last_minutes = 0.0
         self.first_step = 0
 
@@ -100,7 +102,14 @@ class Keeper(lightning.Callback):
         with module.averaged(), torch.compiler.set_stance("force_eager"):
             for data in self.dev:
                 metrics |= validate(module, data)
-            export(module.model, self.out, tokenizer=self.tokenizer, mask_id=module.mask_id, eos_id=self.eos_id)
+            export(
+                module.model,
+                self.out,
+                tokenizer=self.tokenizer,
+                mask_id=module.mask_id,
+                eos_id=self.eos_id,
+                max_shard_size=self.max_shard_size,
+            )
         trainer.save_checkpoint(self.out / f"{CHECKPOINT}.part")
         (self.out / f"{CHECKPOINT}.part").replace(self.out / CHECKPOINT)
         self._write(module, metrics)

@@ -16,6 +16,8 @@ from train.base_model import BaseModelFit, CompileMode, Fit, ModelShape
 from train.export import load_weights
 from train.keeper import CHECKPOINT, Keeper
 from train.rows import TaskData, TaskRows, load_task
+from train.tasks import get
+from train.tasks.gsm8k_renumbered import RenumberedTask
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ def pretrain(
     compile: CompileMode = "static",
     init: Path | None = None,
     resume: bool = False,
+    max_shard_size: int | None = None,
 ) -> Path:
     """Fit a base model on generated tasks and save it in the LLaDA layout.
 
@@ -75,6 +78,7 @@ def pretrain(
         compile: `static` compiles one graph for each task width, `dynamic` one for all, `off` none; off on a CPU.
         init: folder of a LLaDA checkpoint whose weights the run starts from.
         resume: go on from `resume.ckpt` in `out`, exactly.
+        max_shard_size: the most bytes of a weight file; by default there is one.
 
     Returns:
         The folder of the run.
@@ -105,6 +109,7 @@ def pretrain(
         validate_minutes=validate_minutes,
         stop_after_minutes=stop_after_minutes,
         stop_after_steps=stop_after_steps,
+        max_shard_size=max_shard_size,
     )
     trainer = make_trainer(out, keeper, device)
     trainer.fit(module, train_dataloaders=Steps(), ckpt_path=str(checkpoint) if resume else None)
@@ -124,7 +129,8 @@ def load_data(
     train_data, dev_data = [], []
     for name, spec in tasks.items():
         train_data.append(load_task(name, spec, tokenizer, split="train", seed=seed, cache=cache, device=device))
-        small = dataclasses.replace(spec, rows=dev_rows, files=(), symmetric=False)
+        files = spec.files if isinstance(get(name), RenumberedTask) else ()
+        small = dataclasses.replace(spec, rows=dev_rows, files=files, symmetric=False)
         dev_data.append(load_task(name, small, tokenizer, split="dev", seed=seed, cache=cache, device=device))
         shown = train_data[-1]
         padded = "no" if shown.padding is None else "with"

@@ -21,6 +21,7 @@ from torch import Tensor
 from train.corpus import Rows, build, from_file
 from train.symmetry import SudokuSymmetry, find_cells
 from train.tasks import Split, get
+from train.tasks.gsm8k_renumbered import RenumberedTask
 from train.tokenizer import load
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,8 @@ class TaskRows:
     Args:
         share: weight of the task among the steps, positive.
         rows: number of training rows to generate, or the most to read from files.
-        files: JSONL files with training rows; where none exists the generator is used instead.
+        files: JSONL files with training rows; where none exists the generator is used instead. A renumbered task draws the
+            rows of the first one anew, for every split.
         pad_to: width to which rows are left-padded so that tasks share compiled shapes; a multiple of 16 is fast.
         symmetric: a Sudoku: apply a random symmetry to every row drawn.
     """
@@ -172,16 +174,18 @@ def load_task(
         The rows, with the symmetry their spec asks for.
     """
     words = hashlib.blake2b((tokenizer / "tokenizer.json").read_bytes(), digest_size=4).hexdigest()
-    present = [path for path in map(Path, spec.files) if path.is_file()] if split == "train" else []
+    redrawn = isinstance(get(name), RenumberedTask)
+    present = [path for path in map(Path, spec.files) if path.is_file()] if split == "train" or redrawn else []
     if spec.files and not present:
         logger.warning("%s: none of %s exists, rows are generated instead", name, list(spec.files))
     sizes = [f"{path.stat().st_size}" for path in present] or [f"{seed}"]
+    sizes = [*sizes, f"seed{seed}"] if redrawn and present else sizes
     entry = cache / f"{'-'.join([name, split, str(spec.rows), *sizes, words])}.npy"
     if not entry.is_file():
         made = (
             _read(name, present, spec.rows, tokenizer)
-            if present
-            else _generate(name, spec.rows, tokenizer, split=split, seed=seed)
+            if present and not redrawn
+            else _generate(name, spec.rows, tokenizer, split=split, seed=seed, source=present[0] if present else None)
         )
         _store(made, entry)
     stored = np.load(entry)
@@ -203,9 +207,9 @@ def _read(name: str, files: Sequence[Path], count: int, tokenizer: Path) -> Rows
     return Rows(tokens[:count], lengths[:count])
 
 
-def _generate(name: str, count: int, tokenizer: Path, *, split: Split, seed: int) -> Rows:
+def _generate(name: str, count: int, tokenizer: Path, *, split: Split, seed: int, source: Path | None) -> Rows:
     workers = (os.cpu_count() or 1) if count > SMALL else 1
-    return build(name, count, seed=seed, split=split, workers=workers, tokenizer=tokenizer)
+    return build(name, count, seed=seed, split=split, workers=workers, tokenizer=tokenizer, source=source)
 
 
 def _store(rows: Rows, entry: Path) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import string
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
@@ -21,7 +21,7 @@ SEED_WEIGHT = 20_000
 SAMPLES = 3_000
 
 
-def build(texts: Iterable[str]) -> Tokenizer:
+def build(texts: Iterable[str], *, size: int = VOCABULARY) -> Tokenizer:
     """Train the tokenizer on texts.
 
     Every byte is a token, so any text encodes and decodes to itself. Each ASCII digit, punctuation mark and letter is
@@ -29,9 +29,10 @@ def build(texts: Iterable[str]) -> Tokenizer:
 
     Args:
         texts: what to learn words from; the same texts give the same tokenizer.
+        size: the most tokens.
 
     Returns:
-        A tokenizer of at most 768 tokens, the special ones first.
+        A tokenizer of at most `size` tokens, the special ones first.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -42,7 +43,7 @@ def build(texts: Iterable[str]) -> Tokenizer:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
+        vocab_size=size,
         special_tokens=list(SPECIALS),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         min_frequency=2,
@@ -58,14 +59,27 @@ def _seeds() -> Iterator[str]:
         yield f" {symbol}" * SEED_WEIGHT
 
 
-def save(folder: str | Path = SHIPPED, *, seed: int = 0) -> Tokenizer:
-    """Train on seeded samples of `words` and `lists` and write the three tokenizer files into a folder."""
+def save(
+    folder: str | Path = SHIPPED,
+    *,
+    tasks: Sequence[str] = ("words", "lists"),
+    size: int = VOCABULARY,
+    samples: int = SAMPLES,
+    seed: int = 0,
+) -> Tokenizer:
+    """Train on seeded samples of tasks and write the three tokenizer files into a folder.
+
+    Args:
+        folder: where to write; made if missing.
+        tasks: names of the tasks to learn words from.
+        size: the most tokens.
+        samples: instances of each task.
+        seed: of the instances.
+    """
     from train.tasks import get
 
-    samples = chain.from_iterable(
-        islice(get(name).generate("train", seed=seed), SAMPLES) for name in ("words", "lists")
-    )
-    tokenizer = build(text for example in samples for text in (example.prompt, example.response))
+    drawn = chain.from_iterable(islice(get(name).generate("train", seed=seed), samples) for name in tasks)
+    tokenizer = build((text for example in drawn for text in (example.prompt, example.response)), size=size)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -99,3 +113,9 @@ def _write(path: Path, content: Mapping[str, object]) -> None:
 def load(folder: str | Path = SHIPPED) -> Tokenizer:
     """Load a saved tokenizer without transformers."""
     return Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
+
+
+if __name__ == "__main__":
+    from train.command import run
+
+    run(save)

@@ -4,7 +4,9 @@ from dataclasses import replace
 
 from train.tasks.aime import AIME24, AIME25
 from train.tasks.countdown import COUNTDOWN3, COUNTDOWN4
+from train.tasks.drills import ARITHMETIC
 from train.tasks.gsm8k import GSM8K
+from train.tasks.gsm8k_renumbered import GSM8K_RENUMBERED, GSM8K_RENUMBERED_HEADS
 from train.tasks.humaneval import HUMANEVAL
 from train.tasks.lists import LISTS
 from train.tasks.math500 import MATH500
@@ -18,6 +20,9 @@ from train.tasks.words import WORDS
 
 TASKS: dict[str, Task] = {
     task.name: task for task in (SUDOKU, SUDOKU_HARD, COUNTDOWN3, COUNTDOWN4, MULTIPLICATION, LISTS, WORDS)
+}
+RENUMBERED: dict[str, Task] = {  # generators over rows of a file, and sums to practise on: what gsm-12m is fitted on
+    task.name: task for task in (GSM8K_RENUMBERED, GSM8K_RENUMBERED_HEADS, ARITHMETIC)
 }
 BENCHMARKS: dict[str, Task] = {
     task.name: task for task in (GSM8K, MATH500, AIME24, AIME25, HUMANEVAL, MBPP, MMLU_PRO, TEXT)
@@ -34,7 +39,7 @@ def get(name: str, *, run_code: bool = False) -> Task:
     Raises:
         ValueError: for an unknown name, naming the known tasks.
     """
-    known = TASKS | BENCHMARKS
+    known = TASKS | RENUMBERED | BENCHMARKS
     if name not in known:
         raise ValueError(f"task must be one of {', '.join(known)}, got {name!r}")
     task = known[name]
@@ -57,4 +62,4 @@ def _refuse(example: Example, text: str) -> bool:
     raise ValueError("run_code must be true for a checker that runs the model's code here, got false")
 
 
-__all__ = ["BENCHMARKS", "TASKS", "Example", "Split", "Task", "get", "require_permission"]
+__all__ = ["BENCHMARKS", "RENUMBERED", "TASKS", "Example", "Split", "Task", "get", "require_permission"]
