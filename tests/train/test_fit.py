@@ -210,7 +210,7 @@ def test_an_estimate_scales_a_probe_up(base, tmp_path):
     lines = foresee(job, seconds=1.0, clock=lambda: next(ticks)).splitlines()
     assert len(lines) == 3
     assert lines[0].startswith("countdown3: 30 prompts, ")
-    assert lines[0].endswith(" GB, 0.002 h")  # a second for four prompts
+    assert lines[0].endswith(" GB, 0.003 h")  # a second for three prompts
     assert int(re.search(r"(\d+) gain labels, (\d+) risk labels", lines[0])[1]) > 30
     assert lines[1].startswith("lists: 6 prompts, ")
     assert lines[2].startswith("collection: 36 prompts, ")
