@@ -11,6 +11,7 @@ def accuracy(
     tasks: tuple[str, ...] = (),
     num_prompts: int = 500,
     split: str = "test",
+    prompts: str | None = None,
     seed: int = 0,
     batch_size: int = 64,
     device: str | None = None,
@@ -23,6 +24,7 @@ def accuracy(
         tasks: task names; empty means all.
         num_prompts: prompts of each task.
         split: test, dev or train.
+        prompts: a file with prompts and answers for one task, taken in order in place of fresh ones; `hub` for its dataset.
         seed: of the prompts.
         batch_size: prompts decoded together.
         device: where to run; by default the GPU if there is one.
@@ -37,6 +39,9 @@ def accuracy(
     if num_prompts < 1 or batch_size < 1:
         raise ValueError(f"num_prompts and batch_size must be at least 1, got {num_prompts} and {batch_size}")
 
+    if prompts is not None and len(chosen) != 1:
+        raise ValueError(f"tasks must name one task where prompts is given, got {len(chosen)}")
+
     import torch
 
     import models
@@ -46,9 +51,12 @@ def accuracy(
     denoiser = models.load(model, device=device, dtype=torch.float32)
     table: dict[str, Any] = {}
     for task in chosen:
-        examples = list(islice(task.generate(cast(Any, split), seed=seed), num_prompts))
+        stream = task.generate(cast(Any, split), seed=seed) if prompts is None else task.read(prompts)
+        examples = list(islice(stream, num_prompts))
+        if not examples:
+            raise ValueError(f"prompts must hold examples of task {task.name}, got none in {prompts}")
         right = 0
-        for low in range(0, num_prompts, batch_size):
+        for low in range(0, len(examples), batch_size):
             few = examples[low : low + batch_size]
             answer = generate(
                 denoiser,
@@ -58,12 +66,18 @@ def accuracy(
                 block_length=task.block_length,
             )
             right += sum(task.check(e, text) for e, text in zip(few, answer.text, strict=True))
-        share = right / num_prompts
-        half = 1.96 * (share * (1 - share) / num_prompts) ** 0.5
+        share = right / len(examples)
+        half = 1.96 * (share * (1 - share) / len(examples)) ** 0.5
         table[task.name] = {"accuracy": share, "low": max(0.0, share - half), "high": min(1.0, share + half)}
-        print(f"{task.name:16s} {share:.3f} +- {half:.3f} (n = {num_prompts})", flush=True)
+        print(f"{task.name:16s} {share:.3f} +- {half:.3f} (n = {len(examples)})", flush=True)
     if out is not None:
-        what = {"model": model, "split": split, "seed": seed, "n": num_prompts, "device": str(denoiser.device)}
+        what = {
+            "model": model,
+            "split": split if prompts is None else prompts,
+            "seed": seed,
+            "n": num_prompts,
+            "device": str(denoiser.device),
+        }
         write_json(out / "accuracy.json", {**what, "tasks": table})
 
 

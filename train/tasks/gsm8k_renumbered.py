@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Literal
 
 from train.command import shipped
-from train.tasks.gsm8k import final_number
 from train.tasks.hub import Hub
 from train.tasks.redraw import Template, blank, draw, parse
+from train.tasks.sources import NUMBER, number_of
 from train.tasks.task import Example, Row, Split, Task, _open
 
 SOURCES = ("data/gsm8k/train.jsonl.gz", "../shared/data/gsm8k/train.jsonl.gz")
@@ -29,6 +29,7 @@ TRAIN = Hub("openai/gsm8k", split="train", config="main")
 TOKENIZER = "checkpoints/gsm-12m"
 PROMPT_LENGTH, GEN_LENGTH, BLOCK_LENGTH = 128, 192, 32
 CLASSES = 8
+ANSWER = re.compile(rf"\s*\$?({NUMBER})\s*")
 
 
 def split_of(instance: str) -> Split:
@@ -161,9 +162,8 @@ def plain(answer: str) -> str:
 
 def check(example: Example, text: str) -> bool:
     """Compare the number after the last `####` with the reference's."""
-    mark, number = text.rpartition("####")[1:]
-    found = final_number(f"#### {number}") if mark and number.strip() else None
-    return found is not None and found == final_number(example.response) and number.strip()[-1].isdigit()
+    found, wanted = (ANSWER.fullmatch(one.rpartition("####")[2]) for one in (text, example.response))
+    return bool("####" in text and found and wanted and number_of(found[1]) == number_of(wanted[1]))
 
 
 def _make(rng: random.Random) -> Example:

@@ -21,7 +21,7 @@ PLAIN = re.compile(
 )
 PIECE = re.compile(rf"{NUMBER}|[-+*/x]")
 TRIES = 400
-LARGEST = 10**7
+LARGEST = 1e7
 
 Part = str | Traced
 
