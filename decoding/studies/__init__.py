@@ -24,6 +24,7 @@ from collections.abc import Mapping
 STUDIES: Mapping[str, str] = {
     "bits": "decoding.studies.bits",
     "ablation": "decoding.studies.ablation",
+    "cascades": "decoding.studies.cascades",
     "block-hmm": "decoding.studies.block_hmm",
 }
 """Name -> module."""

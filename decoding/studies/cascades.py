@@ -1,0 +1,203 @@
+"""What becomes of every exploration commit: is there a cascade, is it right, and what happens to the answer.
+
+A cascade is what crosses the threshold because of the commit: positions with c >= C in the next reading that are below C in a
+forward over the same canvas without the commit; EOS is not counted. Where the answer is unique a token is right if it is the
+reference's. Elsewhere commit and cascade are right if the careful decoder, one token a round, still finishes with an answer
+that the checker accepts; an error came before where it would not even without the commit. arXiv 2511.21103 leaves the
+question open.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from decoding.api import generate, make_policy
+from decoding.curves import Array, ratio_of_means, resample
+from decoding.policy import Policy
+from decoding.reading import Reading
+from decoding.standings import Row, estimate
+from decoding.state import DecodeState
+from decoding.studies.bench import Bench, Subject
+from decoding.studies.commits import OUTCOMES, Judge, exploration_commits
+from decoding.trials import Encoded
+from models.denoiser import Denoiser
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ARMS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "beam": ("ete", {}),
+    "oracle": ("ete", {"branches": 1000, "alpha": 0.0}),
+    "head": ("learned-parity", {}),
+    "random": ("random-parity", {}),
+}
+"""Who chooses the commit -> policy and settings; the oracle tries every candidate and keeps the largest cascade."""
+
+BANDS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
+
+
+def measure(
+    bench: Bench,
+    *,
+    tasks: tuple[str, ...] = ("countdown3", "sudoku"),
+    prompts: int = 16,
+    arms: tuple[str, ...] = tuple(ARMS),
+    settings: dict[str, Any] | None = None,
+    batch_size: int = 16,
+) -> dict[str, Any]:
+    """Decode with every arm and follow each exploration commit.
+
+    Args:
+        tasks: names of tasks.
+        prompts: test prompts of each task.
+        arms: who chooses the commits: beam, oracle, head or random; head is left out where there is none.
+        settings: of Explore-Then-Exploit, shared by all; default gamma 0.7, at which it explores.
+        batch_size: prompts, and canvases, in one forward.
+
+    Raises:
+        ValueError: for an arm that is none of these.
+    """
+    for name in arms:
+        if name not in ARMS:
+            raise ValueError(f"arms must be among {', '.join(ARMS)}, got {name!r}")
+    shared = {"gamma": 0.7} if settings is None else settings
+    running = [name for name in arms if name != "head" or bench.head is not None]
+    denoiser = bench.denoiser(head=bench.head is not None)
+    commits: list[Row] = []
+    for task in tasks:
+        subject = bench.subject(task, prompts)
+        known = careful_answers(denoiser, subject, batch_size)
+        for name in running:
+            policy_name, own = ARMS[name]
+            policy = make_policy(policy_name, {**shared, **own}, denoiser)
+            found = follow(denoiser, subject, policy, batch_size, bench.generator(denoiser.device))
+            commits += [{"task": task, "arm": name, **one, "sequential_right": known[one["prompt"]]} for one in found]
+    cut = [f"{prompts} prompts a task; the full config takes 300 of six tasks"] if prompts < 300 else []
+    return {
+        "settings_shared": shared,
+        "rows": summaries(commits, tasks, running, prompts, bench.seed),
+        "commits": commits,
+        "cut": cut + ([] if len(running) == len(arms) else ["no arm head: there is no scoring head"]),
+    }
+
+
+def careful_answers(denoiser: Denoiser, subject: Subject, batch_size: int) -> list[bool]:
+    """Whether one token a round gets each prompt right: the difficulty of a prompt for this base."""
+    problems, right = subject.problems, []
+    for low in range(0, len(problems.test), batch_size):
+        few = list(problems.test[low : low + batch_size])
+        lengths: dict[str, Any] = {"gen_length": problems.gen_length, "block_length": problems.block_length}
+        made = generate(denoiser, few, "sequential", **lengths)
+        right += [subject.check(prompt, text) for prompt, text in zip(few, made.text, strict=True)]
+    return right
+
+
+def follow(
+    denoiser: Denoiser, subject: Subject, policy: Policy, batch_size: int, generator: torch.Generator
+) -> Iterator[Row]:
+    """Decode every prompt and give one row for each of its exploration commits."""
+    problems = subject.problems
+    encoded = Encoded.of(problems, "test", denoiser)
+    for low in range(0, len(encoded.tokens), batch_size):
+        few = slice(low, low + batch_size)
+        mask = None if encoded.attention_mask is None else encoded.attention_mask[few]
+        steps: list[tuple[DecodeState, Reading]] = []
+        made = generate(
+            denoiser,
+            encoded.tokens[few],
+            policy,
+            gen_length=problems.gen_length,
+            block_length=problems.block_length,
+            attention_mask=mask,
+            generator=generator,
+            early_stop=False,
+            on_step=lambda state, reading, steps=steps: steps.append((state, reading)),  # type: ignore[misc]
+        )
+        commits = exploration_commits(steps, made.state)
+        if len(commits.row):
+            judge = Judge(denoiser, subject, made, mask, encoded.reference[few], problems.test[few], batch_size)
+            yield from judge.rows_of(commits, low)
+
+
+def summaries(commits: Sequence[Row], tasks: Sequence[str], arms: Sequence[str], prompts: int, seed: int) -> list[Row]:
+    """For each task and arm: all commits, then by confidence band, then by whether one token a round gets the prompt right."""
+    weights, rows = resample(prompts, seed=seed), []
+    for task in tasks:
+        for arm in arms:
+            own = [one for one in commits if (one["task"], one["arm"]) == (task, arm)]
+            groups: dict[tuple[str, str], list[Row]] = {("all", "all"): own}
+            for low, high in itertools.pairwise(BANDS):
+                inside = [one for one in own if low <= one["confidence"] < high or one["confidence"] == high == 1]
+                groups["confidence", f"{low:g} to {high:g}"] = inside
+            for known, name in ((True, "sequential right"), (False, "sequential wrong")):
+                groups["difficulty", name] = [one for one in own if one["sequential_right"] is known]
+            for (by, name), some in groups.items():
+                if some:
+                    rows.append({"task": task, "arm": arm, "by": by, "group": name, **summarise(some, weights)})
+    return rows
+
+
+def summarise(commits: Sequence[Row], weights: Array) -> Row:
+    """Shares of outcomes, size and rightness of the cascades, the final answers; intervals clustered by prompt."""
+
+    def summed(values: Sequence[float]) -> Array:
+        total = np.zeros(weights.shape[1])
+        np.add.at(total, [one["prompt"] for one in commits], values)
+        return total
+
+    count = summed([1.0] * len(commits))
+
+    def mean(values: Sequence[float]) -> Row | None:
+        return estimate(ratio_of_means(weights, summed(values), count))
+
+    size = [float(one["size"]) for one in commits]
+    known = [one for one in commits if one["size_right"] is not None]
+    found: Row = {
+        "commits": len(commits),
+        "cascade_follows": mean([float(x > 0) for x in size]),
+        "size": mean(size),
+        "size_right_share": None,
+        "answer_right": mean([float(one["answer_right"]) for one in commits]),
+        "outcomes": {name: mean([float(one["outcome"] == name) for one in commits]) for name in OUTCOMES},
+    }
+    if len(known) == len(commits):
+        right = summed([float(one["size_right"]) for one in commits])
+        found["size_right_share"] = estimate(ratio_of_means(weights, right, summed(size)))
+    return found
+
+
+COLOURS = ("tab:green", "tab:gray", "tab:orange", "tab:red", "lightgray")
+
+
+def draw(result: dict[str, Any], figure: Figure) -> None:
+    """Outcomes of each arm's commits for every task, and those of the beam's by confidence band."""
+    tasks = list(dict.fromkeys(row["task"] for row in result["rows"]))
+    figure.set_size_inches(12, 3.4 * max(1, len(tasks)) + 0.8)
+    figure.suptitle("What becomes of an exploration commit")
+    grid = figure.subplots(max(1, len(tasks)), 2, squeeze=False)
+    for (left, right), task in zip(grid, tasks, strict=False):
+        own = [row for row in result["rows"] if row["task"] == task]
+        bars(left, [(row["arm"], row) for row in own if row["by"] == "all"], f"{task}: by who chose it")
+        kinds = [row for row in own if row["by"] != "all" and row["arm"] == "beam"]
+        bars(right, [(row["group"], row) for row in kinds], f"{task}: the beam's, by confidence and difficulty")
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(OUTCOMES), fontsize=9)
+
+
+def bars(axes: Any, rows: Sequence[tuple[str, Row]], title: str) -> None:
+    """Stacked shares of outcomes, the number of commits and the mean cascade beside each bar."""
+    names = [f"{name} (n = {row['commits']}, cascade {row['size']['estimate']:.1f})" for name, row in rows]
+    start = np.zeros(len(rows))
+    for outcome, colour in zip(OUTCOMES, COLOURS, strict=True):
+        width = np.array([row["outcomes"][outcome]["estimate"] for _, row in rows])
+        axes.barh(range(len(rows)), width, left=start, color=colour, label=outcome)
+        start = start + width
+    axes.set_yticks(range(len(rows)), names, fontsize=8)
+    axes.invert_yaxis()
+    axes.set(xlim=(0, 1), xlabel="share of exploration commits")
+    axes.set_title(title, fontsize=10)

@@ -1,0 +1,187 @@
+"""Exploration commits found in a decode, and the judgement of each: its cascade, what of it is right, what it did."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from decoding.api import Generation
+from decoding.branches import finish, predict
+from decoding.quota import Sequential
+from decoding.reading import Reading
+from decoding.standings import Row
+from decoding.state import DecodeState, Reason
+from decoding.studies.bench import Subject
+from models.denoiser import Denoiser
+
+OUTCOMES = ("right cascade", "no cascade", "wrong cascade", "wrong commit", "after an error")
+"""Of a commit: right with a right cascade, right without one, right with an error in its cascade, wrong, or in a state that an
+earlier error had spoilt."""
+
+
+@dataclass(frozen=True)
+class Commits:
+    """S exploration commits, in the state right after each.
+
+    Attributes:
+        state: with the commit in it.
+        row: the prompt each belongs to.
+        position: where it is.
+        rows, token, confidence: of the reading that followed; no row where the canvas was finished.
+    """
+
+    state: DecodeState
+    row: Int[Tensor, " S"]
+    position: Int[Tensor, " S"]
+    rows: Bool[Tensor, "S L"]
+    token: Int[Tensor, "S L"]
+    confidence: Float[Tensor, "S L"]
+
+    @property
+    def here(self) -> Bool[Tensor, "S L"]:
+        """The position of the commit."""
+        return torch.nn.functional.one_hot(self.position, self.rows.shape[-1]).bool()
+
+    @property
+    def without(self) -> DecodeState:
+        """The states with the commit taken back."""
+        tokens = self.state.tokens.masked_fill(self.here, self.state.layout.mask_id)
+        return replace(self.state, tokens=tokens, masked=self.state.masked | self.here)
+
+    def with_(self, cascade: Bool[Tensor, "S L"]) -> DecodeState:
+        """The states with the cascade committed as well."""
+        tokens = torch.where(cascade, self.token, self.state.tokens)
+        return replace(self.state, tokens=tokens, masked=self.state.masked & ~cascade)
+
+
+def exploration_commits(steps: Sequence[tuple[DecodeState, Reading]], final: DecodeState) -> Commits:
+    """Find every position that was committed to set off a cascade, and the state and reading after it."""
+    after = [state for state, _ in steps[1:]] + [final]
+    blank = Reading.empty(tuple(final.tokens.shape), final.tokens.device)
+    readings = [reading for _, reading in steps[1:]] + [blank]
+    explored = torch.stack(
+        [(b.reason == int(Reason.EXPLORE)) & a.masked for (a, _), b in zip(steps, after, strict=True)]
+    )
+    step, row, position = explored.nonzero().unbind(-1)
+    values = {
+        f.name: torch.stack([getattr(state, f.name) for state in after])[step, row]
+        for f in fields(DecodeState)
+        if f.name != "layout"
+    }
+    seen = {name: torch.stack([getattr(r, name) for r in readings])[step, row] for name in ("rows", "token")}
+    confidence = torch.stack([r.confidence for r in readings])[step, row]
+    return Commits(DecodeState(layout=final.layout, **values), row, position, **seen, confidence=confidence)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Judges the commits of one batch of prompts.
+
+    Args:
+        denoiser: the model.
+        subject: whose checker judges answers.
+        made: the decode.
+        attention_mask: of the prompts.
+        reference: the only right canvas of each prompt, -1 where none is known.
+        prompts: the prompts.
+        batch_size: canvases in one forward.
+    """
+
+    denoiser: Denoiser
+    subject: Subject
+    made: Generation
+    attention_mask: Bool[Tensor, "B P"] | None
+    reference: Int[Tensor, "B G"]
+    prompts: Sequence[str]
+    batch_size: int
+
+    def rows_of(self, commits: Commits, first: int) -> Iterator[Row]:
+        """One row for each commit: confidence, cascade, outcome, and the final answer."""
+        cascade = self.cascade(commits)
+        unique = bool((self.reference >= 0).all())
+        outcome, right = (self.by_reference if unique else self.by_finish)(commits, cascade)
+        answers = self.accepted(self.made.sequences, torch.arange(len(self.prompts)))
+        confidence = commits.state.committed_confidence[commits.here]
+        for s, row in enumerate(commits.row.tolist()):
+            yield {
+                "prompt": first + row,
+                "confidence": float(confidence[s]),
+                "size": int(cascade[s].sum()),
+                "size_right": None if right is None else int(right[s]),
+                "outcome": OUTCOMES[int(outcome[s])],
+                "answer_right": bool(answers[row]),
+            }
+
+    def cascade(self, commits: Commits) -> Bool[Tensor, "S L"]:
+        """What crosses the threshold with the commit and not without it."""
+        bar = float(getattr(self.made.policy, "threshold"))  # noqa: B009  # every exploring policy has one
+        crossed = commits.rows & (commits.confidence >= bar)
+        if self.made.eos_id is not None:
+            crossed &= commits.token != self.made.eos_id
+        tokens, mask = commits.without.tokens, self.mask_of(commits.row)
+        for few in torch.split(crossed.any(-1).nonzero().squeeze(-1), self.batch_size):
+            bare = predict(self.denoiser, tokens[few], commits.rows[few], None if mask is None else mask[few])
+            crossed[few] &= bare.confidence < bar
+        return crossed
+
+    def by_reference(
+        self, commits: Commits, cascade: Bool[Tensor, "S L"]
+    ) -> tuple[Int[Tensor, " S"], Int[Tensor, " S"]]:
+        """Outcomes where the answer is unique, and how much of each cascade is right."""
+        canvas = commits.state.layout.block >= 0
+        reference = torch.full_like(commits.state.tokens, -1)
+        reference[:, canvas] = self.reference[commits.row]
+        wrong = (commits.state.tokens != reference) & ~commits.state.masked & canvas
+        right = (cascade & (commits.token == reference)).sum(-1)
+        size = cascade.sum(-1)
+        return outcomes((wrong & ~commits.here).any(-1), (wrong & commits.here).any(-1), right < size, size), right
+
+    def by_finish(self, commits: Commits, cascade: Bool[Tensor, "S L"]) -> tuple[Int[Tensor, " S"], None]:
+        """Outcomes by what the careful decoder makes of the state without the commit, with it, and with its cascade."""
+        lost, wrong, spoilt = (
+            ~self.finished(state, commits.row) for state in (commits.without, commits.state, commits.with_(cascade))
+        )
+        return outcomes(lost, wrong, spoilt, cascade.sum(-1)), None
+
+    def finished(self, state: DecodeState, row: Int[Tensor, " S"]) -> Bool[Tensor, " S"]:
+        """Whether the careful decoder finishes each state with an answer that the checker accepts."""
+        mask, found = self.mask_of(row), []
+        for few in torch.split(torch.arange(len(row), device=row.device), self.batch_size):
+            part = state.map(lambda v, few=few: v[few])  # type: ignore[misc]
+            own = None if mask is None else mask[few]
+            tokens = finish(self.denoiser, part, Sequential(), attention_mask=own)
+            found.append(self.accepted(tokens, row[few]))
+        return torch.cat(found)
+
+    def accepted(self, tokens: Int[Tensor, "S L"], row: Int[Tensor, " S"]) -> Bool[Tensor, " S"]:
+        """The checker's word on the text of every canvas."""
+        texts = replace(self.made, sequences=tokens).text
+        right = [self.subject.check(self.prompts[r], text) for r, text in zip(row.tolist(), texts, strict=True)]
+        return torch.tensor(right, device=tokens.device)
+
+    def mask_of(self, row: Int[Tensor, " S"]) -> Bool[Tensor, "S L"] | None:
+        """The attention mask of the prompts, over prompt and canvas."""
+        if self.attention_mask is None:
+            return None
+        return torch.nn.functional.pad(self.attention_mask, (0, self.reference.shape[1]), value=True)[row]
+
+
+def outcomes(
+    lost: Bool[Tensor, " S"], wrong: Bool[Tensor, " S"], spoilt: Bool[Tensor, " S"], size: Int[Tensor, " S"]
+) -> Int[Tensor, " S"]:
+    """Index into OUTCOMES.
+
+    Args:
+        lost: an error came before the commit.
+        wrong: the commit is one.
+        spoilt: its cascade holds one.
+        size: of the cascade.
+    """
+    found = torch.where(size > 0, 0, 1)
+    found = torch.where(spoilt, 2, found)
+    found = torch.where(wrong, 3, found)
+    return torch.where(lost, 4, found)
