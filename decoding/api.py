@@ -142,7 +142,7 @@ def generate(
         state,
         rule,
         attention_mask=batch.attention_mask,
-        sampling=make_sampling(request, denoiser, eos_id, noise=rule.random),
+        sampling=make_sampling(request, denoiser, eos_id, rule),
         generator=generator,
         on_step=watch(seen, on_step) if keep else on_step,
     )
@@ -234,8 +234,8 @@ def check_fit(
     return cast("int | None", eos_id)
 
 
-def make_sampling(request: Request, denoiser: Denoiser, eos_id: int | None, *, noise: bool) -> Sampling:
-    """Temperature and nucleus, and the ids that are never a candidate or never confident."""
+def make_sampling(request: Request, denoiser: Denoiser, eos_id: int | None, rule: Policy) -> Sampling:
+    """Temperature and nucleus, the ids that are never a candidate or never confident, and what the policy wants drawn."""
     options = request.options
     ends = tuple(i for i in (eos_id, getattr(denoiser, "end_of_turn_id", None)) if i is not None)
     forbidden = ends[:1] if options.get("logits_eos_inf") and eos_id is not None else ()
@@ -244,7 +244,9 @@ def make_sampling(request: Request, denoiser: Denoiser, eos_id: int | None, *, n
         top_p=options.get("top_p", 1.0),
         forbidden=(denoiser.mask_id, *forbidden),
         unconfident=ends if options.get("confidence_eos_eot_inf") else (),
-        noise=noise,
+        noise=rule.random,
+        draws=rule.draws,
+        power=rule.power,
     )
 
 

@@ -76,7 +76,7 @@ def decode(
             counts = counts + torch.stack([(used > 0).long(), used, cost, (used > 1).long()])
             nfe += 1
         choice = policy.choose(canvases, proposal, reading)
-        state, reading = canvases.at(choice), reading.at(choice)
+        state, reading = canvases.at(choice), policy.combine(reading, choice)
         if not len(index):
             return state, Counts(counts[0], counts[1], counts[2], counts[3], nfe)
         state = state.count(reading)

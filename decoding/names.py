@@ -24,6 +24,9 @@ POLICIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "ete": ("decoding.explore:BeamETE", {}),
     "random-parity": ("decoding.explore:RandomParity", {}),
     "lopa": ("decoding.lookahead:LoPA", {}),
+    "imh": ("decoding.imh:IndependentMH", {}),
+    "wino": ("decoding.remask:DraftVerify", {}),
+    "remask-lowest": ("decoding.remask:RemaskLowest", {}),
     "learned": ("decoding.learned:Learned", {}),
     "learned-parity": ("decoding.learned:LearnedParity", {}),
 }

@@ -19,7 +19,8 @@ class Policy(ABC):
     """A decoding rule: a frozen dataclass that holds its settings. A new decoder is one file with one final subclass.
 
     `propose` and `choose` are tensor programs over the batch: no `.item()`, no Python loop over rows or positions. Each unfinished
-    row must commit at least one position a round, and only positions that are masked.
+    row must commit at least one position a round, and only positions that are masked. It may take back fewer positions than it
+    commits, none of them twice.
     """
 
     early_stop: ClassVar[bool] = True
@@ -40,6 +41,16 @@ class Policy(ABC):
         return False
 
     @property
+    def draws(self) -> int:
+        """Tokens that it needs drawn at every position, from p^power (`Reading.draws`)."""
+        return 0
+
+    @property
+    def power(self) -> float:
+        """Exponent of those draws."""
+        return 1.0
+
+    @property
     def taps(self) -> tuple[int, ...]:
         """Base blocks whose input, keys and values the policy's head reads."""
         return ()
@@ -51,6 +62,10 @@ class Policy(ABC):
     def choose(self, canvases: DecodeState, proposal: Proposal, reading: Reading) -> Int[Tensor, " B"]:
         """Which of the K canvases to keep, from their own readings ([B, K, ...]); a policy without look-ahead keeps the first."""
         return torch.zeros_like(proposal.live[:, 0], dtype=torch.long)
+
+    def combine(self, reading: Reading, choice: Int[Tensor, " B"]) -> Reading:
+        """What the next `propose` sees of the K readings: that of the canvas chosen, unless others have something to add."""
+        return reading.at(choice)
 
 
 def rank(score: Float[Tensor, "B L"], within: Bool[Tensor, "B L"]) -> Int[Tensor, "B L"]:

@@ -26,6 +26,8 @@ class Sampling:
         forbidden: token ids that are never candidates (the mask token; EOS for `logits_eos_inf`).
         unconfident: token ids whose confidence counts as 0 (`confidence_eos_eot_inf`).
         noise: whether each position also gets a uniform draw (`Reading.noise`) for policies with random order.
+        draws: tokens that each position also gets from p^power / sum p^power, beside its candidate (`Reading.draws`).
+        power: exponent of those draws and of `Reading.log_power`, above 0.
     """
 
     temperature: float = 0.0
@@ -33,6 +35,8 @@ class Sampling:
     forbidden: tuple[int, ...] = ()
     unconfident: tuple[int, ...] = ()
     noise: bool = False
+    draws: int = 0
+    power: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.temperature >= 0:
@@ -53,6 +57,9 @@ class Reading:
         entropy: of softmax(logits), in nats.
         top_log_probs: the five largest log-probabilities.
         noise: uniform draws in [0, 1), or zeros where the policy has no random order.
+        draws, draw_log_probs: tokens drawn from p^power / sum p^power and their log p; none unless a policy asks.
+        chances: a uniform draw in [0, 1) for each of them.
+        log_power: log sum_v p(v)^power; 0 unless a policy asks for draws.
         taps: what a scoring head reads of the base forward.
     """
 
@@ -63,6 +70,10 @@ class Reading:
     entropy: Float[Tensor, "... L"]
     top_log_probs: Float[Tensor, "... L 5"]
     noise: Float[Tensor, "... L"]
+    draws: Int[Tensor, "... L N"]
+    draw_log_probs: Float[Tensor, "... L N"]
+    chances: Float[Tensor, "... L N"]
+    log_power: Float[Tensor, "... L"]
     taps: tuple[Tap, ...] = ()
 
     @property
@@ -71,9 +82,10 @@ class Reading:
         return self.top_log_probs[..., 0].exp() - self.top_log_probs[..., 1].exp()
 
     @staticmethod
-    def empty(shape: tuple[int, ...], device: torch.device) -> Reading:
+    def empty(shape: tuple[int, ...], device: torch.device, *, draws: int = 0) -> Reading:
         """A reading of no position at all."""
         zeros = torch.zeros(shape, device=device)
+        none = zeros.unsqueeze(-1).expand(*shape, draws)
         return Reading(
             rows=torch.zeros(shape, dtype=torch.bool, device=device),
             token=torch.full(shape, -1, dtype=torch.long, device=device),
@@ -82,11 +94,15 @@ class Reading:
             entropy=zeros,
             top_log_probs=zeros.unsqueeze(-1).expand(*shape, TOP),
             noise=zeros,
+            draws=none.long(),
+            draw_log_probs=none,
+            chances=none,
+            log_power=zeros,
         )
 
     def scatter(self, index: Int[Tensor, "N 2"], shape: tuple[int, int]) -> Reading:
         """Spread the readings of N canvases over a [B, K] grid; places without a canvas read as empty."""
-        blank = Reading.empty((*shape, self.rows.shape[-1]), self.rows.device)
+        blank = Reading.empty((*shape, self.rows.shape[-1]), self.rows.device, draws=self.draws.shape[-1])
         place = index.unbind(-1)
         dense = {n: getattr(blank, n).index_put(place, getattr(self, n)) for n in _dense_names()}
         taps = tuple(_map_tap(t, lambda v: v.new_zeros(*shape, *v.shape[1:]).index_put(place, v)) for t in self.taps)
@@ -97,6 +113,17 @@ class Reading:
         batch = torch.arange(choice.shape[0], device=choice.device)
         dense: dict[str, Any] = {n: getattr(self, n)[batch, choice] for n in _dense_names()}
         return replace(self, **dense, taps=tuple(_map_tap(t, lambda v: v[batch, choice]) for t in self.taps))
+
+    def first(self) -> Reading:
+        """Each position as the first canvas of a [B, K] grid reads it that does; taps of canvas 0."""
+        place = self.rows.long().argmax(1, keepdim=True)  # [B, 1, L]
+
+        def pick(value: Tensor) -> Tensor:
+            index = place if value.ndim == place.ndim else place.unsqueeze(-1).expand(-1, -1, -1, value.shape[-1])
+            return value.gather(1, index).squeeze(1)
+
+        dense: dict[str, Any] = {n: pick(getattr(self, n)) for n in _dense_names()}
+        return replace(self, **dense, taps=tuple(_map_tap(t, lambda v: v[:, 0]) for t in self.taps))
 
 
 def _dense_names() -> list[str]:
@@ -115,7 +142,7 @@ def read(prediction: Prediction, sampling: Sampling, generator: torch.Generator 
     rows = prediction.rows
     chunks = [_read_chunk(z.float(), sampling, generator) for z in torch.split(prediction.logits, CHUNK)]
     packed = {name: torch.cat([c[name] for c in chunks]) for name in chunks[0]}
-    blank = Reading.empty(tuple(rows.shape), rows.device)
+    blank = Reading.empty(tuple(rows.shape), rows.device, draws=sampling.draws)
     dense = {n: _unpack(values, rows, getattr(blank, n)) for n, values in packed.items()}
     noise = blank.noise
     if sampling.noise:
@@ -142,12 +169,32 @@ def _read_chunk(z: Float[Tensor, "m V"], sampling: Sampling, generator: torch.Ge
         confidence, log_risk = confidence.masked_fill(never, 0.0), log_risk.masked_fill(never, 0.0)
     top = (allowed.topk(min(TOP, z.shape[-1])).values - normaliser).clamp(min=-100.0)
     log_probs = z - normaliser
+    more = _draw_more(allowed - normaliser, sampling, generator) if sampling.draws else {}
     return {
         "token": token,
         "confidence": confidence,
         "log_risk": log_risk,
         "entropy": torch.special.entr(log_probs.exp()).sum(-1),
         "top_log_probs": torch.nn.functional.pad(top, (0, TOP - top.shape[-1]), value=-100.0),
+        **more,
+    }
+
+
+def _draw_more(
+    log_probs: Float[Tensor, "m V"], sampling: Sampling, generator: torch.Generator | None
+) -> dict[str, Tensor]:
+    """Draws from p^power with their log p and uniform companions, and the log of the sum of p^power."""
+    tempered = sampling.power * log_probs
+    count, device = sampling.draws, log_probs.device
+    if not len(tempered):
+        none = log_probs.new_zeros(0, count)
+        return {"draws": none.long(), "draw_log_probs": none, "chances": none, "log_power": none.sum(-1)}
+    draws = torch.multinomial(tempered.softmax(-1), count, replacement=True, generator=generator)
+    return {
+        "draws": draws,
+        "draw_log_probs": log_probs.gather(-1, draws),
+        "chances": torch.rand(draws.shape, generator=generator, device=device),
+        "log_power": tempered.logsumexp(-1),
     }
 
 

@@ -22,6 +22,8 @@ class Reason(IntEnum):
     IMPLICIT = 3  # implicit exploration: best position of an active block
     EXPLORE = 4  # targeted exploration: chosen because it sets off a cascade
     END = 5  # filled with EOS after an early stop; never predicted, never counted
+    REVOKED = 6  # was committed, taken back, and is masked again
+    AGAIN = 7  # committed after it was taken back; never taken back again
 
 
 @dataclass(frozen=True)
@@ -117,15 +119,20 @@ class Proposal:
 
     Attributes:
         tokens: the canvases after the commit.
-        reason: a Reason at every position committed by this proposal, 0 elsewhere.
+        reason: a Reason at every position committed by this proposal, REVOKED at every position that it masks again (once in a
+            decode, and fewer than it commits), 0 elsewhere.
         live: canvases worth a forward; canvas 0 of an unfinished row always is.
         log_confidence: log c_j of the token that sets branch j apart (Eq. 7); 0 where there is no look-ahead.
+        confidence: of the tokens committed, where they are not the candidates of the reading; else None.
+        chance: uniform draws for a policy that chooses at random; else None.
     """
 
     tokens: Int[Tensor, "B K L"]
     reason: Int[Tensor, "B K L"]
     live: Bool[Tensor, "B K"]
     log_confidence: Float[Tensor, "B K"]
+    confidence: Float[Tensor, "B K L"] | None = None
+    chance: Float[Tensor, "B S"] | None = None
 
     @staticmethod
     def single(state: DecodeState, reading: Reading, reason: Int[Tensor, "B L"]) -> Proposal:
@@ -179,15 +186,17 @@ def commit(state: DecodeState, reading: Reading, proposal: Proposal) -> DecodeSt
         recent_token=torch.stack([reading.token, state.recent_token[..., 0, :]], -2),
     )
     canvases = state.repeat(proposal.tokens.shape[1])
-    new = proposal.reason > 0
-    round_ = canvases.round.unsqueeze(-1).expand_as(new)
+    taken = proposal.reason == int(Reason.REVOKED)
+    new = (proposal.reason > 0) & ~taken
+    confidence = reading.confidence.unsqueeze(1) if proposal.confidence is None else proposal.confidence
+    round_ = canvases.round.unsqueeze(-1).expand_as(new).masked_fill(taken, -1)
     canvases = replace(
         canvases,
         tokens=proposal.tokens,
-        masked=canvases.masked & ~new,
-        committed_round=torch.where(new, round_, canvases.committed_round),
-        committed_confidence=torch.where(new, reading.confidence.unsqueeze(1), canvases.committed_confidence),
-        reason=torch.where(new, proposal.reason, canvases.reason),
+        masked=(canvases.masked & ~new) | taken,
+        committed_round=torch.where(new | taken, round_, canvases.committed_round),
+        committed_confidence=torch.where(new, confidence, canvases.committed_confidence.masked_fill(taken, 0.0)),
+        reason=torch.where(new | taken, proposal.reason, canvases.reason),
     )
     return advance_clock(end_after_eos(canvases))
 

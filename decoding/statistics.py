@@ -66,7 +66,7 @@ def statistics(state: DecodeState, counts: Counts, *, eos_id: int | None = None)
 
 def is_predicted(state: DecodeState) -> Bool[Tensor, "B L"]:
     """Positions that a forward predicted: neither prompt, nor masked, nor filled after an early stop."""
-    return (state.reason > int(Reason.NONE)) & (state.reason < int(Reason.END))
+    return (state.reason > int(Reason.NONE)) & (state.reason != int(Reason.END)) & ~state.masked
 
 
 def information(state: DecodeState) -> Float[Tensor, "B L"]:

@@ -18,7 +18,19 @@ LIBRARY = [file for folder in ("models", "decoding", "train") for file in sorted
 COMMANDS = sorted(ROOT.glob("*.py"))
 TENSOR_PROGRAMS = [
     ROOT / "decoding" / f"{name}.py"
-    for name in ("bounds", "explore", "features", "learned", "lookahead", "policy", "quota", "state", "threshold")
+    for name in (
+        "bounds",
+        "explore",
+        "features",
+        "imh",
+        "learned",
+        "lookahead",
+        "policy",
+        "quota",
+        "remask",
+        "state",
+        "threshold",
+    )
 ]
 
 

@@ -11,12 +11,14 @@ from torch import nn
 from decoding.bounds import EntropyBound, Factor, RiskSum
 from decoding.explore import BeamETE, RandomParity
 from decoding.features import NAMES
+from decoding.imh import IndependentMH
 from decoding.learned import Learned, LearnedParity
 from decoding.lookahead import LoPA
 from decoding.loop import decode
 from decoding.policy import Policy
 from decoding.quota import Quota, Sequential
 from decoding.reading import Reading, Sampling
+from decoding.remask import DraftVerify, RemaskLowest
 from decoding.state import Reason, start
 from decoding.threshold import EntropyThreshold, MarginThreshold, Threshold
 from models.denoiser import Denoiser
@@ -64,6 +66,13 @@ POLICIES: dict[str, Policy] = {
     "random-parity": RandomParity(gamma=0.8, min_masks=1, branches=3, step_budget=2),
     "lopa": LoPA(0.7, branches=2),
     "lopa-wide": LoPA(0.9, branches=20),
+    "imh": IndependentMH(alpha=2.0, proposals=4),
+    "imh-left": IndependentMH(alpha=1.0, proposals=3, chain=5, order="left_to_right"),
+    "imh-alone": IndependentMH(proposals=1, order="random"),
+    "wino": DraftVerify(0.3, 0.9, groups=2),
+    "wino-one": DraftVerify(0.5, 0.7, groups=1),
+    "remask-lowest": RemaskLowest(0.3, 0.9, count=1),
+    "remask-all": RemaskLowest(0.2, 1.0, count=20),
     "learned": Learned(HEAD, risk_bound=0.5),
     "learned-sum": Learned(HEAD, rule="sum", risk_bound=0.9, step_budget=2),
     "learned-explore": Learned(HEAD, risk_bound=0.2, explore=2, explore_bound=0.9, risk_weight=0.5, step_budget=2),
@@ -158,7 +167,13 @@ def sampling_of():
     """The sampling of a policy, the mask token forbidden."""
 
     def sampling(denoiser, policy, temperature=0.0):
-        return Sampling(temperature=temperature, forbidden=(denoiser.mask_id,), noise=policy.random)
+        return Sampling(
+            temperature=temperature,
+            forbidden=(denoiser.mask_id,),
+            noise=policy.random,
+            draws=policy.draws,
+            power=policy.power,
+        )
 
     return sampling
 

@@ -39,22 +39,29 @@ def test_the_canvas_is_filled_and_the_prompt_untouched(traced, prompts, any_deno
     assert torch.equal(final.tokens[:, : prompts.shape[1]], prompts)
 
 
-def test_nothing_commits_twice_and_only_feasible_positions_commit(traced, any_denoiser):
+def test_nothing_commits_twice_unless_taken_back_once_and_only_feasible_positions_commit(traced, any_denoiser):
     eos_id = -1 if any_denoiser.eos_id is None else any_denoiser.eos_id
+    revoked = torch.zeros_like(traced.states[0].tokens)
     for before, after in zip(traced.states, traced.states[1:], strict=False):
         new = before.masked & ~after.masked
+        taken = after.masked & ~before.masked
+        assert (after.reason[taken] == Reason.REVOKED).all()
+        assert (before.reason[taken] > Reason.NONE).all()  # not the prompt
+        assert (after.tokens[taken] == any_denoiser.mask_id).all()
+        revoked = revoked + taken.long()
+        assert (revoked <= 1).all()
         committed = new & (after.reason != Reason.END)
-        assert not (after.masked & ~before.masked).any()
-        ended = ~new & (after.tokens != before.tokens)  # only what an EOS before it makes void
+        ended = ~new & ~taken & (after.tokens != before.tokens)  # only what an EOS before it makes void
         assert ((after.tokens == eos_id).cumsum(-1)[ended] > 1).all()
         assert not after.unfinished[ended.any(-1)].any()
-        assert torch.equal(after.reason[~new], before.reason[~new])
+        kept = ~new & ~taken & ~(after.reason == Reason.END)  # what is taken back behind an EOS is filled at once
+        assert torch.equal(after.reason[kept], before.reason[kept])
         assert (committed <= before.feasible).all()
         assert (after.reason[new] > 0).all()
         assert (after.committed_round[committed] == before.round.unsqueeze(-1).expand_as(new)[committed]).all()
 
 
-def test_every_unfinished_row_commits_at_least_one_position_a_round(traced):
+def test_every_unfinished_row_gains_at_least_one_position_a_round(traced):
     for before, after in zip(traced.states, traced.states[1:], strict=False):
         progress = before.masked.sum(-1) - after.masked.sum(-1)
         assert (progress[before.unfinished] >= 1).all()
@@ -62,7 +69,8 @@ def test_every_unfinished_row_commits_at_least_one_position_a_round(traced):
 
 def test_a_finished_row_proposes_nothing(traced, any_policy):
     final = traced.states[-1]
-    proposal = any_policy.propose(final, Reading.empty(tuple(final.tokens.shape), final.tokens.device))
+    nothing = Reading.empty(tuple(final.tokens.shape), final.tokens.device, draws=any_policy.draws)
+    proposal = any_policy.propose(final, nothing)
     assert not proposal.live.any()
     assert not proposal.reason.any()
     assert (proposal.tokens == final.tokens.unsqueeze(1)).all()

@@ -1,0 +1,159 @@
+"""The independence chain balances, and on an exhaustive model it reaches the law that its future stands for."""
+
+import math
+from itertools import product
+
+import pytest
+import torch
+
+from decoding.imh import IndependentMH, mean_field_future, run_chain
+from decoding.loop import decode
+from decoding.reading import Sampling
+from models.denoiser import Denoiser, Prediction
+
+ALPHA, MASK = 2.0, 3
+SEQUENCES = list(product(range(3), repeat=3))
+
+
+class JointDenoiser(Denoiser):
+    """Three positions of three tokens with the joint of a table, every conditional by enumeration."""
+
+    def __init__(self, seed: int, spread: float = 2.0) -> None:
+        super().__init__()
+        self.mask_id, self.eos_id, self.vocab_size, self.max_length = MASK, None, 4, 9
+        self.joint = torch.softmax(torch.randn(27, generator=torch.Generator().manual_seed(seed)) * spread, 0)
+        self.all = torch.tensor(SEQUENCES)
+
+    def forward(self, tokens, *, attention_mask=None, rows=None, taps=(), owner=None, refresh=None):
+        rows = torch.ones_like(tokens, dtype=torch.bool) if rows is None else rows
+        fits = ((tokens.unsqueeze(1) == self.all) | (tokens.unsqueeze(1) == MASK)).all(-1)
+        p = (fits * self.joint) @ torch.nn.functional.one_hot(self.all, 4).float().flatten(1)
+        p = p.unflatten(1, (3, 4)) / p.view(-1, 3, 4).sum(-1, keepdim=True)
+        return Prediction(p.log()[rows], rows, torch.full((len(tokens),), 3))
+
+    def exact_future(self, canvases, reading):
+        fits = ((canvases.tokens.unsqueeze(-2) == self.all) | (canvases.tokens.unsqueeze(-2) == MASK)).all(-1)
+        given = (fits * self.joint).sum(-1)
+        return ((fits * self.joint**ALPHA).sum(-1) / given**ALPHA).log()
+
+    def law(self, future) -> torch.Tensor:
+        """prod_i pi(x_i | x_<i), pi ∝ p_i^alpha Z, by enumeration."""
+        total = []
+        for x in SEQUENCES:
+            weight = 1.0
+            for i in range(3):
+                heads = [[*x[:i], v] for v in range(3)]
+                p = torch.stack([self.joint[(self.all[:, : i + 1] == torch.tensor(h)).all(-1)].sum() for h in heads])
+                terms = p**ALPHA * torch.tensor([future(self, h) for h in heads])
+                weight *= float(terms[x[i]] / terms.sum())
+            total.append(weight)
+        return torch.tensor(total)
+
+
+def exact(model, head) -> float:
+    rest = model.joint[(model.all[:, : len(head)] == torch.tensor(head)).all(-1)]
+    return float(((rest / rest.sum()) ** ALPHA).sum())
+
+
+def mean_field(model, head) -> float:
+    canvas = torch.tensor([head + [MASK] * (3 - len(head))])
+    p = model.logits(canvas)[0, len(head) :].softmax(-1)
+    return float((p**ALPHA).sum(-1).prod())
+
+
+def drawn(model, begin, policy, rows=20000) -> torch.Tensor:
+    state = begin(model, policy, torch.zeros(rows, 0, dtype=torch.long), gen_length=3, block_length=3)
+    sampling = Sampling(forbidden=(MASK,), noise=True, draws=policy.draws, power=policy.power)
+    final, counts = decode(model, state, policy, sampling=sampling, generator=torch.Generator().manual_seed(0))
+    assert (counts.rounds == 3).all()
+    assert (counts.sequence_forwards <= 7).all()  # equal proposals share a canvas: 3 + 3 + 1
+    index = final.tokens @ torch.tensor([9, 3, 1])
+    return torch.bincount(index, minlength=27) / rows
+
+
+def distance(one, other) -> float:
+    return float(0.5 * (one - other).abs().sum())
+
+
+def test_two_states_balance():
+    """p = (.8, .2), alpha = 2, q = p, Z = 1: P(1 -> 2) = .05, P(2 -> 1) = .8, stationary (.941176, .058824)."""
+    log_weight = torch.tensor([[0.8, 0.2]]).log()  # target p^2 over q = p
+    chances = torch.arange(0, 1, 1e-3).unsqueeze(1) + 5e-4
+    forth = run_chain(log_weight.expand(1000, 2), chances).float().mean().item() * 0.2
+    back = run_chain(log_weight.flip(1).expand(1000, 2), chances).float().mean().item() * 0.8
+    assert (forth, back) == pytest.approx((0.05, 0.8))
+    assert 0.941176 * forth == pytest.approx(0.058824 * back, abs=1e-5)
+
+
+def test_a_worse_sequence_is_accepted_with_its_odds():
+    log_weight = torch.tensor([[0.0, -0.5 * 3]]).expand(1000, 2)  # alpha = 4, q = p, log p lower by .5
+    share = run_chain(log_weight, torch.arange(0, 1, 1e-3).unsqueeze(1) + 5e-4).float().mean()
+    assert share == pytest.approx(math.exp(-1.5), abs=1e-3)
+
+
+def test_a_chain_goes_through_its_proposals_in_turn():
+    log_weight = torch.tensor([[0.0, 1.0, 2.0]])
+    assert [run_chain(log_weight, torch.full((1, s), 0.5)).item() for s in (0, 1, 2)] == [0, 1, 2]
+    assert run_chain(log_weight, torch.full((1, 3), 0.5)).item() == 2  # e^(1 - 2) < .5
+    assert run_chain(log_weight, torch.full((1, 3), 0.3)).item() == 1
+    assert run_chain(log_weight[:, :1], torch.zeros(1, 4)).item() == 0
+
+
+def test_with_the_exact_future_the_chain_reaches_the_tempered_joint(begin):
+    model = JointDenoiser(14)
+    target = model.joint**ALPHA / (model.joint**ALPHA).sum()
+    torch.testing.assert_close(model.law(exact), target)
+    policy = IndependentMH(ALPHA, proposals=13, order="left_to_right", future=model.exact_future)  # 12 steps
+    assert distance(drawn(model, begin, policy), target) < 0.02
+
+
+def test_with_the_mean_field_future_it_reaches_the_law_of_that_future_which_is_another(begin):
+    model = JointDenoiser(14)
+    found = drawn(model, begin, IndependentMH(ALPHA, proposals=13, order="left_to_right"))
+    own = model.law(mean_field)
+    gap = distance(own, model.joint**ALPHA / (model.joint**ALPHA).sum())
+    assert distance(found, own) < 0.02 < 0.1 < gap  # the study `exploration` reports the gap
+
+
+def test_without_a_chain_each_token_is_drawn_from_its_tempered_conditional(begin):
+    model = JointDenoiser(0)
+    found = drawn(model, begin, IndependentMH(ALPHA, proposals=1, order="left_to_right"))
+    assert distance(found, model.law(lambda *_: 1.0)) < 0.02
+
+
+def test_confidence_is_that_of_the_token_drawn(begin):
+    model = JointDenoiser(0)
+    policy = IndependentMH(1.0, proposals=3, order="left_to_right")
+    state = begin(model, policy, torch.zeros(64, 0, dtype=torch.long), gen_length=3, block_length=3)
+    sampling = Sampling(forbidden=(MASK,), noise=True, draws=3)
+    final, _ = decode(model, state, policy, sampling=sampling, generator=torch.Generator().manual_seed(0))
+    joint = model.joint[final.tokens @ torch.tensor([9, 3, 1])]
+    torch.testing.assert_close(final.committed_confidence.prod(-1), joint)
+
+
+def test_the_most_certain_position_comes_first_whatever_is_drawn(begin, reading_of, canvas):
+    from dataclasses import replace
+
+    reading = reading_of([0.2, 0.1, 0.3], second=[0.1, 0.1, 0.1])
+    top = reading.top_log_probs.clone()
+    top[0, 1, 0] = math.log(0.9)  # position 1 is surest though an unlikely token was its candidate
+    draws = torch.tensor([[[0, 1], [2, 2], [0, 1]]])
+    blank = torch.full(draws.shape, -1.0)
+    reading = replace(reading, top_log_probs=top, draws=draws, draw_log_probs=blank, chances=-blank / 2)
+    proposal = IndependentMH(proposals=2).propose(canvas(3), reading)
+    assert proposal.tokens.tolist() == [[[5, 2, 5], [5, 2, 5]]]
+    assert proposal.live.tolist() == [[True, False]]
+    assert mean_field_future(canvas(3), replace(reading, log_power=torch.tensor([[[-1.0, -2.0, 0.0]]]))).item() == -3
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"alpha": 0.0}, "alpha must be above 0, got 0.0"),
+        ({"proposals": 0}, "proposals must be at least 1, got 0"),
+        ({"chain": -1}, "chain must be at least 0, got -1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        IndependentMH(**settings)
