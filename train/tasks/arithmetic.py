@@ -14,7 +14,7 @@ FUNCTIONS: dict[str, Callable[[complex], complex]] = {
     "csc": lambda x: 1 / cmath.sin(x), "ln": cmath.log, "log": cmath.log10, "exp": cmath.exp,
     "arcsin": cmath.asin, "arccos": cmath.acos, "arctan": cmath.atan,
 }  # fmt: skip
-CONSTANTS: dict[str, complex] = {"\\pi": math.pi, "i": 1j, "e": math.e}
+CONSTANTS: dict[str, complex] = {"\\pi": complex(math.pi), "i": 1j, "e": complex(math.e)}
 POINTS = (0, 1, 2)
 TOLERANCE = 1e-12
 MAX_POWER = 400.0

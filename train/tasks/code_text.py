@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from train.tasks.benchmark import until
 
-FENCE = re.compile(r"```[ \t]*(?:[Pp]ython3?|py)?[ \t]*\n(.*?)(?:\n?[ \t]*```|\Z)", re.DOTALL)
+FENCE = re.compile(r"```[ \t]*[\w+-]*[ \t]*\n(.*?)(?:\n?[ \t]*```|\Z)", re.DOTALL)
 STOPS = re.compile(r"^(?:if __name__|print\s*\(|assert\b)", re.MULTILINE)  # examples behind the function
 HEAD = re.compile(r"(?:async def|def|class) ")
 PROGRAM = re.compile(r"(?:async def|def|class|import|from|@|#|[A-Za-z_][\w.\[\]]*(?:\s*:\s*[^=\n]+)?\s*=|[)\]}\"'])")
@@ -35,14 +35,15 @@ def find_code(reply: str, names: tuple[str, ...]) -> Code:
         names: functions or classes that count as the one asked for.
     """
     reply = until(reply.replace("\r\n", "\n"), "[DONE]").replace("[BEGIN]", "").expandtabs(4)
-    head = re.compile(rf"^[ ]*(?:async def|def|class)[ ]+(?:{'|'.join(map(re.escape, names))})\b", re.MULTILINE)
+    known = "|".join(map(re.escape, names))
+    head = re.compile(rf"^[ ]*(?:(?:async def|def|class)[ ]+(?:{known})\b|(?:{known})\s*=[^=])", re.MULTILINE)
     blocks = [match[1] for match in FENCE.finditer(reply)]
     with_head = [block for block in blocks if head.search(block)]
     if with_head:
         return Code(_until_examples(textwrap.dedent(with_head[-1]), head), True)
     before = reply.partition("```")[0]
     if head.search(before):
-        return Code(_only_program(before, head), True)
+        return Code(_only_program(textwrap.dedent(before), head), True)
     if (before.strip() and before.startswith((" ", "\n "))) or not blocks:
         return Code(body(before), False)
     return Code(body(blocks[0]), False)

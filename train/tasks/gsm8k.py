@@ -11,7 +11,7 @@ from train.tasks.task import Example, Row
 # a minus counts as a sign where no term stands before it and no space after it
 NUMBER = re.compile(r"((?<![\w)\]}])-)?\\?\$?(-)?(\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?=\.\d))(\.\d+)?")
 ANSWER = re.compile(
-    r"\banswer\b(?:\s+(?:to|for|of)\b[^.\n:=]{0,80}?)?[*_\s]*(?:is|was|:|=|would be|should be)([^\n]*(?:\n\s*[^\n]+)?)",
+    r"\banswer\b(?:\s+(?:to|for|of)\b[^.\n:=]{0,80}?)?[*_\s]*(?:is|was|:|=|would be|should be)(?=([^\n]*(?:\n\s*[^\n]+)?))",
     re.IGNORECASE,
 )
 SENTENCE = re.compile(r"[.!?](?=[\s*]|$)|\n")

@@ -7,7 +7,7 @@ import re
 from train.tasks.arithmetic import agree
 
 BOX = re.compile(r"\\f?box(?:ed)?\s*\{|\\boxed\s+(?=[^{\s])")
-SPACES = re.compile(r"\\[,!;:> ]|\\q?quad\b|~|\\displaystyle|\\(?:left|right|[bB]igg?[lr]?)(?![a-zA-Z])")
+SPACES = re.compile(r"(?<!\\)\\[,!;:> ]|\\q?quad\b|~|\\displaystyle|\\(?:left|right|[bB]igg?[lr]?)(?![a-zA-Z])")
 WORDS = re.compile(r"\\(?:text|textbf|textit|textrm|mbox|mathrm|mathbf|operatorname|texttt|emph)\s*\{([^{}]*)\}")
 UNIT = (
     r"(?:(?:sq(?:uare|\.)?|cubic)\s*)?(?:degrees?|radians?|(?:centi|kilo|milli)?met(?:er|re)s?|[ckm]?m|inch(?:es)?|in|foot|feet|ft|"
@@ -40,6 +40,8 @@ def same(given: str, wanted: str) -> bool:
     given, wanted = spell(given), spell(wanted)
     if _alike(given, wanted):
         return True
+    if "=" not in wanted:  # what a chain of equations comes to
+        given = given.rpartition("=")[2]
     return _alike(LEFT_SIDE.sub("", given), LEFT_SIDE.sub("", wanted))
 
 

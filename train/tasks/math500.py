@@ -9,7 +9,7 @@ from train.tasks.task import Example, Row
 
 FINAL = re.compile(r"final answer is:?\s*(.+?)\.?\s*I hope it is correct", re.IGNORECASE | re.DOTALL)
 ANSWER = re.compile(
-    r"\banswer\b(?:\s+(?:to|for|of)\b[^.\n:=]{0,80}?)?[*_\s]*(?:is(?!\s+not)|=|:)[*_:\s]*(?P<rest>\S[^\n]*)",
+    r"\banswer\b(?:\s+(?:to|for|of)\b[^.\n:=]{0,80}?)?[*_\s]*(?:is(?!\s+not)|=|:)[*_:\s]*(?=(\S[^\n]*))",
     re.IGNORECASE,
 )
 MATHS = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$(.+?)(?<!\\)\$", re.DOTALL)

@@ -16,7 +16,9 @@ ANSWER = re.compile(
 )
 REVERSED = re.compile(r"(?:[Oo]ption|[Cc]hoice)?\s*\(?\b([A-J])\b\)?\s+is (?:the )?(?:correct|right|best)(?! about)")
 BRACKETED = re.compile(r"\(([A-J])\)")
-ALONE = re.compile(r"(?:^|\n)\W*(?:[Oo]ption |[Cc]hoice )?([A-J])(?:[.):*\s]|$)|(?<![\w'])([B-HJ])(?=[\s.,)*]|$)(?!')")
+ALONE = re.compile(
+    r"(?:^|\n)\W*(?:[Oo]ption |[Cc]hoice )?([A-J])(?:[.):*]|\s*(?:\n|$))|(?<![\w'])([B-HJ])(?=[\s.,)*]|$)(?!')"
+)
 BOTH = re.compile(r"\s*\)?\s*(?:or|and|/)\s*\(?([A-J])\b\)?")
 OPTION = re.compile(r"^([A-J])\. (.*)$", re.MULTILINE)
 STATED = re.compile(r"\banswer\b[^.\n:]{0,40}?(?:\bis\b|:)[*\s:$]*(.+?)[*$]*\.?\s*$", re.IGNORECASE | re.MULTILINE)
