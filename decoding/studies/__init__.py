@@ -25,6 +25,7 @@ STUDIES: Mapping[str, str] = {
     "bits": "decoding.studies.bits",
     "ablation": "decoding.studies.ablation",
     "cascades": "decoding.studies.cascades",
+    "free-lunch": "decoding.studies.free_lunch",
     "block-hmm": "decoding.studies.block_hmm",
 }
 """Name -> module."""
