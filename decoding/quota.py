@@ -16,7 +16,7 @@ from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal, Reason
 from decoding.threshold import require, require_one_of
 
-Order = Literal["confidence", "random", "margin", "entropy", "left_to_right"]
+Order = Literal["confidence", "random", "margin", "entropy", "left_to_right", "right_to_left"]
 ORDERS: Mapping[str, Callable[[Reading], Float[Tensor, "B L"]]] = MappingProxyType(
     {
         "confidence": lambda reading: reading.confidence,
@@ -24,6 +24,7 @@ ORDERS: Mapping[str, Callable[[Reading], Float[Tensor, "B L"]]] = MappingProxyTy
         "margin": lambda reading: reading.margin,
         "entropy": lambda reading: -reading.entropy,
         "left_to_right": lambda reading: -torch.ones_like(reading.confidence).cumsum(-1),
+        "right_to_left": lambda reading: torch.ones_like(reading.confidence).cumsum(-1),
     }
 )
 
@@ -33,8 +34,8 @@ class OrderedPolicy(Policy):
     """Positions in a given order, the greatest score first.
 
     Args:
-        order: confidence (LLaDA's low_confidence remasking), random, margin p1 - p2, entropy (lowest first) or
-            left_to_right.
+        order: confidence (LLaDA's low_confidence remasking), random, margin p1 - p2, entropy (lowest first),
+            left_to_right or right_to_left.
     """
 
     order: Order = "confidence"
@@ -58,7 +59,7 @@ class Sequential(OrderedPolicy):
     """Commit one position a round: the first of the opened blocks in the given order.
 
     Args:
-        order: confidence, random, margin, entropy or left_to_right.
+        order: confidence, random, margin, entropy, left_to_right or right_to_left.
     """
 
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
@@ -75,7 +76,7 @@ class Quota(OrderedPolicy):
     block (0-based) commits b // s + [r < b mod s] positions. Rounds that would commit nothing (s > b) are not run.
 
     Args:
-        order: confidence (`low_confidence` remasking), random, margin, entropy or left_to_right.
+        order: confidence (`low_confidence` remasking), random, margin, entropy, left_to_right or right_to_left.
         steps: rounds in all, a positive multiple of the number of blocks.
     """
 

@@ -52,6 +52,7 @@ POLICIES: dict[str, Policy] = {
     "sequential": Sequential(),
     "sequential-random": Sequential(order="random"),
     "sequential-left": Sequential(order="left_to_right"),
+    "sequential-right": Sequential(order="right_to_left"),
     "quota": Quota(steps=6),
     "quota-uneven": Quota(steps=9, order="entropy"),
     "quota-random": Quota(steps=6, order="random"),

@@ -15,7 +15,14 @@ FIGURES = {
 
 @pytest.mark.parametrize(
     ("order", "first", "second"),
-    [("confidence", 2, 1), ("margin", 0, 3), ("entropy", 1, 2), ("random", 3, 2), ("left_to_right", 0, 1)],
+    [
+        ("confidence", 2, 1),
+        ("margin", 0, 3),
+        ("entropy", 1, 2),
+        ("random", 3, 2),
+        ("left_to_right", 0, 1),
+        ("right_to_left", 3, 2),
+    ],
 )
 def test_the_order_decides_which_position_comes_first(committed, order, first, second):
     confidence = [0.5, 0.6, 0.61, 0.35]

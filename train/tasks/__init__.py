@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from train.tasks.addition import ADDITION, ADDITION_CARRY, ADDITION_EASY, ADDITION_EDGE
 from train.tasks.aime import AIME24, AIME25
 from train.tasks.countdown import COUNTDOWN3, COUNTDOWN4
 from train.tasks.drills import ARITHMETIC
@@ -24,6 +25,9 @@ TASKS: dict[str, Task] = {
 RENUMBERED: dict[str, Task] = {  # generators over rows of a file, and sums to practise on: what gsm-12m is fitted on
     task.name: task for task in (GSM8K_RENUMBERED, GSM8K_RENUMBERED_HEADS, ARITHMETIC)
 }
+ADDITIONS: dict[str, Task] = {  # what the small bases of the study `order` are fitted on
+    task.name: task for task in (ADDITION, ADDITION_EASY, ADDITION_CARRY, ADDITION_EDGE)
+}
 BENCHMARKS: dict[str, Task] = {
     task.name: task for task in (GSM8K, MATH500, AIME24, AIME25, HUMANEVAL, MBPP, MMLU_PRO, TEXT)
 }
@@ -39,7 +43,7 @@ def get(name: str, *, run_code: bool = False) -> Task:
     Raises:
         ValueError: for an unknown name, naming the known tasks.
     """
-    known = TASKS | RENUMBERED | BENCHMARKS
+    known = TASKS | RENUMBERED | ADDITIONS | BENCHMARKS
     if name not in known:
         raise ValueError(f"task must be one of {', '.join(known)}, got {name!r}")
     task = known[name]
@@ -62,4 +66,4 @@ def _refuse(example: Example, text: str) -> bool:
     raise ValueError("run_code must be true for a checker that runs the model's code here, got false")
 
 
-__all__ = ["BENCHMARKS", "RENUMBERED", "TASKS", "Example", "Split", "Task", "get", "require_permission"]
+__all__ = ["ADDITIONS", "BENCHMARKS", "RENUMBERED", "TASKS", "Example", "Split", "Task", "get", "require_permission"]
