@@ -66,12 +66,14 @@ class Keeper(lightning.Callback):
         stop_after_steps: int | None = None,
         log_every: int = 50,
         max_shard_size: int | None = None,
+        points: Sequence[float] = (),
     ) -> None:
-        """Take places and times; `stop_after_*` count this command alone."""
+        """Take places and times; `stop_after_*` count this command alone, `points` are fractions of the whole run."""
         self.out, self.dev, self.tokenizer, self.eos_id = out, dev, tokenizer, eos_id
         self.validate_minutes, self.stop_after_minutes = validate_minutes, stop_after_minutes
         self.stop_after_steps, self.log_every = stop_after_steps, log_every
-        self.max_shard_size = max_shard_size
+        self.max_shard_size, self.points = max_shard_size, sorted(points)
+        self.points_kept = 0
         self.first_minutes = self.last_minutes = 0.0
         self.first_step = 0
 
@@ -80,6 +82,7 @@ class Keeper(lightning.Callback):
         module = _run(pl_module)
         self.first_minutes = self.last_minutes = module.minutes
         self.first_step = module.steps_done
+        self.points_kept = sum(point <= module.progress for point in self.points)
         logger.info("step %d: %.2f minutes done before this command", module.steps_done, module.minutes)
 
     def on_train_batch_end(
@@ -89,6 +92,7 @@ class Keeper(lightning.Callback):
         module = _run(pl_module)
         if module.steps_done % self.log_every == 0:
             self._log_step(module, outputs)
+        self._keep_points(module)
         over = module.progress >= 1 or self._time_is_up(module)
         if over or module.minutes - self.last_minutes >= self.validate_minutes:
             self.keep(trainer, module)
@@ -102,20 +106,31 @@ class Keeper(lightning.Callback):
         with module.averaged(), torch.compiler.set_stance("force_eager"):
             for data in self.dev:
                 metrics |= validate(module, data)
-            export(
-                module.model,
-                self.out,
-                tokenizer=self.tokenizer,
-                mask_id=module.mask_id,
-                eos_id=self.eos_id,
-                max_shard_size=self.max_shard_size,
-            )
+            self._export(module, self.out)
         trainer.save_checkpoint(self.out / f"{CHECKPOINT}.part")
         (self.out / f"{CHECKPOINT}.part").replace(self.out / CHECKPOINT)
         self._write(module, metrics)
         shown = " ".join(f"{key}={value:.4f}" for key, value in metrics.items() if "right_at_0.5" in key)
         logger.info(
             "step %d, %.2f minutes, progress %.3f: %s", module.steps_done, module.minutes, module.progress, shown
+        )
+
+    def _keep_points(self, module: BaseModelFit) -> None:
+        """Export the averaged weights to `point-1`, `point-2`, ... as the run passes each point."""
+        while self.points_kept < len(self.points) and module.progress >= self.points[self.points_kept]:
+            self.points_kept += 1
+            with module.averaged():
+                self._export(module, self.out / f"point-{self.points_kept}")
+            logger.info("point %d kept at step %d", self.points_kept, module.steps_done)
+
+    def _export(self, module: BaseModelFit, folder: Path) -> None:
+        export(
+            module.model,
+            folder,
+            tokenizer=self.tokenizer,
+            mask_id=module.mask_id,
+            eos_id=self.eos_id,
+            max_shard_size=self.max_shard_size,
         )
 
     def _time_is_up(self, module: BaseModelFit) -> bool:

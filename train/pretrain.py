@@ -59,6 +59,7 @@ def pretrain(
     init: Path | None = None,
     resume: bool = False,
     max_shard_size: int | None = None,
+    points: tuple[float, ...] = (),
 ) -> Path:
     """Fit a base model on generated tasks and save it in the LLaDA layout.
 
@@ -79,6 +80,7 @@ def pretrain(
         init: folder of a LLaDA checkpoint whose weights the run starts from.
         resume: go on from `resume.ckpt` in `out`, exactly.
         max_shard_size: the most bytes of a weight file; by default there is one.
+        points: fractions of the run, in (0, 1], after which the weights are also kept, in `point-1`, `point-2`, ... of `out`.
 
     Returns:
         The folder of the run.
@@ -89,6 +91,8 @@ def pretrain(
     checkpoint = out / CHECKPOINT
     if resume and not checkpoint.is_file():
         raise ValueError(f"resume needs {CHECKPOINT} in out, got {str(out)!r} without it")
+    if not all(0 < point <= 1 for point in points):
+        raise ValueError(f"points must lie in (0, 1], got {points}")
     lightning.seed_everything(fit.seed, verbose=False)
     torch.set_float32_matmul_precision("high")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -110,6 +114,7 @@ def pretrain(
         stop_after_minutes=stop_after_minutes,
         stop_after_steps=stop_after_steps,
         max_shard_size=max_shard_size,
+        points=points,
     )
     trainer = make_trainer(out, keeper, device)
     trainer.fit(module, train_dataloaders=Steps(), ckpt_path=str(checkpoint) if resume else None)

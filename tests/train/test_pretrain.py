@@ -181,3 +181,22 @@ def test_the_named_run_parses() -> None:
     assert isinstance(settings.tasks["multiplication"], TaskRows)
     assert settings.fit.seed == 4
     assert settings.shape == ModelShape()
+
+
+def test_weights_are_kept_at_the_points_asked_for(run: Any) -> None:
+    whole = run("points", points=(1.0, 0.5))
+    early, late = (load_file(whole / f"point-{number}" / "model.safetensors") for number in (1, 2))
+    end, at_three = (load_file(out / "model.safetensors") for out in (whole, run("three", stop_after_steps=3)))
+    assert all(torch.equal(late[key], end[key]) for key in end)
+    assert all(torch.equal(early[key], at_three[key]) for key in end)
+    assert not (whole / "point-3").exists()
+
+
+def test_a_resumed_run_keeps_only_the_points_ahead(run: Any) -> None:
+    part = run("part", points=(0.5, 1.0), stop_after_steps=4)
+    first = (part / "point-1" / "model.safetensors").stat().st_mtime_ns
+    run("part", points=(0.5, 1.0), resume=True)
+    assert (part / "point-1" / "model.safetensors").stat().st_mtime_ns == first
+    assert (part / "point-2").is_dir()
+    with pytest.raises(ValueError, match=r"points must lie in \(0, 1\]"):
+        run("bad", points=(0.0,))
