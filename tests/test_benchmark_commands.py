@@ -1,0 +1,256 @@
+"""Benchmarks through the commands: prompts from files, permission to run code, prompts that are too long, cuts to a budget."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import compare as compare_command
+import generate as generate_command
+import models
+import train.estimate as estimate
+from decoding.arms import Arm
+from decoding.labelling import Labelling
+from train.command import run, shipped, with_flags
+from train.contest import judge, leave_out_long
+from train.export import export
+from train.head_settings import Fitting, TaskRun, only
+from train.job import Job
+from train.question import judge as judge_question
+from train.tasks import get
+
+ARMS = [Arm("sequential", "headless", "sequential"), Arm("threshold", "headless", "threshold", "threshold", (0.9,))]
+ROW = "row must be one of the prompts in {file}, counted from 1, got "
+SIZE = {"num_prompts": 4, "num_dev": 4}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Path:
+    """A LLaDA checkpoint of one small block with random weights, 256 positions and the shipped tokenizer."""
+    folder = tmp_path_factory.mktemp("tiny")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=768, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, max_position_embeddings=256, tie_word_embeddings=False,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e4},
+    )  # fmt: skip
+    export(LlamaForCausalLM(config), folder, tokenizer=shipped("checkpoints/reason-7m"), mask_id=1, eos_id=0)
+    return folder
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    """Forty questions."""
+    path = tmp_path / "questions.jsonl"
+    path.write_text(
+        "".join(json.dumps({"question": f"How much is {n}?", "answer": f"#### {n}"}) + "\n" for n in range(40))
+    )
+    return path
+
+
+def complaint(capsys, function, *arguments: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        run(function, list(arguments))
+    assert ended.value.code == 2
+    return capsys.readouterr().err.strip()
+
+
+def test_dev_and_test_prompts_come_from_one_file(file, tiny):
+    (entry,) = judge(ARMS, None, "gsm8k", prompts=str(file), model=str(tiny), **SIZE).entries
+    task, problems = get("gsm8k"), entry.problems
+    assert (len(problems.dev), len(problems.test)) == (1, 4)  # a dev prompt for four test prompts
+    assert task.split_of(problems.dev[0]) == "dev"
+    order = [example.prompt for example in task.read(file) if example.prompt not in problems.dev]
+    assert list(problems.test) == order[:4]
+    assert entry.check(problems.test[0], "#### 0") != entry.check(problems.test[0], "#### 99")
+    assert (problems.gen_length, problems.block_length, problems.references) == (256, 32, {})
+
+
+def test_what_a_head_was_fitted_on_is_not_compared_on(file, tiny):
+    (entry,) = judge(
+        ARMS, None, "gsm8k", prompts={"gsm8k": str(file)}, model=str(tiny), num_prompts=40, num_dev=40
+    ).entries
+    splits = [get("gsm8k").split_of(prompt) for prompt in entry.problems.test]
+    assert set(splits) == {"test"}
+
+
+def test_a_file_of_one_row_and_rows_without_answers_are_refused(tmp_path, tiny):
+    path = tmp_path / "few.jsonl"
+    path.write_text('{"question": "How much is 1?", "answer": "#### 1"}\n')
+    with pytest.raises(
+        ValueError, match="prompts must hold prompts of task gsm8k for dev and for test, got 1 and 0 in"
+    ):
+        judge(ARMS, None, "gsm8k", prompts=str(path), model=str(tiny), **SIZE)
+    path.write_text('{"question": "How much is 1?"}\n{"question": "How much is 2?"}\n')
+    with pytest.raises(ValueError, match="prompts of task gsm8k must come with answers to be judged, got 2 without"):
+        judge(ARMS, None, "gsm8k", prompts=str(path), model=str(tiny), **SIZE)
+
+
+def test_lengths_may_be_shortened_and_must_fit(file, tiny):
+    options = {"prompts": str(file), "model": str(tiny), **SIZE}
+    (entry,) = judge(ARMS, None, "gsm8k", gen_length=64, **options).entries
+    assert (entry.problems.gen_length, entry.problems.block_length) == (64, 32)
+    with pytest.raises(ValueError, match="block_length must divide gen_length 40 of task gsm8k, got 32"):
+        judge(ARMS, None, "gsm8k", gen_length=40, **options)
+
+
+def test_prompts_that_are_too_long_are_left_out_and_counted(file, tiny, tmp_path):
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows[0]["question"] *= 20
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (entry,) = judge(ARMS, None, "gsm8k", prompts=str(file), model=str(tiny), gen_length=64, **SIZE).entries
+    denoiser = models.load(tiny, device="cpu")
+    kept, long = leave_out_long(entry, denoiser)
+    assert (long, len(kept.problems.test)) == (1, 3)
+    denoiser.max_length = 64
+    with pytest.raises(
+        ValueError, match="prompts of task gsm8k must leave 64 of the model's 64 positions, got 0 dev and 0 test"
+    ):
+        leave_out_long(entry, denoiser)
+
+
+def test_compare_says_how_many_prompts_it_left_out(capsys, file, tiny, tmp_path):
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows[0]["question"] *= 40
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = tmp_path / "small.yaml"
+    config.write_text("catalogue:\n- {name: sequential, kind: headless, policy: sequential}\n")
+    arguments = [
+        "--config",
+        str(config),
+        "--task",
+        "gsm8k",
+        "--prompts",
+        str(file),
+        "--num-prompts",
+        "3",
+        "--gen_length",
+        "32",
+    ]
+    run(compare_command.compare, [*arguments, "--model", str(tiny), "--out", str(tmp_path / "out"), "--device", "cpu"])
+    printed = capsys.readouterr().out
+    assert printed.startswith("## gsm8k, 2 test prompts")
+    assert "left out of gsm8k: 1 prompts too long for the model" in printed
+
+
+@pytest.mark.parametrize("name", ["humaneval", "mbpp"])
+def test_commands_refuse_to_run_code_without_the_flag(capsys, name, tmp_path, tiny):
+    refused = f"run_code must be true for task {name}, whose checker runs the model's code here, got false"
+    path = tmp_path / "code.jsonl"
+    path.write_text('{"prompt": "def f():", "entry_point": "f", "test": "x", "test_list": ["assert f()"]}\n')
+    arguments = ["--task", name, "--prompts", str(path), "--model", str(tiny)]
+    config = ["--config", str(shipped("configs/compare/default.yaml")), "--out", str(tmp_path / "out")]
+    assert complaint(capsys, compare_command.compare, *config, *arguments) == f"compare.py: {refused}"
+    assert complaint(capsys, generate_command.generate, *arguments) == f"generate.py: {refused}"
+    with pytest.raises(ValueError, match=refused):
+        job_of(tmp_path, tasks={name: TaskRun(prompts_file=str(path))})
+    assert judge_question("def f():", name, "threshold", {}, model=str(tiny)).example.answer == ""
+
+
+def test_generate_decodes_a_row_of_a_file_and_judges_it(capsys, file, tiny):
+    arguments = ["--task", "gsm8k", "--prompts", str(file), "--row", "3", "--policy", "threshold", "--gen_length", "32"]
+    run(generate_command.generate, [*arguments, "--model", str(tiny), "--device", "cpu", "--json"])
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["accepted"] in (True, False)
+    assert facts["settings"]["block_length"] == 32
+    run(
+        generate_command.generate,
+        ["--task", "gsm8k", "--prompt", "How much is 3?", *arguments[6:], "--model", str(tiny)],
+    )
+    assert "says the checker" not in capsys.readouterr().out  # nothing is known of the answer
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--prompt", "1", "--prompts", "x.jsonl", "--task", "gsm8k"), "prompt or prompts must be given, got both"),
+        (("--prompts", "x.jsonl"), "prompts must come with a task, got x.jsonl alone"),
+        (("--prompts", "{file}", "--task", "gsm8k", "--row", "41"), ROW + "41"),
+        (("--prompts", "{file}", "--task", "gsm8k", "--row", "0"), ROW + "0"),
+    ],
+)  # fmt: skip
+def test_generate_refuses_rows_that_are_not_there(capsys, file, arguments, sentence):
+    filled = [one.replace("{file}", str(file)) for one in arguments]
+    assert (
+        complaint(capsys, generate_command.generate, *filled) == f"generate.py: {sentence.replace('{file}', str(file))}"
+    )
+
+
+def job_of(out: Path, **changes) -> Job:
+    values = {
+        "model": None, "out": out, "tasks": {"lists": TaskRun(prompts=40, dev_prompts=8)},
+        "beam": {}, "drivers": {"t": {"policy": "threshold"}},
+        "relabel": {}, "labelling": Labelling(), "fitting": Fitting(), "catalogue": (), "num_prompts": 1, "num_dev": 1,
+        "batch_size": 4, "seed": 0, "device": "cpu",
+    }  # fmt: skip
+    return Job(**{**values, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"tasks": {"gsm8k": TaskRun()}},
+            "prompts_file of task gsm8k must be a file or hub, for it has no generator, got none",
+        ),
+        ({"tasks": {"gsm8k": TaskRun(prompts_file="none.jsonl")}}, "prompts_file must be a file, got none.jsonl"),
+        ({"budget_hours": 0.0}, "budget_hours must be above 0, got 0.0"),
+    ],
+)
+def test_jobs_that_cannot_be_done_are_refused(tmp_path, changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        job_of(tmp_path, **changes)
+
+
+def test_the_command_line_may_name_the_task_of_a_job():
+    tasks = {"lists": TaskRun(prompts=7), "gsm8k": TaskRun(prompts=9)}
+    assert only(tasks, None, None) == tasks
+    assert only(tasks, "gsm8k", "x.jsonl") == {"gsm8k": TaskRun(prompts=9, prompts_file="x.jsonl")}
+    assert only(tasks, "math500", "x.jsonl") == {"math500": TaskRun(prompts_file="x.jsonl")}
+    with pytest.raises(ValueError, match=r"prompts must come with a task, got x\.jsonl alone"):
+        only(tasks, None, "x.jsonl")
+
+
+@pytest.fixture
+def probes(monkeypatch) -> list[int]:
+    """Collections that take a second a prompt and keep two states of it."""
+    asked: list[int] = []
+
+    def collect(job, denoiser, beam):
+        (task,) = job.tasks.values()
+        asked.append(task.prompts + task.dev_prompts)
+
+    monkeypatch.setattr(estimate, "_collect", collect)
+    monkeypatch.setattr(estimate, "_size_of", lambda folder: estimate.Size(states=2.0 * asked[-1]))
+    return asked
+
+
+def test_a_probe_doubles_and_its_last_time_is_scaled_up(tmp_path, probes):
+    ticks = iter([0.0, 3.0, 3.0, 8.0, 8.0, 18.0])  # 2 prompts and a dev prompt, 4 and 1, 8 and 2
+    sizes = estimate.probe(job_of(tmp_path), None, None, seconds=25.0, clock=lambda: next(ticks))  # type: ignore[arg-type]
+    assert probes == [3, 5, 10]
+    assert (sizes["lists"].seconds, sizes["lists"].prompts, sizes["lists"].states) == pytest.approx((48, 48, 96))
+
+
+def test_a_budget_cuts_the_prompts_and_a_run_that_goes_on_keeps_the_cut(tmp_path, probes):
+    job = job_of(tmp_path, budget_hours=24 / 3600)
+    ticks = iter(range(0, 1000, 5))
+    cut = estimate.cut_to_budget(job, None, None, seconds=1.0, clock=lambda: float(next(ticks)))  # type: ignore[arg-type]
+    # three prompts in five seconds, 80 for all: .27 of them, less a tenth
+    assert (cut.tasks["lists"].prompts, cut.tasks["lists"].dev_prompts) == (10, 2)
+    assert estimate.cut_to_budget(job, None, None) == cut  # type: ignore[arg-type]
+    assert probes == [3]
+    ample = job_of(tmp_path / "more", budget_hours=10.0)
+    ample.out.mkdir()
+    assert estimate.cut_to_budget(ample, None, None, seconds=1.0, clock=lambda: float(next(ticks))) == ample  # type: ignore[arg-type]
+
+
+def test_options_may_be_spelt_with_dashes():
+    def command(budget_hours: float = 0, quick_look: bool = False) -> None: ...
+
+    assert with_flags(command, ["--budget-hours", "2", "--quick-look"]) == ["--budget_hours", "2", "--quick_look=true"]
+    assert with_flags(command, ["--budget-hours=-2"]) == ["--budget_hours=-2"]
