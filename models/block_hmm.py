@@ -143,6 +143,11 @@ class BlockHMM(Denoiser):
         likelihood, _ = self._evidence(canvas)
         return torch.stack([(belief * one).sum(-1).log() for belief, one in self._filter(likelihood)], -1)
 
+    def beliefs(self, canvas: Int[Tensor, "N T"]) -> Float[Tensor, "N n z"]:
+        """p(z of block n | revealed of the blocks before)."""
+        likelihood, _ = self._evidence(canvas)
+        return torch.stack([belief for belief, _ in self._filter(likelihood)], 1)
+
     def block_joint(self, canvas: Int[Tensor, "N T"], block: int) -> Float[Tensor, "N p"]:
         """p(pattern of a block | revealed), of all 2^B patterns."""
         likelihood, weight = self._evidence(canvas)

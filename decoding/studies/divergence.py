@@ -50,6 +50,11 @@ class BlockLaws:
         """M = sup p / prod of its marginals: what exact accept-reject needs a block, at least exp(TC)."""
         return (self.exact / self.mean_field).flatten(1).amax(-1)
 
+    @property
+    def entropy(self) -> Float[Tensor, " N"]:
+        """H(p) of the block's patterns, in nats."""
+        return -(torch.xlogy(self.exact, self.exact) - torch.xlogy(self.exact, self.patterns)).sum((-2, -1))
+
     def incoherent(self, bar: float) -> Float[Tensor, " N"]:
         """Pr that a mean-field block has p(block | prefix) <= bar."""
         return (self.mean_field * (self.exact / self.patterns <= bar)).sum((-2, -1))
@@ -98,12 +103,14 @@ class Divergence:
         reverse_kl: KL(p_B || p).
         incoherence: share of the blocks drawn with p(block | prefix) <= bar.
         broken: share of the blocks drawn whose parity is wrong.
+        entropy: H(p) of the whole sequence, in nats.
     """
 
     forward_kl: float
     reverse_kl: float
     incoherence: float
     broken: float
+    entropy: float
 
 
 def divergence(config: BlockHMMConfig, *, bar: float = 1e-8) -> Divergence:
@@ -116,21 +123,22 @@ def divergence(config: BlockHMMConfig, *, bar: float = 1e-8) -> Divergence:
     states = len(config.rho)
     belief = torch.full((1, states), 1 / states, dtype=torch.double)
     weight = torch.ones(1, 2, dtype=torch.double)  # of the prefix under p, and under p_B
-    total = torch.zeros(4, dtype=torch.double)
+    total = torch.zeros(5, dtype=torch.double)
     for block in range(config.blocks):
         following, weights = [], []
         for few, mass in zip(torch.split(belief, CHUNK), torch.split(weight, CHUNK), strict=True):
             here = laws(config, few)
-            each = torch.stack([here.total_correlation, here.reverse, here.incoherent(bar), here.broken])
-            total += torch.stack([each[0] @ mass[:, 0], *(each[1:] @ mass[:, 1])])
+            of_p = torch.stack([here.total_correlation, here.entropy]) @ mass[:, 0]
+            of_mean_field = torch.stack([here.reverse, here.incoherent(bar), here.broken]) @ mass[:, 1]
+            total += torch.cat([of_p, of_mean_field])
             if block + 1 < config.blocks:
                 following.append(after(config, few).flatten(0, 1))
                 both = torch.stack([here.exact.sum(-1), here.mean_field.sum(-1)], -1)
                 weights.append((both * mass.unsqueeze(1)).flatten(0, 1))
         if following:
             belief, weight = merge(torch.cat(following), torch.cat(weights))
-    forward, reverse, incoherence, broken = total.tolist()
-    return Divergence(forward, reverse, incoherence / config.blocks, broken / config.blocks)
+    forward, entropy, reverse, incoherence, broken = total.tolist()
+    return Divergence(forward, reverse, incoherence / config.blocks, broken / config.blocks, entropy)
 
 
 def merge(belief: Float[Tensor, "N z"], weight: Float[Tensor, "N 2"]) -> tuple[Tensor, Tensor]:
