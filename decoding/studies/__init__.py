@@ -26,6 +26,8 @@ STUDIES: Mapping[str, str] = {
     "ablation": "decoding.studies.ablation",
     "cascades": "decoding.studies.cascades",
     "free-lunch": "decoding.studies.free_lunch",
+    "order": "decoding.studies.order",
     "block-hmm": "decoding.studies.block_hmm",
+    "exploration": "decoding.studies.exploration",
 }
 """Name -> module."""
