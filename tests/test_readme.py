@@ -36,7 +36,9 @@ def test_generate_lines_run(line, capsys):
 def test_compare_lines_parse(line):
     from compare import compare
 
-    parser_of(compare).parse_args(shlex.split(line)[2:])
+    given = shlex.split(line)[2:]
+    default = [] if "--config" in given else ["--config", str(ROOT / "configs/compare/default.yaml")]
+    parser_of(compare).parse_args([*default, *given])
 
 
 @pytest.mark.parametrize("code", [block for kind, block in BLOCKS if kind == "python"])
