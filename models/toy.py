@@ -66,5 +66,39 @@ class GroupDenoiser(Denoiser):
         return Prediction(probabilities.log()[rows], rows, _positions(tokens, attention_mask))
 
 
+class JointDenoiser(Denoiser):
+    """Any joint distribution of a few tokens, p[v_1, .., v_L], every conditional by enumeration; mask id V."""
+
+    def __init__(self, joint: Tensor) -> None:
+        super().__init__()
+        self.length, self.mask_id, self.eos_id, self.max_length = joint.ndim, joint.shape[0], None, 4096
+        self.vocab_size = self.mask_id + 1
+        self.joint = nn.Buffer((joint / joint.sum()).flatten())
+        self.sequences = nn.Buffer(torch.cartesian_prod(*[torch.arange(size) for size in joint.shape]))
+
+    def fits(self, tokens: Tensor) -> Tensor:
+        """Which sequences agree with what is revealed, [..., V^L]."""
+        canvas = tokens[..., -self.length :].unsqueeze(-2)
+        return ((canvas == self.sequences) | (canvas == self.mask_id)).all(-1)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        *,
+        attention_mask: Tensor | None = None,
+        rows: Tensor | None = None,
+        taps: Sequence[int] = (),
+        owner: Tensor | None = None,
+        refresh: Tensor | None = None,
+    ) -> Prediction:
+        """See `Denoiser.forward`."""
+        rows = torch.ones_like(tokens, dtype=torch.bool) if rows is None else rows
+        given = self.fits(tokens) * self.joint
+        one_hot = nn.functional.one_hot(self.sequences, self.vocab_size).to(given.dtype)
+        p = torch.einsum("ns,slv->nlv", given / given.sum(-1, keepdim=True), one_hot)
+        p = nn.functional.pad(p, (0, 0, tokens.shape[1] - self.length, 0))
+        return Prediction(p.log().float()[rows], rows, _positions(tokens, attention_mask))
+
+
 def _positions(tokens: Tensor, attention_mask: Tensor | None) -> Tensor:
     return (torch.ones_like(tokens) if attention_mask is None else attention_mask.long()).sum(-1)

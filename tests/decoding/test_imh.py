@@ -1,7 +1,6 @@
 """The independence chain balances, and on an exhaustive model it reaches the law that its future stands for."""
 
 import math
-from itertools import product
 
 import pytest
 import torch
@@ -9,56 +8,16 @@ import torch
 from decoding.imh import IndependentMH, mean_field_future, run_chain
 from decoding.loop import decode
 from decoding.reading import Sampling
-from models.denoiser import Denoiser, Prediction
+from decoding.studies.tempered import distance, exact_future, law, tempered
+from models.toy import JointDenoiser
 
 ALPHA, MASK = 2.0, 3
-SEQUENCES = list(product(range(3), repeat=3))
 
 
-class JointDenoiser(Denoiser):
-    """Three positions of three tokens with the joint of a table, every conditional by enumeration."""
-
-    def __init__(self, seed: int, spread: float = 2.0) -> None:
-        super().__init__()
-        self.mask_id, self.eos_id, self.vocab_size, self.max_length = MASK, None, 4, 9
-        self.joint = torch.softmax(torch.randn(27, generator=torch.Generator().manual_seed(seed)) * spread, 0)
-        self.all = torch.tensor(SEQUENCES)
-
-    def forward(self, tokens, *, attention_mask=None, rows=None, taps=(), owner=None, refresh=None):
-        rows = torch.ones_like(tokens, dtype=torch.bool) if rows is None else rows
-        fits = ((tokens.unsqueeze(1) == self.all) | (tokens.unsqueeze(1) == MASK)).all(-1)
-        p = (fits * self.joint) @ torch.nn.functional.one_hot(self.all, 4).float().flatten(1)
-        p = p.unflatten(1, (3, 4)) / p.view(-1, 3, 4).sum(-1, keepdim=True)
-        return Prediction(p.log()[rows], rows, torch.full((len(tokens),), 3))
-
-    def exact_future(self, canvases, reading):
-        fits = ((canvases.tokens.unsqueeze(-2) == self.all) | (canvases.tokens.unsqueeze(-2) == MASK)).all(-1)
-        given = (fits * self.joint).sum(-1)
-        return ((fits * self.joint**ALPHA).sum(-1) / given**ALPHA).log()
-
-    def law(self, future) -> torch.Tensor:
-        """prod_i pi(x_i | x_<i), pi ∝ p_i^alpha Z, by enumeration."""
-        total = []
-        for x in SEQUENCES:
-            weight = 1.0
-            for i in range(3):
-                heads = [[*x[:i], v] for v in range(3)]
-                p = torch.stack([self.joint[(self.all[:, : i + 1] == torch.tensor(h)).all(-1)].sum() for h in heads])
-                terms = p**ALPHA * torch.tensor([future(self, h) for h in heads])
-                weight *= float(terms[x[i]] / terms.sum())
-            total.append(weight)
-        return torch.tensor(total)
-
-
-def exact(model, head) -> float:
-    rest = model.joint[(model.all[:, : len(head)] == torch.tensor(head)).all(-1)]
-    return float(((rest / rest.sum()) ** ALPHA).sum())
-
-
-def mean_field(model, head) -> float:
-    canvas = torch.tensor([head + [MASK] * (3 - len(head))])
-    p = model.logits(canvas)[0, len(head) :].softmax(-1)
-    return float((p**ALPHA).sum(-1).prod())
+def joint_of(seed: int) -> JointDenoiser:
+    return JointDenoiser(
+        torch.softmax(torch.randn(27, generator=torch.Generator().manual_seed(seed)) * 2, 0).view(3, 3, 3)
+    )
 
 
 def drawn(model, begin, policy, rows=20000) -> torch.Tensor:
@@ -69,10 +28,6 @@ def drawn(model, begin, policy, rows=20000) -> torch.Tensor:
     assert (counts.sequence_forwards <= 7).all()  # equal proposals share a canvas: 3 + 3 + 1
     index = final.tokens @ torch.tensor([9, 3, 1])
     return torch.bincount(index, minlength=27) / rows
-
-
-def distance(one, other) -> float:
-    return float(0.5 * (one - other).abs().sum())
 
 
 def test_two_states_balance():
@@ -100,29 +55,29 @@ def test_a_chain_goes_through_its_proposals_in_turn():
 
 
 def test_with_the_exact_future_the_chain_reaches_the_tempered_joint(begin):
-    model = JointDenoiser(14)
-    target = model.joint**ALPHA / (model.joint**ALPHA).sum()
-    torch.testing.assert_close(model.law(exact), target)
-    policy = IndependentMH(ALPHA, proposals=13, order="left_to_right", future=model.exact_future)  # 12 steps
+    model = joint_of(14)
+    target = tempered(model, ALPHA)
+    torch.testing.assert_close(law(model, exact_future(model, ALPHA), ALPHA), target)
+    policy = IndependentMH(ALPHA, proposals=13, order="left_to_right", future=exact_future(model, ALPHA))  # 12 steps
     assert distance(drawn(model, begin, policy), target) < 0.02
 
 
 def test_with_the_mean_field_future_it_reaches_the_law_of_that_future_which_is_another(begin):
-    model = JointDenoiser(14)
+    model = joint_of(14)
     found = drawn(model, begin, IndependentMH(ALPHA, proposals=13, order="left_to_right"))
-    own = model.law(mean_field)
-    gap = distance(own, model.joint**ALPHA / (model.joint**ALPHA).sum())
+    own = law(model, mean_field_future, ALPHA)
+    gap = distance(own, tempered(model, ALPHA))
     assert distance(found, own) < 0.02 < 0.1 < gap  # the study `exploration` reports the gap
 
 
 def test_without_a_chain_each_token_is_drawn_from_its_tempered_conditional(begin):
-    model = JointDenoiser(0)
+    model = joint_of(0)
     found = drawn(model, begin, IndependentMH(ALPHA, proposals=1, order="left_to_right"))
-    assert distance(found, model.law(lambda *_: 1.0)) < 0.02
+    assert distance(found, law(model, lambda canvases, reading: torch.zeros(canvases.tokens.shape[:2]), ALPHA)) < 0.02
 
 
 def test_confidence_is_that_of_the_token_drawn(begin):
-    model = JointDenoiser(0)
+    model = joint_of(0)
     policy = IndependentMH(1.0, proposals=3, order="left_to_right")
     state = begin(model, policy, torch.zeros(64, 0, dtype=torch.long), gen_length=3, block_length=3)
     sampling = Sampling(forbidden=(MASK,), noise=True, draws=3)

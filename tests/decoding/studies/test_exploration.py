@@ -1,0 +1,88 @@
+"""pass@k without bias, the entropy cap, and what a sample of answers says."""
+
+import json
+import math
+from itertools import combinations
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from decoding.studies.bench import Bench
+from decoding.studies.exploration import Answer, draw, entropy_cap, entropy_caps, entropy_of, figures, measure, pass_at
+from train import inquiry
+from train.command import shipped
+from train.export import export
+
+
+@pytest.mark.parametrize(("n", "right"), [(5, 0), (5, 2), (5, 5), (6, 1)])
+def test_pass_at_k_is_the_share_of_subsets_with_a_right_answer(n, right):
+    for k in range(1, n + 1):
+        subsets = list(combinations(range(n), k))
+        hits = sum(any(one < right for one in subset) for subset in subsets)
+        assert pass_at(n, right, k) == pytest.approx(hits / len(subsets))
+
+
+@pytest.mark.parametrize(
+    ("delta", "vocabulary", "cap"),
+    [(0.1, 126464, 1.499853), (0.01, 126464, 0.173479), (0.1, 4, 0.434944), (0.0, 4, 0.0)],
+)
+def test_a_confident_draw_has_little_entropy(delta, vocabulary, cap):
+    assert entropy_cap(delta, vocabulary) == pytest.approx(cap, abs=1e-6)
+
+
+def test_no_distribution_beats_its_cap():
+    p = torch.softmax(3 * torch.randn(500, 7, generator=torch.Generator().manual_seed(0)), -1).double()
+    entropy = torch.special.entr(p).sum(-1)
+    cap = entropy_caps((1 - p.amax(-1)).unsqueeze(0), 7)[0]
+    assert (entropy <= cap + 1e-9).all()
+    assert (cap < entropy + 0.7).any()
+
+
+def test_a_sample_is_described_by_its_answers():
+    assert entropy_of({"a": 2, "b": 2}) == pytest.approx(math.log(2))
+    texts = [("a", True), ("a", True), ("b", False), ("c", True)]
+    drawn = [Answer(0, text, right, -0.5, 3.0, 4, 6) for text, right in texts]
+    drawn += [Answer(1, "z", False, -1.5, 1.0, 2, 2)] * 4
+    found = figures(drawn, 4, seed=0)
+    assert found["pass_at"][1]["estimate"] == pytest.approx(0.375)
+    assert found["pass_at"][4]["estimate"] == pytest.approx(0.5)
+    assert found["pass_at"].keys() == {1, 2, 4}
+    assert found["log_c"]["estimate"] == pytest.approx(-1.0)
+    assert found["different"]["estimate"] == pytest.approx((0.75 + 0.25) / 2)
+    assert found["right_different"]["estimate"] == pytest.approx(1.0)
+    assert found["sequence_forwards"]["estimate"] == pytest.approx(4.0)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> str:
+    """A LLaDA checkpoint of one small block with random weights and the shipped tokenizer."""
+    folder = tmp_path_factory.mktemp("tiny")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=768, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, max_position_embeddings=256, tie_word_embeddings=False,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e4},
+    )  # fmt: skip
+    export(LlamaForCausalLM(config), folder, tokenizer=shipped("checkpoints/reason-7m"), mask_id=1, eos_id=0)
+    return str(folder)
+
+
+def test_the_study_runs_and_draws(tiny, tmp_path):
+    from functools import partial
+
+    bench = Bench(tiny, None, "cpu", 0, enter=partial(inquiry.subject, 0), fit=inquiry.fit_features)
+    result = measure(bench, prompts={"countdown3": 2}, samples=3, proposals=2, toy_rows=4000, batch_size=4)
+    assert len(result["rules"]) == 5
+    by_rule = {row["rule"]: row for row in result["rules"]}
+    assert (
+        by_rule["IMH, 2 proposals"]["sequence_forwards"]["estimate"] > by_rule["random remasking"]["rounds"]["estimate"]
+    )
+    assert all(row["log_c"]["estimate"] < 0 for row in result["rules"])
+    for row in result["toy"]:
+        assert row["exact_chain_to_target"] < 0.05
+        assert row["mean_field_chain_to_own_law"] < 0.05
+    assert max(row["mean_field_to_target"] for row in result["toy"]) > 0.1
+    assert bench.cost.row_forwards > 0
+    inquiry.write("exploration", json.loads(json.dumps(result)), draw, tmp_path)
+    assert (tmp_path / "exploration.png").stat().st_size > 10_000
