@@ -111,6 +111,7 @@ def make_runner(
     header = {
         "task": problems.task,
         "model": denoiser.fingerprint(),
+        "dtype": next((str(weight.dtype) for weight in denoiser.parameters()), ""),
         "prompts": hashlib.blake2b(json.dumps(prompts).encode(), digest_size=8).hexdigest(),
         "lengths": [problems.gen_length, problems.block_length],
         "batch_size": size,
