@@ -234,6 +234,8 @@ MARKERS = "<>os^D"
 
 def draw(result: dict[str, Any], figure: Figure) -> None:
     """Accuracy of every order against model error, Easy-First's advantage, and the bound beside the error."""
+    from matplotlib.ticker import LogFormatter
+
     tasks = list(dict.fromkeys(row["task"] for row in result["bases"]))
     figure.set_size_inches(max(12, 4.2 * len(tasks)), 8.5)
     above, below = figure.subfigures(2, 1, squeeze=False)[:, 0]
@@ -264,6 +266,11 @@ def draw(result: dict[str, Any], figure: Figure) -> None:
     bound.set(title="Weighted-entropy bound (Eq. 11), each order of each base", xscale="log", yscale="log")
     bound.set(xlabel="J: -log p of the answer in this order [nats]", ylabel="bound on J [nats]")
     for axes in (*panels, advantage, bound):
+        for axis in (axes.xaxis, axes.yaxis):
+            if axis.get_scale() == "log":
+                axis.set_major_formatter(LogFormatter())
+                axis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.4)))
+        axes.tick_params(labelsize=8, which="both")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
 
