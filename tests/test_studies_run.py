@@ -9,7 +9,7 @@ from train.command import run
 
 SMALLEST = {
     "bits": ["--settings.tasks=[countdown3]", "--settings.factors=[1.0]", "--settings.exact_sequences=0"],
-    "ablation": ["--settings.tasks=[countdown3]", "--settings.sweeps={branches: [1, 2]}"],
+    "ablation": ["--settings.tasks=[countdown3]", "--settings.sweeps={}"],
     "cascades": ["--settings.tasks=[countdown3]", "--settings.arms=[beam]"],
     "free-lunch": [
         *("--settings.tasks=[countdown3]", "--settings.branches=[1, 2]", "--settings.lengths=[32]"),
