@@ -29,5 +29,6 @@ STUDIES: Mapping[str, str] = {
     "order": "decoding.studies.order",
     "block-hmm": "decoding.studies.block_hmm",
     "exploration": "decoding.studies.exploration",
+    "limits": "decoding.studies.limits",
 }
 """Name -> module."""

@@ -1,0 +1,199 @@
+"""The fewest rounds that a fixed schedule needs, by exact search, beside what a policy takes and loses on the same joint.
+
+A schedule A_1, .., A_R loses KL(p || q) = sum_r sum_{i in A_r} H(X_i | X_{C_r}) - H(X), C_r what was revealed before: a shortest
+path over the subsets of the positions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from decoding.loop import decode
+from decoding.policy import Policy
+from decoding.reading import Reading, Sampling
+from decoding.state import DecodeState, Proposal, start
+from models.block_hmm import BlockHMM, BlockHMMConfig
+from models.toy import JointDenoiser
+
+
+def markov_joint(parents: Sequence[int], flip: float) -> Tensor:
+    """Bits that copy their parent's value but for a share of flips; parent -1 is a fair coin. A chain or a tree."""
+    count = len(parents)
+    bits = torch.cartesian_prod(*[torch.arange(2)] * count)
+    p = torch.ones(2**count, dtype=torch.double)
+    for place, parent in enumerate(parents):
+        same = bits[:, place] == bits[:, parent]
+        p = p * (0.5 if parent < 0 else torch.where(same, torch.tensor(1 - flip), torch.tensor(flip)).double())
+    return p.view(*[2] * count)
+
+
+def chain_joint(count: int, flip: float) -> Tensor:
+    """X_1 - X_2 - .. - X_n."""
+    return markov_joint(range(-1, count - 1), flip)
+
+
+def tree_joint(count: int, flip: float) -> Tensor:
+    """A binary tree in the order of a heap."""
+    return markov_joint([(place - 1) // 2 if place else -1 for place in range(count)], flip)
+
+
+def block_joint(config: BlockHMMConfig) -> Tensor:
+    """A small Block-HMM."""
+    bits = torch.cartesian_prod(*[torch.arange(2)] * config.length)
+    return BlockHMM(config).log_prob(bits).exp().view(*[2] * config.length)
+
+
+def subset_entropies(joint: Tensor) -> Float[Tensor, " s"]:
+    """H(X_S) in nats for every set S of positions, bit i of the index standing for position i."""
+    found = torch.zeros(2**joint.ndim, dtype=torch.double)
+    for subset in range(1, 2**joint.ndim):
+        out = [place for place in range(joint.ndim) if not subset >> place & 1]
+        marginal = joint.sum(out) if out else joint
+        found[subset] = torch.special.entr(marginal).sum()
+    return found
+
+
+@dataclass(frozen=True)
+class Search:
+    """What the best schedules lose.
+
+    Attributes:
+        kl: [R] least KL(p || q) with 1, 2, .. rounds at most.
+        schedules: one that attains it, the round (1-based) of every position.
+    """
+
+    kl: list[float]
+    schedules: list[list[int]]
+
+    def fewest(self, delta: float) -> int:
+        """The fewest rounds with KL <= delta."""
+        return 1 + next(r for r, loss in enumerate(self.kl) if loss <= delta + 1e-9)
+
+
+def search(joint: Tensor) -> Search:
+    """Exact search over all fixed schedules (ordered partitions of the positions)."""
+    entropy, count = subset_entropies(joint), joint.ndim
+    index = torch.arange(2**count)
+    contains = (index.unsqueeze(1) & index) == index.unsqueeze(1)  # [C, D]: C within D
+    cost = entropy.unsqueeze(1) - entropy
+    for place in range(count):
+        alone = entropy[index | 1 << place] - entropy  # H(X_i | X_C)
+        cost += ((index.unsqueeze(1) ^ index) >> place & 1) * alone.unsqueeze(1)
+    cost = cost.masked_fill(~contains, math.inf)
+    best = torch.full((2**count,), math.inf, dtype=torch.double)
+    best[0] = 0.0
+    losses, came_from, schedules = [], [], []
+    for _ in range(count):
+        best, origin = (best.unsqueeze(1) + cost).min(0)
+        came_from.append(origin.tolist())
+        losses.append(max(0.0, float(best[-1])))
+        schedules.append(_trace(came_from, count))
+    return Search(losses, schedules)
+
+
+def _trace(came_from: list[list[int]], count: int) -> list[int]:
+    here, found = 2**count - 1, [0] * count
+    for turn in range(len(came_from), 0, -1):
+        before = came_from[turn - 1][here]
+        for place in range(count):
+            if (here ^ before) >> place & 1:
+                found[place] = turn
+        here = before
+    return [sorted({*found}).index(turn) + 1 for turn in found]
+
+
+@final
+@dataclass(frozen=True)
+class Forced(Policy):
+    """Another policy that must write given tokens: it chooses positions by max p, and p(token) is what the draw would have had.
+
+    For bits, so that 1 - c is the other token's.
+
+    Args:
+        inner: a policy without look-ahead.
+        target: the tokens, a row each.
+    """
+
+    inner: Policy
+    target: Int[Tensor, "B L"]
+
+    @property
+    def random(self) -> bool:
+        """As the inner one."""
+        return self.inner.random
+
+    def propose(self, state: DecodeState, reading: Reading) -> Proposal:
+        """The inner proposal with the given tokens."""
+        proposal = self.inner.propose(state, reading)
+        agrees = reading.token == self.target
+        confidence = torch.where(agrees, reading.confidence, reading.log_risk.exp()) * reading.rows
+        tokens = torch.where(proposal.reason > 0, self.target.unsqueeze(1), state.tokens.unsqueeze(1))
+        return replace(proposal, tokens=tokens, confidence=confidence.unsqueeze(1))
+
+
+@final
+@dataclass(frozen=True)
+class Scheduled(Policy):
+    """Commit every position in its own round.
+
+    Args:
+        rounds: the round of each position, 1-based.
+    """
+
+    rounds: tuple[int, ...]
+
+    def propose(self, state: DecodeState, reading: Reading) -> Proposal:
+        """The positions whose round it is: those of the earliest round that still has one."""
+        turn = torch.tensor(self.rounds).expand_as(state.tokens)
+        now = torch.where(reading.rows, turn, len(self.rounds) + 1).amin(-1, keepdim=True)
+        return Proposal.single(state, reading, ((turn == now) & reading.rows).long())
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a policy takes and loses, over all sequences weighed by p.
+
+    Attributes:
+        rounds: E_p[R].
+        forward_kl: KL(p || q), q positions by max p and tokens drawn.
+    """
+
+    rounds: float
+    forward_kl: float
+
+
+def need(joint: Tensor, policy: Policy, *, block_length: int | None = None) -> Need:
+    """Run a policy down every sequence of a joint of bits, exactly: no draw is made.
+
+    Args:
+        joint: p, at most about 12 bits.
+        policy: without look-ahead and without taking back.
+        block_length: default the whole sequence.
+    """
+    model = JointDenoiser(joint)
+    every = model.sequences
+    state = start(
+        torch.zeros_like(every),
+        gen_length=joint.ndim,
+        block_length=block_length or joint.ndim,
+        mask_id=model.mask_id,
+        eos_id=None,
+        step_budget=policy.step_budget,
+        initial_blocks=policy.initial_blocks,
+    )
+    sampling = Sampling(forbidden=(model.mask_id,), noise=policy.random)
+    final, counts = decode(
+        model, state, Forced(policy, every), sampling=sampling, generator=torch.Generator().manual_seed(0)
+    )
+    p = model.joint.double()
+    log_q = final.committed_confidence.double().clamp(min=1e-30).log().sum(-1)
+    rounds = final.committed_round.amax(-1).double()
+    assert int(rounds.max()) == counts.nfe
+    return Need(round(float(p @ rounds), 9), float((torch.xlogy(p, p) - p * log_q).sum()))
