@@ -47,8 +47,8 @@ def start(*arguments: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("bit",), "name must be one of block-hmm"),
-        (("--name", "bit"), "name must be one of block-hmm"),
+        (("bit",), f"name must be one of {', '.join(STUDIES)}, tiny, got 'bit'"),
+        (("--name", "bit"), f"name must be one of {', '.join(STUDIES)}, tiny, got 'bit'"),
         (("tiny", "--settings.rows=many"), "rows must be int, got 'many'"),
         (("tiny", "--settings.sizes=3"), "settings must be among rates, rows, got sizes"),
         (("tiny", "--seed", "x"), "seed must be int, got 'x'"),

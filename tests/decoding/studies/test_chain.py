@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -63,7 +64,7 @@ def test_the_decoded_order_goes_by_round_and_left_to_right_within_one(canvas):
     state = canvas(6)
     reason = torch.tensor([[0, 1, 2, 1, 1, int(Reason.END)]])
     rounds = torch.tensor([[0, 2, 1, 2, 1, 2]])
-    state = type(state)(**{**vars(state), "reason": reason, "committed_round": rounds})
+    state = replace(state, masked=reason < 0, reason=reason, committed_round=rounds)
     assert decoded_order(state).tolist() == [[-1, 2, 0, 3, 1, -1]]
 
 
