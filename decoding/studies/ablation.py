@@ -40,7 +40,7 @@ def measure(
     bench: Bench,
     *,
     tasks: tuple[str, ...] = ("countdown3", "sudoku"),
-    prompts: int = 16,
+    prompts: int = 12,
     base: dict[str, Any] | None = None,
     sweeps: dict[str, list[Any]] | None = None,
     grid: dict[str, list[Any]] | None = None,

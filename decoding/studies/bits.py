@@ -71,7 +71,7 @@ def measure(
     bench: Bench,
     *,
     tasks: tuple[str, ...] = TASKS,
-    prompts: int = 8,
+    prompts: int = 4,
     factors: tuple[float, ...] = (0.25, 1.0),
     batch_size: int = 64,
     exact_sequences: int = 48,
