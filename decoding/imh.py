@@ -12,18 +12,21 @@ with probability min(1, Z(v') / Z(v)).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal, final
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from decoding.features import features
 from decoding.policy import Policy, best
 from decoding.quota import ORDERS
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal, Reason
 from decoding.threshold import require, require_one_of
+from models.denoiser import Tap
+from models.scoring_head import ScoringHead
 
 PositionOrder = Literal["confidence", "random", "left_to_right"]
 Future = Callable[[DecodeState, Reading], Tensor]  # canvases [B, K] and their reading -> log Z [B, K]
@@ -32,6 +35,32 @@ Future = Callable[[DecodeState, Reading], Tensor]  # canvases [B, K] and their r
 def mean_field_future(canvases: DecodeState, reading: Reading) -> Float[Tensor, "B K"]:
     """log Z(v) = sum_j log sum_u p_j(u | x_C, v)^alpha over the masks of the opened blocks."""
     return reading.log_power.sum(-1)
+
+
+@dataclass(frozen=True)
+class HeadFuture:
+    """A scoring head in the look-ahead's place: log Z(v) = sum_j log(1 - r_j), the odds that the rest would be right after v.
+
+    Args:
+        head: its risks are those of the canvases' own candidates.
+    """
+
+    head: ScoringHead = field(repr=False)
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """Base blocks the head reads."""
+        return self.head.taps
+
+    def __call__(self, canvases: DecodeState, reading: Reading) -> Float[Tensor, "B K"]:
+        """One pass of the head over all canvases."""
+        shape, rows = reading.rows.shape[:2], reading.rows.flatten(0, 1)
+        exploit = reading.rows & (reading.confidence >= self.head.config.threshold)
+        read = features(canvases, reading, exploit).flatten(0, 1)
+        taps = tuple(Tap(*(getattr(tap, f.name).flatten(0, 1) for f in fields(Tap))) for tap in reading.taps)
+        risk_logit = self.head(read, rows, taps).risk_logit
+        safe = (torch.nn.functional.logsigmoid(-risk_logit) * rows).sum(-1)
+        return torch.unflatten(safe, 0, tuple(shape))
 
 
 def run_chain(log_weight: Float[Tensor, "B K"], chance: Float[Tensor, "B S"]) -> Int[Tensor, " B"]:
@@ -65,7 +94,7 @@ class IndependentMH(Policy):
         proposals: K, tokens drawn for the position, whose canvases share one forward; at least 1.
         chain: steps of the chain; None takes each proposal once (K - 1). More steps go through the proposals again.
         order: which position: confidence (the most likely token's), random or left_to_right.
-        future: log Z of every canvas; a part to replace.
+        future: log Z of every canvas; a part to replace, whose `taps`, if it has any, are read.
     """
 
     alpha: float = 2.0
@@ -99,6 +128,11 @@ class IndependentMH(Policy):
     def power(self) -> float:
         """alpha."""
         return self.alpha
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """What the future reads."""
+        return tuple(getattr(self.future, "taps", ()))
 
     @property
     def branches(self) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from decoding.api import generate
 from decoding.curves import Array, interval, resample
-from decoding.imh import IndependentMH, mean_field_future
+from decoding.imh import HeadFuture, IndependentMH, mean_field_future
 from decoding.learned import Learned
 from decoding.policy import Policy
 from decoding.quota import Sequential
@@ -38,7 +38,7 @@ def measure(
     samples: int = 16,
     temperature: float = 0.5,
     proposals: int = 4,
-    risk_bound: float = 0.05,
+    risk_bound: float = 0.02,
     toy_rows: int = 4000,
     batch_size: int = 64,
 ) -> dict[str, Any]:
@@ -89,7 +89,9 @@ def rules(denoiser: Denoiser, temperature: float, proposals: int, risk_bound: fl
         ),
     }
     if denoiser.head is not None:
-        found["learned head"] = (Learned(denoiser.head, risk_bound=risk_bound), temperature)
+        ahead = HeadFuture(denoiser.head)
+        found[f"IMH, head's future, {proposals} proposals"] = (IndependentMH(alpha, proposals, future=ahead), 0.0)
+        found["learned head, many a round"] = (Learned(denoiser.head, risk_bound=risk_bound), temperature)
     return found
 
 
@@ -225,7 +227,7 @@ def draw(result: dict[str, Any], figure: Figure) -> None:
     grid = figure.subplots(len(tasks), 3, squeeze=False)
     for task, (left, middle, right) in zip(tasks, grid, strict=True):
         for number, row in enumerate(one for one in result["rules"] if one["task"] == task):
-            style = {"color": f"C{number}", "marker": "osD^vP"[number % 6], "label": row["rule"]}
+            style = {"color": f"C{number}", "marker": "osD^vP*X"[number % 8], "label": row["rule"]}
             found = list(row["pass_at"].values())
             ks = [int(k) for k in row["pass_at"]]
             left.plot(ks, [one["estimate"] for one in found], **style)

@@ -11,7 +11,7 @@ from torch import nn
 from decoding.bounds import EntropyBound, Factor, RiskSum
 from decoding.explore import BeamETE, RandomParity
 from decoding.features import NAMES
-from decoding.imh import IndependentMH
+from decoding.imh import HeadFuture, IndependentMH
 from decoding.learned import Learned, LearnedParity
 from decoding.lookahead import LoPA
 from decoding.loop import decode
@@ -69,6 +69,7 @@ POLICIES: dict[str, Policy] = {
     "lopa-wide": LoPA(0.9, branches=20),
     "imh": IndependentMH(alpha=2.0, proposals=4),
     "imh-left": IndependentMH(alpha=1.0, proposals=3, chain=5, order="left_to_right"),
+    "imh-head": IndependentMH(proposals=3, future=HeadFuture(HEAD)),
     "imh-alone": IndependentMH(proposals=1, order="random"),
     "wino": DraftVerify(0.3, 0.9, groups=2),
     "wino-one": DraftVerify(0.5, 0.7, groups=1),

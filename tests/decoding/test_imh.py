@@ -1,14 +1,18 @@
 """The independence chain balances, and on an exhaustive model it reaches the law that its future stands for."""
 
 import math
+from dataclasses import fields, replace
 
 import pytest
 import torch
 
-from decoding.imh import IndependentMH, mean_field_future, run_chain
+from decoding.features import NAMES
+from decoding.imh import HeadFuture, IndependentMH, mean_field_future, run_chain
 from decoding.loop import decode
-from decoding.reading import Sampling
+from decoding.reading import Reading, Sampling
 from decoding.studies.tempered import distance, exact_future, law, tempered
+from models.head_config import HeadConfig
+from models.scoring_head import ScoringHead
 from models.toy import JointDenoiser
 
 ALPHA, MASK = 2.0, 3
@@ -87,8 +91,6 @@ def test_confidence_is_that_of_the_token_drawn(begin):
 
 
 def test_the_most_certain_position_comes_first_whatever_is_drawn(begin, reading_of, canvas):
-    from dataclasses import replace
-
     reading = reading_of([0.2, 0.1, 0.3], second=[0.1, 0.1, 0.1])
     top = reading.top_log_probs.clone()
     top[0, 1, 0] = math.log(0.9)  # position 1 is surest though an unlikely token was its candidate
@@ -99,6 +101,18 @@ def test_the_most_certain_position_comes_first_whatever_is_drawn(begin, reading_
     assert proposal.tokens.tolist() == [[[5, 2, 5], [5, 2, 5]]]
     assert proposal.live.tolist() == [[True, False]]
     assert mean_field_future(canvas(3), replace(reading, log_power=torch.tensor([[[-1.0, -2.0, 0.0]]]))).item() == -3
+
+
+def test_a_head_s_future_is_the_odds_that_the_rest_is_right(canvas, reading_of):
+    """An untrained head's risk is 1 - c: log Z = sum log c."""
+    head = ScoringHead(HeadConfig("linear", NAMES))
+    one, two = reading_of([0.5, 0.25, 0.9]), reading_of([0.9, 0.8, 0.0])
+    names = [f.name for f in fields(Reading) if f.name != "taps"]
+    pair = Reading(**{name: torch.stack([getattr(one, name), getattr(two, name)], 1) for name in names})
+    found = HeadFuture(head)(canvas(3).repeat(2), pair)
+    expected = torch.tensor([[0.5 * 0.25 * 0.9, 0.9 * 0.8]]).log()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert IndependentMH(future=HeadFuture(head)).taps == head.taps == ()
 
 
 @pytest.mark.parametrize(
