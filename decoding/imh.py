@@ -53,7 +53,9 @@ class HeadFuture:
         return self.head.taps
 
     def __call__(self, canvases: DecodeState, reading: Reading) -> Float[Tensor, "B K"]:
-        """One pass of the head over all canvases."""
+        """One pass of the head over all canvases; 0 where no canvas was read because nothing is left to predict."""
+        if len(reading.taps) < len(self.taps):
+            return torch.zeros_like(reading.confidence[..., 0])
         shape, rows = reading.rows.shape[:2], reading.rows.flatten(0, 1)
         exploit = reading.rows & (reading.confidence >= self.head.config.threshold)
         read = features(canvases, reading, exploit).flatten(0, 1)

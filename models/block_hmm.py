@@ -118,11 +118,9 @@ class BlockHMM(Denoiser):
 
     def marginals(self, canvas: Int[Tensor, "N T"]) -> Float[Tensor, "N T 2"]:
         """p(x_i = v | revealed) for every position; a revealed position is certain of itself."""
-        likelihood, weight = self._evidence(canvas)
-        context = self._context(likelihood)
-        ones = torch.einsum("nbz,nbzp,pi->nbi", context, weight, self.patterns)
-        zeros = torch.einsum("nbz,nbzp,pi->nbi", context, weight, 1 - self.patterns)
-        both = torch.stack([zeros, ones], -1).flatten(1, 2)
+        likelihood, fits = self._evidence(canvas)
+        joint = (self._context(likelihood) @ self.emission) * fits
+        both = torch.stack([joint @ (1 - self.patterns), joint @ self.patterns], -1).flatten(1, 2)
         return both / both.sum(-1, keepdim=True)
 
     def of_the_others(self, canvas: Int[Tensor, "N T"]) -> Float[Tensor, "N T 2"]:
@@ -150,8 +148,8 @@ class BlockHMM(Denoiser):
 
     def block_joint(self, canvas: Int[Tensor, "N T"], block: int) -> Float[Tensor, "N p"]:
         """p(pattern of a block | revealed), of all 2^B patterns."""
-        likelihood, weight = self._evidence(canvas)
-        joint = torch.einsum("nz,nzp->np", self._context(likelihood)[:, block], weight[:, block])
+        likelihood, fits = self._evidence(canvas)
+        joint = (self._context(likelihood)[:, block] @ self.emission) * fits[:, block]
         return joint / joint.sum(-1, keepdim=True)
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Int[Tensor, "N T"]:
@@ -163,12 +161,12 @@ class BlockHMM(Denoiser):
             canvas[:, block * size : (block + 1) * size] = self.patterns[drawn].long()
         return canvas
 
-    def _evidence(self, canvas: Int[Tensor, "N T"]) -> tuple[Float[Tensor, "N n z"], Float[Tensor, "N n z p"]]:
-        """p(revealed of each block | z), and that of every pattern that fits."""
+    def _evidence(self, canvas: Int[Tensor, "N T"]) -> tuple[Float[Tensor, "N n z"], Float[Tensor, "N n p"]]:
+        """p(revealed of each block | z), and 1 for every pattern that fits."""
         revealed = torch.unflatten(canvas, 1, (self.config.blocks, self.config.size))
         misses = (revealed == 1).double() @ (1 - self.patterns).T + (revealed == 0).double() @ self.patterns.T
-        weight = self.emission * (misses == 0).unsqueeze(2)
-        return weight.sum(-1), weight
+        fits = (misses == 0).double()
+        return fits @ self.emission.T, fits
 
     def _filter(self, likelihood: Float[Tensor, "N n z"]) -> list[tuple[Tensor, Tensor]]:
         """Belief about each block's state from the blocks before it, beside that block's likelihood."""

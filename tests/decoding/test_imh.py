@@ -115,6 +115,15 @@ def test_a_head_s_future_is_the_odds_that_the_rest_is_right(canvas, reading_of):
     assert IndependentMH(future=HeadFuture(head)).taps == head.taps == ()
 
 
+def test_a_head_that_reads_blocks_has_no_opinion_where_nothing_was_read(canvas):
+    class Tapped(ScoringHead):
+        taps = (0,)
+
+    future = HeadFuture(Tapped(HeadConfig("linear", NAMES)))
+    assert IndependentMH(future=future).taps == (0,)
+    assert future(canvas(3).repeat(2), Reading.empty((1, 2, 3), torch.device("cpu"))).tolist() == [[0, 0]]
+
+
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
