@@ -92,7 +92,8 @@ def hold(
     bench = Bench(model, head, str(place), seed, enter=partial(subject, seed), fit=fit_features)
     began = time.perf_counter()
     found = module.measure(bench, **given)
-    cost = {"seconds": round(time.perf_counter() - began, 1), "row_forwards": bench.cost.row_forwards}
+    cost: Result = {"seconds": round(time.perf_counter() - began, 1), "row_forwards": bench.cost.row_forwards}
+    cost["models"] = bench.cost.models
     origin = environment(device=place, seed=seed)
     result = json.loads(json.dumps({"study": name, **origin, "settings": given, **cost, **found}, default=str))
     files = write(name, result, module.draw, Path(out))

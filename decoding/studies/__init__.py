@@ -12,7 +12,8 @@ One study is one file here and one line in STUDIES. The file has two functions:
 
 `Bench` (decoding/studies/bench.py) is what the command puts into a study's hands: the base model, prompts with their
 checker, device, seed, and a fitting of heads, since `decoding` imports neither `train` nor its tasks. The command adds
-study, settings, seconds, row_forwards (rows through every denoiser of the bench), command, commit, seed, device and versions.
+study, settings, seconds, row_forwards (rows through every denoiser of the bench), models (fingerprints), command, commit, seed,
+device and versions.
 
 Imports nothing heavy: a command judges the name first.
 """

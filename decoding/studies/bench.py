@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,9 +26,15 @@ class Subject:
 
 @dataclass
 class Cost:
-    """Rows through the denoisers of a bench so far."""
+    """What a bench has given out so far.
+
+    Attributes:
+        row_forwards: rows through its denoisers.
+        models: checkpoint -> first digits of its fingerprint.
+    """
 
     row_forwards: int = 0
+    models: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,9 @@ class Bench:
             raise ValueError("head must be a folder with head.safetensors for this study, got None")
         folder = self.head if head else None
         options = {"dtype": torch.float32, "device": self.device} | options
-        return self.counted(models.load(model or self.model, head=folder, **options))
+        denoiser = models.load(model or self.model, head=folder, **options)
+        self.cost.models[Path(model or self.model).name] = denoiser.fingerprint()[:12]
+        return self.counted(denoiser)
 
     def counted(self, denoiser: Denoiser) -> Denoiser:
         """The same denoiser; its rows count from now on."""
