@@ -108,19 +108,22 @@ def prefix_sum(value: Tensor, order: Tensor, within: Bool[Tensor, "B L"]) -> Ten
 @final
 @dataclass(frozen=True)
 class LearnedParity(ExplorePolicy):
-    """Beam ETE with the head in the place of the look-ahead: exploit by confidence, explore where the head's gain is largest.
+    """Beam ETE with the head in the place of the look-ahead: exploit by confidence, explore where gain - lambda * risk is largest.
 
     Args:
         head: the scoring head.
         among: choose among the k candidates of Eq. 6 (`candidates`), as the beam does, or among all masks left (`all`).
+        risk_weight: lambda, positions of gain that a certain error outweighs, at least 0.
     """
 
     head: ScoringHead | None = field(default=None, repr=False)
     among: Among = "candidates"
+    risk_weight: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_one_of(Among, "among", self.among)
+        require(self.risk_weight >= 0, "risk_weight", "be at least 0", self.risk_weight)
         check_head(self.head)
 
     @property
@@ -132,11 +135,12 @@ class LearnedParity(ExplorePolicy):
         """The plan of Explore-Then-Exploit with one candidate, the head's."""
         assert self.head is not None
         plan = self.plan(state, reading)
-        gain = score(self.head, state, reading).gain
+        scores = score(self.head, state, reading)
+        worth = scores.gain - self.risk_weight * scores.risk
         if self.among == "all":
             left = reading.rows & (plan.reason == 0) & plan.valid.any(-1, keepdim=True)
-            chosen = best(gain, left)
+            chosen = best(worth, left)
             reason = torch.where(chosen, int(Reason.EXPLORE), plan.reason)
             return Proposal.single(state, reading, reason)
-        of_candidates = gain.gather(-1, plan.candidates).masked_fill(~plan.valid, -torch.inf)
+        of_candidates = worth.gather(-1, plan.candidates).masked_fill(~plan.valid, -torch.inf)
         return plan.keep(of_candidates.argmax(-1)).branches(state, reading)

@@ -154,6 +154,13 @@ def test_parity_commits_the_candidate_with_the_largest_gain(committed, gain, amo
     assert committed(policy, MIXED) == {0: EXPLOIT, expected: EXPLORE}
 
 
+@pytest.mark.parametrize(("weight", "expected"), [(0.0, 2), (3.0, 2), (5.0, 5)])
+def test_parity_weighs_gain_against_risk(committed, weight, expected):
+    """Gain 4 at risk .9 against gain 2 at risk .4: they are worth the same at weight 4."""
+    head = Opinion([0.5, 0.5, 0.9, 0.9, 0.5, 0.4], [0.0, 0.0, 4.0, 0.0, 0.0, 2.0])
+    assert committed(LearnedParity(**BARE, head=head, risk_weight=weight), MIXED) == {0: EXPLOIT, expected: EXPLORE}
+
+
 def test_what_is_committed_anyway_is_no_candidate(committed):
     """With room for more candidates than there are, however much the head likes the exploited one."""
     policy = LearnedParity(**{**BARE, "branches": 6}, head=Opinion(gain=[9.0, 1.0, 2.0, 3.0, 4.0, 0.0]))
