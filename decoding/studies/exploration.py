@@ -231,16 +231,14 @@ def draw(result: dict[str, Any], figure: Figure) -> None:
             found = list(row["pass_at"].values())
             ks = [int(k) for k in row["pass_at"]]
             left.plot(ks, [one["estimate"] for one in found], **style)
-            left.fill_between(
-                ks, [one["low"] for one in found], [one["high"] for one in found], alpha=0.06, color=f"C{number}"
-            )
             middle.plot(row["answer_entropy"]["estimate"], row["log_c"]["estimate"], ls="", ms=9, **style)
-        left.set(xscale="log", xlabel="k", ylabel="pass@k (bands: 95 % over prompts)", ylim=(0, 1), title=task)
+        left.set(xscale="log", xlabel="k", ylabel="pass@k, mean over prompts", ylim=(0, 1), title=task)
         left.set_xticks(ks, [str(k) for k in ks])
         left.minorticks_off()
-        left.legend(fontsize=8)
         middle.set(xlabel="entropy of the answers drawn, nats", ylabel="mean log p of a token when committed, nats")
         middle.set_title("own likelihood against diversity")
+        middle.set_ylim(middle.get_ylim()[0] - 0.9 * (middle.get_ylim()[1] - middle.get_ylim()[0]), None)
+        middle.legend(fontsize=8, loc="lower center", title="rule (both panels)", title_fontsize=8)
         draw_toy(result["toy"], right)
 
 

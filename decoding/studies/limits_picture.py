@@ -31,10 +31,10 @@ def draw_rounds(found: dict[str, Any], axes: Any, *, legend: bool) -> None:
         )
         axes.plot(*zip(*mine, strict=True), ls=":", marker="sD^vP"[number], color=f"C{number}", label=name)
     axes.axvline(found["bound"], color="grey", ls="--", label="H(p) / log(n + 1), factor rule")
-    axes.set(yscale="log", ylim=(FLOOR / 2, 10), xlabel="rounds (mean)", title=found["model"])
+    axes.set(yscale="log", ylim=(FLOOR / 2, 3000), xlabel="rounds (mean)", title=found["model"])
     axes.set_ylabel(f"forward KL(p || q), nats (at most {FLOOR:g}: drawn there)")
     if legend:
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, loc="upper right")
 
 
 def draw_verification(found: dict[str, Any], axes: Any) -> None:
