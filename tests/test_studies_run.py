@@ -30,6 +30,6 @@ def test_a_study_runs_and_is_drawn(name, tmp_path, capsys):
 
 def test_without_its_bases_the_study_of_orders_says_which_recipe_makes_them(tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
-        run(study_command.study, ["order", f"--settings.bases={tmp_path}"], positional="name")
+        run(study_command.study, ["order", f"--settings.bases={tmp_path}", f"--out={tmp_path}"], positional="name")
     assert ended.value.code == 2
     assert "`python -m train.pretrain --config configs/train/order.yaml`" in capsys.readouterr().err

@@ -321,6 +321,7 @@ def finished(committed_round: list[int], reason: list[int], tokens: list[int]) -
     return replace(
         state,
         tokens=torch.tensor([[9, *tokens]]),
+        masked=torch.zeros_like(state.masked),
         committed_round=torch.tensor([[0, *committed_round]]),
         reason=torch.tensor([[0, *reason]]),
     )

@@ -17,6 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import models
 import train.collect
+import train.estimate
 import train.job
 from decoding import generate
 from decoding.arms import Arm
@@ -385,4 +386,4 @@ def test_tasks_are_collected_side_by_side(base, tmp_path):
 def test_a_job_is_judged_before_torch_is_needed():
     with pytest.raises(ValueError, match=r"^names of arms must differ, got sequential twice$"):
         job_of(Path("x"), Path("y"), model=None, catalogue=(Arm("sequential", "headless", "sequential"),) * 2)
-    assert train.job.PROBE_SECONDS == 30
+    assert train.estimate.PROBE_SECONDS == 30
