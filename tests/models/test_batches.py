@@ -1,0 +1,64 @@
+"""Every policy under every cache: four prompts of different length decode together as each does alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import models
+from decoding import generate
+from decoding.api import make_policy
+from decoding.features import NAMES
+from decoding.names import POLICIES
+from models.head_config import HeadConfig
+from models.scoring_head import ScoringHead
+
+LOOSE = {"gamma": 1.0, "min_masks": 0, "branches": 3, "step_budget": 3, "threshold": 0.02}
+SETTINGS = {
+    "quota": {"steps": 8},
+    "dream-quota": {"steps": 8},
+    "threshold": {"threshold": 0.02},
+    "factor": {"factor": 4.0},
+    "margin": {"margin": 0.001},
+    "entropy": {"entropy_threshold": 6.0},
+    "entropy-bound": {"entropy_bound": 9.0},
+    "risk-sum": {"risk_bound": 3.0},
+    "ete": LOOSE,
+    "lopa": {"threshold": 0.02, "branches": 3},
+    "learned": {"risk_bound": 0.97, "step_budget": 3, "explore": 1, "explore_bound": 1.0},
+    "learned-parity": LOOSE,
+    "wino": {"draft": 0.02, "verify": 0.5},
+    "remask-lowest": {"threshold": 0.02, "keep": 0.03},
+}
+
+
+@pytest.fixture(params=["llada", "dream"], scope="module")
+def denoiser(goldens, request):
+    """A golden model with a LoRA head whose trainable tensors are random."""
+    made = models.load(goldens[request.param].folder, device="cpu")
+    torch.manual_seed(0)
+    head = ScoringHead(HeadConfig("lora", NAMES, rank=4, width=16, base=made.fingerprint()), made).eval()
+    for parameter in (p for p in head.parameters() if p.requires_grad):
+        torch.nn.init.normal_(parameter, std=0.3)
+    made.put_on(head)
+    return made
+
+
+@pytest.mark.parametrize("cache", ["none", "prefix", "dual"])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_batch_of_four_is_its_rows_one_by_one(denoiser, policy, cache):
+    settings = SETTINGS.get(policy, {})
+    rule = make_policy(policy, settings, denoiser)
+    if rule.random or rule.draws:
+        pytest.skip("draws from one generator for all rows: equal in law, not in tokens")
+    block = 16 if policy == "dream-quota" else 8  # its canvas is one block
+    canvas = {"gen_length": 16, "block_length": block, "use_cache": cache}
+    prompts = [list(range(3, 3 + length)) for length in (9, 4, 7, 12)]
+    together = generate(denoiser, prompts, policy, **canvas, **settings)
+    for row, prompt in enumerate(prompts):
+        alone = generate(denoiser, [prompt], policy, **canvas, **settings)
+        assert torch.equal(together.sequences[row, -16:], alone.sequences[0, -16:])
+        for name in ("rounds", "sequence_forwards", "token_positions"):
+            assert getattr(together, name)[row] == getattr(alone, name)[0], name
+    if policy not in ("sequential", "left-to-right", "dream-quota", "quota"):
+        assert together.rounds.max() < 16  # the settings let several positions pass
