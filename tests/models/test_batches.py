@@ -25,7 +25,7 @@ SETTINGS = {
     "risk-sum": {"risk_bound": 3.0},
     "ete": LOOSE,
     "lopa": {"threshold": 0.02, "branches": 3},
-    "learned": {"risk_bound": 0.97, "step_budget": 3, "explore": 1, "explore_bound": 1.0},
+    "learned": {"risk_bound": 0.97, "step_budget": 3, "explore": 1, "explore_bound": 1.0, "risk_weight": 0.0},
     "learned-parity": LOOSE,
     "wino": {"draft": 0.02, "verify": 0.5},
     "remask-lowest": {"threshold": 0.02, "keep": 0.03},
@@ -39,7 +39,7 @@ def denoiser(goldens, request):
     torch.manual_seed(0)
     head = ScoringHead(HeadConfig("lora", NAMES, rank=4, width=16, base=made.fingerprint()), made).eval()
     for parameter in (p for p in head.parameters() if p.requires_grad):
-        torch.nn.init.normal_(parameter, std=0.3)
+        torch.nn.init.normal_(parameter, std=0.05)
     made.put_on(head)
     return made
 
