@@ -237,6 +237,11 @@ def check_fit(
 def make_sampling(request: Request, denoiser: Denoiser, eos_id: int | None, rule: Policy) -> Sampling:
     """Temperature and nucleus, the ids that are never a candidate or never confident, and what the policy wants drawn."""
     options = request.options
+    for name, neutral in (("temperature", 0.0), ("top_p", 1.0)):
+        if rule.draws and options.get(name, neutral) != neutral:
+            raise ValueError(
+                f"{name} must be left out with policy {request.policy}, which draws from p^alpha itself, got {options[name]}"
+            )
     ends = tuple(i for i in (eos_id, getattr(denoiser, "end_of_turn_id", None)) if i is not None)
     forbidden = ends[:1] if options.get("logits_eos_inf") and eos_id is not None else ()
     return Sampling(

@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from decoding.features import features
+from decoding.learned import check_head
 from decoding.policy import Policy, best
 from decoding.quota import ORDERS
 from decoding.reading import Reading
@@ -39,13 +40,18 @@ def mean_field_future(canvases: DecodeState, reading: Reading) -> Float[Tensor, 
 
 @dataclass(frozen=True)
 class HeadFuture:
-    """A scoring head in the look-ahead's place: log Z(v) = sum_j log(1 - r_j), the odds that the rest would be right after v.
+    """A scoring head in the look-ahead's place: sum_j log(1 - r_j), how likely the rest is right after v.
+
+    A heuristic, not an estimate of log Z(v): it judges the most likely continuation alone, and alpha does not enter.
 
     Args:
         head: its risks are those of the canvases' own candidates.
     """
 
     head: ScoringHead = field(repr=False)
+
+    def __post_init__(self) -> None:
+        check_head(self.head)
 
     @property
     def taps(self) -> tuple[int, ...]:

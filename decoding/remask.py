@@ -15,7 +15,7 @@ from torch import Tensor
 
 from decoding.policy import Policy, rank
 from decoding.reading import Reading
-from decoding.state import DecodeState, Proposal, Reason
+from decoding.state import DecodeState, Proposal, Reason, commit
 from decoding.threshold import at_least_one, require
 
 
@@ -81,23 +81,24 @@ class DraftVerify(Policy):
         """The drafts with what failed masked again as canvas 0, then one canvas for each group of unsure drafts."""
         reason = drafts(state, reading, self.draft)
         agrees = (reading.token == state.tokens) & (reading.confidence >= self.verify)
-        failing = reading.rows & revocable(state) & (state.reason != int(Reason.AGAIN)) & ~agrees
+        failing = reading.rows & revocable(state) & ~agrees
         support = torch.where(reading.token == state.tokens, reading.confidence, 0.0)
         reason = take_back(reason, -support, failing)
         committed = (reason > 0) & (reason != int(Reason.REVOKED))
         unsure = committed & (reason != int(Reason.AGAIN)) & (reading.confidence < self.verify)
-        left = ((state.masked & ~committed) | (reason == int(Reason.REVOKED))).any(-1, keepdim=True)
         group = rank(reading.confidence, unsure) % self.groups
         number = torch.arange(self.groups, device=group.device).view(1, -1, 1)
-        blind = (unsure & left).unsqueeze(1) & (group.unsqueeze(1) == number)
+        blind = unsure.unsqueeze(1) & (group.unsqueeze(1) == number)
         all_blind = torch.cat([torch.zeros_like(blind[:, :1]), blind], 1)
         reasons = reason.unsqueeze(1).masked_fill(all_blind, 0)
-        return Proposal(
+        proposal = Proposal(
             tokens=write(state, reading, reasons),
             reason=reasons,
             live=torch.cat([state.unfinished.unsqueeze(1), blind.any(-1)], 1),
             log_confidence=torch.zeros_like(reasons[..., 0], dtype=torch.float),
         )
+        goes_on = commit(state, reading, proposal).unfinished[:, :1]  # what is complete, or ended by an EOS, stands
+        return replace(proposal, live=torch.cat([proposal.live[:, :1], proposal.live[:, 1:] & goes_on], 1))
 
     def combine(self, reading: Reading, choice: Int[Tensor, " B"]) -> Reading:
         """Canvas 0 where it reads a position, and the canvas that verifies it elsewhere."""

@@ -60,7 +60,7 @@ def judge(
         branches: what was tried from them, on the CPU.
         accepts: the checker.
         attention_mask: False on padding.
-        finished: branches of a state that are finished at most.
+        finished: branches of a state that are finished at most, spread evenly over their kinds.
         batch_size: canvases in one decode.
     """
     careful = Sequential()
@@ -71,7 +71,7 @@ def judge(
     there = branches.position >= 0
     same = (candidate.gather(1, place) == free.gather(1, place)).cpu() & there
     differs = there & ~same
-    judged = differs & (differs.cumsum(1) <= finished)
+    judged = spread(differs, finished)
     changed = torch.zeros_like(same)  # the forced finish is judged otherwise than the free one
     answers = torch.full((*same.shape, free.shape[1]), -1)
     pairs = judged.nonzero()
@@ -96,3 +96,9 @@ def judge(
 def take(state: DecodeState, keep: Tensor) -> DecodeState:
     """The states marked True, or listed."""
     return state.map(lambda v: v[keep])
+
+
+def spread(valid: Bool[Tensor, "S K"], count: int) -> Bool[Tensor, "S K"]:
+    """At most `count` of the True entries of each row, evenly over their order."""
+    place, many = valid.cumsum(1) - 1, valid.sum(1, keepdim=True).clamp(min=1)
+    return valid & ((place + 1) * count // many > place * count // many)

@@ -83,8 +83,9 @@ class PreparedBatches(Dataset[Prepared]):
         gigabytes: float = 4.0,
     ) -> None:
         self.denoiser, self.batches, self.taps = denoiser, batches, taps
-        self.threshold, self.left = threshold, gigabytes * 1e9
+        self.threshold, self.budget = threshold, gigabytes * 1e9
         self.kept: dict[int, Prepared] = {}
+        self.sizes: dict[int, int] = {}  # bytes of what is kept, shared as that is
         self.shuffle_seed: int | None = None
 
     def __len__(self) -> int:
@@ -109,9 +110,8 @@ class PreparedBatches(Dataset[Prepared]):
         size = prepared.features.nbytes + sum(
             t.hidden.nbytes + t.keys.nbytes + t.values.nbytes for t in prepared.reading.taps
         )
-        if size <= self.left:
-            self.left -= size
-            self.kept[index] = prepared
+        if size + sum(self.sizes.values()) <= self.budget:
+            self.kept[index], self.sizes[index] = prepared, size
         return prepared
 
     @torch.no_grad()

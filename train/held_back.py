@@ -12,7 +12,7 @@ from decoding.branches import Branches, finish, predict
 from decoding.quota import Sequential
 from decoding.state import DecodeState
 from models.denoiser import Denoiser
-from train.harm import Verdicts, take
+from train.harm import Verdicts, spread, take
 
 
 def hold_back(
@@ -64,9 +64,3 @@ def token_left_for_last(
     )  # the loop takes it for committed; the model still sees a mask
     filled = finish(denoiser, others, Sequential(), attention_mask=attention_mask)
     return predict(denoiser, filled, there, attention_mask).token.gather(1, position.unsqueeze(1)).squeeze(1)
-
-
-def spread(valid: Bool[Tensor, "S K"], count: int) -> Bool[Tensor, "S K"]:
-    """At most `count` of the True entries of each row, evenly over their order."""
-    place, many = valid.cumsum(1) - 1, valid.sum(1, keepdim=True).clamp(min=1)
-    return valid & ((place + 1) * count // many > place * count // many)

@@ -92,7 +92,7 @@ def measure(
 
 
 def counted(bench: Bench, config: BlockHMMConfig) -> BlockHMM:
-    """The model on the bench's device, its rows counted."""
+    """The model, on the CPU in float64, its rows counted."""
     model = BlockHMM(config)
     bench.counted(model)
     return model

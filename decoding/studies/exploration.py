@@ -64,7 +64,7 @@ def measure(
     return {
         "rules": rows,
         "cap": {f"{d:g}, V={v}": entropy_cap(d, v) for d, v in ((0.1, 126464), (0.01, 126464), (0.1, 4))},
-        "toy": [toy(seed, 1 / temperature, toy_rows, bench) for seed in (0, 14, 17, 19)],
+        "toy": [toy(seed, 1 / temperature, toy_rows, bench) for seed in range(4)],
         "cut": [
             f"pass@k to k = {samples} on {', '.join(f'{n} prompts of {t}' for t, n in prompts.items())}; "
             "the full sizes have 64 samples and hard Sudoku"

@@ -82,7 +82,7 @@ def measure(
         "orders": consistency(bench, chain_task, chain_prompts, orders),
         "cut": [
             "schedules are fixed: one that looks at the values drawn may need fewer rounds still",
-            "Assumption 4.2 is measured by the share of wrong tokens at temperature 0, earlier errors by their share: the law of "
+            "Assumption 4.2 is measured by the share of wrong tokens at temperature 0, earlier errors by their number: the law of "
             "a task with one answer puts no mass elsewhere, and the KL of Eq. 6 is infinite",
             "no non-transformer denoiser was trained (ORD check 1)",
             "risk and incoherence of the learned head are in the study block-hmm; no conflict head, and no semantic coherence "
@@ -149,7 +149,7 @@ def assumption(bench: Bench, task: str, count: int, order: Order) -> dict[str, A
     place = torch.argsort(turn[:, -length:].cpu(), dim=-1, stable=True)
     predicted = is_predicted(state)[:, -length:].cpu().gather(1, place)
     wrong, entropy = wrong.gather(1, place), entropy.gather(1, place)
-    earlier = (wrong.cumsum(-1) - wrong) / torch.arange(length).clamp(min=1)
+    earlier = wrong.cumsum(-1) - wrong  # the sum, as W_t of Eq. 11 needs it
     lines = [t[predicted].numpy() for t in (entropy, earlier, wrong)]
     prompt = torch.arange(len(wrong)).unsqueeze(1).expand_as(wrong)[predicted].numpy()
     weights = resample(len(wrong), resamples=400, seed=bench.seed)

@@ -307,6 +307,11 @@ def test_contradictions_are_refused_with_name_rule_and_value(policy, given, mess
         ("threshold", {"colour": 1}, "settings of policy threshold must be among threshold, got colour"),
         ("random", {"order": "margin"}, "settings of policy random must be left out, got order"),
         ("learned", {"head": 1}, "settings of policy learned must be among .*, got head"),
+        (
+            "imh",
+            {"temperature": 0.7},
+            "temperature must be left out with policy .*, which draws from p.alpha itself, got 0.7",
+        ),
         ("threshold", {"use_cache": "prefix"}, "use_cache must be none with a Letters, got 'prefix'"),
         ("threshold", {"tokenizer": 1}, "tokenizer must come with a loaded LLaDA or Dream model, got a Letters"),
         ("threshold", {"mask_id": 5}, "mask_id must be the model's 6, got 5"),

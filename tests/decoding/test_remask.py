@@ -40,6 +40,16 @@ def test_a_round_that_fills_the_canvas_or_drafts_nothing_unsure_verifies_nothing
     assert policy.propose(canvas(3), reading_of([0.95, 0.9, 0.3])).live.tolist() == [[True, False, False]]
 
 
+def test_a_row_that_an_eos_ends_verifies_nothing(canvas, reading_of):
+    """The first position says EOS and is committed: whatever the others drafted is void."""
+    state = canvas(4)
+    state = replace(state, layout=replace(state.layout, eos_id=0))
+    proposal = DraftVerify(0.5, 0.9, groups=2).propose(state, reading_of([0.95, 0.6, 0.7, 0.3]))
+    assert proposal.live.tolist() == [[True, False, False]]
+    state = replace(state, layout=replace(state.layout, eos_id=4))
+    assert DraftVerify(0.5, 0.9, groups=2).propose(state, reading_of([0.95, 0.6, 0.7, 0.3])).live.all()
+
+
 @pytest.mark.parametrize(
     ("token", "confidence", "reasons"),
     [
