@@ -44,6 +44,9 @@ def real_size(
             raise ValueError(f"metadata must be a folder with {name}, got {metadata}")
     if gen_length < 32 or gen_length % 32:
         raise ValueError(f"gen_length must be a multiple of 32, got {gen_length}")
+    checkpoint = work / "checkpoint"
+    if checkpoint.exists():
+        raise ValueError(f"work must hold no folder checkpoint, which is written and removed, got one in {work}")
     from multiprocessing import get_context
 
     import torch
@@ -53,7 +56,6 @@ def real_size(
 
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device must be one of this machine, got {device} without a GPU")
-    checkpoint = work / "checkpoint"
     found: dict[str, Any] = {"metadata": metadata.name}
     try:
         found["largest_shard_gib"] = write_random(metadata, checkpoint, device)

@@ -43,6 +43,11 @@ def test_a_random_checkpoint_is_written_loaded_decoded_and_given_a_head(tmp_path
     assert not (tmp_path / "work" / "checkpoint").exists()
 
 
-def test_a_folder_without_an_index_is_refused(tmp_path):
+def test_a_folder_without_an_index_or_with_a_checkpoint_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"^metadata must be a folder with config\.json, got"):
         real_size(metadata=tmp_path, out=tmp_path, work=tmp_path, device="cpu")
+    (tmp_path / "checkpoint").mkdir()
+    with pytest.raises(
+        ValueError, match=r"^work must hold no folder checkpoint, which is written and removed, got one in"
+    ):
+        real_size(metadata=GOLDEN / "hub" / "llada", out=tmp_path, work=tmp_path, device="cpu")
