@@ -51,12 +51,17 @@ def decode(
 
     Rows may be at different rounds, blocks and branch states; finished rows leave the batch. `on_step(state, reading)` sees each
     state before the commit that follows it, and only reads.
+
+    Raises:
+        RuntimeError: if the policy commits nothing in a round.
     """
     counts = torch.zeros(4, len(state.tokens), dtype=torch.long, device=state.tokens.device)
     nfe = 0
     canvases, live = state.repeat(1), state.unfinished.unsqueeze(1)
     proposal = Proposal.single(state, Reading.empty(tuple(state.tokens.shape), state.tokens.device), state.reason)
-    while True:
+    for _ in range(
+        int(state.masked.sum(-1).max()) + 1
+    ):  # every round leaves fewer masks, also where some are taken back
         index = (live & canvases.unfinished).nonzero()  # the one small tensor the host waits for
         shape = (canvases.tokens.shape[0], canvases.tokens.shape[1])
         reading = Reading.empty(tuple(canvases.tokens.shape), index.device)
@@ -84,3 +89,4 @@ def decode(
             on_step(state, reading)
         proposal = policy.propose(state, reading)
         canvases, live = commit(state, reading, proposal), proposal.live
+    raise RuntimeError(f"a policy must commit a position of every unfinished row in a round, got none from {policy!r}")

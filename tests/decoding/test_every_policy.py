@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from decoding.loop import Counts
+from decoding.policy import Policy
 from decoding.reading import Reading
-from decoding.state import DecodeState, Reason
+from decoding.state import DecodeState, Proposal, Reason
 from decoding.statistics import statistics
 
 DECODES: dict[tuple[int, int], "Decode"] = {}  # one decode serves all the tests of a pair
@@ -117,3 +118,17 @@ def test_the_same_seed_gives_the_same_tokens(run, denoisers, any_policy, prompts
     assert torch.equal(one.tokens, two.tokens)
     assert torch.equal(one.committed_round, two.committed_round)
     assert torch.equal(cost.sequence_forwards, again.sequence_forwards)
+
+
+class Idle(Policy):
+    """Breaks the contract: commits nothing."""
+
+    def propose(self, state, reading):
+        return Proposal.single(state, reading, torch.zeros_like(state.reason))
+
+
+def test_a_policy_that_commits_nothing_is_named_and_does_not_run_for_ever(run, denoisers, prompts):
+    with pytest.raises(
+        RuntimeError, match=r"^a policy must commit a position of every unfinished row in a round, got none from"
+    ):
+        run(denoisers["flat"], Idle(), prompts)
