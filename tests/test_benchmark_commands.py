@@ -78,6 +78,20 @@ def test_what_a_head_was_fitted_on_is_not_compared_on(file, tiny):
     assert set(splits) == {"test"}
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_a_head_that_is_named_may_have_seen_the_file(file, tiny, tmp_path, own):
+    folder = tmp_path / "head"
+    folder.mkdir()
+    (folder / "head.safetensors").touch()
+    learned = Arm("learned", "learned", "learned", "risk_bound", (0.1,), head=None if own else str(folder))
+    how = {"prompts": str(file), "model": str(tiny), "head": str(folder) if own else None}
+    (entry,) = judge([*ARMS, learned], None, "gsm8k", num_prompts=40, num_dev=40, **how).entries
+    task = get("gsm8k")
+    assert {task.split_of(prompt) for prompt in entry.problems.dev} == {"dev"}
+    order = [example.prompt for example in task.read(file) if task.split_of(example.prompt) == "test"]
+    assert list(entry.problems.test) == order
+
+
 def test_a_file_of_one_row_and_rows_without_answers_are_refused(tmp_path, tiny):
     path = tmp_path / "few.jsonl"
     path.write_text('{"question": "How much is 1?", "answer": "#### 1"}\n')
@@ -88,6 +102,9 @@ def test_a_file_of_one_row_and_rows_without_answers_are_refused(tmp_path, tiny):
     path.write_text('{"question": "How much is 1?"}\n{"question": "How much is 2?"}\n')
     with pytest.raises(ValueError, match="prompts of task gsm8k must come with answers to be judged, got 2 without"):
         judge(ARMS, None, "gsm8k", prompts=str(path), model=str(tiny), **SIZE)
+    path.write_text('{"prompt": "How much is 1?"}\n')
+    with pytest.raises(ValueError, match="prompts of task words must come with answers to be judged, got 1 without"):
+        judge(ARMS, None, "words", prompts=str(path), model=str(tiny), **SIZE)
 
 
 def test_lengths_may_be_shortened_and_must_fit(file, tiny):
@@ -96,6 +113,11 @@ def test_lengths_may_be_shortened_and_must_fit(file, tiny):
     assert (entry.problems.gen_length, entry.problems.block_length) == (64, 32)
     with pytest.raises(ValueError, match="block_length must divide gen_length 40 of task gsm8k, got 32"):
         judge(ARMS, None, "gsm8k", gen_length=40, **options)
+    for length in (0, -32):
+        with pytest.raises(ValueError, match=f"gen_length of task gsm8k must be at least 1, got {length}"):
+            judge(ARMS, None, "gsm8k", gen_length=length, **options)
+    with pytest.raises(ValueError, match="block_length must divide gen_length 256 of task gsm8k, got 0"):
+        judge(ARMS, None, "gsm8k", block_length=0, **options)
 
 
 def test_prompts_that_are_too_long_are_left_out_and_counted(file, tiny, tmp_path):

@@ -72,7 +72,8 @@ def judge(
         arms: names of those that run, with commas between them; None runs all that can.
         task: names of tasks, with commas between them.
         prompts: file of test prompts, for one task; None generates them, or takes a benchmark's from the hub. A mapping gives
-            benchmarks the files whose train split a head was fitted on: then only rows of the other splits are taken.
+            benchmarks the files whose train split a head was fitted on. Then, and wherever `head` or an arm names a head, test
+            prompts of a benchmark are rows of the test split alone.
         num_prompts: test prompts of a task at most.
         num_dev: dev prompts of a task, generated, or out of a benchmark's file.
         seed: of the generators.
@@ -92,32 +93,42 @@ def judge(
         require_permission(kind, run_code)
     if isinstance(prompts, str) and len(tasks) > 1:
         raise ValueError(f"prompts must come with one task, got {task}")
+    fitted = head is not None  # maybe on these very files; the one that ships is fitted on generated prompts
     if head is None and model is None and shipped(HEAD).is_dir():
         head = str(shipped(HEAD))
     running, left_out = select(catalogue, arms, has_head=head is not None)
+    fitted = fitted or any(arm.head is not None for arm in running)
     for folder in {head, *(arm.head for arm in running)} - {None}:
         if not (Path(str(folder)) / "head.safetensors").is_file():
             raise ValueError(f"head must be a folder with head.safetensors, got {folder}")
     model = str(shipped(MODEL)) if model is None else model
     check_model(model, "")
     lengths: dict[str, Any] = {"gen_length": gen_length, "block_length": block_length}
-    tasks = [replace(kind, **{name: value for name, value in lengths.items() if value}) for kind in tasks]
-    entries = [enter(kind, prompts, num_prompts=num_prompts, num_dev=num_dev, seed=seed) for kind in tasks]
+    tasks = [replace(kind, **{name: value for name, value in lengths.items() if value is not None}) for kind in tasks]
+    how: dict[str, Any] = {"num_prompts": num_prompts, "num_dev": num_dev, "seed": seed, "seen": fitted}
+    entries = [enter(kind, prompts, **how) for kind in tasks]
     return Contest(tuple(running), tuple(left_out), tuple(entries), model, head)
 
 
-def enter(task: Task, prompts: str | Mapping[str, str] | None, *, num_prompts: int, num_dev: int, seed: int) -> Entry:
+def enter(
+    task: Task,
+    prompts: str | Mapping[str, str] | None,
+    *,
+    num_prompts: int,
+    num_dev: int,
+    seed: int,
+    seen: bool = False,
+) -> Entry:
     """The prompts of one task, all different: dev from its generator, test from a file or from its generator.
 
-    A task without a generator takes both from its file, or from the hub.
+    A task without a generator takes both from its file, or from the hub; `seen` says that a head may know its train split.
 
     Raises:
-        ValueError: if the file holds no prompt, or a line that cannot be read.
+        ValueError: if the file holds no prompt, or one that cannot be read or judged.
     """
     if task.make is None:
-        dev, test = divide(
-            task, prompts, num_prompts=num_prompts, num_dev=min(num_dev, max(1, num_prompts // DEV_SHARE))
-        )
+        few = min(num_dev, max(1, num_prompts // DEV_SHARE))
+        dev, test = divide(task, prompts, num_prompts=num_prompts, num_dev=few, seen=seen)
         return _entry(task, dev, test)
     dev = draw(task, "dev", num_dev, seed=seed)
     if not isinstance(prompts, str):
@@ -128,20 +139,21 @@ def enter(task: Task, prompts: str | Mapping[str, str] | None, *, num_prompts: i
         test = list(itertools.islice(different.values(), num_prompts))
         if not test:
             raise ValueError(f"prompts must hold at least one prompt of task {task.name}, got none in {prompts}")
+        _require_answers(task, test)
     return _entry(task, dev, test)
 
 
 def divide(
-    task: Task, prompts: str | Mapping[str, str] | None, *, num_prompts: int, num_dev: int
+    task: Task, prompts: str | Mapping[str, str] | None, *, num_prompts: int, num_dev: int, seen: bool = False
 ) -> tuple[list[Example], list[Example]]:
     """Dev and test prompts of a benchmark in the order of its file: dev those of the dev split, test any others.
 
-    Where the file's train split was seen by a head (a mapping), test prompts are those of the test split alone.
+    Where a head may have seen the file's train split (`seen`, or a mapping), test prompts are those of the test split alone.
 
     Raises:
         ValueError: if the file holds too few prompts, or one that cannot be judged.
     """
-    seen = isinstance(prompts, Mapping)
+    seen = seen or isinstance(prompts, Mapping)
     source = prompts.get(task.name, HUB) if isinstance(prompts, Mapping) else prompts or HUB
     found = {example.prompt: example for example in task.read(source)}
     split = {prompt: task.split_of(prompt) for prompt in found}
@@ -155,10 +167,14 @@ def divide(
         raise ValueError(
             f"prompts must hold prompts of task {task.name} for dev and for test, got {len(dev)} and {len(test)} in {source}"
         )
-    unknown = sum(not task.judges(example) for example in (*dev, *test))
+    _require_answers(task, (*dev, *test))
+    return dev, test
+
+
+def _require_answers(task: Task, examples: Sequence[Example]) -> None:
+    unknown = sum(not task.judges(example) for example in examples)
     if unknown:
         raise ValueError(f"prompts of task {task.name} must come with answers to be judged, got {unknown} without")
-    return dev, test
 
 
 def _entry(task: Task, dev: Sequence[Example], test: Sequence[Example]) -> Entry:

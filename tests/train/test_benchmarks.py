@@ -68,7 +68,10 @@ def test_a_row_without_an_answer_is_kept_and_cannot_be_judged():
     for name, row in (("gsm8k", {"question": "Why?"}), ("math500", {"problem": "Why?"}), ("aime25", {"problem": "Why?"}),
                       ("mmlu-pro", {"question": "Why?", "options": ["a"]}), ("mbpp", {"prompt": "Why?"})):  # fmt: skip
         assert not get(name).judges(get(name).row(row))
-    assert TASKS["words"].judges(Example("Why?", ""))
+    for name in ("words", "arithmetic", "gsm8k-renumbered", "gsm8k-renumbered-heads"):
+        assert not get(name).judges(Example("Why?", ""))
+        assert get(name).judges(Example("Why?", "#### 1"))
+    assert TASKS["multiplication"].judges(Example("2 * 3", ""))  # worked out
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,12 @@ import re
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from train import corpus
-from train.tasks import Example, get
+from train.tasks import Example, get, gsm8k_renumbered
 from train.tasks.drills import ARITHMETIC
 from train.tasks.gsm8k_renumbered import RenumberedTask, plain, split_of, templates
 from train.tasks.redraw import Template, blank, draw, parse, write
@@ -189,6 +190,32 @@ def test_training_rows_come_from_the_named_file(task: RenumberedTask) -> None:
     folder = HERE / "checkpoints" / "gsm-12m"
     rows = corpus.build("gsm8k-renumbered", 30, seed=1, tokenizer=folder, source=task.source)
     assert rows.tokens.shape == (30, task.prompt_length + task.gen_length)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"answer": "#### 1"}', 'row must have question and answer, got \'{"answer": "#### 1"}\''),
+        ("[1]", "row must have question and answer, got '[1]'"),
+        ('{"question', "line must be JSON"),
+    ],
+)
+def test_a_row_that_cannot_be_read_is_named_by_file_and_line(tmp_path: Path, line: str, reason: str) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"question": BAKER[0], "answer": BAKER[1]}) + "\n\n" + line + "\n")
+    with pytest.raises(ValueError, match="line 3") as caught:
+        templates(file)
+    assert str(caught.value).startswith(f"{file}, line 3: {reason}")
+
+
+def test_without_a_file_rows_come_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    beside = tmp_path / "shared" / "data" / "gsm8k" / "train.jsonl.gz"
+    beside.parent.mkdir(parents=True)
+    beside.touch()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(gsm8k_renumbered, "TRAIN", SimpleNamespace(rows=lambda: iter([{"question": "x"}])))
+    assert list(gsm8k_renumbered._rows(None)) == [{"question": "x"}]
 
 
 def test_drills_are_right_and_one_text_solves_them() -> None:

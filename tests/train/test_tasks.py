@@ -127,6 +127,14 @@ def test_bad_lines_are_named_by_file_and_line(tmp_path: Path, name: str, line: s
     assert reason in str(caught.value)
 
 
+def test_a_file_that_was_cut_off_is_told_in_one_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "data.jsonl.gz"
+    whole = gzip.compress(b"".join(b'{"input": "2,3,4,%d"}\n' % number for number in range(1, 999)))
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=f"{re.escape(str(file))} must be a whole gzip file, got a damaged one"):
+        list(TASKS["countdown3"].read(file))
+
+
 def test_unknown_names_and_suffixes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"task must be one of sudoku, .*words, .*gsm8k, .*, got 'chess'"):
         get("chess")

@@ -73,4 +73,5 @@ ARITHMETIC = Task(
     make=make,
     canonical=canonical,
     check=check,
+    needs_response=True,
 )

@@ -8,12 +8,14 @@ from train.tasks.hub import Hub
 from train.tasks.latex import last_boxed
 from train.tasks.task import Example, Row
 
-# a minus counts as a sign where no term stands before it and no space after it
-NUMBER = re.compile(r"((?<![\w)\]}])-)?\\?\$?(-)?(\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?=\.\d))(\.\d+)?")
+# a minus counts as a sign where no term stands before it and no space after it, or after a dollar
+NUMBER = re.compile(r"((?<![\w)\]}])-)?(?:\\?\$(-)?)?(\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?=\.\d))(\.\d+)?")
+SUBJECT = r"\banswer\b(?:\s+(?:to|for|of)\b[^.\n:=]{0,80}?)?[*_\s]*"
+DENIED = re.compile(rf"{SUBJECT}(?:is|was)(?:[*_\s]+not\b|n['’]t\b)[*_\s]*{NUMBER.pattern}", re.IGNORECASE)
 ANSWER = re.compile(
-    r"\banswer\b(?:\s+(?:to|for|of)\b[^.\n:=]{0,80}?)?[*_\s]*(?:is|was|:|=|would be|should be)(?=([^\n]*(?:\n\s*[^\n]+)?))",
-    re.IGNORECASE,
+    rf"{SUBJECT}(?:(?:is|was|would be|should be)\b(?![*_\s]+not\b)|:|=)(?=([^\n]*(?:\n\s*[^\n]+)?))", re.IGNORECASE
 )
+UNIT_POWER = re.compile(r"(?<=[a-zA-Z}])\s*\^\s*(?:\d|\{\s*\d\s*\})")
 SENTENCE = re.compile(r"[.!?](?=[\s*]|$)|\n")
 NEXT_QUESTION = ("\nQ:", "\nQuestion:", "\n\nProblem:")
 
@@ -44,8 +46,8 @@ def check(example: Example, text: str) -> bool:
 def final_number(text: str) -> Decimal | None:
     """The number that a text gives as its answer, None if it holds none.
 
-    In this order: after the last `####`; in the last box; after the last "the answer is"; in bold in the last line that holds a
-    number; the last of the last sentence that holds one, or there the first after the last `=`.
+    In this order: after the last `####`; the first in the last box; after the last "the answer is"; in bold in the last line
+    that holds a number; the last of the last sentence that holds one, or there the first after the last `=`.
     """
     text = plain(until(text, *NEXT_QUESTION))
     if "####" in text:
@@ -54,7 +56,7 @@ def final_number(text: str) -> Decimal | None:
             return found[0]
     box = last_boxed(text)
     if box is not None and numbers(box):
-        return _of_clause(box, first=False)
+        return _of_clause(box, first=True)
     for rest in reversed(ANSWER.findall(text)):
         clause = next((clause for clause in SENTENCE.split(rest) if numbers(clause)), None)
         if clause is not None:
@@ -75,14 +77,17 @@ def _of_clause(clause: str, *, first: bool) -> Decimal:
 
 def numbers(text: str) -> list[Decimal]:
     """All numbers of a text in their order."""
-    signs_and_digits = (re.sub(r"[^\d.\-]", "", match[0]) for match in NUMBER.finditer(text))
-    return [Decimal(one) for one in signs_and_digits]
+    return [
+        Decimal("-" * bool(match[1] or match[2]) + match[3].replace(",", "") + (match[4] or ""))
+        for match in NUMBER.finditer(text)
+    ]
 
 
 def plain(text: str) -> str:
-    """The text with one way to write a minus, a thousand and a space."""
+    """The text with one way to write a minus, a thousand and a space, and without denied answers and powers of units."""
     text = re.sub("[\u2212\u2013](?=\\s?[$\\d])", "-", text).replace("{,}", ",").replace(",\\!", ",").replace("\\!", "")
-    return re.sub("(?<=\\d)[\u00a0\u202f](?=\\d{3})", ",", text)
+    text = re.sub("(?<=\\d)[\u00a0\u202f](?=\\d{3})", ",", text)
+    return DENIED.sub("", UNIT_POWER.sub("", text))
 
 
 GSM8K = benchmark("gsm8k", read, check, ask=ask, hub=Hub("openai/gsm8k", config="main"))

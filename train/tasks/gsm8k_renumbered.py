@@ -22,9 +22,9 @@ from train.command import shipped
 from train.tasks.hub import Hub
 from train.tasks.redraw import Template, blank, draw, parse
 from train.tasks.sources import NUMBER, number_of
-from train.tasks.task import Example, Row, Split, Task, _open
+from train.tasks.task import Example, Row, Split, Task, _short, lines_of
 
-SOURCES = ("data/gsm8k/train.jsonl.gz", "../shared/data/gsm8k/train.jsonl.gz")
+SOURCE = Path("data/gsm8k/train.jsonl.gz")
 TRAIN = Hub("openai/gsm8k", split="train", config="main")
 TOKENIZER = "checkpoints/gsm-12m"
 PROMPT_LENGTH, GEN_LENGTH, BLOCK_LENGTH = 128, 192, 32
@@ -50,12 +50,20 @@ def templates(source: Path | None = None) -> tuple[Template, ...]:
 
 
 def _rows(source: Path | None) -> Iterator[Row]:
-    path = source or next((path for path in map(Path, SOURCES) if path.is_file()), None)
+    path = source or (SOURCE if SOURCE.is_file() else None)
     if path is None:
         yield from TRAIN.rows()
         return
-    with _open(path) as lines:
-        yield from map(json.loads, lines)
+    for number, line in enumerate(lines_of(path), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}, line {number}: line must be JSON ({error.msg})") from error
+        if not isinstance(row, dict) or not {"question", "answer"} <= row.keys():
+            raise ValueError(f"{path}, line {number}: row must have question and answer, got {_short(line.strip())}")
+        yield row
 
 
 def _original(template: Template) -> Example:
@@ -183,6 +191,7 @@ GSM8K_RENUMBERED = RenumberedTask(
     make=_make,
     canonical=by_draw,
     check=check,
+    needs_response=True,
     row=read,
     hub=Hub("openai/gsm8k", config="main"),
 )

@@ -56,7 +56,9 @@ def spell(text: str) -> str:
     text = re.sub(r"\\(?:text|mbox)\s*\{\s*(or|and)\s*\}|\s(or|and)\s", ",", text)
     text = _without_units(text)
     text = re.sub(r"^(-?\d+)\s+(\d+)\s*/\s*(\d+)$", r"\1\\frac{\2}{\3}", text.strip())
-    text = re.sub(r"\s+", "", text).rstrip(".,;").replace("∞", "\\infty").replace("π", "\\pi").replace("\\le", "≤")
+    text = re.sub(r"\\le(?:q|qslant)?(?![a-zA-Z])", "≤", text)
+    text = re.sub(r"\\ge(?:q|qslant)?(?![a-zA-Z])", "≥", text)
+    text = re.sub(r"\s+", "", text).rstrip(".,;").replace("∞", "\\infty").replace("π", "\\pi")
     text = re.sub(r"_\{(\w)\}", r"_\1", text)
     return text.replace(",", "") if GROUPED.fullmatch(text) else text
 

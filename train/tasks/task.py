@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import random
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from io import TextIOWrapper
@@ -58,6 +59,7 @@ class Task:
         ask: what the model is asked where a user types a bare question.
         hub: where the examples are on the hub.
         needs_answer: the checker compares with `Example.answer`, so that an example without one cannot be judged.
+        needs_response: the same of `Example.response`.
         runs_code: the checker runs what the model wrote.
         split_classes: one in so many instances is a test instance, and one a dev instance.
     """
@@ -76,10 +78,13 @@ class Task:
     ask: Callable[[str], str] = str
     hub: Hub | None = None
     needs_answer: bool = False
+    needs_response: bool = False
     runs_code: bool = False
     split_classes: int = SPLIT_CLASSES
 
     def __post_init__(self) -> None:
+        if self.gen_length < 1:
+            raise ValueError(f"gen_length of task {self.name} must be at least 1, got {self.gen_length}")
         if self.block_length < 1 or self.gen_length % self.block_length:
             raise ValueError(
                 f"block_length must divide gen_length {self.gen_length} of task {self.name}, got {self.block_length}"
@@ -97,7 +102,7 @@ class Task:
 
     def judges(self, example: Example) -> bool:
         """Say whether the checker has what it needs to judge an answer to this example."""
-        return bool(example.answer) or not self.needs_answer
+        return bool((example.answer or not self.needs_answer) and (example.response or not self.needs_response))
 
     def generate(self, split: Split, *, seed: int) -> Iterator[Example]:
         """Yield instances of one split without end; streams of different splits or seeds share no randomness.
@@ -140,14 +145,13 @@ class Task:
             )
             raise ValueError(f"file name must end in {endings}, got {path.name!r}")
         parse = self._parse_json if suffix == "jsonl" else self._parse_text
-        with _open(path) as lines:
-            for number, line in enumerate(lines, 1):
-                try:
-                    example = parse(line.rstrip("\r\n")) if line.strip() else None
-                except ValueError as error:
-                    raise ValueError(f"{path}, line {number}: {error}") from error
-                if example is not None:
-                    yield example
+        for number, line in enumerate(lines_of(path), 1):
+            try:
+                example = parse(line.rstrip("\r\n")) if line.strip() else None
+            except ValueError as error:
+                raise ValueError(f"{path}, line {number}: {error}") from error
+            if example is not None:
+                yield example
 
     def _read_hub(self) -> Iterator[Example]:
         if self.hub is None or self.row is None:
@@ -182,6 +186,19 @@ class Task:
             raise ValueError(f"line must read prompt||response, got {_short(line)}")
         self.canonical(prompt)
         return Example(prompt, response)
+
+
+def lines_of(path: Path) -> Iterator[str]:
+    """Yield the lines of a text file, packed if its name ends in `.gz`.
+
+    Raises:
+        ValueError: if it was cut off or damaged.
+    """
+    try:
+        with _open(path) as lines:
+            yield from lines
+    except (EOFError, zlib.error) as error:
+        raise ValueError(f"{path} must be a whole gzip file, got a damaged one ({error})") from error
 
 
 def _open(path: Path) -> TextIOWrapper:

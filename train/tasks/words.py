@@ -197,4 +197,5 @@ WORDS = Task(
     make=make,
     canonical=canonical,
     check=check,
+    needs_response=True,
 )
