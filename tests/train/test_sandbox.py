@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from train.tasks import sandbox
 from train.tasks.sandbox import Limits, run_program
 
 QUICK = Limits(seconds=3.0, megabytes=256)
@@ -54,6 +55,28 @@ def test_a_program_without_end_is_killed_with_all_that_it_started(tmp_path):
     assert size > 0
     time.sleep(0.2)
     assert beats.stat().st_size == size
+
+
+@pytest.mark.parametrize(("last", "passes"), [("", True), ("assert False", False)])
+def test_a_child_that_left_the_session_and_holds_the_way_out_is_not_waited_for(last, passes):
+    program = f"import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(6)\n    os._exit(0)\n{last}\n"
+    began = time.monotonic()
+    assert run_program(program, Limits(seconds=1.5)) is passes
+    assert time.monotonic() - began < 5
+
+
+def test_limits_reach_the_program():
+    program = (
+        "import resource\nassert resource.getrlimit(resource.RLIMIT_NOFILE) == (64, 64)\n"
+        f"assert 0 < resource.getrlimit(resource.RLIMIT_NPROC)[0] <= {sandbox.PROCESSES}\n"
+        "assert resource.getrlimit(resource.RLIMIT_AS) == (256 << 20, 256 << 20)\n"
+    )
+    assert run_program(program, QUICK)
+
+
+def test_a_program_whose_limits_cannot_be_set_is_not_counted_wrong():
+    with pytest.raises(ValueError, match="run_code must be false where process limits cannot be set, got Limits"):
+        run_program("pass", Limits(seconds=5.0, megabytes=1 << 60))
 
 
 def test_nothing_is_left_behind(tmp_path, monkeypatch):

@@ -5,24 +5,36 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import selectors
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
-# In the child: set the limits, keep one way out for the token, silence the rest, run the program, say the token.
+REAP_SECONDS = 5.0  # for a killed process to be gone
+PROCESSES = 4096  # of the whole user, and none of root's: what stops a program that forks without end
+READY = b"ready"
+
+# In the child: set the limits, or what the system allows of them, and say so; keep one way out, silence the rest, run the
+# program, say the token.
 START = """
 import os, resource, sys
-token, seconds, bytes_, file = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+token, seconds, bytes_, processes, ready, file = sys.argv[1], *map(int, sys.argv[2:5]), *sys.argv[5:]
 del sys.argv[1:]
-for kind, limit in (
-    (resource.RLIMIT_AS, bytes_), (resource.RLIMIT_CPU, seconds), (resource.RLIMIT_FSIZE, 1 << 20),
-    (resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, 64),
+for name, limit in (
+    ("AS", bytes_), ("CPU", seconds), ("FSIZE", 1 << 20), ("CORE", 0), ("NOFILE", 64), ("NPROC", processes),
 ):
+    kind = getattr(resource, "RLIMIT_" + name, None)
+    if kind is None and name == "NPROC":
+        continue
+    most = resource.getrlimit(kind)[1]
+    limit = limit if most == resource.RLIM_INFINITY else min(limit, most)
     resource.setrlimit(kind, (limit, limit))
 out = os.dup(1)
+os.write(out, ready.encode())
 silent = os.open(os.devnull, os.O_WRONLY)
 os.dup2(silent, 1)
 os.dup2(silent, 2)
@@ -56,22 +68,22 @@ def run_program(program: str, limits: Limits | None = None) -> bool:
     """Run a Python program and say whether it came to its end without an exception.
 
     It runs isolated (`python -I`) in an empty temporary folder, without input, environment or output, with limits on time,
-    memory and file size, in a session of its own that is killed at the end. This stops accidents, not an attacker: the
-    network stays open.
+    memory, file size and processes, in a session of its own that is killed at the end. This stops accidents, not an attacker:
+    the network stays open, and a process that begins a session of its own is not killed.
 
     Raises:
-        ValueError: where the system has no such limits.
+        ValueError: where the system has no such limits, or they cannot be set.
     """
     if os.name != "posix":
         raise ValueError(f"run_code must be false on systems without process limits, got {os.name}")
     limits = limits or Limits()
     token = secrets.token_hex(16)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         file = Path(folder) / "program.py"
         file.write_text(program, encoding="utf-8", errors="replace")
-        numbers = [str(int(limits.seconds) + 1), str(limits.megabytes << 20)]
+        numbers = [str(int(limits.seconds) + 1), str(limits.megabytes << 20), str(PROCESSES)]
         process = subprocess.Popen(
-            [sys.executable, "-I", "-B", "-c", START, token, *numbers, str(file)],
+            [sys.executable, "-I", "-B", "-c", START, token, *numbers, READY.decode(), str(file)],
             cwd=folder,
             env={"PATH": os.defpath, "HOME": folder, "OMP_NUM_THREADS": "1"},
             stdin=subprocess.DEVNULL,
@@ -79,17 +91,38 @@ def run_program(program: str, limits: Limits | None = None) -> bool:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
+        wanted = READY + token.encode()
         try:
-            said, _ = process.communicate(timeout=limits.seconds)
-        except subprocess.TimeoutExpired:
-            return False
+            said, closed = _listen(process, len(wanted), limits.seconds)
         finally:
             _end(process)
-    return said == token.encode()
+    if closed and not said.startswith(READY):
+        raise ValueError(f"run_code must be false where process limits cannot be set, got {limits} refused")
+    return said == wanted
+
+
+def _listen(process: subprocess.Popen[bytes], length: int, seconds: float) -> tuple[bytes, bool]:
+    """What the program says, `length` bytes at most, before the time is up, and whether it then closed its way out.
+
+    Whoever else holds that way open is not waited for.
+    """
+    assert process.stdout is not None
+    said, end = b"", time.monotonic() + seconds
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while len(said) < length and selector.select(max(0.0, end - time.monotonic())):
+            part = os.read(process.stdout.fileno(), length - len(said))
+            if not part:
+                return said, True
+            said += part
+    return said, False
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill the program with whatever it started."""
-    with contextlib.suppress(ProcessLookupError):  # it has ended, and nothing that it started is left
+    """Kill the program with whatever it started in its session."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # nothing is left of it but a process to be reaped
         os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    if process.stdout is not None:
+        process.stdout.close()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=REAP_SECONDS)
