@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,14 @@ import compare as compare_command
 import generate as generate_command
 import models
 import train.estimate as estimate
+import train.job as job_module
 from decoding.arms import Arm
 from decoding.labelling import Labelling
 from train.command import run, shipped, with_flags
 from train.contest import judge, leave_out_long
 from train.export import export
 from train.head_settings import Fitting, TaskRun, only
-from train.job import Job
+from train.job import Job, run_job
 from train.question import judge as judge_question
 from train.tasks import get
 
@@ -247,6 +249,7 @@ def probes(monkeypatch) -> list[int]:
         asked.append(task.prompts + task.dev_prompts)
 
     monkeypatch.setattr(estimate, "_collect", collect)
+    monkeypatch.setattr(estimate, "_warm_up", lambda job, name, run, denoiser: None)
     monkeypatch.setattr(estimate, "_size_of", lambda folder: estimate.Size(states=2.0 * asked[-1]))
     return asked
 
@@ -269,6 +272,80 @@ def test_a_budget_cuts_the_prompts_and_a_run_that_goes_on_keeps_the_cut(tmp_path
     ample = job_of(tmp_path / "more", budget_hours=10.0)
     ample.out.mkdir()
     assert estimate.cut_to_budget(ample, None, None, seconds=1.0, clock=lambda: float(next(ticks))) == ample  # type: ignore[arg-type]
+
+
+def test_a_budget_leaves_two_train_prompts_where_there_are_two(tmp_path, probes):
+    ticks = iter(range(0, 1000, 5))
+    tasks = {"lists": TaskRun(prompts=40, dev_prompts=8), "words": TaskRun(prompts=1, dev_prompts=1)}
+    job = job_of(tmp_path, tasks=tasks, budget_hours=1e-6)
+    cut = estimate.cut_to_budget(job, None, None, seconds=1.0, clock=lambda: float(next(ticks)))  # type: ignore[arg-type]
+    assert [(run.prompts, run.dev_prompts) for run in cut.tasks.values()] == [(2, 1), (1, 1)]
+    assert [file.name for file in tmp_path.iterdir()] == ["budget.json"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"budget_hours": 2.0},
+        {"tasks": {"lists": TaskRun(prompts=41, dev_prompts=8)}},
+        {"tasks": {"lists": TaskRun(prompts=40, dev_prompts=9)}},
+        {"tasks": {"words": TaskRun(prompts=40, dev_prompts=8)}},
+        {"tasks": {"lists": TaskRun(prompts=40, dev_prompts=8), "words": TaskRun()}},
+    ],
+)
+def test_a_run_that_goes_on_must_ask_for_what_was_cut(tmp_path, probes, changes):
+    ticks = iter(range(0, 1000, 5))
+    job = job_of(tmp_path, budget_hours=1.0)
+    estimate.cut_to_budget(job, None, None, seconds=1.0, clock=lambda: float(next(ticks)))  # type: ignore[arg-type]
+    other = replace(job, **changes)
+    with pytest.raises(ValueError, match=r"budget\.json must be of a run that was asked for") as told:
+        estimate.cut_to_budget(other, None, None)  # type: ignore[arg-type]
+    assert str(told.value).endswith('got {"budget_hours": 1.0, "asked": {"lists": [40, 8]}}')
+
+
+@pytest.mark.parametrize("text", ['{"lists": [10, 2]}', "[]", '{"lists'])
+def test_a_budget_file_that_no_run_wrote_is_one_sentence(tmp_path, text):
+    (tmp_path / "budget.json").write_text(text)
+    with pytest.raises(ValueError, match=r"budget\.json must be "):
+        estimate.cut_to_budget(job_of(tmp_path, budget_hours=1.0), None, None)  # type: ignore[arg-type]
+
+
+def test_a_probe_is_warm_before_its_clock_starts(tmp_path, tiny, monkeypatch):
+    happened: list[str] = []
+    denoiser = models.load(tiny, device="cpu")
+    denoiser.register_forward_hook(lambda *_: happened.append("forward"))
+    monkeypatch.setattr(estimate, "_collect", lambda job, denoiser, beam: happened.append("collect"))
+    ticks = iter([0.0, 5.0])
+    clock = lambda: happened.append("clock") or next(ticks)  # noqa: E731
+    estimate.probe(job_of(tmp_path), denoiser, None, seconds=1.0, clock=clock)  # type: ignore[arg-type]
+    assert happened == ["forward", "clock", "collect", "clock"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "prompts", "sentence"),
+    [
+        (False, 4, "prompts of task gsm8k must come with answers to be judged, got"),
+        (True, 64, "must hold 64 prompts of the train split, got"),
+    ],
+)
+def test_a_run_whose_file_will_not_do_ends_before_the_base_is_read(
+    file, tiny, tmp_path, monkeypatch, answers, prompts, sentence
+):
+    if not answers:
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        file.write_text("".join(json.dumps({"question": row["question"]}) + "\n" for row in rows))
+    monkeypatch.setattr(job_module, "load_base", lambda job: 1 / 0)
+    tasks = {"gsm8k": TaskRun(prompts=prompts, dev_prompts=1, prompts_file=str(file))}
+    learned = Arm("learned", "learned", "learned", "risk_bound", (0.1,))
+    with pytest.raises(ValueError, match=sentence):
+        run_job(job_of(tmp_path, model=str(tiny), tasks=tasks, catalogue=(*ARMS, learned)))
+
+
+def test_a_run_with_a_budget_may_ask_for_more_than_the_file_holds(file, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(job_module, "load_base", lambda job: 1 / 0)
+    tasks = {"gsm8k": TaskRun(prompts=64, dev_prompts=1, prompts_file=str(file))}
+    with pytest.raises(ZeroDivisionError):
+        run_job(job_of(tmp_path, model=str(tiny), tasks=tasks, catalogue=tuple(ARMS), budget_hours=1.0))
 
 
 def test_options_may_be_spelt_with_dashes():

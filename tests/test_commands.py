@@ -168,6 +168,21 @@ def test_resolved_options_are_saved_where_there_is_an_out_folder(tmp_path):
     assert (again.rate, again.quick) == (0.1, True)
 
 
+def test_an_estimate_leaves_the_options_of_a_finished_run_alone(tmp_path):
+    estimated = []
+
+    def train(out: Path, rate: float = 0.1, estimate: bool = False) -> None:
+        estimated.append(estimate)
+
+    run(train, ["--out", str(tmp_path), "--rate", "0.5"])
+    saved = (tmp_path / "train.yaml").read_text()
+    run(train, ["--out", str(tmp_path), "--estimate"])
+    assert (tmp_path / "train.yaml").read_text() == saved
+    run(train, ["--out", str(tmp_path)])
+    assert (tmp_path / "train.yaml").read_text() != saved
+    assert estimated == [False, True, False]
+
+
 def test_errors_of_the_system_are_one_sentence_and_a_traceback_on_request(capsys, tmp_path, monkeypatch):
     assert complaint(capsys, save, "--out", str(tmp_path), "--rate", "2") == "save.py: disk is full, says the system"
     monkeypatch.setenv("TRACEBACK", "1")

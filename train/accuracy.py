@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
+from typing import cast
+
+from train.tasks import TASKS, Example, Split, Task, get, require_answers, require_permission
 
 
 def accuracy(
@@ -15,6 +19,7 @@ def accuracy(
     seed: int = 0,
     batch_size: int = 64,
     device: str | None = None,
+    run_code: bool = False,
     out: Path | None = None,
 ) -> None:
     """Decode fresh prompts of every task with `sequential` at temperature 0 and print the share that the checker accepts.
@@ -28,19 +33,14 @@ def accuracy(
         seed: of the prompts.
         batch_size: prompts decoded together.
         device: where to run; by default the GPU if there is one.
+        run_code: let the checkers of humaneval and mbpp run the model's code on this machine.
         out: folder for accuracy.json, or none.
     """
-    from itertools import islice
-    from typing import Any, cast
-
-    from train.tasks import TASKS, get
-
-    chosen = [get(name) for name in tasks or TASKS]
     if num_prompts < 1 or batch_size < 1:
         raise ValueError(f"num_prompts and batch_size must be at least 1, got {num_prompts} and {batch_size}")
+    found = read_examples(tasks, prompts, split, num_prompts, seed=seed, run_code=run_code)
 
-    if prompts is not None and len(chosen) != 1:
-        raise ValueError(f"tasks must name one task where prompts is given, got {len(chosen)}")
+    from typing import Any
 
     import torch
 
@@ -50,11 +50,7 @@ def accuracy(
 
     denoiser = models.load(model, device=device, dtype=torch.float32)
     table: dict[str, Any] = {}
-    for task in chosen:
-        stream = task.generate(cast(Any, split), seed=seed) if prompts is None else task.read(prompts)
-        examples = list(islice(stream, num_prompts))
-        if not examples:
-            raise ValueError(f"prompts must hold examples of task {task.name}, got none in {prompts}")
+    for task, examples in found:
         right = 0
         for low in range(0, len(examples), batch_size):
             few = examples[low : low + batch_size]
@@ -68,17 +64,40 @@ def accuracy(
             right += sum(task.check(e, text) for e, text in zip(few, answer.text, strict=True))
         share = right / len(examples)
         half = 1.96 * (share * (1 - share) / len(examples)) ** 0.5
-        table[task.name] = {"accuracy": share, "low": max(0.0, share - half), "high": min(1.0, share + half)}
+        low_high = {"low": max(0.0, share - half), "high": min(1.0, share + half)}
+        table[task.name] = {"accuracy": share, **low_high, "n": len(examples)}
         print(f"{task.name:16s} {share:.3f} +- {half:.3f} (n = {len(examples)})", flush=True)
     if out is not None:
         what = {
             "model": model,
             "split": split if prompts is None else prompts,
             "seed": seed,
-            "n": num_prompts,
             "device": str(denoiser.device),
         }
         write_json(out / "accuracy.json", {**what, "tasks": table})
+
+
+def read_examples(
+    tasks: tuple[str, ...], prompts: str | None, split: str, count: int, *, seed: int, run_code: bool
+) -> list[tuple[Task, list[Example]]]:
+    """The examples of every task, all of which can be judged.
+
+    Raises:
+        ValueError: if some cannot, there are none, or a checker may not run code that it has to run.
+    """
+    chosen = [get(name, run_code=run_code) for name in tasks or TASKS]
+    if prompts is not None and len(chosen) != 1:
+        raise ValueError(f"tasks must name one task where prompts is given, got {len(chosen)}")
+    found = []
+    for task in chosen:
+        require_permission(task, run_code)
+        stream = task.generate(cast(Split, split), seed=seed) if prompts is None else task.read(prompts)
+        examples = list(islice(stream, count))
+        if not examples:
+            raise ValueError(f"prompts must hold examples of task {task.name}, got none in {prompts}")
+        require_answers(task, examples)
+        found.append((task, examples))
+    return found
 
 
 if __name__ == "__main__":

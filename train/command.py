@@ -31,7 +31,7 @@ def run(
     default_config: str | None = None,
     positional: str | None = None,
 ) -> None:
-    """Run a command: parse, save the resolved options in its `out` folder where it has one, call.
+    """Run a command: parse, save the resolved options in its `out` folder where it has one, call; an `estimate` saves nothing.
 
     A ValueError or OSError becomes one sentence on stderr and exit code 2; with TRACEBACK=1 in the environment it stays as it is.
 
@@ -52,7 +52,7 @@ def run(
         if default_config is not None and not named and (positional is None or shipped(default_config).is_file()):
             given = ["--config", str(shipped(default_config)), *given]
         options = parser.parse_args(given)
-        if options.get("out") is not None:
+        if options.get("out") is not None and not options.get("estimate"):
             out = Path(options.out)
             out.mkdir(parents=True, exist_ok=True)
             parser.save(options, out / f"{function.__name__}.yaml", overwrite=True)

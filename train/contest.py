@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from decoding.arms import Arm, select
 from decoding.problems import Check, Problems, Split
 from train.command import shipped
-from train.question import HEAD, MODEL, check_model
-from train.tasks import Example, Task, get, require_permission
+from train.question import HEAD, MODEL, check_adapter, check_model
+from train.tasks import Example, Task, get, require_answers, require_permission
 from train.tasks.hub import HUB
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Contest:
         entries: the tasks.
         model: checkpoint folder or hub id.
         head: folder of the scoring head of learned arms without their own, or None.
+        adapter: folder of a PEFT adapter that is merged into the model, or None.
     """
 
     arms: tuple[Arm, ...]
@@ -48,6 +49,7 @@ class Contest:
     entries: tuple[Entry, ...]
     model: str
     head: str | None
+    adapter: str | None = None
 
 
 def judge(
@@ -61,6 +63,7 @@ def judge(
     seed: int = 0,
     model: str | None = None,
     head: str | None = None,
+    adapter: str | None = None,
     gen_length: int | None = None,
     block_length: int | None = None,
     run_code: bool = False,
@@ -79,6 +82,7 @@ def judge(
         seed: of the generators.
         model: checkpoint folder or hub id; by default the one that ships.
         head: folder of a scoring head; by default the one that ships, with the model that ships.
+        adapter: folder of a PEFT LoRA adapter, merged into the model.
         gen_length, block_length: in place of the tasks' own.
         run_code: let checkers run what the models write, where they have to.
 
@@ -94,7 +98,7 @@ def judge(
     if isinstance(prompts, str) and len(tasks) > 1:
         raise ValueError(f"prompts must come with one task, got {task}")
     fitted = head is not None  # maybe on these very files; the one that ships is fitted on generated prompts
-    if head is None and model is None and shipped(HEAD).is_dir():
+    if head is None and model is None and adapter is None and shipped(HEAD).is_dir():
         head = str(shipped(HEAD))
     running, left_out = select(catalogue, arms, has_head=head is not None)
     fitted = fitted or any(arm.head is not None for arm in running)
@@ -103,11 +107,12 @@ def judge(
             raise ValueError(f"head must be a folder with head.safetensors, got {folder}")
     model = str(shipped(MODEL)) if model is None else model
     check_model(model, "")
+    check_adapter(adapter)
     lengths: dict[str, Any] = {"gen_length": gen_length, "block_length": block_length}
     tasks = [replace(kind, **{name: value for name, value in lengths.items() if value is not None}) for kind in tasks]
     how: dict[str, Any] = {"num_prompts": num_prompts, "num_dev": num_dev, "seed": seed, "seen": fitted}
     entries = [enter(kind, prompts, **how) for kind in tasks]
-    return Contest(tuple(running), tuple(left_out), tuple(entries), model, head)
+    return Contest(tuple(running), tuple(left_out), tuple(entries), model, head, adapter)
 
 
 def enter(
@@ -139,7 +144,7 @@ def enter(
         test = list(itertools.islice(different.values(), num_prompts))
         if not test:
             raise ValueError(f"prompts must hold at least one prompt of task {task.name}, got none in {prompts}")
-        _require_answers(task, test)
+        require_answers(task, test)
     return _entry(task, dev, test)
 
 
@@ -167,14 +172,8 @@ def divide(
         raise ValueError(
             f"prompts must hold prompts of task {task.name} for dev and for test, got {len(dev)} and {len(test)} in {source}"
         )
-    _require_answers(task, (*dev, *test))
+    require_answers(task, (*dev, *test))
     return dev, test
-
-
-def _require_answers(task: Task, examples: Sequence[Example]) -> None:
-    unknown = sum(not task.judges(example) for example in examples)
-    if unknown:
-        raise ValueError(f"prompts of task {task.name} must come with answers to be judged, got {unknown} without")
 
 
 def _entry(task: Task, dev: Sequence[Example], test: Sequence[Example]) -> Entry:
@@ -254,11 +253,10 @@ def hold(
 
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     folder = Path(out)
-    denoiser = models.load(contest.model, dtype=dtype, device=device, head=contest.head)
+    base: dict[str, Any] = {"dtype": dtype, "device": device, "adapter": contest.adapter}
+    denoiser = models.load(contest.model, head=contest.head, **base)
     heads = {
-        arm.name: models.load(contest.model, dtype=dtype, device=device, head=arm.head)
-        for arm in contest.arms
-        if arm.head is not None
+        arm.name: models.load(contest.model, head=arm.head, **base) for arm in contest.arms if arm.head is not None
     }
     whole: Comparison = Comparison()
     said = [f"left out for want of a scoring head: {', '.join(contest.left_out)}\n"] if contest.left_out else []

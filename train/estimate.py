@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from train.head_settings import TaskRun
 from train.job import Job, load_base, make_drivers, quieten, reference_policy
+from train.tasks import get
 
 if TYPE_CHECKING:
     from decoding.explore import BeamETE
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 PROBE_SECONDS = 30.0
 SHARE = 0.9  # of the budget that the cut fills; the rest is for what the probe did not see
 BUDGET_FILE = "budget.json"
+LEAST_PROMPTS = 2  # of the train split: one to fit on and one to choose the weights by
 
 
 @dataclass(frozen=True)
@@ -83,11 +85,13 @@ def probe(
 ) -> dict[str, Size]:
     """The size of the collection of every task, scaled up from twice as many prompts each time while `seconds` last.
 
-    Only the last and largest time counts: it is warm, and its batches are the fullest.
+    Only the last and largest time counts: it is warm, and its batches are the fullest. Before the first, prompts are read and one
+    forward runs, off the clock.
     """
     sizes = {}
     for name, run in job.tasks.items():
         few, taken, measured = len(job.drivers) + 1, 0.0, Size()
+        _warm_up(job, name, _part(run, few), denoiser)
         while True:
             part = _part(run, few)
             began = clock()
@@ -114,22 +118,49 @@ def cut_to_budget(
     seconds: float = PROBE_SECONDS,
     clock: Callable[[], float] = time.monotonic,
 ) -> Job:
-    """The job with as many prompts of every task as its hours allow; a run that goes on keeps what it was cut to at first."""
+    """The job with as many prompts of every task as its hours allow; a run that goes on keeps what it was cut to at first.
+
+    Raises:
+        ValueError: if the run that is gone on with was given other hours, tasks or numbers of prompts.
+    """
     file = job.out / BUDGET_FILE
+    asked = {
+        "budget_hours": job.budget_hours,
+        "asked": {name: [run.prompts, run.dev_prompts] for name, run in job.tasks.items()},
+    }
     if file.is_file():
-        counts = json.loads(file.read_text(encoding="utf-8"))
+        counts = _earlier_cut(file, asked)
     else:
         whole = sum(probe(job, denoiser, beam, seconds=seconds, clock=clock).values(), Size())
         factor = min(1.0, SHARE * _factor(job, whole))
         counts = {
-            name: [max(1, int(run.prompts * factor)), max(1, int(run.dev_prompts * factor))]
+            name: [
+                min(run.prompts, max(LEAST_PROMPTS, int(run.prompts * factor))),
+                max(1, int(run.dev_prompts * factor)),
+            ]
             for name, run in job.tasks.items()
         }
-        file.write_text(json.dumps(counts), encoding="utf-8")
+        aside = file.with_name(file.name + ".part")
+        aside.write_text(json.dumps({**asked, "cut": counts}), encoding="utf-8")
+        aside.replace(file)
     tasks = {
         name: replace(run, prompts=counts[name][0], dev_prompts=counts[name][1]) for name, run in job.tasks.items()
     }
     return replace(job, tasks=tasks)
+
+
+def _earlier_cut(file: Path, asked: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a run was cut to at first, if it was asked for the same."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file} must be JSON that a run wrote, got {error}") from error
+    known = found if isinstance(found, dict) else {}
+    earlier = {name: known.get(name) for name in asked}
+    cut = known.get("cut")
+    if earlier != asked or not isinstance(cut, dict) or cut.keys() != asked["asked"].keys():
+        raise ValueError(f"{file} must be of a run that was asked for {json.dumps(asked)}, got {json.dumps(earlier)}")
+    return cut
 
 
 def _factor(job: Job, whole: Size) -> float:
@@ -142,6 +173,21 @@ def _part(run: TaskRun, few: int) -> TaskRun:
     """A few of the prompts, in the proportion of the run."""
     prompts = min(few, run.prompts)
     return replace(run, prompts=prompts, dev_prompts=max(1, round(run.dev_prompts * prompts / run.prompts)))
+
+
+def _warm_up(job: Job, name: str, run: TaskRun, denoiser: Denoiser) -> None:
+    """Read the prompts of a task once and run one forward on a batch of them."""
+    import torch
+
+    from decoding.prompts import read_prompts
+    from train.fit import prompts_of
+
+    task = get(name)
+    prompts_of(task, run, "dev", run.dev_prompts, seed=job.seed)
+    few = prompts_of(task, run, "train", run.prompts, seed=job.seed)[: job.batch_size]
+    batch = read_prompts([example.prompt for example in few], None, denoiser).with_canvas(task.gen_length)
+    with torch.inference_mode():
+        denoiser(batch.tokens, attention_mask=batch.attention_mask)
 
 
 def _collect(job: Job, denoiser: Denoiser, beam: Any) -> None:

@@ -13,9 +13,9 @@ from decoding.arms import Arm, check_arms
 from decoding.labelling import Labelling
 from decoding.names import POLICIES
 from train.command import shipped
-from train.contest import hold, judge
+from train.contest import Contest, hold, judge
 from train.head_settings import Fitting, TaskRun
-from train.question import MODEL, check_model
+from train.question import MODEL, check_adapter, check_model
 from train.tasks import get, require_permission
 from train.tasks.hub import HUB
 from train.tasks.text import TEXT
@@ -35,6 +35,7 @@ class Job:
 
     Attributes:
         model: folder or hub id of the base; None takes the shipped one.
+        adapter: folder of a PEFT LoRA adapter that is merged into the base, or None.
         out: folder of the run.
         tasks: what is collected of each task.
         beam: settings of the reference policy `ete`, whose candidates and scores the traces hold.
@@ -69,6 +70,7 @@ class Job:
     device: str | None
     dtype: str = "float32"
     run_code: bool = False
+    adapter: str | None = None
     budget_hours: float | None = None
 
     def __post_init__(self) -> None:
@@ -99,6 +101,7 @@ class Job:
             check_arms(self.catalogue)
         if self.model is not None:
             check_model(self.model, "")
+        check_adapter(self.adapter)
 
     @property
     def base(self) -> str:
@@ -110,7 +113,7 @@ def load_base(job: Job) -> Denoiser:
     """The base in the dtype that traces and decoding share."""
     import models
 
-    return models.load(job.base, dtype=job.dtype, device=job.device)
+    return models.load(job.base, dtype=job.dtype, device=job.device, adapter=job.adapter)
 
 
 def run_job(job: Job) -> str:
@@ -118,6 +121,9 @@ def run_job(job: Job) -> str:
     from train.fit import fit, prepare
 
     quieten()
+    contest_of(job, None)  # what cannot be compared in the end is refused now
+    if job.budget_hours is None:
+        require_rows(job)
     denoiser = load_base(job)
     beam = reference_policy(job, denoiser)
     threshold = beam.threshold
@@ -125,6 +131,7 @@ def run_job(job: Job) -> str:
         from train.estimate import cut_to_budget
 
         job = cut_to_budget(job, denoiser, beam)
+        require_rows(job)
     folders = gather(job, denoiser, beam, job.drivers, "traces", None)
     if job.relabel:
         first = replace(job.fitting, variants=job.fitting.variants[:1], seeds=1)
@@ -134,6 +141,20 @@ def run_job(job: Job) -> str:
     data = prepare(denoiser, folders, job.fitting, threshold=threshold, seed=job.seed)
     fit(denoiser, data, job.fitting, job.out, threshold=threshold, seed=job.seed)
     return compare_heads(job)
+
+
+def require_rows(job: Job) -> None:
+    """Refuse a file with fewer prompts than a task asks for, before another task is collected.
+
+    Raises:
+        ValueError: naming the file, or in it a row that cannot be read.
+    """
+    from train.fit import prompts_of
+
+    for name, run in job.tasks.items():
+        if run.prompts_file is not None:
+            for split, count in (("train", run.prompts), ("dev", run.dev_prompts)):
+                prompts_of(get(name), run, split, count, seed=job.seed)
 
 
 def reference_policy(job: Job, denoiser: Denoiser) -> BeamETE:
@@ -213,10 +234,22 @@ def compare_heads(job: Job) -> str:
     """The fitted head and its rivals on the same fresh prompts, through the code of `compare.py`."""
     if not job.catalogue:
         return "no arms to compare"
-    judged = [name for name in job.tasks if name != TEXT.name]
-    if not judged:
+    contest = contest_of(job, str(job.out))
+    if contest is None:
         return "no task with a checker to compare on"
-    contest = judge(
+    return hold(contest, out=str(job.out), batch_size=job.batch_size, seed=job.seed, device=job.device, dtype=job.dtype)
+
+
+def contest_of(job: Job, head: str | None) -> Contest | None:
+    """The closing comparison of a head, None where there is none; without a head only what does not need one.
+
+    Raises:
+        ValueError: if a task's prompts are too few or cannot be judged.
+    """
+    judged = [name for name in job.tasks if name != TEXT.name]
+    if not job.catalogue or not judged:
+        return None
+    return judge(
         job.catalogue,
         None,
         ",".join(judged),
@@ -224,8 +257,8 @@ def compare_heads(job: Job) -> str:
         num_dev=job.num_dev,
         seed=job.seed,
         model=job.base,
-        head=str(job.out),
+        adapter=job.adapter,
+        head=head,
         prompts={name: run.prompts_file for name, run in job.tasks.items() if run.prompts_file is not None},
         run_code=job.run_code,
     )
-    return hold(contest, out=str(job.out), batch_size=job.batch_size, seed=job.seed, device=job.device, dtype=job.dtype)

@@ -1,5 +1,6 @@
 """The tasks by name."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from train.tasks.addition import ADDITION, ADDITION_CARRY, ADDITION_EASY, ADDITION_EDGE
@@ -62,8 +63,30 @@ def require_permission(task: Task, run_code: bool) -> None:
         )
 
 
+def require_answers(task: Task, examples: Sequence[Example]) -> None:
+    """Refuse examples that the task's checker cannot judge.
+
+    Raises:
+        ValueError: in one sentence, with how many there are.
+    """
+    unknown = sum(not task.judges(example) for example in examples)
+    if unknown:
+        raise ValueError(f"prompts of task {task.name} must come with answers to be judged, got {unknown} without")
+
+
 def _refuse(example: Example, text: str) -> bool:
     raise ValueError("run_code must be true for a checker that runs the model's code here, got false")
 
 
-__all__ = ["ADDITIONS", "BENCHMARKS", "RENUMBERED", "TASKS", "Example", "Split", "Task", "get", "require_permission"]
+__all__ = [
+    "ADDITIONS",
+    "BENCHMARKS",
+    "RENUMBERED",
+    "TASKS",
+    "Example",
+    "Split",
+    "Task",
+    "get",
+    "require_answers",
+    "require_permission",
+]
