@@ -20,6 +20,7 @@ def compare(
     parity: int = 0,
     model: str | None = None,
     head: str | None = None,
+    adapter: str | None = None,
     out: str = "checkpoints/runs/compare",
     batch_size: int | None = None,
     seed: int = 0,
@@ -43,6 +44,7 @@ def compare(
         parity: points searched in a parity study with beam ETE; 0 compares curves.
         model: checkpoint folder or hub id; default the shipped model.
         head: folder of a scoring head; default the shipped one, with the shipped model.
+        adapter: folder of a PEFT LoRA adapter, merged into the model.
         out: folder for comparison.json, table.md, the curves and the lines of every run.
         batch_size: prompts at a time; default 16 on the CPU, 512 on a GPU.
         seed: of prompts, random arms, tuning and resamples.
@@ -53,7 +55,7 @@ def compare(
     """
     size: dict[str, Any] = {"num_prompts": num_prompts, "num_dev": num_dev, "seed": seed}
     size |= {"gen_length": gen_length, "block_length": block_length, "run_code": run_code}
-    contest = judge(catalogue, arms, task, prompts=prompts, model=model, head=head, **size)
+    contest = judge(catalogue, arms, task, prompts=prompts, model=model, head=head, adapter=adapter, **size)
     study: dict[str, Any] = {"tuning": tuning, "parity": parity, "batch_size": batch_size, "seed": seed}
     print(hold(contest, out=out, device=device, dtype=dtype, tf32=tf32, **study))
 

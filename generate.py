@@ -15,6 +15,7 @@ def generate(
     settings: dict[str, Any] | None = None,
     model: str | None = None,
     head: str | None = None,
+    adapter: str | None = None,
     gen_length: int | None = None,
     block_length: int | None = None,
     temperature: float = 0.0,
@@ -35,6 +36,7 @@ def generate(
         settings: of the policy, one by one as --settings.threshold 0.8 or as one JSON object.
         model: checkpoint folder or hub id; default the shipped model.
         head: folder of a scoring head; default the shipped one, with the shipped model.
+        adapter: folder of a PEFT LoRA adapter, merged into the model.
         gen_length: positions to fill; default the task's, else 64.
         block_length: default the task's, else 32 where that divides gen_length.
         temperature: 0 takes the most likely token.
@@ -46,7 +48,7 @@ def generate(
     """
     canvas = {"gen_length": gen_length, "block_length": block_length, "temperature": temperature}
     where: dict[str, Any] = {"prompts": prompts, "row": row, "run_code": run_code}
-    question = judge(prompt, task, policy, {**canvas, **(settings or {})}, model=model, head=head, **where)
+    question = judge(prompt, task, policy, {**canvas, **(settings or {})}, model=model, head=head, adapter=adapter, **where)
     print(answer(question, seed=seed, device=device, watch=watch, as_json=json))
 
 

@@ -23,6 +23,7 @@ def train(  # one option a line, hence its length
     task: str | None = None,
     prompts: str | None = None,
     model: str | None = None,
+    adapter: str | None = None,
     out: str = "checkpoints/runs/head",
     num_prompts: int = 48,
     num_dev: int = 24,
@@ -47,6 +48,7 @@ def train(  # one option a line, hence its length
         task: the only one of the tasks to collect, or another one with its own counts by default.
         prompts: file of its prompts, in place of a generator.
         model: checkpoint folder or hub id; default the shipped model.
+        adapter: folder of a PEFT LoRA adapter, merged into the model.
         out: folder of the run.
         num_prompts: test prompts of a task in the comparison.
         num_dev: dev prompts of a task in the comparison.
@@ -59,7 +61,7 @@ def train(  # one option a line, hence its length
         estimate: only say, in half a minute, what the run will take.
     """
     how: dict[str, Any] = {"num_prompts": num_prompts, "num_dev": num_dev, "batch_size": batch_size, "seed": seed}
-    how |= {"device": device, "dtype": dtype, "run_code": run_code, "budget_hours": budget_hours}
+    how |= {"adapter": adapter, "device": device, "dtype": dtype, "run_code": run_code, "budget_hours": budget_hours}
     job = Job(
         model=model,
         out=Path(out),

@@ -31,6 +31,7 @@ class Question:
         request: policy, lengths and settings.
         model: checkpoint folder or hub id.
         head: folder of the scoring head, or None where the policy reads none.
+        adapter: folder of a PEFT adapter that is merged into the model, or None.
     """
 
     example: Example
@@ -38,6 +39,7 @@ class Question:
     request: Request
     model: str
     head: str | None
+    adapter: str | None = None
 
 
 def judge(
@@ -48,6 +50,7 @@ def judge(
     *,
     model: str | None = None,
     head: str | None = None,
+    adapter: str | None = None,
     prompts: str | None = None,
     row: int = 1,
     run_code: bool = False,
@@ -61,6 +64,7 @@ def judge(
         options: lengths, temperature and settings of the policy, None for those left out.
         model: checkpoint folder or hub id; by default the one that ships.
         head: folder of a scoring head; by default the one that ships, with the model that ships.
+        adapter: folder of a PEFT LoRA adapter, merged into the model.
         prompts: file of the task's prompts, or `hub`.
         row: which of them, counted from 1.
         run_code: let the checker run what the model writes, where it has to.
@@ -76,7 +80,7 @@ def judge(
     if not options.keys() & {"gen_length", "max_new_tokens", "max_tokens", "gen_len"}:
         options |= {"gen_length": kind.gen_length if kind else GEN_LENGTH}
         options |= {"block_length": kind.block_length} if kind and "block_length" not in options else {}
-    if head is None and model is None and shipped(HEAD).is_dir():
+    if head is None and model is None and adapter is None and shipped(HEAD).is_dir():
         head = str(shipped(HEAD))
     request = resolve(policy, options)
     if policy is None and request.policy == DEFAULT_POLICY and head is None:
@@ -86,7 +90,18 @@ def judge(
         raise ValueError(f"head must be a folder with head.safetensors for policy {request.policy}, got {head}")
     model = str(shipped(MODEL)) if model is None else model
     check_model(model, example.prompt)
-    return Question(example, kind, request, model, head if needs_head else None)
+    check_adapter(adapter)
+    return Question(example, kind, request, model, head if needs_head else None, adapter)
+
+
+def check_adapter(adapter: str | None) -> None:
+    """Refuse a folder without an adapter.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    if adapter is not None and not (Path(adapter) / "adapter_config.json").is_file():
+        raise ValueError(f"adapter must be a folder with adapter_config.json, got {adapter}")
 
 
 def find_example(task: Task | None, prompt: str | None, prompts: str | None, row: int) -> Example:
@@ -152,7 +167,7 @@ def answer(
     from decoding import generate
     from train.screen import Screen
 
-    denoiser = models.load(question.model, device=device, head=question.head)
+    denoiser = models.load(question.model, device=device, adapter=question.adapter, head=question.head)
     screen = Screen(sys.stdout, denoiser)
     request = question.request
     result = generate(
@@ -188,6 +203,7 @@ def settings_of(question: Question, result: Generation, seed: int) -> dict[str, 
     return {
         "model": question.model,
         "head": question.head,
+        "adapter": question.adapter,
         "task": question.task and question.task.name,
         "policy": {"name": question.request.policy, **policy},
         "gen_length": question.request.gen_length,
