@@ -48,7 +48,9 @@ def generate(
     """
     canvas = {"gen_length": gen_length, "block_length": block_length, "temperature": temperature}
     where: dict[str, Any] = {"prompts": prompts, "row": row, "run_code": run_code}
-    question = judge(prompt, task, policy, {**canvas, **(settings or {})}, model=model, head=head, adapter=adapter, **where)
+    question = judge(
+        prompt, task, policy, {**canvas, **(settings or {})}, model=model, head=head, adapter=adapter, **where
+    )
     print(answer(question, seed=seed, device=device, watch=watch, as_json=json))
 
 

@@ -62,8 +62,8 @@ def train(  # one option a line, hence its length
     """
     how: dict[str, Any] = {"num_prompts": num_prompts, "num_dev": num_dev, "batch_size": batch_size, "seed": seed}
     how |= {"adapter": adapter, "device": device, "dtype": dtype, "run_code": run_code, "budget_hours": budget_hours}
+    how |= {"model": model, "catalogue": tuple(catalogue or ())}
     job = Job(
-        model=model,
         out=Path(out),
         tasks=only(tasks, task, prompts),
         beam=beam,
@@ -71,7 +71,6 @@ def train(  # one option a line, hence its length
         relabel=relabel or {},
         labelling=labelling,
         fitting=fitting,
-        catalogue=tuple(catalogue or ()),
         **how,
     )
     logging.basicConfig(level=logging.INFO, format="%(message)s")

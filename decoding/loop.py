@@ -56,12 +56,11 @@ def decode(
         RuntimeError: if the policy commits nothing in a round.
     """
     counts = torch.zeros(4, len(state.tokens), dtype=torch.long, device=state.tokens.device)
+    most = int(state.masked.sum(-1).max()) + state.layout.num_blocks  # a round leaves fewer masks, or opens a block
     nfe = 0
     canvases, live = state.repeat(1), state.unfinished.unsqueeze(1)
     proposal = Proposal.single(state, Reading.empty(tuple(state.tokens.shape), state.tokens.device), state.reason)
-    for _ in range(
-        int(state.masked.sum(-1).max()) + 1
-    ):  # every round leaves fewer masks, also where some are taken back
+    while nfe <= most:
         index = (live & canvases.unfinished).nonzero()  # the one small tensor the host waits for
         shape = (canvases.tokens.shape[0], canvases.tokens.shape[1])
         reading = Reading.empty(tuple(canvases.tokens.shape), index.device)
