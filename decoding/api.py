@@ -237,8 +237,9 @@ def check_fit(
 def make_sampling(request: Request, denoiser: Denoiser, eos_id: int | None, rule: Policy) -> Sampling:
     """Temperature and nucleus, the ids that are never a candidate or never confident, and what the policy wants drawn."""
     options = request.options
-    for name, neutral in (("temperature", 0.0), ("top_p", 1.0)):
-        if rule.draws and options.get(name, neutral) != neutral:
+    same = {"temperature": (0.0, 1 / rule.power), "top_p": (1.0,)}  # what changes nothing beside draws from p^power
+    for name, harmless in same.items():
+        if rule.draws and options.get(name, harmless[0]) not in harmless:
             raise ValueError(
                 f"{name} must be left out with policy {request.policy}, which draws from p^alpha itself, got {options[name]}"
             )

@@ -82,7 +82,8 @@ def test_the_study_runs_and_draws(tiny, tmp_path):
     for row in result["toy"]:
         assert row["exact_chain_to_target"] < 0.05
         assert row["mean_field_chain_to_own_law"] < 0.05
-    assert max(row["mean_field_to_target"] for row in result["toy"]) > 0.1
+    nearer = [row["mean_field_to_target"] < row["local_to_target"] for row in result["toy"]]
+    assert sum(nearer) > len(nearer) / 2  # look-ahead by the mean field helps in most models, not in all
     assert bench.cost.row_forwards > 0
     inquiry.write("exploration", json.loads(json.dumps(result)), draw, tmp_path)
     assert (tmp_path / "exploration.png").stat().st_size > 10_000
