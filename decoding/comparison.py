@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from decoding.arms import Arm, check_arms
 from decoding.parity import parity_study
 from decoding.problems import Check, Problems
+from decoding.provenance import write_json
 from decoding.runner import make_runner, tune
 from decoding.standings import Row, calibration_rows, curve_rows, pair_rows, place, result_rows
 from decoding.verdicts import verdicts
@@ -34,11 +34,7 @@ class Comparison:
 
     def save(self, path: Path, environment: Mapping[str, Any]) -> None:
         """Write everything as JSON, aside and renamed."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(path.name + ".part")
-        text = json.dumps({**asdict(self), "environment": dict(environment)}, indent=1, allow_nan=False)
-        aside.write_text(text + "\n", encoding="utf-8")
-        aside.replace(path)
+        write_json(path, {**asdict(self), "environment": dict(environment)}, allow_nan=False)
 
 
 def compare(

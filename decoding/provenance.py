@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import shlex
@@ -14,6 +15,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+
+def write_json(file: Path, value: Any, *, allow_nan: bool = True) -> None:
+    """Write a result as JSON, aside and renamed: what stood there before is whole or gone, never half.
+
+    Args:
+        file: where it goes; its folder is made.
+        value: what `json` can write.
+        allow_nan: let NaN through, which is no JSON.
+
+    Raises:
+        ValueError: for NaN where it is not allowed.
+    """
+    text = json.dumps(value, indent=1, allow_nan=allow_nan) + "\n"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    aside = file.with_name(file.name + ".part")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(file)
 
 
 def environment(*, device: torch.device, seed: int) -> dict[str, Any]:

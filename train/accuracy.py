@@ -46,7 +46,7 @@ def accuracy(
 
     import models
     from decoding import generate
-    from train.fit import write_json
+    from decoding.provenance import write_json
 
     denoiser = models.load(model, device=device, dtype=torch.float32)
     table: dict[str, Any] = {}

@@ -123,6 +123,8 @@ def cut_to_budget(
     Raises:
         ValueError: if the run that is gone on with was given other hours, tasks or numbers of prompts.
     """
+    from decoding.provenance import write_json
+
     file = job.out / BUDGET_FILE
     asked = {
         "budget_hours": job.budget_hours,
@@ -140,9 +142,7 @@ def cut_to_budget(
             ]
             for name, run in job.tasks.items()
         }
-        aside = file.with_name(file.name + ".part")
-        aside.write_text(json.dumps({**asked, "cut": counts}), encoding="utf-8")
-        aside.replace(file)
+        write_json(file, {**asked, "cut": counts})
     tasks = {
         name: replace(run, prompts=counts[name][0], dev_prompts=counts[name][1]) for name, run in job.tasks.items()
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,7 @@ from decoding.explore import BeamETE
 from decoding.features import NAMES
 from decoding.labelling import Labelling
 from decoding.policy import Policy
-from decoding.provenance import environment
+from decoding.provenance import environment, write_json
 from decoding.trace import check_drift, load_table
 from models.denoiser import Denoiser
 from models.scoring_head import ScoringHead, save_head
@@ -235,11 +234,3 @@ def summary(per_task: Mapping[str, Any]) -> str:
             text += f" regret {choice['regret']['estimate']:.2f} (beam {choice['regret_beam']['estimate']:.2f})"
         parts.append(text)
     return "; ".join(parts)
-
-
-def write_json(file: Path, value: Any) -> None:
-    """Write aside and rename."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_suffix(".tmp")
-    aside.write_text(json.dumps(value, indent=1))
-    aside.rename(file)

@@ -51,8 +51,7 @@ def real_size(
 
     import torch
 
-    from decoding.provenance import environment
-    from train.fit import write_json
+    from decoding.provenance import environment, write_json
 
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device must be one of this machine, got {device} without a GPU")
