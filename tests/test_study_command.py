@@ -16,6 +16,7 @@ from decoding.studies.bench import Bench
 from models.toy import GroupDenoiser
 from train import inquiry
 from train.command import run
+from train.contest import enter
 
 ROOT = Path(__file__).parents[1]
 
@@ -92,6 +93,14 @@ def test_a_study_writes_its_figures_with_their_origin_and_its_picture(capsys, tm
     assert (tmp_path / "tiny.png").read_bytes().startswith(b"\x89PNG")
     assert {file.name for file in tmp_path.iterdir()} == {"tiny.json", "tiny.png", "study.yaml"}
     assert "tiny.png: 5 row-forwards" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("arguments", "seen"), [((), False), (("--head", "checkpoints/reason-7m-head"), True)])
+def test_prompts_that_a_named_head_may_know_are_kept_apart(monkeypatch, tmp_path, tiny_study, arguments, seen):
+    asked = []
+    monkeypatch.setattr(inquiry, "enter", lambda *some, **how: asked.append(how["seen"]) or enter(*some, **how))
+    start("tiny", *arguments, "--device", "cpu", "--out", str(tmp_path))
+    assert asked == [seen]
 
 
 @pytest.mark.parametrize("name", STUDIES)

@@ -79,6 +79,7 @@ def hold(
     """
     module = import_module(judge(name))
     given = read_settings(module.measure, settings)
+    seen = head is not None  # maybe on a benchmark's own file; the one that ships is fitted on generated prompts
     if head is None and model is None and shipped(HEAD).is_dir():
         head = str(shipped(HEAD))
     model = str(shipped(MODEL)) if model is None else model
@@ -89,7 +90,7 @@ def hold(
     from decoding.studies.bench import Bench
 
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    bench = Bench(model, head, str(place), seed, enter=partial(subject, seed), fit=fit_features)
+    bench = Bench(model, head, str(place), seed, enter=partial(subject, seed, seen=seen), fit=fit_features)
     began = time.perf_counter()
     found = module.measure(bench, **given)
     cost: Result = {"seconds": round(time.perf_counter() - began, 1), "row_forwards": bench.cost.row_forwards}
@@ -104,23 +105,24 @@ def write(name: str, result: Result, draw: Callable[[Result, Any], None], folder
     """Write result and picture aside and rename them."""
     from matplotlib.figure import Figure
 
+    from decoding.provenance import write_json
+
     folder.mkdir(parents=True, exist_ok=True)
     files = folder / f"{name}.json", folder / f"{name}.png"
-    aside = [file.with_name(f".{file.name}") for file in files]
-    aside[0].write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    aside = files[1].with_name(f".{files[1].name}")
     figure = Figure(figsize=(8, 5), layout="constrained")  # of no window system: a bare Figure draws with Agg
     draw(result, figure)
-    figure.savefig(aside[1], dpi=120, format="png")
-    for one, file in zip(aside, files, strict=True):
-        one.rename(file)
+    figure.savefig(aside, dpi=120, format="png")
+    write_json(files[0], result)
+    aside.rename(files[1])
     return files
 
 
-def subject(seed: int, task: str, prompts: int, dev: int) -> Subject:
-    """The prompts of one task and their checker."""
+def subject(seed: int, task: str, prompts: int, dev: int, *, seen: bool = False) -> Subject:
+    """The prompts of one task and their checker; `seen` keeps out those that a head may have been fitted on."""
     from decoding.studies.bench import Subject
 
-    entry = enter(get(task), None, num_prompts=prompts, num_dev=dev, seed=seed)
+    entry = enter(get(task), None, num_prompts=prompts, num_dev=dev, seed=seed, seen=seen)
     return Subject(entry.problems, entry.check)
 
 
