@@ -21,6 +21,7 @@ def train(  # one option a line, hence its length
     catalogue: list[Arm] | None = None,
     relabel: dict[str, dict[str, Any]] | None = None,
     task: str | None = None,
+    leave_out: str | None = None,
     prompts: str | None = None,
     model: str | None = None,
     adapter: str | None = None,
@@ -46,6 +47,7 @@ def train(  # one option a line, hence its length
         catalogue: arms of the closing comparison.
         relabel: policies that the first head leads through states of its own with.
         task: the only one of the tasks to collect, or another one with its own counts by default.
+        leave_out: tasks that the head does not see, with commas between them.
         prompts: file of its prompts, in place of a generator.
         model: checkpoint folder or hub id; default the shipped model.
         adapter: folder of a PEFT LoRA adapter, merged into the model.
@@ -62,13 +64,12 @@ def train(  # one option a line, hence its length
     """
     how: dict[str, Any] = {"num_prompts": num_prompts, "num_dev": num_dev, "batch_size": batch_size, "seed": seed}
     how |= {"adapter": adapter, "device": device, "dtype": dtype, "run_code": run_code, "budget_hours": budget_hours}
-    how |= {"model": model, "catalogue": tuple(catalogue or ())}
+    how |= {"model": model, "catalogue": tuple(catalogue or ()), "relabel": relabel or {}, "leave_out": leave_out}
     job = Job(
         out=Path(out),
-        tasks=only(tasks, task, prompts),
+        tasks=only(tasks, task, prompts, leave_out),
         beam=beam,
         drivers=drivers,
-        relabel=relabel or {},
         labelling=labelling,
         fitting=fitting,
         **how,

@@ -21,7 +21,8 @@ class HeadConfig:
         rank, alpha, dropout: of the LoRA.
         width: of the read-out and of the feature layers.
         threshold: confidence from which a position counts as crossed, and as about to be committed.
-        base: fingerprint of the base the head was fitted on; "" for heads that read features only.
+        base: fingerprint of the base the head is bound to; "" for heads that read features only, which go on any.
+        fitted_on: fingerprint of the base whose traces it was fitted on; information, binds nothing.
     """
 
     variant: Variant
@@ -33,6 +34,7 @@ class HeadConfig:
     width: int = 128
     threshold: float = 0.9
     base: str = ""
+    fitted_on: str = ""
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:

@@ -107,9 +107,10 @@ class ScoringHead(nn.Module):
         return tuple(range(self.first_block, self.first_block + self.config.blocks)) if self.config.reads_hidden else ()
 
     def normalise_by(self, features: Float[Tensor, "M F"]) -> None:
-        """Set mean and spread of the features from a sample."""
+        """Set mean and spread of the features from a sample; one that does not vary there keeps its own unit elsewhere."""
         self.mean.copy_(features.mean(0))
-        self.spread.copy_(features.std(0, correction=0).clamp(min=1e-3))
+        spread = features.std(0, correction=0)
+        self.spread.copy_(torch.where(spread < 1e-3, 1.0, spread))
 
     def forward(
         self, features: Float[Tensor, "N L F"], rows: Bool[Tensor, "N L"], taps: tuple[Tap, ...] = ()

@@ -153,7 +153,8 @@ def fit_head(
     """Fit one head."""
     lightning.seed_everything(seed, verbose=False)
     config = fitting.config(recipe, NAMES, threshold=threshold)
-    config = replace(config, base=denoiser.fingerprint() if config.reads_hidden else "")
+    fingerprint = denoiser.fingerprint()
+    config = replace(config, base=fingerprint if config.reads_hidden else "", fitted_on=fingerprint)
     head = ScoringHead(config, denoiser).to(denoiser.device)
     first = [data.train[i] for i in range(min(8, len(data.train)))]
     head.normalise_by(torch.cat([one.features[one.reading.rows] for one in first]))
@@ -200,9 +201,16 @@ def figures(head: ScoringHead, data: Data) -> dict[str, Any]:
 
 
 def fit(
-    denoiser: Denoiser, data: Data, fitting: Fitting, out: Path, *, threshold: float, seed: int
+    denoiser: Denoiser,
+    data: Data,
+    fitting: Fitting,
+    out: Path,
+    *,
+    threshold: float,
+    seed: int,
+    about: Mapping[str, Any] | None = None,
 ) -> dict[str, ScoringHead]:
-    """Fit every variant and seed, save them, and write metrics.json; returns the first seed of each variant."""
+    """Fit every variant and seed, save them, and write metrics.json, `about` in it; returns the first seed of each variant."""
     heads: dict[str, ScoringHead] = {}
     metrics: dict[str, list[dict[str, Any]]] = {}
     for number in range(fitting.seeds):  # seed by seed, so that a run that is cut off has every variant
@@ -216,7 +224,7 @@ def fit(
             if name != SHUFFLED:
                 first = name == fitting.variants[0] and number == 0
                 save_head(head, out if first else out / "variants" / f"{name}-{number}")
-            found = {"variants": metrics, "train_states": len(data.train_prompts)}
+            found = {**(about or {}), "variants": metrics, "train_states": len(data.train_prompts)}
             write_json(out / "metrics.json", found | {"environment": environment(device=denoiser.device, seed=seed)})
     return heads
 

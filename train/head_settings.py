@@ -76,18 +76,31 @@ class TaskRun:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
-def only(tasks: Mapping[str, TaskRun], task: str | None, prompts: str | None) -> dict[str, TaskRun]:
-    """The tasks of a run, or the one that the command line names, with the file of its prompts.
+def only(
+    tasks: Mapping[str, TaskRun], task: str | None, prompts: str | None, leave_out: str | None = None
+) -> dict[str, TaskRun]:
+    """The tasks of a run without those left out, or the one that the command line names, with the file of its prompts.
 
     Raises:
-        ValueError: for a file without a task.
+        ValueError: for a file without a task, and for names left out that are not the run's or are all of them.
     """
-    if task is None:
-        if prompts is not None:
-            raise ValueError(f"prompts must come with a task, got {prompts} alone")
-        return dict(tasks)
-    run = tasks.get(task, TaskRun())
-    return {task: run if prompts is None else replace(run, prompts_file=prompts)}
+    if task is None and prompts is not None:
+        raise ValueError(f"prompts must come with a task, got {prompts} alone")
+    if task is not None:
+        run = tasks.get(task, TaskRun())
+        tasks = {task: run if prompts is None else replace(run, prompts_file=prompts)}
+    without = names_of(leave_out)
+    for name in without:
+        if name not in tasks:
+            raise ValueError(f"leave_out must be among the run's tasks {', '.join(tasks)}, got {name!r}")
+    if without and len(set(without)) == len(tasks):
+        raise ValueError(f"leave_out must leave a task to fit on, got all of them, {leave_out}")
+    return {name: run for name, run in tasks.items() if name not in without}
+
+
+def names_of(text: str | None) -> tuple[str, ...]:
+    """Names with commas between them; none for None."""
+    return () if text is None else tuple(name.strip() for name in text.split(","))
 
 
 @dataclass(frozen=True)
@@ -129,6 +142,7 @@ class Fitting:
         batch_size: states in one step.
         blocks, rank, alpha, dropout, width: shape of the heads (see HeadConfig).
         gigabytes: memory for trunk outputs that are kept between epochs.
+        universal: fit only heads that read logits, which go on any base.
         objective: losses and optimiser.
     """
 
@@ -142,6 +156,7 @@ class Fitting:
     dropout: float = 0.05
     width: int = 128
     gigabytes: float = 4.0
+    universal: bool = False
     objective: Objective = field(default_factory=Objective)
 
     def __post_init__(self) -> None:
@@ -155,7 +170,10 @@ class Fitting:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in self.variants:
-            self.config(VARIANTS[name], ())
+            if self.config(VARIANTS[name], ()).reads_hidden and self.universal:
+                raise ValueError(
+                    f"variants of a universal head must read no hidden states (linear, features), got {name}"
+                )
 
     def config(self, recipe: Recipe, feature_names: tuple[str, ...], **more: Any) -> HeadConfig:
         """The shape of a head; refuses what no head can have."""

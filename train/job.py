@@ -14,7 +14,7 @@ from decoding.labelling import Labelling
 from decoding.names import POLICIES
 from train.command import shipped
 from train.contest import Contest, hold, judge
-from train.head_settings import Fitting, TaskRun
+from train.head_settings import Fitting, TaskRun, names_of
 from train.question import MODEL, check_adapter, check_model
 from train.tasks import get, require_permission
 from train.tasks.hub import HUB
@@ -52,6 +52,7 @@ class Job:
         dtype: of the base, the same for traces and decoding.
         run_code: let checkers run what the base writes.
         budget_hours: what collection may take; prompts are cut to it beforehand, and no part is begun after it.
+        leave_out: names of tasks that the head must not see, with commas between them; recorded beside its figures.
     """
 
     model: str | None
@@ -72,6 +73,7 @@ class Job:
     run_code: bool = False
     adapter: str | None = None
     budget_hours: float | None = None
+    leave_out: str | None = None
 
     def __post_init__(self) -> None:
         if not self.tasks:
@@ -126,7 +128,7 @@ def run_job(job: Job) -> str:
         require_rows(job)
     denoiser = load_base(job)
     beam = reference_policy(job, denoiser)
-    threshold = beam.threshold
+    threshold, about = beam.threshold, provenance_of(job, denoiser)
     if job.budget_hours is not None:
         from train.estimate import cut_to_budget
 
@@ -139,8 +141,14 @@ def run_job(job: Job) -> str:
         head = fit(denoiser, data, first, job.out / "first", threshold=threshold, seed=job.seed)[first.variants[0]]
         folders += gather(job, denoiser, beam, job.relabel, "traces-own", head)
     data = prepare(denoiser, folders, job.fitting, threshold=threshold, seed=job.seed)
-    fit(denoiser, data, job.fitting, job.out, threshold=threshold, seed=job.seed)
+    fit(denoiser, data, job.fitting, job.out, threshold=threshold, seed=job.seed, about=about)
     return compare_heads(job)
+
+
+def provenance_of(job: Job, denoiser: Denoiser) -> dict[str, Any]:
+    """What metrics.json says of a fit: the base by name and fingerprint, the tasks it saw, and those left out."""
+    base = {"name": Path(job.base).name if Path(job.base).is_dir() else job.base, "fingerprint": denoiser.fingerprint()}
+    return {"fitted_on": base, "tasks": list(job.tasks), "left_out": list(names_of(job.leave_out))}
 
 
 def require_rows(job: Job) -> None:

@@ -387,3 +387,26 @@ def test_a_job_is_judged_before_torch_is_needed():
     with pytest.raises(ValueError, match=r"^names of arms must differ, got sequential twice$"):
         job_of(Path("x"), Path("y"), model=None, catalogue=(Arm("sequential", "headless", "sequential"),) * 2)
     assert train.estimate.PROBE_SECONDS == 30
+
+
+def test_tasks_left_out_are_not_seen_and_are_recorded(command, base, tmp_path):
+    arguments = ["--config", written(tmp_path, catalogue=[]), "--model", str(base), "--device", "cpu"]
+    run(command, [*arguments, "--leave_out", "multiplication", "--out", str(tmp_path / "run")])
+    found = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert (found["tasks"], found["left_out"]) == (["countdown3"], ["multiplication"])
+    assert found["variants"]["lora"][0].keys() == {"countdown3"}
+    assert not (tmp_path / "run" / "traces" / "multiplication").exists()
+    assert yaml.safe_load((tmp_path / "run" / "train.yaml").read_text())["leave_out"] == "multiplication"
+
+
+@pytest.mark.parametrize(
+    ("left_out", "sentence"),
+    [
+        ("lists", "leave_out must be among the run's tasks multiplication, countdown3, got 'lists'"),
+        ("countdown3, multiplication", "leave_out must leave a task to fit on, got all of them, countdown3, mult"),
+    ],
+)
+def test_tasks_that_cannot_be_left_out_are_told_in_one_sentence(command, tmp_path, capsys, left_out, sentence):
+    with pytest.raises(SystemExit):
+        run(command, ["--config", written(tmp_path), "--leave_out", left_out, "--out", str(tmp_path / "run")])
+    assert sentence in capsys.readouterr().err
