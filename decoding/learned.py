@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, final
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from decoding.explore import ExplorePolicy
@@ -17,7 +17,7 @@ from decoding.state import DecodeState, Proposal, Reason
 from decoding.threshold import confident, require, require_one_of
 from models.scoring_head import Scores, ScoringHead
 
-RiskRule = Literal["each", "sum"]
+RiskRule = Literal["each", "sum", "pairs"]
 Among = Literal["candidates", "all"]
 
 
@@ -40,14 +40,16 @@ def check_head(head: ScoringHead | None) -> None:
 class Learned(Policy):
     """Risk mode: commit what the head holds safe, then what it expects to set off a cascade, never past a bound on risk.
 
-    E = {i : r_i < b} (each), or the longest prefix in order of risk with summed risk < b (sum); at least the safest position.
-    Then up to `explore` positions of the rest, greedily by gain - risk_weight * risk, while their summed risk stays within
-    `explore_bound`.
+    E = {i : r_i < b} (each); the longest prefix in order of risk with summed risk < b (sum); or, from the safest on, every j with
+    r_j + max_{i in E} kappa_ij < b (pairs), kappa_ij the probability that committing i changes the candidate at j. `each` bounds
+    the error of every position, `pairs` that of every two committed together, `sum` that of the whole set, by union bounds. At
+    least the safest position. Then up to `explore` positions of the rest, greedily by gain - risk_weight * risk, while their summed
+    risk stays within `explore_bound`.
 
     Args:
         head: the scoring head; read from the denoiser by `decoding.generate`.
         risk_bound: b, the dial between accuracy and rounds, in (0, 1].
-        rule: each position on its own, or the summed risk of all.
+        rule: each position on its own, the summed risk of all, or risk and conflict of every two.
         explore: exploration commits a round at most; 0 switches them off.
         explore_bound: bound on their summed risk, in (0, 1].
         risk_weight: lambda, positions of gain that a certain error outweighs, at least 0.
@@ -66,6 +68,8 @@ class Learned(Policy):
         check_head(self.head)
         require(0 < self.risk_bound <= 1, "risk_bound", "lie in (0, 1]", self.risk_bound)
         require_one_of(RiskRule, "rule", self.rule)
+        seen = self.rule != "pairs" or self.head.config.pairs > 0
+        require(seen, "rule", "be each or sum for a head without a conflict output", self.rule)
         require(self.explore >= 0, "explore", "be at least 0", self.explore)
         require(0 < self.explore_bound <= 1, "explore_bound", "lie in (0, 1]", self.explore_bound)
         require(self.risk_weight >= 0, "risk_weight", "be at least 0", self.risk_weight)
@@ -79,7 +83,10 @@ class Learned(Policy):
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """Exploit by risk, then explore by gain."""
         scores = score(self.head, state, reading)
-        safe = safe_set(scores.risk, reading.rows, self.risk_bound, self.rule)
+        if scores.pairs is not None and self.rule == "pairs":
+            safe = compatible_set(scores.risk, scores.pairs.conflict, reading.rows, self.risk_bound)
+        else:
+            safe = safe_set(scores.risk, reading.rows, self.risk_bound, self.rule)
         nothing = ~safe.any(-1, keepdim=True)
         reason = torch.where(safe, int(Reason.EXPLOIT), 0)
         reason = torch.where(nothing & best(-scores.risk, reading.rows), int(Reason.FORCED), reason)
@@ -96,6 +103,25 @@ def safe_set(risk: Tensor, rows: Bool[Tensor, "B L"], bound: float, rule: RiskRu
     """The positions whose risk, or whose summed risk with all safer ones, stays under the bound."""
     level = risk if rule == "each" else prefix_sum(risk, -risk, rows)
     return rows & (level < bound)
+
+
+def compatible_set(
+    risk: Float[Tensor, "B L"], conflict: Float[Tensor, "B L L"], rows: Bool[Tensor, "B L"], bound: float
+) -> Bool[Tensor, "B L"]:
+    """From the safest on, every position whose risk plus its largest conflict with those taken before stays under the bound.
+
+    `conflict[:, i, j]`: probability that committing i changes the candidate at j.
+    """
+    under = rows & (risk < bound)
+    order = rank(-risk, under).argsort(-1)
+    taken, worst = torch.zeros_like(rows), torch.zeros_like(risk)
+    for place in order[:, : int(under.sum(-1).amax())].unbind(-1):
+        here = place.unsqueeze(-1)
+        joins = (under & (risk + worst < bound)).gather(-1, here)
+        taken = taken.scatter(-1, here, joins)
+        caused = conflict.gather(1, here.unsqueeze(-1).expand(-1, -1, conflict.shape[-1])).squeeze(1)
+        worst = torch.where(joins, torch.maximum(worst, caused), worst)
+    return taken
 
 
 def prefix_sum(value: Tensor, order: Tensor, within: Bool[Tensor, "B L"]) -> Tensor:

@@ -20,6 +20,7 @@ class HeadConfig:
         blocks: K, how many of the last base blocks the side-stream re-runs.
         rank, alpha, dropout: of the LoRA.
         width: of the read-out and of the feature layers.
+        pairs: width of the pairwise output, which tells candidates that change each other; 0 for none.
         threshold: confidence from which a position counts as crossed, and as about to be committed.
         base: fingerprint of the base the head is bound to; "" for heads that read features only, which go on any.
         fitted_on: fingerprint of the base whose traces it was fitted on; information, binds nothing.
@@ -34,6 +35,7 @@ class HeadConfig:
     width: int = 128
     threshold: float = 0.9
     base: str = ""
+    pairs: int = 0
     fitted_on: str = ""
 
     def __post_init__(self) -> None:
@@ -42,6 +44,8 @@ class HeadConfig:
         for name in ("blocks", "rank", "width"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.pairs < 0:
+            raise ValueError(f"pairs must be at least 0, got {self.pairs}")
         if self.width % 4:
             raise ValueError(f"width must be a multiple of 4, got {self.width}")
         if not 0 <= self.dropout < 1:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from models.denoiser import Denoiser, Tap
 from models.head_config import HeadConfig
+from models.pair_output import PairOutput, Pairs
 from models.side_stream import SideStream, load_lora, with_lora
 
 HEAD_FILE = "head.safetensors"
@@ -31,10 +32,12 @@ class Scores:
     Attributes:
         risk_logit: logit of the probability that the candidate token is wrong.
         gain: predicted net cascade of committing it, in positions.
+        pairs: which candidates change each other, of a head with that output.
     """
 
     risk_logit: Float[Tensor, "*N L"]
     gain: Float[Tensor, "*N L"]
+    pairs: Pairs | None = None
 
     @property
     def risk(self) -> Float[Tensor, "*N L"]:
@@ -100,6 +103,7 @@ class ScoringHead(nn.Module):
             inward += config.width
         hidden_width = 0 if config.variant == "linear" else config.width
         self.readout = _readout(inward, hidden_width)
+        self.pairs = PairOutput(inward, config.pairs) if config.pairs else None
 
     @property
     def taps(self) -> tuple[int, ...]:
@@ -120,15 +124,16 @@ class ScoringHead(nn.Module):
         correction = features.new_zeros(*rows.shape, 2)
         if self.stream is not None:
             hidden = self.stream(taps[-self.config.blocks :], rows).to(scaled.dtype)
-            packed = self.readout(torch.cat([scaled[rows], hidden], -1))
-            correction = correction.masked_scatter(rows.unsqueeze(-1), packed)
+            inward = torch.cat([scaled[rows], hidden], -1)
+            correction = correction.masked_scatter(rows.unsqueeze(-1), self.readout(inward))
         else:
             inward = scaled if self.layers is None else torch.cat([scaled, self.layers(scaled, rows)], -1)
             correction = torch.where(rows.unsqueeze(-1), self.readout(inward), correction)
         log_risk = features[..., self.config.feature_names.index("log_risk")]
         log_c = (-log_risk.expm1()).clamp(min=SMALLEST).log()  # not log p1: the candidate need not be the top token
         prior = (log_risk - log_c).masked_fill(~rows, 0.0)
-        return Scores(risk_logit=prior + correction[..., 0], gain=correction[..., 1])
+        pairs = None if self.pairs is None else self.pairs(inward, rows, prior)
+        return Scores(risk_logit=prior + correction[..., 0], gain=correction[..., 1], pairs=pairs)
 
 
 def _readout(inward: int, width: int) -> nn.Module:
@@ -148,7 +153,8 @@ def save_head(head: ScoringHead, folder: Path) -> None:
     """Write `head.safetensors` and, for a LoRA head, PEFT's `adapter_config.json` and `adapter_model.safetensors`."""
     folder.mkdir(parents=True, exist_ok=True)
     aside = folder / (HEAD_FILE + ".tmp")
-    save_file(own_state(head), aside, metadata={"config": json.dumps(asdict(head.config))})
+    config = {name: value for name, value in asdict(head.config).items() if name != "pairs" or value}
+    save_file(own_state(head), aside, metadata={"config": json.dumps(config)})
     if head.config.variant == "lora":
         cast(Any, head.stream).save_pretrained(str(folder))
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card

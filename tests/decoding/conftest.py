@@ -39,6 +39,7 @@ def linear_head(seed: int | None) -> ScoringHead:
 
 
 HEAD = linear_head(seed=0)
+PAIRS = ScoringHead(replace(HEAD.config, pairs=4)).requires_grad_(False)
 
 POLICIES: dict[str, Policy] = {
     "threshold": Threshold(0.9),
@@ -77,6 +78,7 @@ POLICIES: dict[str, Policy] = {
     "remask-all": RemaskLowest(0.2, 1.0, count=20),
     "learned": Learned(HEAD, risk_bound=0.5),
     "learned-sum": Learned(HEAD, rule="sum", risk_bound=0.9, step_budget=2),
+    "learned-pairs": Learned(PAIRS, rule="pairs", risk_bound=0.9),
     "learned-explore": Learned(HEAD, risk_bound=0.2, explore=2, explore_bound=0.9, risk_weight=0.5, step_budget=2),
     "learned-parity": LearnedParity(gamma=0.8, min_masks=1, branches=3, step_budget=2, head=HEAD),
     "learned-parity-all": LearnedParity(gamma=0.8, min_masks=1, initial_blocks=2, head=HEAD, among="all"),

@@ -1,0 +1,91 @@
+"""Decoding by risk and conflict: two candidates that are safe one by one and change each other are not committed together."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from decoding.features import NAMES
+from decoding.learned import Learned, compatible_set, safe_set
+from decoding.state import Reason
+from models.head_config import HeadConfig
+from models.pair_output import Pairs
+from models.scoring_head import Scores, ScoringHead
+
+EXPLOIT, FORCED = Reason.EXPLOIT, Reason.FORCED
+RISK = [0.02, 0.3, 0.01, 0.04, 0.6, 0.05]
+
+
+class Opinion(ScoringHead):
+    """A head that says the same whatever it reads; conflicts as (i, j) -> probability, 0 elsewhere."""
+
+    def __init__(self, conflict: dict[tuple[int, int], float]) -> None:
+        super().__init__(HeadConfig("linear", NAMES, pairs=6))
+        wanted = torch.full((6, 6), -30.0)
+        for pair, probability in conflict.items():
+            wanted[pair] = torch.tensor(probability).logit()
+        nothing = torch.zeros(1, 6)
+        pairs = Pairs(wanted.unsqueeze(0) * 6**0.5, torch.eye(6).unsqueeze(0), nothing, nothing)
+        self.said = Scores(torch.tensor([RISK]).logit(), torch.zeros(1, 6), pairs)
+
+    def forward(self, features, rows, taps=()) -> Scores:
+        return self.said
+
+
+@pytest.mark.parametrize(
+    ("conflict", "bound", "expected"),
+    [
+        ({}, 0.0501, {0, 2, 3, 5}),
+        ({(2, 0): 0.9}, 0.0501, {2, 3, 5}),  # 2 is the safer of the two
+        ({(0, 2): 0.9}, 0.0501, {0, 2, 3, 5}),  # 2 is there before 0 is asked
+        ({(2, 0): 0.0299}, 0.0501, {0, 2, 3, 5}),  # .02 + .0299 < .0501
+        ({(2, 0): 0.0302}, 0.0501, {2, 3, 5}),
+        ({(2, 0): 0.9, (0, 3): 0.9}, 0.0501, {2, 3, 5}),  # what did not join changes nothing
+        ({(2, 3): 0.005, (0, 3): 0.008}, 0.0501, {0, 2, 3, 5}),  # the largest, not the sum
+        ({(2, 3): 0.005, (0, 3): 0.011}, 0.0501, {0, 2, 5}),
+        ({(2, 0): 0.9, (2, 3): 0.9, (2, 5): 0.9}, 0.0501, {2}),
+        ({(2, 1): 0.1}, 0.0501, {0, 2, 3, 5}),
+    ],
+)
+def test_what_is_safe_together(committed, conflict, bound, expected):
+    policy = Learned(Opinion(conflict), risk_bound=bound, rule="pairs")
+    assert committed(policy, [0.5] * 6) == dict.fromkeys(expected, EXPLOIT)
+
+
+def test_the_safest_position_commits_where_none_is_safe(committed):
+    assert committed(Learned(Opinion({}), risk_bound=0.0099, rule="pairs"), [0.5] * 6) == {2: FORCED}
+
+
+@pytest.mark.parametrize("rule", ["each", "sum"])
+def test_other_rules_do_not_look_at_conflicts(committed, rule):
+    ours = committed(Learned(Opinion({(2, 0): 0.9}), risk_bound=0.0501, rule=rule), [0.5] * 6)
+    assert ours == committed(Learned(Opinion({}), risk_bound=0.0501, rule=rule), [0.5] * 6)
+
+
+def test_rows_of_a_batch_are_judged_apart_and_as_one_by_one_in_order_of_risk():
+    draw = torch.Generator().manual_seed(0)
+    risk, conflict = torch.rand(20, 7, generator=draw), torch.rand(20, 7, 7, generator=draw) * 0.6
+    rows = torch.rand(20, 7, generator=draw) < 0.7
+    found = compatible_set(risk, conflict, rows, 0.6)
+    for b in range(20):
+        taken: list[int] = []
+        for j in sorted(rows[b].nonzero().squeeze(-1).tolist(), key=lambda j: float(risk[b, j])):
+            if risk[b, j] + max((conflict[b, i, j] for i in taken), default=0.0) < 0.6:
+                taken.append(j)
+        assert found[b].nonzero().squeeze(-1).tolist() == sorted(taken)
+    assert (found != safe_set(risk, rows, 0.6, "each")).any()
+
+
+def test_without_conflicts_it_is_each():
+    risk = torch.rand(20, 7, generator=torch.Generator().manual_seed(1))
+    rows = risk > 0.1
+    for bound in (0.05, 0.3, 1.0):
+        ours = compatible_set(risk, torch.zeros(20, 7, 7), rows, bound)
+        assert torch.equal(ours, safe_set(risk, rows, bound, "each"))
+
+
+def test_a_head_without_pairs_is_refused():
+    with pytest.raises(
+        ValueError, match=r"^rule must be each or sum for a head without a conflict output, got 'pairs'$"
+    ):
+        Learned(ScoringHead(HeadConfig("linear", NAMES)), rule="pairs")
