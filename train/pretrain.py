@@ -18,6 +18,7 @@ from train.keeper import CHECKPOINT, Keeper
 from train.rows import TaskData, TaskRows, load_task
 from train.tasks import get
 from train.tasks.gsm8k_renumbered import RenumberedTask
+from train.tokenizer import EOS, load
 
 logger = logging.getLogger(__name__)
 
@@ -135,9 +136,12 @@ def load_data(
     for name, spec in tasks.items():
         train_data.append(load_task(name, spec, tokenizer, split="train", seed=seed, cache=cache, device=device))
         files = spec.files if isinstance(get(name), RenumberedTask) else ()
-        small = dataclasses.replace(spec, rows=dev_rows, files=files, symmetric=False)
+        small = dataclasses.replace(spec, rows=dev_rows, files=files, symmetric=False, narrow=None)
         dev_data.append(load_task(name, small, tokenizer, split="dev", seed=seed, cache=cache, device=device))
         shown = train_data[-1]
+        if spec.narrow is not None:
+            train_data.append(shown.cut(spec.narrow, eos_id=load(tokenizer).token_to_id(EOS)))
+            logger.info("%s: of these %d in %d columns", name, *train_data[-1].tokens.shape)
         padded = "no" if shown.padding is None else "with"
         logger.info("%s: %d rows of %d tokens, %s padding", name, *shown.tokens.shape, padded)
     return train_data, dev_data

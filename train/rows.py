@@ -31,6 +31,27 @@ GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 @dataclass(frozen=True)
+class Narrow:
+    """Rows that fit fewer columns, cut to them.
+
+    Args:
+        share: weight of these batches among the steps, positive.
+        width: columns of a row.
+        canvas: columns of the answer, at least one EOS included; prompts have at most `width - canvas` tokens.
+    """
+
+    share: float
+    width: int
+    canvas: int
+
+    def __post_init__(self) -> None:
+        if self.share <= 0:
+            raise ValueError(f"share of narrow must be positive, got {self.share}")
+        if not 0 < self.canvas < self.width:
+            raise ValueError(f"canvas of narrow must lie between 0 and its width {self.width}, got {self.canvas}")
+
+
+@dataclass(frozen=True)
 class TaskRows:
     """What a run takes from one task.
 
@@ -41,6 +62,8 @@ class TaskRows:
             rows of the first one anew, for every split.
         pad_to: width to which rows are left-padded so that tasks share compiled shapes; a multiple of 16 is fast.
         symmetric: a Sudoku: apply a random symmetry to every row drawn.
+        narrow: a second stream of the task's shorter rows alone, in fewer columns; the first stream, of all rows, still
+            shows how long answers are.
     """
 
     share: float
@@ -48,6 +71,7 @@ class TaskRows:
     files: tuple[str, ...] = ()
     pad_to: int | None = None
     symmetric: bool = False
+    narrow: Narrow | None = None
 
     def __post_init__(self) -> None:
         if self.share <= 0:
@@ -89,6 +113,25 @@ class TaskData:
         """Number of rows that hold about this many tokens, a multiple of 8 where possible."""
         rows = max(1, token_budget // self.tokens.shape[1])
         return rows - rows % 8 if rows >= 8 else rows
+
+    def cut(self, narrow: Narrow, *, eos_id: int) -> TaskData:
+        """The rows that fit fewer columns, cut to them.
+
+        Raises:
+            ValueError: if the task is symmetric or all its prompts have one length, the cut is no narrower, or no row fits.
+        """
+        if self.symmetry is not None or self.padding is None:
+            raise ValueError(f"narrow must be left out of a task whose rows are of one width, got it for {self.name}")
+        end = self.tokens.shape[1] - self.canvas + narrow.canvas
+        start = end - narrow.width
+        if start < 0 or narrow.canvas >= self.canvas:
+            whole = f"width {self.tokens.shape[1]} and canvas {self.canvas}"
+            raise ValueError(f"narrow of {self.name} must be below {whole}, got {narrow.width} and {narrow.canvas}")
+        fits = ((self.tokens[:, end - 1] == eos_id) & (self.padding >= start)).nonzero().flatten()
+        if not len(fits):
+            raise ValueError(f"narrow of {self.name} must leave rows of {narrow.width} columns, got none")
+        tokens, padding = self.tokens[fits, start:end].contiguous(), self.padding[fits] - start
+        return dataclasses.replace(self, share=narrow.share, tokens=tokens, padding=padding, canvas=narrow.canvas)
 
     def draw(self, rows: int, generator: torch.Generator) -> Batch:
         """Draw rows with replacement; same generator state, same batch."""

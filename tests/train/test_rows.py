@@ -13,7 +13,7 @@ import torch
 
 from train import rows as rows_module
 from train.corpus import Rows
-from train.rows import TaskData, TaskRows, draw_task, load_task, place
+from train.rows import Narrow, TaskData, TaskRows, draw_task, load_task, place
 
 CPU = torch.device("cpu")
 
@@ -100,3 +100,34 @@ def test_rows_are_made_once_and_files_come_before_the_generator(
     load("train")
     load("dev")
     assert calls == ["build", "file", "build"]
+
+
+def test_narrow_keeps_the_rows_that_fit_and_cuts_padding_and_fill() -> None:
+    short = [9, 9, 1, 2, 5, 9, 9, 9]
+    wide = [9, 1, 1, 2, 5, 9, 9, 9]  # its prompt is too long
+    long = [9, 9, 1, 2, 5, 6, 9, 9]  # its answer is too long
+    rows = Rows(np.array([wide, short, long], dtype=np.uint16), np.array([3, 2, 2]))
+    data = place("t", rows, TaskRows(1.0, 3, pad_to=10), canvas=4, device=CPU)
+    cut = data.cut(Narrow(0.5, width=4, canvas=2), eos_id=9)
+    assert (cut.tokens.tolist(), cut.share, cut.canvas) == ([[1, 2, 5, 9]], 0.5, 2)
+    assert cut.padding is not None
+    assert cut.padding.tolist() == [0]
+    padded = data.cut(Narrow(0.5, width=5, canvas=2), eos_id=9)
+    assert padded.tokens.tolist() == [[1, 1, 2, 5, 9], [9, 1, 2, 5, 9]]
+    assert padded.padding is not None
+    assert padded.padding.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("narrow", "message"),
+    [
+        (Narrow(0.5, width=3, canvas=1), "must leave rows of 3 columns"),
+        (Narrow(0.5, width=4, canvas=2), "must be below width 5 and canvas 2, got 4 and 2"),
+        (Narrow(0.5, width=9, canvas=1), "must be below width 5"),
+    ],
+)
+def test_narrow_that_cannot_be_cut_is_refused(narrow: Narrow, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        placed(5).cut(narrow, eos_id=4)
+    with pytest.raises(ValueError, match="rows are of one width"):
+        placed(None, (2, 2)).cut(narrow, eos_id=4)
