@@ -35,8 +35,8 @@ class HeadConfig:
     width: int = 128
     threshold: float = 0.9
     base: str = ""
-    pairs: int = 0
     fitted_on: str = ""
+    pairs: int = 0
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:

@@ -105,6 +105,8 @@ def label(denoiser: Denoiser, state: DecodeState, reference: Int[Tensor, "S L"],
         beam=torch.zeros_like(valid),
         log_confidence=alone.confidence.gather(-1, position).clamp(min=1e-9).log(),
         state_index=torch.arange(len(plan)),
+        alone=torch.full_like(reference, -1),
+        changed=torch.full((*position.shape, reference.shape[1]), -1, dtype=torch.int8),
     )
 
 

@@ -27,10 +27,13 @@ from train.head_data import HeadData
 from train.head_metrics import choice_figures, judge_choices, judge_risk, risk_figures
 from train.head_module import HeadModule, KeepBest, PreparedBatches
 from train.head_settings import SHUFFLED, VARIANTS, Fitting, Recipe, TaskRun
+from train.pair_metrics import judge_pairs, pair_figures
 from train.tasks import get
 from train.tasks.task import Example, Task
 
 log = logging.getLogger(__name__)
+
+JUDGED = 64  # train batches that recalibrate what the pairs are compared with
 
 
 def prompts_of(task: Task, run: TaskRun, split: str, count: int, *, seed: int) -> list[Example]:
@@ -162,7 +165,8 @@ def fit_head(
     if recipe.shuffled:  # the held labels as well, or they would pick the weights
         train, held = train.with_shuffled_labels(seed), held.with_shuffled_labels(seed)
     trainer = make_trainer(denoiser, fitting, logs, KeepBest([held[i] for i in range(len(held))]))
-    trainer.fit(HeadModule(head, replace(fitting.objective, target=recipe.target)), train.loader(seed=seed))
+    objective = replace(fitting.objective, target=recipe.target, conflict=fitting.conflict(recipe))
+    trainer.fit(HeadModule(head, objective), train.loader(seed=seed))
     return head.to(denoiser.device).eval()
 
 
@@ -197,6 +201,10 @@ def figures(head: ScoringHead, data: Data) -> dict[str, Any]:
             mine = [data.train[i] for i, of in enumerate(data.train_task) if of == task]
             risk = risk_figures(judge_risk(head, mine, data.train_prompts), unseen)
         out[task] = {"risk": risk, "choice": choice_figures(judge_choices(head, prepared, prompts))}
+        if head.config.pairs:
+            some = [data.train[i] for i, of in enumerate(data.train_task) if of == task][:JUDGED]
+            seen = judge_pairs(head, some, data.train_prompts)
+            out[task]["conflict"] = pair_figures(seen, judge_pairs(head, prepared, prompts))
     return out
 
 

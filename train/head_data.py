@@ -34,6 +34,8 @@ class HeadBatch:
         beam: branches among ETE's own k.
         log_confidence: log c of the branch's token.
         state_index: running number of each state, for metrics grouped by state.
+        alone: candidate of each position once what is committed in any case is, without a branch; -1 where it is not asked.
+        changed: 1 or 0 where the branch has another candidate than `alone`, or the same; -1 where one of them has none.
     """
 
     state: DecodeState
@@ -47,6 +49,8 @@ class HeadBatch:
     beam: Bool[Tensor, "S K"]
     log_confidence: Float[Tensor, "S K"]
     state_index: Int[Tensor, " S"]
+    alone: Int[Tensor, "S L"]
+    changed: Int[Tensor, "S K L"]
 
     @property
     def valid(self) -> Bool[Tensor, "S K"]:
@@ -71,6 +75,21 @@ def cascade_gain(branch: dict[str, Any], alone: dict[str, Any], reference: np.nd
     new = (after <= bar) & (before > bar) & (token >= 0)
     known = reference >= 0
     return float((new & known & (token == reference)).sum() - (new & known & (token != reference)).sum())
+
+
+def fill_changes(
+    branches: Sequence[dict[str, Any]], asked: Sequence[bool], alone: Int[Tensor, " L"], changed: Int[Tensor, "K L"]
+) -> None:
+    """Write where the candidates of the branches of one canvas differ from those of branch 0, masked in both."""
+    if not branches:
+        return
+    there = torch.tensor(asked)
+    before = torch.tensor(branches[0]["token"])
+    alone[there] = before.to(alone.dtype)
+    for k, one in enumerate(branches[1 : 1 + len(changed)]):
+        after = torch.tensor(one["token"])
+        flips = (after != before).to(changed.dtype)
+        changed[k, there] = flips.masked_fill((after < 0) | (before < 0), UNKNOWN)
 
 
 @dataclass(frozen=True)
@@ -114,10 +133,13 @@ class HeadData:
         reference, harm = torch.full((count, width), UNKNOWN), torch.full((count, width), UNKNOWN)
         branch = {name: torch.zeros(count, self.branches) for name in ("gain", "eq7", "log_confidence")}
         position = torch.full((count, self.branches), -1)
+        alone = torch.full((count, width), UNKNOWN)
+        changed = torch.full((count, self.branches, width), UNKNOWN, dtype=torch.int8)  # the largest column
         beam = torch.zeros(count, self.branches, dtype=torch.bool)
         for s, row in enumerate(rows):
             reference[s, -gen:] = torch.tensor(row["reference"])
             self._fill_branches(row, s, width - gen, position, beam, branch, harm)
+            fill_changes(row["branches"], row["asked"], alone[s, -gen:], changed[s, :, -gen:])
         return HeadBatch(
             state=state,
             attention_mask=attention,
@@ -127,6 +149,8 @@ class HeadData:
             position=position,
             beam=beam,
             state_index=torch.tensor(list(index)),
+            alone=alone,
+            changed=changed,
             **branch,
         )
 

@@ -21,6 +21,15 @@ def risk_loss(
     return (each * known).sum() / known.sum().clamp(min=1)
 
 
+def conflict_loss(
+    logit: Float[Tensor, "S K L"], changed: Float[Tensor, "S K L"], known: Bool[Tensor, "S K L"]
+) -> Tensor:
+    """Binary cross-entropy of "the branch changes the candidate at j" over the known pairs."""
+    picked = logit.masked_fill(~known, 0.0)
+    each = binary_cross_entropy_with_logits(picked, changed.to(picked.dtype), reduction="none")
+    return (each * known).sum() / known.sum().clamp(min=1)
+
+
 def listwise_loss(
     score: Float[Tensor, "S K"], target: Float[Tensor, "S K"], valid: Bool[Tensor, "S K"], *, temperature: float
 ) -> Tensor:

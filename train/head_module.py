@@ -20,7 +20,7 @@ from decoding.threshold import confident
 from models.denoiser import Denoiser
 from models.scoring_head import Scores, ScoringHead
 from train.head_data import HeadBatch
-from train.head_loss import huber_gain_loss, listwise_loss, risk_loss
+from train.head_loss import conflict_loss, huber_gain_loss, listwise_loss, risk_loss
 from train.head_settings import Objective
 
 
@@ -42,8 +42,9 @@ class Prepared:
             order = torch.randperm(len(held), generator=generator).to(held.device)
             return value.masked_scatter(where, held[order])
 
-        batch = replace(self.batch, gain=deal(self.batch.gain, self.batch.valid))
-        return replace(self, batch=batch, wrong=deal(self.wrong, self.known))
+        gain, wrong = deal(self.batch.gain, self.batch.valid), deal(self.wrong, self.known)
+        changed = deal(self.batch.changed, self.batch.changed >= 0)
+        return replace(self, batch=replace(self.batch, gain=gain, changed=changed), wrong=wrong)
 
 
 def risk_labels(batch: HeadBatch, reading: Reading) -> tuple[Float[Tensor, "S L"], Bool[Tensor, "S L"]]:
@@ -60,6 +61,22 @@ def risk_labels(batch: HeadBatch, reading: Reading) -> tuple[Float[Tensor, "S L"
     wrong = torch.where(unique, differs, batch.harm.clamp(min=0).float())
     known = torch.where(unique, clean & (batch.reference >= 0), batch.harm >= 0)
     return wrong, known & reading.rows
+
+
+def conflict_labels(batch: HeadBatch, reading: Reading) -> tuple[Float[Tensor, "S K L"], Bool[Tensor, "S K L"]]:
+    """Whether a branch changes the candidate at j, and where that is known.
+
+    y_kj = [candidate at j after the branch is not v_j], for every j that is masked with and without the branch and whose candidate
+    v_j what is committed in any case leaves as it is: else the change would not be the branch's own.
+    """
+    stays = (batch.alone == reading.token) & reading.rows
+    return (batch.changed > 0).float(), (batch.changed >= 0) & stays.unsqueeze(1)
+
+
+def of_branches(value: Float[Tensor, "S L L"], batch: HeadBatch) -> Float[Tensor, "S K L"]:
+    """The rows of a pairwise figure that belong to the positions of the branches."""
+    place = batch.position.clamp(min=0).unsqueeze(-1)
+    return value.gather(1, place.expand(-1, -1, value.shape[-1]))
 
 
 class PreparedBatches(Dataset[Prepared]):
@@ -151,7 +168,12 @@ class HeadModule(lightning.LightningModule):
             huber = huber_gain_loss(of_branch, batch.gain, batch.valid)
         risk = risk_loss(scores.risk_logit, prepared.wrong, prepared.known, focus=aim.focus)
         parts = {"listwise": aim.gain * listwise, "huber": aim.huber * huber, "risk": aim.risk * risk}
-        return {**parts, "loss": parts["listwise"] + parts["huber"] + parts["risk"]}
+        loss = parts["listwise"] + parts["huber"] + parts["risk"]
+        if aim.conflict and scores.pairs is not None:
+            logit = of_branches(scores.pairs.logit, batch)
+            parts["conflict"] = aim.conflict * conflict_loss(logit, *conflict_labels(batch, prepared.reading))
+            loss = loss + parts["conflict"]
+        return {**parts, "loss": loss}
 
     def training_step(self, prepared: Prepared, batch_idx: int) -> Tensor:
         """One batch."""

@@ -18,6 +18,7 @@ class Objective:
         gain: weight of the listwise loss on the gain, at least 0.
         risk: weight of the risk loss, at least 0.
         huber: weight of the Huber loss on the gain's unit, at least 0.
+        conflict: weight of the loss on pairs, at least 0; above 0 every variant has a pairwise output.
         target: `gain` (correct net cascade) or `eq7` (faithful distillation of the beam's score over its own k).
         temperature: of the listwise targets, in positions (or nats for eq7).
         focus: extra weight of wrong tokens rated safe.
@@ -27,6 +28,7 @@ class Objective:
     gain: float = 1.0
     risk: float = 1.0
     huber: float = 0.1
+    conflict: float = 0.0
     target: str = "gain"
     temperature: float = 1.0
     focus: float = 0.0
@@ -37,7 +39,7 @@ class Objective:
     def __post_init__(self) -> None:
         if self.target not in ("gain", "eq7"):
             raise ValueError(f"target must be gain or eq7, got {self.target!r}")
-        for name in ("gain", "risk", "huber", "focus", "weight_decay"):
+        for name in ("gain", "risk", "huber", "conflict", "focus", "weight_decay"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         for name in ("temperature", "learning_rate"):
@@ -112,12 +114,14 @@ class Recipe:
         target: see Objective.
         shuffled: fit on labels dealt to other positions, the control.
         blocks: K of this variant; None takes that of the fit.
+        conflict: weight of its loss on pairs where the objective has none.
     """
 
     variant: Variant
     target: str = "gain"
     shuffled: bool = False
     blocks: int | None = None
+    conflict: float = 0.0
 
 
 VARIANTS: Mapping[str, Recipe] = {
@@ -126,6 +130,7 @@ VARIANTS: Mapping[str, Recipe] = {
     "hidden": Recipe("hidden"),
     "lora": Recipe("lora"),
     "head-eq7": Recipe("lora", target="eq7"),
+    "conflict": Recipe("lora", conflict=1.0),
     SHUFFLED: Recipe("lora", shuffled=True),
     "ceiling": Recipe("fork", blocks=4),
 }
@@ -141,6 +146,7 @@ class Fitting:
         epochs: passes over the traces.
         batch_size: states in one step.
         blocks, rank, alpha, dropout, width: shape of the heads (see HeadConfig).
+        pairs: width of the pairwise output of those that have one.
         gigabytes: memory for trunk outputs that are kept between epochs.
         universal: fit only heads that read logits, which go on any base.
         objective: losses and optimiser.
@@ -155,6 +161,7 @@ class Fitting:
     alpha: int = 32
     dropout: float = 0.05
     width: int = 128
+    pairs: int = 16
     gigabytes: float = 4.0
     universal: bool = False
     objective: Objective = field(default_factory=Objective)
@@ -166,7 +173,7 @@ class Fitting:
         if not self.variants or self.variants[0] == SHUFFLED:
             first = self.variants[0] if self.variants else "none"
             raise ValueError(f"variants must begin with the head that is saved, got {first}")
-        for name in ("seeds", "epochs", "batch_size"):
+        for name in ("seeds", "epochs", "batch_size", "pairs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in self.variants:
@@ -174,6 +181,10 @@ class Fitting:
                 raise ValueError(
                     f"variants of a universal head must read no hidden states (linear, features), got {name}"
                 )
+
+    def conflict(self, recipe: Recipe) -> float:
+        """Weight of the loss on pairs."""
+        return self.objective.conflict or recipe.conflict
 
     def config(self, recipe: Recipe, feature_names: tuple[str, ...], **more: Any) -> HeadConfig:
         """The shape of a head; refuses what no head can have."""
@@ -185,5 +196,6 @@ class Fitting:
             alpha=self.alpha,
             dropout=self.dropout,
             width=self.width,
+            pairs=self.pairs if self.conflict(recipe) else 0,
             **more,
         )

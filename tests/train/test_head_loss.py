@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from train.head_loss import huber_gain_loss, listwise_loss, risk_loss
+from train.head_loss import conflict_loss, huber_gain_loss, listwise_loss, risk_loss
 
 T, F = True, False
 
@@ -28,6 +28,16 @@ def test_risk_is_the_mean_cross_entropy_of_what_is_known():
     expected = (math.log(2) + math.log(4 / 3) + math.log(4 / 3)) / 3
     assert risk_loss(logit, wrong, known).item() == pytest.approx(expected)
     assert risk_loss(logit, wrong, ~known & known).item() == 0
+
+
+def test_conflict_is_the_mean_cross_entropy_of_the_known_pairs():
+    logit = torch.tensor([[[0.0, math.log(3)], [math.nan, -math.log(3)]]], requires_grad=True)
+    changed, known = torch.tensor([[[1.0, 1.0], [1.0, 1.0]]]), torch.tensor([[[T, T], [F, T]]])
+    loss = conflict_loss(logit, changed, known)
+    assert loss.item() == pytest.approx((math.log(2) + math.log(4 / 3) + math.log(4)) / 3)
+    loss.backward()
+    assert logit.grad[0, 1, 0] == 0
+    assert conflict_loss(logit, changed, ~known & known).item() == 0
 
 
 def test_focus_weighs_wrong_tokens_rated_safe_and_nothing_else():
