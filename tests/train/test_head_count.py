@@ -1,0 +1,94 @@
+"""Work by count, against figures worked out by hand on a shape small enough for it, and against real tensors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import models
+from models.head_config import HeadConfig
+from models.scoring_head import ScoringHead
+from train.head_count import LLADA_8B, Shape, base_round, head_round, shape_of, table
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+TINY = Shape(layers=3, width=8, heads=2, kv_heads=1, head_dim=4, mlp=10, vocabulary=20)
+# a block: q and o 2 * 64, k and v 2 * 32, MLP 3 * 80 -> 128 + 64 + 240 = 432 parameters
+
+
+def test_a_forward_by_hand():
+    made = base_round(TINY, computed=5, context=7, rows=2)
+    attention = 4 * 5 * 7 * 8  # 1120
+    assert made.operations == 3 * (2 * 5 * 432 + attention) + 2 * 2 * 160 == 16_960
+    assert made.weight_bytes == 2 * (3 * 432 + 160 + 7 * 8) == 3024  # two norms a block and the last
+
+
+def test_a_cache_saves_operations_and_no_weights():
+    cached, whole = (base_round(TINY, computed=n, context=7, rows=2) for n in (2, 7))
+    assert cached.operations == 3 * (2 * 2 * 432 + 4 * 2 * 7 * 8) + 640 == 7168
+    assert cached.weight_bytes == whole.weight_bytes
+
+
+NAMES = ("log_risk", "entropy", "margin")
+
+
+def test_a_linear_head_by_hand():
+    made = head_round(TINY, HeadConfig("linear", NAMES, width=4), context=7, rows=2)
+    assert (made.operations, made.weight_bytes) == (2 * 2 * 6, 4 * 6)
+
+
+def test_a_features_head_by_hand():
+    made = head_round(TINY, HeadConfig("features", NAMES, width=4), context=7, rows=2)
+    own = 3 * 4 + 2 * 8 * 16 + (3 + 4 + 2) * 4  # in, two layers, read-out: 12 + 256 + 36
+    assert made.weight_bytes == 4 * own == 1216
+    assert made.operations == 2 * 2 * own + 2 * 4 * 2 * 2 * 4 == 1344
+
+
+@pytest.mark.parametrize(("blocks", "again"), [(1, 368), (2, 800), (3, 1232)])
+def test_a_side_stream_runs_keys_and_values_from_its_second_block_on(blocks, again):
+    made = head_round(TINY, HeadConfig("hidden", NAMES, width=4, blocks=blocks), context=7, rows=2)
+    readout = 4 * (3 + 8 + 2)
+    assert made.operations == 2 * 2 * (again + readout) + blocks * 4 * 2 * 7 * 8
+    assert made.weight_bytes == 2 * (again + (2 * blocks + 1) * 8) + 4 * readout
+
+
+def test_lora_adds_its_two_matrices_to_five_of_a_block():
+    plain, lora = (
+        head_round(TINY, HeadConfig(v, NAMES, width=4, blocks=2, rank=3), context=7, rows=2) for v in ("hidden", "lora")
+    )
+    own = 2 * 3 * (2 * (8 + 8) + 3 * (8 + 10))
+    assert lora.operations - plain.operations == 2 * 2 * own
+    assert lora.weight_bytes - plain.weight_bytes == 4 * own == 2064
+
+
+def test_the_shape_of_llada_is_the_published_one():
+    assert shape_of(json.loads((GOLDEN / "hub/llada/config.json").read_text())) == LLADA_8B
+    dream = shape_of(json.loads((GOLDEN / "hub/dream/config.json").read_text()))
+    assert (dream.layers, dream.heads, dream.kv_heads, dream.head_dim) == (28, 28, 4, 128)
+
+
+@pytest.mark.parametrize("family", ["llada", "dream"])
+@pytest.mark.parametrize(("variant", "blocks"), [("features", 1), ("lora", 1), ("lora", 2), ("linear", 1)])
+def test_matrices_counted_are_those_that_are_there(family, variant, blocks):
+    base = models.load(GOLDEN / family, device="cpu")
+    config = HeadConfig(variant, NAMES, blocks=blocks, rank=4, width=16)
+    head = ScoringHead(config, base)
+    names = [name for name, p in head.named_parameters() if p.ndim == 2 and not name.startswith("stream.")]
+    own = sum(p.numel() for name, p in head.named_parameters() if name in names or ".lora_" in name)
+    shape = shape_of(json.loads((GOLDEN / family / "config.json").read_text()))
+    counted = head_round(shape, config, context=9, rows=1).weight_bytes
+    again = blocks * (shape.query + shape.gated) + (blocks - 1) * shape.keys + (2 * blocks + 1) * shape.width
+    assert counted == 4 * own + (2 * again if config.reads_hidden else 0)
+    layer = [p.numel() for p in base.blocks[0].parameters() if p.ndim == 2]
+    assert sum(layer) == shape.query + shape.keys + shape.gated
+
+
+def test_at_the_8b_shape_one_block_keeps_to_the_bar_and_features_cost_nothing():
+    rows = {row["head"]: row for row in table(LLADA_8B, NAMES, prompt=128, gen_length=256, block_length=32)}
+    assert list(rows) == ["linear", "features", "hidden K=1", "lora K=1", "lora K=2", "lora K=3"]
+    for mode in ("cached", "uncached"):
+        assert max(rows["lora K=1"][mode].values()) < 3.5
+        assert max(rows["features"][mode].values()) < 0.1
+    assert rows["lora K=1"]["cached"]["weight_bytes"] > 2
+    assert rows["lora K=1"]["uncached"]["operations"] < 0.5

@@ -1,0 +1,150 @@
+"""What a scoring head costs a round: ``python -m train.head_cost --head checkpoints/reason-7m-head``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast, final
+
+from decoding.policy import Policy
+from decoding.reading import Reading
+from decoding.state import DecodeState, Proposal
+from decoding.threshold import Threshold
+
+if TYPE_CHECKING:
+    from models.denoiser import Denoiser
+
+
+@final
+@dataclass(frozen=True)
+class Beside(Policy):
+    """A policy's commits, while another is asked as well and not obeyed: the same states with and without its work.
+
+    Args:
+        leads: whose proposals are committed.
+        asked: what is timed on top.
+    """
+
+    leads: Policy
+    asked: Policy
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """Base blocks that the policy asked reads."""
+        return self.asked.taps
+
+    def propose(self, state: DecodeState, reading: Reading) -> Proposal:
+        """Ask, and follow the other."""
+        self.asked.propose(state, reading)
+        return self.leads.propose(state, reading)
+
+
+def head_cost(
+    *,
+    model: str = "checkpoints/reason-7m",
+    head: str = "checkpoints/reason-7m-head",
+    task: str = "sudoku",
+    threshold: float = 0.9,
+    batch_size: int = 8,
+    repeats: int = 7,
+    seed: int = 0,
+    device: str | None = None,
+    shape: Path | None = None,
+    out: Path | None = None,
+) -> None:
+    """Time a round with and without a head on the same states, and count what heads add at the 8B shape.
+
+    Args:
+        model: folder or hub id of the base.
+        head: folder of its scoring head.
+        task: whose test prompts are decoded.
+        threshold: of the headless policy that leads through the states.
+        batch_size: prompts decoded together.
+        repeats: decodes of each kind, in turns; medians are reported.
+        seed: of the prompts.
+        device: where to run; by default the GPU if there is one.
+        shape: folder with the config.json whose shape is counted; by default LLaDA-8B's.
+        out: folder for head-cost.json, or none.
+    """
+    for name, value in (("batch_size", batch_size), ("repeats", repeats)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    import json
+
+    import models
+    from decoding.features import NAMES
+    from decoding.provenance import environment, write_json
+    from train.head_count import LLADA_8B, shape_of, table
+    from train.tasks import get
+
+    about = get(task)
+    counted = LLADA_8B if shape is None else shape_of(json.loads((shape / "config.json").read_text()))
+    denoiser = models.load(model, device=device, head=head)
+    timed = measure(denoiser, task, threshold=threshold, batch_size=batch_size, repeats=repeats, seed=seed)
+    sizes: dict[str, int] = {"prompt": 128, "gen_length": 256, "block_length": 32}
+    counts = {**sizes, "heads": table(counted, NAMES, **sizes)}
+    found = {"task": about.name, "batch_size": batch_size, "repeats": repeats, "measured": timed, "counted": counts}
+    print(report(found))
+    if out is not None:
+        write_json(out / "head-cost.json", found | {"environment": environment(device=denoiser.device, seed=seed)})
+
+
+def measure(
+    denoiser: Denoiser, task: str, *, threshold: float, batch_size: int, repeats: int, seed: int
+) -> dict[str, dict[str, float]]:
+    """Milliseconds of a round with and without the denoiser's head, for each cache; medians over repeats in turns.
+
+    Both decode the same prompts through the same states, led by `threshold`; with the head its scores and the rule `learned` come
+    on top, so that what is added is if anything too much: the headless rule runs as well.
+    """
+    from itertools import islice
+    from statistics import median
+
+    from decoding import generate
+    from decoding.api import make_policy
+    from train.tasks import get
+
+    about = get(task)
+    prompts = [example.prompt for example in islice(about.generate("test", seed=seed), batch_size)]
+    leads = Threshold(threshold)
+    rules = {"headless": leads, "with_head": Beside(leads, make_policy("learned", {}, denoiser))}
+    lengths: dict[str, Any] = {"gen_length": about.gen_length, "block_length": about.block_length}
+    found: dict[str, dict[str, float]] = {}
+    for cache in ("none", "dual") if hasattr(denoiser, "with_cache") else ("none",):
+        times: dict[str, list[float]] = {name: [] for name in rules}
+        for turn in range(repeats + 1):  # the first warms up
+            for name in list(rules) if turn % 2 else list(rules)[::-1]:
+                made = generate(denoiser, prompts, rules[name], use_cache=cache, **lengths)
+                times[name].append(1e3 * made.seconds / made.nfe)
+        headless, with_head = (times[name][1:] for name in rules)
+        shares = [100 * (more / less - 1) for more, less in zip(with_head, headless, strict=True)]
+        figures = {"headless_ms": median(headless), "with_head_ms": median(with_head)}
+        found[cache] = figures | {"added_percent": median(shares), "rounds": float(made.nfe)}
+    return found
+
+
+def report(found: dict[str, Any]) -> str:
+    """The figures as lines of text."""
+    lines = [
+        f"{found['task']}, cache {cache}: {one['headless_ms']:.2f} ms a round, {one['with_head_ms']:.2f} with the head, "
+        f"{one['added_percent']:+.1f} % (median of {found['repeats']})"
+        for cache, one in cast("dict[str, dict[str, float]]", found["measured"]).items()
+    ]
+    lines.append(
+        "by count, a block of masks in one canvas: GFLOP and MB of weights added; per cent of a round's, cached / uncached"
+    )
+    for row in found["counted"]["heads"]:
+        shares = "; ".join(
+            f"{name.replace('_', ' ')} {row['cached'][name]:.2f} / {row['uncached'][name]:.2f} %"
+            for name in ("operations", "weight_bytes")
+        )
+        lines.append(
+            f"{row['head']}: {row['operations'] / 1e9:.2f} GFLOP, {row['weight_bytes'] / 1e6:.1f} MB; {shares}"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    from train.command import run
+
+    run(head_cost)
