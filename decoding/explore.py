@@ -66,10 +66,9 @@ class Plan:
             log_confidence=confidence.log().masked_fill(~self.valid, 0.0),
         )
 
-    def keep(self, choice: Int[Tensor, " B"]) -> Plan:
-        """The plan with one candidate left: `choice` of each row."""
-        place = choice.unsqueeze(-1)
-        return replace(self, candidates=self.candidates.gather(-1, place), valid=self.valid.gather(-1, place))
+    def keep(self, choice: Int[Tensor, "B n"]) -> Plan:
+        """The plan with n candidates left: those at the places `choice` of each row, in that order."""
+        return replace(self, candidates=self.candidates.gather(-1, choice), valid=self.valid.gather(-1, choice))
 
 
 @dataclass(frozen=True)
@@ -203,10 +202,9 @@ CANDIDATE_RULES: Mapping[str, Callable[[ExplorePolicy, Reading], tuple[Tensor, T
 )
 
 
-@final
 @dataclass(frozen=True)
-class BeamETE(ExplorePolicy):
-    """Explore-Then-Exploit with beam look-ahead: k branches share the next forward, and Eq. 7 keeps one.
+class BranchingPolicy(ExplorePolicy):
+    """Explore-Then-Exploit whose branches share the next forward, and Eq. 7 keeps one.
 
     s(j) = alpha log c_j + log sum_{i in U_j} c_i^(t+1; j), U_j = {i in S_{t+1} : c_i^(t+1; j) >= eq7_threshold}; an
     empty U_j scores -inf, and if all do the branch with the largest c_j is kept. The reading of the kept branch is the
@@ -229,10 +227,6 @@ class BeamETE(ExplorePolicy):
         bar = self.eq7_threshold
         require(bar is None or 0 < bar <= 1, "eq7_threshold", "lie in (0, 1]", bar)
 
-    def propose(self, state: DecodeState, reading: Reading) -> Proposal:
-        """One canvas for each candidate of an exploring row, one for every other row."""
-        return self.plan(state, reading).branches(state, reading)
-
     def score(self, proposal: Proposal, reading: Reading) -> Float[Tensor, "B K"]:
         """Eq. 7 for every branch."""
         bar = self.threshold if self.eq7_threshold is None else self.eq7_threshold
@@ -249,6 +243,16 @@ class BeamETE(ExplorePolicy):
 
 @final
 @dataclass(frozen=True)
+class BeamETE(BranchingPolicy):
+    """Explore-Then-Exploit with beam look-ahead over all k candidates: arXiv 2511.21103."""
+
+    def propose(self, state: DecodeState, reading: Reading) -> Proposal:
+        """One canvas for each candidate of an exploring row, one for every other row."""
+        return self.plan(state, reading).branches(state, reading)
+
+
+@final
+@dataclass(frozen=True)
 class RandomParity(ExplorePolicy):
     """Explore-Then-Exploit without look-ahead: a uniformly drawn candidate on one canvas, the control for scoring."""
 
@@ -261,4 +265,4 @@ class RandomParity(ExplorePolicy):
         """Commit the plan and one candidate, all equally likely."""
         plan = self.plan(state, reading)
         draw = reading.noise.gather(-1, plan.candidates).masked_fill(~plan.valid, -1.0)
-        return plan.keep(draw.argmax(-1)).branches(state, reading)
+        return plan.keep(draw.argmax(-1, keepdim=True)).branches(state, reading)

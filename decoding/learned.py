@@ -1,15 +1,15 @@
-"""Decoding with a scoring head in the place of the look-ahead: no branch, one canvas per row."""
+"""Decoding with a scoring head in the place of the look-ahead: one canvas per row, two where a gate asks for them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, final
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from decoding.explore import ExplorePolicy
+from decoding.explore import BranchingPolicy
 from decoding.features import NAMES, features
 from decoding.policy import Policy, best, rank
 from decoding.reading import Reading
@@ -133,23 +133,28 @@ def prefix_sum(value: Tensor, order: Tensor, within: Bool[Tensor, "B L"]) -> Ten
 
 @final
 @dataclass(frozen=True)
-class LearnedParity(ExplorePolicy):
-    """Beam ETE with the head in the place of the look-ahead: exploit by confidence, explore where gain - lambda * risk is largest.
+class LearnedParity(BranchingPolicy):
+    """Beam ETE with the head in place of the look-ahead: exploit by confidence, explore where w = gain - lambda * risk is largest.
+
+    Where the two best differ by less than `gate`, both become branches of the next forward and Eq. 7 keeps one.
 
     Args:
         head: the scoring head.
         among: choose among the k candidates of Eq. 6 (`candidates`), as the beam does, or among all masks left (`all`).
         risk_weight: lambda, positions of gain that a certain error outweighs, at least 0.
+        gate: difference of w under which two branches are run, at least 0; 0 never runs them.
     """
 
     head: ScoringHead | None = field(default=None, repr=False)
     among: Among = "candidates"
     risk_weight: float = 0.0
+    gate: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_one_of(Among, "among", self.among)
         require(self.risk_weight >= 0, "risk_weight", "be at least 0", self.risk_weight)
+        require(self.gate >= 0, "gate", "be at least 0", self.gate)
         check_head(self.head)
 
     @property
@@ -158,15 +163,19 @@ class LearnedParity(ExplorePolicy):
         return self.head.taps if self.head is not None else ()
 
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
-        """The plan of Explore-Then-Exploit with one candidate, the head's."""
+        """The plan of Explore-Then-Exploit with the head's candidate, or with its two best where they are close."""
         assert self.head is not None
         plan = self.plan(state, reading)
-        scores = score(self.head, state, reading)
-        worth = scores.gain - self.risk_weight * scores.risk
         if self.among == "all":
             left = reading.rows & (plan.reason == 0) & plan.valid.any(-1, keepdim=True)
-            chosen = best(worth, left)
-            reason = torch.where(chosen, int(Reason.EXPLORE), plan.reason)
-            return Proposal.single(state, reading, reason)
-        of_candidates = worth.gather(-1, plan.candidates).masked_fill(~plan.valid, -torch.inf)
-        return plan.keep(of_candidates.argmax(-1)).branches(state, reading)
+            everywhere = torch.arange(left.shape[-1], device=left.device).expand_as(left)
+            plan = replace(plan, candidates=everywhere, valid=left)
+        scores = score(self.head, state, reading)
+        worth = (scores.gain - self.risk_weight * scores.risk).gather(-1, plan.candidates)
+        worth = worth.masked_fill(~plan.valid, -torch.inf)
+        top = worth.argsort(stable=True, dim=-1, descending=True)[:, : 2 if self.gate else 1]
+        plan = plan.keep(top)
+        if self.gate:
+            worth = worth.gather(-1, top)
+            plan = replace(plan, valid=plan.valid & (worth[:, :1] - worth < self.gate))
+        return plan.branches(state, reading)

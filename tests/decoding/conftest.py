@@ -82,6 +82,7 @@ POLICIES: dict[str, Policy] = {
     "learned-explore": Learned(HEAD, risk_bound=0.2, explore=2, explore_bound=0.9, risk_weight=0.5, step_budget=2),
     "learned-parity": LearnedParity(gamma=0.8, min_masks=1, branches=3, step_budget=2, head=HEAD),
     "learned-parity-all": LearnedParity(gamma=0.8, min_masks=1, initial_blocks=2, head=HEAD, among="all"),
+    "learned-parity-gate": LearnedParity(gamma=0.8, min_masks=1, branches=3, step_budget=2, head=HEAD, gate=0.5),
 }
 
 

@@ -181,6 +181,48 @@ def test_parity_costs_one_forward_a_round_and_finds_the_cascades_of_the_beam(run
     assert (dear.sequence_forwards > dear.rounds).all()
 
 
+GATED = {**BARE, "head": Opinion(gain=[0.0, 0.0, 1.0, 2.0, 0.0, 2.5])}  # candidates 3, 2, 5; the best 5, 3, 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"gate": 0.0}, [{5}]),
+        ({"gate": 0.5}, [{5}]),  # less than the gate, not the same
+        ({"gate": 0.51}, [{5}, {3}]),
+        ({"gate": 99.0}, [{5}, {3}]),
+        ({"gate": 99.0, "branches": 1}, [{3}]),
+        ({"gate": 0.51, "among": "all"}, [{5}, {3}]),
+    ],
+)
+def test_the_gate_opens_a_second_branch_where_two_are_close(canvas, reading_of, settings, expected):
+    proposal = LearnedParity(**{**GATED, **settings}).propose(canvas(6), reading_of(MIXED))
+    found = [set((reason == EXPLORE).nonzero().flatten().tolist()) for reason in proposal.reason[0]]
+    assert [one for one, live in zip(found, proposal.live[0].tolist(), strict=True) if live] == expected
+
+
+def test_a_row_that_does_not_explore_has_no_second_branch(canvas, reading_of):
+    proposal = LearnedParity(**{**GATED, "gamma": 0.1}, gate=99.0).propose(canvas(6), reading_of(MIXED))
+    assert proposal.live.tolist() == [[True, False]]
+    assert not (proposal.reason == EXPLORE).any()
+
+
+@pytest.mark.parametrize("which", ["flat", "context"])
+def test_a_wide_gate_is_the_beam_over_two_and_costs_what_it_costs(run, denoisers, prompts, which):
+    """Whatever the head thinks of the two candidates, Eq. 7 decides; a gate of nothing is one canvas a round."""
+    settings = {"gamma": 0.8, "min_masks": 1, "branches": 2, "step_budget": 2, "alpha": 2.0}
+    beam, dear = run(denoisers[which], BeamETE(**settings), prompts)
+    head = Opinion(gain=[0.0], risk=[0.3])
+    wide, cost = run(denoisers[which], LearnedParity(**settings, head=head, gate=1e9), prompts)
+    assert torch.equal(wide.tokens, beam.tokens)
+    assert torch.equal(wide.committed_round, beam.committed_round)
+    assert torch.equal(cost.sequence_forwards, dear.sequence_forwards)
+    assert torch.equal(cost.sequence_forwards, cost.rounds + cost.explored)
+    assert (cost.explored > 0).all()
+    _, cheap = run(denoisers[which], LearnedParity(**settings, head=head), prompts)
+    assert torch.equal(cheap.sequence_forwards, cheap.rounds)
+
+
 def test_the_head_reads_its_own_exploit_set_and_the_taps_it_asked_for(canvas, reading_of):
     head = Opinion()
     head.config = replace(head.config, threshold=0.6)
@@ -222,6 +264,18 @@ def test_a_head_of_other_features_is_refused(policy):
 def test_settings_out_of_range_are_refused(settings, sentence):
     with pytest.raises(ValueError, match=f"^{sentence}$"):
         Learned(Opinion(), **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"gate": -0.1}, "gate must be at least 0, got -0.1"),
+        ({"risk_weight": -0.1}, "risk_weight must be at least 0, got -0.1"),
+    ],
+)
+def test_settings_of_parity_out_of_range_are_refused(settings, sentence):
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
+        LearnedParity(head=Opinion(), **settings)
 
 
 def test_parity_needs_a_head():
