@@ -79,6 +79,16 @@ def of_branches(value: Float[Tensor, "S L L"], batch: HeadBatch) -> Float[Tensor
     return value.gather(1, place.expand(-1, -1, value.shape[-1]))
 
 
+def worth(prepared: Prepared, harm_weight: float) -> tuple[Float[Tensor, "S K"], Bool[Tensor, "S K"]]:
+    """s(j) - harm_weight * harm(j) of every branch j, s being Eq. 7, and the branches whose harm is known.
+
+    Harm is the label of the risk: the branch commits a wrong token, or was judged harmful.
+    """
+    place = prepared.batch.position.clamp(min=0)
+    known = prepared.known.gather(1, place) & prepared.batch.valid
+    return prepared.batch.eq7 - harm_weight * prepared.wrong.gather(1, place), known
+
+
 class PreparedBatches(Dataset[Prepared]):
     """Batches behind the trunk, kept in memory up to a budget and recomputed beyond it.
 
@@ -159,13 +169,14 @@ class HeadModule(lightning.LightningModule):
         aim, batch = self.objective, prepared.batch
         scores: Scores = self.head(prepared.features, prepared.reading.rows, prepared.reading.taps)
         of_branch = scores.gain.gather(1, batch.position.clamp(min=0))
-        if aim.target == "eq7":
-            valid = batch.valid & batch.beam & torch.isfinite(batch.eq7)
-            listwise = listwise_loss(of_branch, batch.eq7, valid, temperature=aim.temperature)
-            huber = torch.zeros_like(listwise)
-        else:
+        if aim.target == "gain":
             listwise = listwise_loss(of_branch, batch.gain, batch.valid, temperature=aim.temperature)
             huber = huber_gain_loss(of_branch, batch.gain, batch.valid)
+        else:
+            wanted, valid = (batch.eq7, batch.beam) if aim.target == "eq7" else worth(prepared, aim.harm_weight)
+            valid = valid & batch.valid & torch.isfinite(batch.eq7)
+            listwise = listwise_loss(of_branch, wanted, valid, temperature=aim.temperature)
+            huber = torch.zeros_like(listwise)
         risk = risk_loss(scores.risk_logit, prepared.wrong, prepared.known, focus=aim.focus)
         parts = {"listwise": aim.gain * listwise, "huber": aim.huber * huber, "risk": aim.risk * risk}
         loss = parts["listwise"] + parts["huber"] + parts["risk"]

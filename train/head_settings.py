@@ -9,6 +9,8 @@ from typing import Any
 from decoding.labelling import Labelling
 from models.head_config import HeadConfig, Variant
 
+TARGETS = ("gain", "eq7", "worth")
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -19,8 +21,10 @@ class Objective:
         risk: weight of the risk loss, at least 0.
         huber: weight of the Huber loss on the gain's unit, at least 0.
         conflict: weight of the loss on pairs, at least 0; above 0 every variant has a pairwise output.
-        target: `gain` (correct net cascade) or `eq7` (faithful distillation of the beam's score over its own k).
-        temperature: of the listwise targets, in positions (or nats for eq7).
+        target: `gain` (correct net cascade), `eq7` (faithful distillation of the beam's score over its own k) or `worth`
+            (that score less harm_weight * harm, over all branches whose harm is known).
+        harm_weight: nats of Eq. 7 that a certain error outweighs in `worth`, at least 0.
+        temperature: of the listwise targets, in positions (or nats for eq7 and worth).
         focus: extra weight of wrong tokens rated safe.
         learning_rate, weight_decay, warm_up: of AdamW; warm-up steps, then cosine to 0.
     """
@@ -30,6 +34,7 @@ class Objective:
     huber: float = 0.1
     conflict: float = 0.0
     target: str = "gain"
+    harm_weight: float = 10.0
     temperature: float = 1.0
     focus: float = 0.0
     learning_rate: float = 1e-3
@@ -37,9 +42,9 @@ class Objective:
     warm_up: int = 20
 
     def __post_init__(self) -> None:
-        if self.target not in ("gain", "eq7"):
-            raise ValueError(f"target must be gain or eq7, got {self.target!r}")
-        for name in ("gain", "risk", "huber", "conflict", "focus", "weight_decay"):
+        if self.target not in TARGETS:
+            raise ValueError(f"target must be gain, eq7 or worth, got {self.target!r}")
+        for name in ("gain", "risk", "huber", "conflict", "harm_weight", "focus", "weight_decay"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         for name in ("temperature", "learning_rate"):
@@ -130,6 +135,7 @@ VARIANTS: Mapping[str, Recipe] = {
     "hidden": Recipe("hidden"),
     "lora": Recipe("lora"),
     "head-eq7": Recipe("lora", target="eq7"),
+    "head-worth": Recipe("lora", target="worth"),
     "conflict": Recipe("lora", conflict=1.0),
     SHUFFLED: Recipe("lora", shuffled=True),
     "ceiling": Recipe("fork", blocks=4),

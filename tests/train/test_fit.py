@@ -246,7 +246,7 @@ def test_the_command_prints_its_estimate(command, base, tmp_path, capsys):
         ({"fitting": {"epochs": 0}}, "epochs must be at least 1, got 0"),
         ({"fitting": {"dropout": 1.0}}, "dropout must lie in [0, 1), got 1.0"),
         ({"fitting": {"blocks": 3}}, "blocks must be at most the base's 2, got 3"),
-        ({"fitting": {"objective": {"target": "both"}}}, "target must be gain or eq7, got 'both'"),
+        ({"fitting": {"objective": {"target": "both"}}}, "target must be gain, eq7 or worth, got 'both'"),
         ({"fitting": {"objective": {"temperature": 0.0}}}, "temperature must be above 0, got 0.0"),
         ({"labelling": {"labelled": 9}}, "labelled must be at most states_per_prompt 4, got 9"),
         ({"drivers": {}}, "drivers must name at least one policy, got none"),

@@ -10,9 +10,14 @@ import pytest
 import torch
 
 from decoding.branches import FLOOR
+from decoding.features import NAMES
+from models.head_config import HeadConfig
+from models.scoring_head import ScoringHead
 from models.toy import GroupDenoiser
 from train.head_data import HeadData, cascade_gain
-from train.head_module import PreparedBatches, risk_labels
+from train.head_loss import listwise_loss
+from train.head_module import HeadModule, PreparedBatches, risk_labels, worth
+from train.head_settings import Objective
 
 MASK, EOS = 2, 3
 CROSSED, OPEN = -2.4, -2.2  # log(1 - c) on either side of .9
@@ -149,6 +154,37 @@ def test_elsewhere_risk_is_known_where_a_finish_was_judged():
     assert one.wrong[0, [2, 4]].tolist() == [1, 0]
     _, known = risk_labels(one.batch, replace(one.reading, rows=one.reading.rows & False))
     assert not known.any()
+
+
+@pytest.mark.parametrize("unique", [True, False])
+def test_worth_is_the_score_less_the_weight_of_a_harmful_token(unique):
+    """The trunk says 0: right at 1, wrong at 2; judged elsewhere: harmful at 1, harmless at 3, not judged at 2."""
+    tried = [branch(1, [-1] * 3, [FLOOR] * 3, kind=2, harm=1), branch(2, [-1] * 3, [FLOOR] * 3, eq7=2.0)]
+    tried.append(branch(3, [-1] * 3, [FLOOR] * 3, harm=0, eq7=0.5))
+    one = prepared(row([1], unique_answer=unique, branches=[ALONE, *tried]))[0]
+    wanted, known = worth(one, 4.0)
+    assert known[0].tolist() == [True, unique, True, False]  # all have a reference where the answer is unique
+    assert wanted[0, [0, 2]].tolist() == ([0.25, 0.5 - 4.0] if unique else [0.25 - 4.0, 0.5])
+    assert not unique or wanted[0, 1] == 2.0 - 4.0
+
+
+@pytest.mark.parametrize("weight", [0.0, 3.0])
+def test_a_head_learns_worth_from_labelled_branches_of_finite_score_and_not_the_beams_alone(weight):
+    tried = [
+        branch(1, [-1] * 3, [FLOOR] * 3, kind=2, harm=1, eq7=1.0),
+        branch(2, [-1] * 3, [FLOOR] * 3, harm=-1, eq7=9.0),
+    ]
+    tried.append(branch(3, [-1] * 3, [FLOOR] * 3, harm=0, eq7=0.5))
+    one = prepared(row([1], unique_answer=False, branches=[ALONE, *tried]))[0]
+    never = replace(one.batch, eq7=torch.tensor([[1.0, 9.0, -torch.inf, 0.0]]))
+    head, aim = ScoringHead(HeadConfig("linear", NAMES)), Objective(target="worth", harm_weight=weight, risk=0.0)
+    gain = head(one.features, one.reading.rows, ()).gain[0, [2, 4]][None]
+    expected = listwise_loss(
+        gain, torch.tensor([[1.0 - weight, 0.5]]), torch.ones(1, 2, dtype=torch.bool), temperature=1.0
+    )
+    assert HeadModule(head, aim).losses(one)["loss"].item() == pytest.approx(expected.item())
+    assert expected > 0
+    assert HeadModule(head, aim).losses(replace(one, batch=never))["loss"] == 0  # one branch is left
 
 
 def test_shuffled_labels_are_the_same_ones_elsewhere():
