@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from decoding.branches import predict
-from decoding.reading import Reading
+from decoding.reading import Reading, Sampling, read
 from decoding.state import DecodeState, start
 from decoding.threshold import confident
 from models.denoiser import Denoiser
@@ -19,7 +19,7 @@ from models.scoring_head import ScoringHead
 from train.fit import Data, fit_head
 from train.head_data import HeadBatch
 from train.head_module import PreparedBatches
-from train.head_settings import VARIANTS, Fitting
+from train.head_settings import VARIANTS, Fitting, Objective
 
 
 def fit_features(
@@ -29,9 +29,10 @@ def fit_features(
     block_length: int,
     threshold: float = 0.9,
     epochs: int = 6,
+    pairs: bool = False,
     seed: int = 0,
 ) -> ScoringHead:
-    """Fit risk and gain on states that reveal a random part of each sequence; the rest of it is the reference.
+    """Fit risk and gain, or risk and conflict, on states that reveal a random part of each sequence; the rest is the reference.
 
     A tenth of the states chooses the weights.
 
@@ -41,17 +42,23 @@ def fit_features(
         block_length: of the decoding; blocks before a random one are revealed whole, later ones not at all.
         threshold: confidence from which a position counts as crossed.
         epochs: passes over the states.
+        pairs: fit a pairwise output in the place of the gain.
         seed: of states and fit.
     """
     generator = torch.Generator().manual_seed(seed)
     states = reveal_some(denoiser, sequences, block_length, generator)
+    if pairs:
+        states = with_history(denoiser, states, generator)
     batches = [label(denoiser, one, few, threshold) for one, few in _in_batches(states, sequences, 32)]
+    if pairs:
+        batches = [label_pairs(denoiser, batch, generator) for batch in batches]
     held = max(1, len(batches) // 10)
     prepared = [
         PreparedBatches(denoiser, some, taps=(), threshold=threshold) for some in (batches[held:], batches[:held])
     ]
     data = Data(prepared[0], prepared[1], dev={}, train_prompts=[], dev_prompts={}, train_task=[])
-    fitting = Fitting(variants=("features",), epochs=epochs, width=32)
+    objective = Objective(gain=0.0, huber=0.0, conflict=1.0) if pairs else Objective()
+    fitting = Fitting(variants=("features",), epochs=epochs, width=32, objective=objective)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     return fit_head(denoiser, data, VARIANTS["features"], fitting, seed=seed, threshold=threshold, logs=None)
 
@@ -107,6 +114,53 @@ def label(denoiser: Denoiser, state: DecodeState, reference: Int[Tensor, "S L"],
         state_index=torch.arange(len(plan)),
         alone=torch.full_like(reference, -1),
         changed=torch.full((*position.shape, reference.shape[1]), -1, dtype=torch.int8),
+    )
+
+
+def with_history(denoiser: Denoiser, state: DecodeState, generator: torch.Generator) -> DecodeState:
+    """The states with the two readings that a decode might have had before: of states with half as much of the block shown."""
+    confidence, token = torch.zeros_like(state.recent_confidence), torch.full_like(state.recent_token, -1)
+    shown = ~state.masked & (state.layout.block == state.opened.unsqueeze(1) - 1)
+    tokens = state.tokens
+    for age in range(2):
+        there = shown.any(-1, keepdim=True) & state.feasible
+        shown = shown & (torch.rand(shown.shape, generator=generator) < 0.5)
+        here = state.layout.block == state.opened.unsqueeze(1) - 1
+        tokens = tokens.masked_fill(here & ~shown, denoiser.mask_id)
+        reading = predict(denoiser, tokens, there, None)
+        confidence[:, age] = torch.where(there, reading.confidence, 0.0)
+        token[:, age] = torch.where(there, reading.token, -1)
+    return replace(state, recent_confidence=confidence, recent_token=token)
+
+
+def label_pairs(denoiser: Denoiser, batch: HeadBatch, generator: torch.Generator) -> HeadBatch:
+    """Every mask of the open blocks as a branch of its own, nothing else committed, with a token drawn from p at i.
+
+    y_ij = [the most probable token at j is another one]: for a decode that draws its tokens, kappa_ij is the probability that what
+    is drawn at i makes another token the likelier one at j. These branches have no gain.
+    """
+    state = batch.state
+    alone = predict(denoiser, state.tokens, state.feasible, None)
+    sampling = Sampling(temperature=1.0, forbidden=(denoiser.mask_id,))
+    drawn = read(denoiser(state.tokens, rows=state.feasible), sampling, generator).token
+    width = int(state.feasible.sum(-1).max().clamp(min=1))
+    position = torch.argsort(state.feasible.long(), dim=-1, descending=True, stable=True)[:, :width]
+    valid = state.feasible.gather(-1, position)
+    chosen = torch.nn.functional.one_hot(position, state.tokens.shape[-1]).bool() & valid.unsqueeze(-1)
+    tried = torch.where(chosen, drawn.unsqueeze(1), state.tokens.unsqueeze(1))
+    rows = state.feasible.unsqueeze(1) & ~chosen & valid.unsqueeze(-1)
+    after = predict(denoiser, tried.flatten(0, 1), rows.flatten(0, 1), None)
+    changed = torch.unflatten(after.token, 0, valid.shape) != alone.token.unsqueeze(1)
+    nothing = torch.zeros_like(position, dtype=torch.float)
+    return replace(
+        batch,
+        position=position.masked_fill(~valid, -1),
+        gain=nothing,
+        eq7=nothing - torch.inf,
+        beam=torch.zeros_like(valid),
+        log_confidence=alone.confidence.gather(-1, position).clamp(min=1e-9).log(),
+        alone=alone.token,
+        changed=changed.to(torch.int8).masked_fill(~rows, -1),
     )
 
 

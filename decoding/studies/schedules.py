@@ -169,7 +169,38 @@ class Need:
     forward_kl: float
 
 
+@dataclass(frozen=True)
+class Law:
+    """What a policy makes of a joint, over all its sequences.
+
+    Attributes:
+        p: the joint.
+        log_q: of the policy, positions by max p and tokens drawn.
+        rounds: until the sequence is written.
+    """
+
+    p: Float[Tensor, " s"]
+    log_q: Float[Tensor, " s"]
+    rounds: Float[Tensor, " s"]
+
+    @property
+    def forward_kl(self) -> float:
+        """KL(p || q) in nats."""
+        return float((torch.xlogy(self.p, self.p) - self.p * self.log_q).sum())
+
+    @property
+    def reverse_kl(self) -> float:
+        """KL(q || p) in nats."""
+        return float((self.log_q.exp() * (self.log_q - self.p.log())).sum())
+
+
 def need(joint: Tensor, policy: Policy, *, block_length: int | None = None) -> Need:
+    """Rounds and forward KL of a policy (see `law`)."""
+    found = law(joint, policy, block_length=block_length)
+    return Need(round(float(found.p @ found.rounds), 9), found.forward_kl)
+
+
+def law(joint: Tensor, policy: Policy, *, block_length: int | None = None) -> Law:
     """Run a policy down every sequence of a joint of bits, exactly: no draw is made.
 
     Args:
@@ -192,8 +223,7 @@ def need(joint: Tensor, policy: Policy, *, block_length: int | None = None) -> N
     final, counts = decode(
         model, state, Forced(policy, every), sampling=sampling, generator=torch.Generator().manual_seed(0)
     )
-    p = model.joint.double()
     log_q = final.committed_confidence.double().clamp(min=1e-30).log().sum(-1)
     rounds = final.committed_round.amax(-1).double()
     assert int(rounds.max()) == counts.nfe
-    return Need(round(float(p @ rounds), 9), float((torch.xlogy(p, p) - p * log_q).sum()))
+    return Law(model.joint.double(), log_q, rounds)

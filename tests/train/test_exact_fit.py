@@ -5,7 +5,7 @@ import torch
 
 from decoding.branches import predict
 from models.block_hmm import BlockHMM, BlockHMMConfig
-from train.exact_fit import fit_features, label, reveal_some
+from train.exact_fit import fit_features, label, label_pairs, reveal_some, with_history
 
 pytestmark = pytest.mark.filterwarnings(  # inside Lightning
     "ignore:.*(LeafSpec|num_workers|enable_nested_tensor|number of training batches)"
@@ -48,3 +48,42 @@ def test_a_fitted_head_scores_every_mask():
     head = fit_features(MODEL, states(96)[0], block_length=4, epochs=1)
     assert head.config.variant == "features"
     assert not head.training
+
+
+def test_pairs_are_labelled_by_what_a_drawn_token_does_to_the_others():
+    """Where the parity and one other bit are left, the likelier parity turns with that bit and with nothing else."""
+    drawn, state = states(400)
+    batch = label_pairs(MODEL, label(MODEL, state, drawn, 0.9), torch.Generator().manual_seed(2))
+    reading = predict(MODEL, state.tokens, state.feasible, None)
+    assert torch.equal(batch.alone, reading.token)
+    assert torch.equal(batch.valid.sum(-1), state.feasible.sum(-1))
+    assert not batch.gain.any()
+    known = batch.changed >= 0
+    there = state.feasible.sum(-1)
+    assert torch.equal(known.sum((1, 2)), there * (there - 1))  # every ordered pair of masks, none with itself
+    assert not known.gather(2, batch.position.clamp(min=0).unsqueeze(-1)).any()
+    lone = there == 1
+    assert lone.any()
+    assert not known[lone].any()
+    pair = (there == 2) & (reading.confidence.amax(-1) < 0.95)
+    sure = pair & ((reading.confidence > 0.6) | ~state.feasible).all(-1)
+    share = batch.changed[sure].gt(0).sum((1, 2)).float()
+    assert 0 < share.mean() < 1  # it turns as often as the bit is the less likely one
+
+
+def test_states_have_the_readings_of_a_decode_that_had_shown_less():
+    _, state = states(300)
+    found = with_history(MODEL, state, torch.Generator().manual_seed(3))
+    assert torch.equal(found.tokens, state.tokens)
+    shown = (~state.masked & (state.layout.block == state.opened.unsqueeze(1) - 1)).any(-1)
+    assert (found.recent_confidence[:, 0] > 0).any(-1).equal(shown)
+    assert ((found.recent_token >= 0) <= state.feasible.unsqueeze(1)).all()
+    older, newer = ((found.recent_token[:, age] >= 0).any(-1) for age in (1, 0))
+    assert (older <= newer).all()
+    assert older.sum() < newer.sum()
+
+
+def test_a_head_with_pairs_is_fitted():
+    head = fit_features(MODEL, states(96)[0], block_length=4, epochs=1, pairs=True)
+    assert head.config.pairs == 16
+    assert head.pairs.outward.weight[16:].any()

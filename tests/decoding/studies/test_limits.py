@@ -20,6 +20,7 @@ from decoding.studies.schedules import (
     Scheduled,
     block_joint,
     chain_joint,
+    law,
     markov_joint,
     need,
     search,
@@ -83,6 +84,17 @@ def test_the_loop_loses_with_a_schedule_what_the_search_says_and_with_a_policy_n
     for policy in (Threshold(0.8), Factor(1.0), EntropyBound(0.5)):
         took = need(joint, policy)
         assert took.forward_kl >= found.kl[math.floor(took.rounds) - 1] - 1e-5
+
+
+@pytest.mark.parametrize("policy", [Sequential(), Threshold(0.8), Factor(1.0)])
+def test_the_law_of_a_policy_is_one_and_its_divergences_vanish_together(policy):
+    found = law(block_joint(BlockHMMConfig(blocks=2, size=3, eta=0.01)), policy, block_length=3)
+    assert float(found.log_q.exp().sum()) == pytest.approx(1, abs=1e-5)
+    exact = policy == Sequential()
+    assert (found.reverse_kl == pytest.approx(0, abs=1e-5)) == exact == (found.forward_kl == pytest.approx(0, abs=1e-5))
+    assert found.reverse_kl > -1e-5
+    q = (found.log_q - 0.1).exp()  # by hand: sum q log(q / p)
+    assert float((found.log_q.exp() * torch.log(q / found.p)).sum()) == pytest.approx(found.reverse_kl - 0.1, abs=1e-5)
 
 
 def test_a_factor_rule_needs_no_fewer_rounds_than_its_bound():
