@@ -50,6 +50,7 @@ class Arm:
         policy: a name of `decoding.names.POLICIES`.
         dial: the setting swept along its curve; empty for an arm that is one point.
         values: settings of the dial, at least one where there is a dial.
+        values_for: task -> settings of the dial in place of `values`, as many of them, so that budgets stay equal.
         settings: the other settings, where they differ from the policy's own.
         tune: settings to choose on the dev split, each with the values to draw from.
         promise: what the dial promises about the share of wrong commits, for the calibration.
@@ -62,6 +63,7 @@ class Arm:
     policy: str
     dial: str = ""
     values: tuple[float, ...] = ()
+    values_for: dict[str, tuple[float, ...]] = field(default_factory=dict, kw_only=True)
     settings: dict[str, Any] = field(default_factory=dict)
     tune: dict[str, list[Any]] = field(default_factory=dict)
     promise: Promise | None = None
@@ -75,8 +77,14 @@ class Arm:
             raise ValueError(f"policy of arm {self.name} must be one of {', '.join(POLICIES)}, got {self.policy!r}")
         if bool(self.dial) != bool(self.values):
             raise ValueError(f"values of arm {self.name} must go with a dial, got {self.dial!r} and {self.values}")
-        if len(set(self.values)) < len(self.values):
-            raise ValueError(f"values of arm {self.name} must differ from each other, got {self.values}")
+        for values in (self.values, *self.values_for.values()):
+            if len(set(values)) < len(values):
+                raise ValueError(f"values of arm {self.name} must differ from each other, got {values}")
+        for task, values in self.values_for.items():
+            if len(values) != len(self.values):
+                raise ValueError(
+                    f"values_for {task} of arm {self.name} must be as many as its values, {len(self.values)}, got {len(values)}"
+                )
         for name in (self.dial, *self.tune):
             if name in self.settings:
                 raise ValueError(f"settings of arm {self.name} must leave out {name}, which is swept, got it")
@@ -94,6 +102,10 @@ class Arm:
         return tuple(
             Cell(self.name, self.policy, value, {**self.settings, self.dial: value}, self.head) for value in self.values
         )
+
+    def on(self, task: str) -> Arm:
+        """The arm with the settings of the dial that it has on a task."""
+        return replace(self, values=self.values_for.get(task, self.values), values_for={})
 
     def bound(self, dial: float | None) -> float | None:
         """The share of wrong commits that a setting of the dial promises, None where it promises nothing."""

@@ -101,6 +101,8 @@ def judge(
     if head is None and model is None and adapter is None and shipped(HEAD).is_dir():
         head = str(shipped(HEAD))
     running, left_out = select(catalogue, arms, has_head=head is not None)
+    for name in {name for arm in running for name in arm.values_for}:
+        get(name, run_code=run_code)
     fitted = fitted or any(arm.head is not None for arm in running)
     for folder in {head, *(arm.head for arm in running)} - {None}:
         if not (Path(str(folder)) / "head.safetensors").is_file():

@@ -116,6 +116,28 @@ def test_curves_pairs_and_calibration_by_hand(found: Comparison) -> None:
     assert found.calibration == []  # not every prompt has a reference
 
 
+def test_a_task_may_have_its_own_settings_of_the_dial() -> None:
+    arm = replace(THRESHOLD, values_for={"groups": (0.5, 0.7), "else": (0.1, 0.2)})
+    for task, expected in (("groups", (0.5, 0.7)), ("else", (0.1, 0.2)), ("third", (0.4, 0.9))):
+        assert arm.on(task).values == expected
+        assert arm.on(task).values_for == {}
+    rows = [row for row in compared(SEQUENTIAL, arm).results if row["arm"] == "threshold"]
+    assert {row["dial"] for row in rows} == {0.5, 0.7}
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ((0.5,), "values_for groups of arm threshold must be as many as its values, 2, got 1"),
+        ((0.5, 0.7, 0.9), "values_for groups of arm threshold must be as many as its values, 2, got 3"),
+        ((0.5, 0.5), r"values of arm threshold must differ from each other, got \(0.5, 0.5\)"),
+    ],
+)
+def test_every_task_gets_as_many_settings(values: tuple[float, ...], sentence: str) -> None:
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
+        replace(THRESHOLD, values_for={"groups": values})
+
+
 def test_explored_rounds_cost_sequence_forwards_and_not_rounds(found: Comparison) -> None:
     row = next(r for r in found.results if (r["arm"], r["split"]) == ("ete", "test"))
     assert (row["rounds"]["estimate"], row["sequence_forwards"]["estimate"]) == (2, 1 + 4)
