@@ -102,6 +102,8 @@ class Reading:
 
     def scatter(self, index: Int[Tensor, "N 2"], shape: tuple[int, int]) -> Reading:
         """Spread the readings of N canvases over a [B, K] grid; places without a canvas read as empty."""
+        if shape == (len(index), 1):  # one canvas a prompt, none missing: as it stands, without a copy of the taps
+            return self._map(lambda v: v.unsqueeze(1))
         blank = Reading.empty((*shape, self.rows.shape[-1]), self.rows.device, draws=self.draws.shape[-1])
         place = index.unbind(-1)
         dense = {n: getattr(blank, n).index_put(place, getattr(self, n)) for n in _dense_names()}
@@ -110,9 +112,14 @@ class Reading:
 
     def at(self, choice: Int[Tensor, " B"]) -> Reading:
         """The reading of one canvas per prompt, from a [B, K] grid."""
+        if self.rows.shape[1] == 1:
+            return self._map(lambda v: v[:, 0])
         batch = torch.arange(choice.shape[0], device=choice.device)
-        dense: dict[str, Any] = {n: getattr(self, n)[batch, choice] for n in _dense_names()}
-        return replace(self, **dense, taps=tuple(_map_tap(t, lambda v: v[batch, choice]) for t in self.taps))
+        return self._map(lambda v: v[batch, choice])
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Reading:
+        dense: dict[str, Any] = {n: function(getattr(self, n)) for n in _dense_names()}
+        return replace(self, **dense, taps=tuple(_map_tap(t, function) for t in self.taps))
 
     def first(self) -> Reading:
         """Each position as the first canvas of a [B, K] grid reads it that does; taps of canvas 0."""

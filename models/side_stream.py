@@ -73,8 +73,9 @@ def _run_block(
     if own_keys:
         keys = _replace(keys, _rotate(heads(attention.k_proj), cos, sin), place)
         values = _replace(values, heads(attention.v_proj), place)
-    dense = query.new_zeros(*tap.source.shape, *query.shape[1:])
-    dense[place] = query
+    seat = _seats(place[0], len(tap.source))
+    dense = query.new_zeros(len(tap.source), int(seat.max()) + 1 if len(seat) else 1, *query.shape[1:])
+    dense[place[0], seat] = query
     attended = scaled_dot_product_attention(
         dense.transpose(1, 2),
         keys,
@@ -83,8 +84,14 @@ def _run_block(
         scale=attention.scaling,
         enable_gqa=keys.shape[1] != query.shape[1],
     )
-    hidden = hidden + attention.o_proj(attended.transpose(1, 2)[place].flatten(1))
+    hidden = hidden + attention.o_proj(attended.transpose(1, 2)[place[0], seat].flatten(1))
     return hidden + cast(Tensor, block.mlp(block.post_attention_layernorm(hidden)))
+
+
+def _seats(canvas: Int[Tensor, " M"], canvases: int) -> Int[Tensor, " M"]:
+    """The running number of each packed row within its canvas, so that attention computes no query but theirs."""
+    count = torch.bincount(canvas, minlength=canvases)
+    return torch.arange(len(canvas), device=canvas.device) - (count.cumsum(0) - count)[canvas]
 
 
 def _replace(context: Float[Tensor, "N H S d"], own: Float[Tensor, "M H d"], place: Place) -> Tensor:

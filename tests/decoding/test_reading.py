@@ -127,6 +127,19 @@ def test_branches_spread_over_a_grid_and_come_back():
     assert back.confidence[1].item() == reading.confidence.item()
 
 
+def test_one_canvas_a_prompt_comes_back_as_it_stands_and_a_missing_one_reads_as_empty():
+    logits = torch.tensor([[2.0, 0.0], [0.0, 3.0]])
+    rows = torch.ones(2, 1, dtype=torch.bool)
+    reading = read(Prediction(logits, rows, torch.tensor([1, 1])), Sampling())
+    whole = reading.scatter(torch.tensor([[0, 0], [1, 0]]), (2, 1))
+    assert whole.token.tolist() == [[[0]], [[1]]]
+    back = whole.at(torch.tensor([0, 0]))
+    assert back.token.tolist() == [[0], [1]]
+    assert back.confidence.data_ptr() == reading.confidence.data_ptr()
+    late = reading.scatter(torch.tensor([[0, 0], [2, 0]]), (3, 1)).at(torch.tensor([0, 0, 0]))
+    assert late.token.tolist() == [[0], [-1], [1]]
+
+
 @pytest.mark.parametrize(
     "make", [lambda: Sampling(temperature=-1.0), lambda: Sampling(top_p=0.0), lambda: Sampling(top_p=2.0)]
 )

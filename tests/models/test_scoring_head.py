@@ -146,6 +146,24 @@ def test_with_lora_queries_are_its_own_and_so_are_the_later_blocks_keys_of_its_r
     assert (hidden - plain).abs().max() > 0.1
 
 
+def test_attention_computes_no_more_queries_than_the_fullest_canvas_has_rows(golden, monkeypatch):
+    widths = []
+    real = side_stream.scaled_dot_product_attention
+    monkeypatch.setattr(
+        side_stream, "scaled_dot_product_attention", lambda q, *a, **k: widths.append(q.shape[2]) or real(q, *a, **k)
+    )
+    tokens, _, _ = case(golden)
+    rows = torch.zeros_like(tokens, dtype=torch.bool)
+    rows[0, 20], rows[1, 16], rows[1, 19] = True, True, True
+    stream = make_head(golden, "hidden").stream
+    taps = golden.denoiser(tokens, rows=rows, taps=(1,)).taps
+    together = stream(taps, rows)
+    assert widths == [2]
+    assert stream(taps, torch.zeros_like(rows)).shape == (0, golden.denoiser.hidden_size)
+    alone = rows & (torch.arange(len(rows)) == 1).unsqueeze(1)
+    torch.testing.assert_close(stream(taps, alone), together[1:], atol=1e-5, rtol=0)
+
+
 def test_rows_that_are_not_asked_for_keep_the_base_keys(golden):
     """Scored alone, a row of K = 1 gets what it gets among the others."""
     tokens, _, rows = case(golden)
