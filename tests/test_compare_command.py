@@ -148,6 +148,12 @@ def test_learned_arms_are_left_out_and_said_so_without_a_head(tiny):
         judge([SEQUENTIAL, learned], "learned", "countdown3", **options)
 
 
+def test_settings_for_a_task_that_is_none_are_refused(tiny):
+    arm = Arm("threshold", "headless", "threshold", "threshold", (0.9,), values_for={"suduko": (0.8,)})
+    with pytest.raises(ValueError, match=r"^task must be one of sudoku, "):
+        judge([SEQUENTIAL, arm], None, "countdown3", num_prompts=1, num_dev=1, model=str(tiny))
+
+
 def test_splits_hold_different_prompts_and_the_answers_of_unique_tasks(tiny):
     (entry,) = judge([SEQUENTIAL], None, "multiplication", num_prompts=5, num_dev=4, model=str(tiny)).entries
     problems, task = entry.problems, get("multiplication")
@@ -157,10 +163,13 @@ def test_splits_hold_different_prompts_and_the_answers_of_unique_tasks(tiny):
     assert all(entry.check(prompt, problems.references[prompt]) for prompt in (*problems.dev, *problems.test))
 
 
-@pytest.mark.parametrize("name", ["default", "full", "parity"])
+@pytest.mark.parametrize("name", ["default", "full", "full-gsm", "parity"])
 def test_every_config_declares_arms_that_can_be_selected(name: str):
     parser = parser_of(compare_command.compare)
     options = parser.instantiate(parser.parse_args(["--config", str(ROOT / f"configs/compare/{name}.yaml")]))
-    needed = {"learned"} if name == "full" else {"learned-parity", "random-parity"}
+    needed = {"learned"} if name.startswith("full") else {"learned-parity", "random-parity"}
     assert {arm.name for arm in options.catalogue} >= {"ete", *needed}
     assert all(len(arm.values) <= 5 for arm in options.catalogue)
+    if name.startswith("full"):
+        assert {len(arm.values) for arm in options.catalogue if arm.dial} == {5}
+        assert {name for arm in options.catalogue for name in arm.values_for} <= set(options.task.split(","))
