@@ -94,8 +94,8 @@ def measure(
 ) -> dict[str, dict[str, float]]:
     """Milliseconds of a round with and without the denoiser's head, for each cache; medians over repeats in turns.
 
-    Both decode the same prompts through the same states, led by `threshold`; with the head its scores and the rule `learned` come
-    on top, so that what is added is if anything too much: the headless rule runs as well.
+    Both decode the same prompts through the same states, led by `threshold`; beside it a rule is asked and not obeyed: `threshold`
+    once more, or the head with `learned`. The difference is that between the two decoders.
     """
     from itertools import islice
     from statistics import median
@@ -107,7 +107,7 @@ def measure(
     about = get(task)
     prompts = [example.prompt for example in islice(about.generate("test", seed=seed), batch_size)]
     leads = Threshold(threshold)
-    rules = {"headless": leads, "with_head": Beside(leads, make_policy("learned", {}, denoiser))}
+    rules = {"headless": Beside(leads, leads), "with_head": Beside(leads, make_policy("learned", {}, denoiser))}
     lengths: dict[str, Any] = {"gen_length": about.gen_length, "block_length": about.block_length}
     found: dict[str, dict[str, float]] = {}
     for cache in ("none", "dual") if hasattr(denoiser, "with_cache") else ("none",):
