@@ -70,9 +70,9 @@ def _parity(row: Row) -> str:
         return f"{row['task']} is no parity task: at none of {len(row['points'])} points do branches save rounds."
     point = ", ".join(f"{name} {value}" for name, value in row["operating_point"].items())
     found = [f"operating point: {point}"]
-    for name in (LEARNED, RANDOM):
-        if name in row:
-            lost = [line for line, kept in row[name]["kept"].items() if line != "all" and not kept]
+    for name, judged in row.items():
+        if isinstance(judged, dict) and "kept" in judged:
+            lost = [line for line, kept in judged["kept"].items() if line != "all" and not kept]
             found.append(f"{name} " + ("keeps all three lines" if not lost else f"misses {', '.join(lost)}"))
     if "beats_random" in row:
         found.append(f"{LEARNED} needs {'' if row['beats_random'] else 'no '}fewer rounds than {RANDOM}")

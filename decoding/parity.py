@@ -18,6 +18,7 @@ ACCURACY_LINE = -0.02  # lower limit of the accuracy difference
 ROUNDS_LINE = 1.03
 FORWARDS_LINE = 0.03  # distance from the identity
 NEAR_BEST = 0.05  # an operating point is at most this much less accurate than the best one
+NEAR_TUNED = 0.01  # a rival's own settings are at most this much less accurate on dev than its best ones
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,21 @@ def lines(pair: Pair, *, explored: Array, rounds: Array, branches: int) -> Row:
     }
 
 
+def tuned(runner: Runner, arm: Arm, count: int) -> Arm:
+    """The arm at the point of its own tuning space that takes fewest sequence forwards on the dev split.
+
+    Only points within NEAR_TUNED of the most accurate one there count; an arm without a tuning space is as it was.
+    """
+    if not arm.tune:
+        return arm
+    points = arm.draws(count, seed=runner.seed)
+    runner.run(points, "dev")
+    tables = [runner.ledger.table("dev", runner.cells_of(point)[0]) for point in points]
+    accuracy = [float(table["right"].mean()) for table in tables]
+    near = [i for i, right in enumerate(accuracy) if right >= max(accuracy) - NEAR_TUNED - curves.SLACK]
+    return points[min(near, key=lambda i: (float(tables[i]["sequence_forwards"].mean()), -accuracy[i]))]
+
+
 @dataclass(frozen=True)
 class ParityStudy:
     """The rows that a parity study adds to a comparison."""
@@ -110,7 +126,8 @@ def parity_study(runner: Runner, arms: Sequence[Arm], count: int) -> ParityStudy
 
     Args:
         runner: the task.
-        arms: beam ETE with a tuning space, and those of learned-parity and random-parity that can run.
+        arms: beam ETE with a tuning space, and those of learned-parity and random-parity that can run;
+            what these tune is chosen on the dev split at the operating point.
         count: random points searched.
 
     Raises:
@@ -135,16 +152,17 @@ def parity_study(runner: Runner, arms: Sequence[Arm], count: int) -> ParityStudy
     shared = {field.name for field in fields(ExplorePolicy)}
     settings = {name: value for name, value in point.settings.items() if name in shared}
     rivals = [
-        replace(by_name[name], settings={**by_name[name].settings, **settings}, tune={})
-        for name in (LEARNED, RANDOM)
-        if name in by_name
+        tuned(runner, replace(arm, settings={**arm.settings, **settings}), count)
+        for arm in arms
+        if arm.policy in (LEARNED, RANDOM)
     ]
     entrants = [beam, untargeted(beam), *rivals]
     runner.run(entrants, "test")
     cells = {arm.name: runner.cells_of(arm)[0] for arm in entrants}
     pairs = [pair_row(runner, "test", cell, cells[BEAM]) for name, cell in cells.items() if name != BEAM]
-    if LEARNED in cells and RANDOM in cells:
-        pairs.append(pair_row(runner, "test", cells[LEARNED], cells[RANDOM]))
+    if RANDOM in cells:
+        learned = [cell for cell in cells.values() if cell.policy == LEARNED]
+        pairs += [pair_row(runner, "test", cell, cells[RANDOM]) for cell in learned]
     results = result_rows(runner, [(arm, cells[arm.name]) for arm in entrants], ["test"])
     return ParityStudy(results, pairs, row | judge(runner, cells))
 
@@ -155,11 +173,9 @@ def judge(runner: Runner, cells: dict[str, Cell]) -> Row:
     explored, rounds = weights @ table["explored"], weights @ table["rounds"]
     branches = int(cells[BEAM].settings.get("branches", ExplorePolicy.branches))
     row: Row = {
-        name: lines(
-            Pair.of(runner, "test", cells[name], cells[BEAM]), explored=explored, rounds=rounds, branches=branches
-        )
-        for name in (LEARNED, RANDOM)
-        if name in cells
+        name: lines(Pair.of(runner, "test", cell, cells[BEAM]), explored=explored, rounds=rounds, branches=branches)
+        for name, cell in cells.items()
+        if cell.policy in (LEARNED, RANDOM)
     }
     if LEARNED in row and RANDOM in row:
         ratio = curves.interval(Pair.of(runner, "test", cells[LEARNED], cells[RANDOM]).rounds_ratio)

@@ -410,6 +410,25 @@ def test_a_parity_study_runs_all_controls_at_the_operating_point() -> None:
     assert "random-parity" in table(found)
 
 
+def test_the_own_settings_of_a_rival_are_chosen_on_dev_at_the_operating_point() -> None:
+    """A wide gate runs two branches and is no better here: on dev it costs more, and is left; test is run once."""
+    beam = Arm("ete", "headless", "ete", settings={**ETE_SETTINGS, "alpha": 0.5, "threshold": 0.9})
+    gated = Arm("learned-parity-gate", "learned", LEARNED, tune={"gate": [0.0, 1e9]})
+    plain = Arm(LEARNED, "learned", LEARNED, settings={"gate": 1e9})
+    denoiser = toy()
+    denoiser.__dict__["head"] = ScoringHead(HeadConfig("linear", NAMES))
+    arms = [beam, gated, plain, Arm(RANDOM, "control", RANDOM)]
+    found = compare(denoiser, arms, problems(), starts_with_zero, parity=5, batch_size=4, progress=False)
+    rows = {row["arm"]: row for row in found.results}
+    assert rows["learned-parity-gate"]["settings"]["gate"] == 0.0
+    assert rows[LEARNED]["settings"]["gate"] == 1e9  # its own settings stay
+    forwards = {name: row["sequence_forwards"]["estimate"] for name, row in rows.items()}
+    assert (forwards["learned-parity-gate"], forwards[LEARNED]) == (3, 5)  # two rounds of two branches
+    assert {row["split"] for row in found.results} == {"test"}
+    assert {"learned-parity-gate", LEARNED, RANDOM} <= found.parity[0].keys()
+    assert sum(pair["b"] == RANDOM for pair in found.pairs) == 2
+
+
 def test_a_task_without_operating_point_is_no_parity_task() -> None:
     beam = Arm("ete", "headless", "ete", settings={"threshold": 0.9}, tune={"gamma": [0.0]})
     found = compare(toy(), [beam], problems(), starts_with_zero, parity=1, progress=False)
