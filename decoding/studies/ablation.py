@@ -73,7 +73,7 @@ def measure(
             progress=False,
         )
         rows += task_rows(runner, base, sweeps, grid or {})
-    cut = [f"{prompts} prompts a task; the full config takes 500"] if prompts < 500 else []
+    cut = [f"{prompts} prompts a task; the full config takes 200"] if prompts < 200 else []
     return {"base": base, "rows": rows, "cut": cut + ([] if grid else ["no grid: one setting at a time"])}
 
 

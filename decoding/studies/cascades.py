@@ -77,7 +77,7 @@ def measure(
             policy = make_policy(policy_name, {**shared, **own}, denoiser)
             found = follow(denoiser, subject, policy, batch_size, bench.generator(denoiser.device))
             commits += [{"task": task, "arm": name, **one, "sequential_right": known[one["prompt"]]} for one in found]
-    cut = [f"{prompts} prompts a task; the full config takes 300 of six tasks"] if prompts < 300 else []
+    cut = [f"{prompts} prompts a task; the full config takes 200 of six tasks"] if prompts < 200 else []
     return {
         "settings_shared": shared,
         "rows": summaries(commits, tasks, running, prompts, bench.seed),

@@ -94,7 +94,7 @@ def measure(
             progress=False,
         )
         decoded += decode_rows(runner, shared, branches)
-    cut = [f"{prompts} prompts a task, one at a time; the full config takes 100"] if prompts < 100 else []
+    cut = [f"{prompts} prompts a task, one at a time; the full config takes 40"] if prompts < 40 else []
     return {"shared": shared, "latency": latency, "knees": knees, "decoded": decoded, "cut": cut}
 
 
