@@ -11,14 +11,16 @@ FLOOR = 1e-4  # losses below are drawn there
 
 
 def draw_all(result: dict[str, Any], figure: Figure) -> None:
-    """Three models' rounds above; verification, Assumption 4.2 and the orders below."""
-    figure.set_size_inches(15, 9.5)
-    axes = figure.subplots(2, 3)
+    """Three models' rounds and the rules of a head above; verification, Assumption 4.2, orders and incoherence below."""
+    figure.set_size_inches(20, 9.5)
+    axes = figure.subplots(2, 4)
     for number, found in enumerate(result["fewest"]):
         draw_rounds(found, axes[0, number], legend=number == 0)
     draw_verification(result["verification"], axes[1, 0])
     draw_assumption(result["assumption"], axes[1, 1])
     draw_orders(result["orders"], axes[1, 2])
+    draw_together(result["together"], axes[0, 3], "reverse_kl", "reverse KL(q || p), nats")
+    draw_together(result["together"], axes[1, 3], "incoherence", "share of blocks with broken parity")
 
 
 def draw_rounds(found: dict[str, Any], axes: Any, *, legend: bool) -> None:
@@ -35,6 +37,16 @@ def draw_rounds(found: dict[str, Any], axes: Any, *, legend: bool) -> None:
     axes.set_ylabel(f"forward KL(p || q), nats (at most {FLOOR:g}: drawn there)")
     if legend:
         axes.legend(fontsize=8, loc="upper right")
+
+
+def draw_together(found: dict[str, Any], axes: Any, figure: str, label: str) -> None:
+    """A figure of every rule by the rounds that it takes, a point a bound."""
+    for number, name in enumerate(dict.fromkeys(row["policy"] for row in found["rows"])):
+        mine = sorted((row["rounds"], row[figure]) for row in found["rows"] if row["policy"] == name)
+        axes.plot(*zip(*mine, strict=True), ls=":", marker="osD^v"[number], color=f"C{number}", label=name)
+    axes.set(xlabel="rounds (mean under q)", ylabel=label, ylim=(0, None))
+    axes.set_title(f"Risk and conflict: Block-HMM, {found['blocks']} x {found['size']} bits, exact")
+    axes.legend(fontsize=8)
 
 
 def draw_verification(found: dict[str, Any], axes: Any) -> None:

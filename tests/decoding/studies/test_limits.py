@@ -31,6 +31,9 @@ from decoding.threshold import Threshold
 from models.block_hmm import BlockHMMConfig
 from train import inquiry
 
+pytestmark = pytest.mark.filterwarnings(  # inside Lightning
+    "ignore:.*(LeafSpec|num_workers|enable_nested_tensor|number of training batches)"
+)
 PARITY = torch.tensor([[[0.25, 0.0], [0.0, 0.25]], [[0.0, 0.25], [0.25, 0.0]]], dtype=torch.double)
 
 
@@ -142,9 +145,11 @@ def test_the_study_runs_on_the_shipped_base_and_draws(tmp_path):
 
     base = str(shipped("checkpoints/reason-7m"))
     bench = Bench(base, None, "cpu", 0, enter=partial(inquiry.subject, 0), fit=inquiry.fit_features)
+    rules = {"joint_size": 3, "fitted": 64, "epochs": 1, "bounds": (0.1, 0.5)}
     result = measure(
-        bench, length=4, error_task="multiplication", error_prompts=2, chain_prompts=1, orders=3, tries=(1, 8)
+        bench, length=4, error_task="multiplication", error_prompts=2, chain_prompts=1, orders=3, tries=(1, 8), **rules
     )
+    assert len(result["together"]["rows"]) == 5 * 2
     assert [row["order"] for row in result["assumption"]] == ["confidence", "random"]
     assert len(result["orders"]["nll"]) == 1
     assert len(result["orders"]["names"]) == len(result["orders"]["nll"][0]) == 3
