@@ -14,17 +14,16 @@ from decoding.api import generate
 from decoding.bounds import EntropyBound, Factor
 from decoding.curves import Array, interval, resample
 from decoding.policy import Policy
-from decoding.quota import Order, Sequential
-from decoding.reading import Reading
-from decoding.state import DecodeState
-from decoding.statistics import bits_to_rounds, is_predicted
+from decoding.quota import Sequential
+from decoding.statistics import bits_to_rounds
+from decoding.studies import assumption
 from decoding.studies.acceptance import verification
 from decoding.studies.bench import Bench
 from decoding.studies.chain import chain
+from decoding.studies.coherence import coherence
 from decoding.studies.schedules import block_joint, chain_joint, need, search, subset_entropies, tree_joint
 from decoding.studies.together import together
 from decoding.threshold import EntropyThreshold, Threshold
-from decoding.trials import canvas_of
 from models.block_hmm import BlockHMMConfig
 
 if TYPE_CHECKING:
@@ -37,7 +36,6 @@ DIALS: dict[str, list[Policy]] = {
     "entropy threshold": [EntropyThreshold(h) for h in (0.1, 0.4, 0.6)],
     "one a round": [Sequential()],
 }
-BINS = 6
 
 
 def measure(
@@ -51,9 +49,14 @@ def measure(
     tries: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 128, 256),
     error_task: str = "sudoku-hard",
     error_prompts: int = 8,
+    shared_task: str = "multiplication",
+    convolutional: str = "checkpoints/multiplication-convolutional",
     chain_task: str = "countdown3",
     chain_prompts: int = 8,
     orders: int = 4,
+    coherence_task: str = "words",
+    coherence_prompts: int = 8,
+    tokens: Sequence[int] = (1, 4, 16, 32),
     joint_blocks: int = 2,
     joint_size: int = 5,
     fitted: int = 2500,
@@ -71,9 +74,14 @@ def measure(
         tries: caps on proposals.
         error_task: a task with unique answers, for Assumption 4.2.
         error_prompts: its prompts.
+        shared_task: on which base and `convolutional` are measured alike.
+        convolutional: folder of a denoiser without attention that was trained on it.
         chain_task: whose answers are scored in several orders.
         chain_prompts: its prompts.
         orders: orders of each answer: left to right, right to left, the rest random.
+        coherence_task: whose answers are sentences.
+        coherence_prompts: its prompts.
+        tokens: committed a round there; each must divide the task's block.
         joint_blocks, joint_size: of the Block-HMM that risk and conflict are judged on.
         fitted, epochs: sequences and passes of the head that is fitted on it.
         bounds: on the risk there.
@@ -88,17 +96,18 @@ def measure(
     return {
         "fewest": [fewest(name, joint, deltas) for name, joint in joints.items()],
         "verification": verification(BlockHMMConfig(eta=eta), temperatures, tries),
-        "assumption": [assumption(bench, error_task, error_prompts, order) for order in ("confidence", "random")],
+        "assumption": assumption.measure(bench, error_task, error_prompts, convolutional, shared_task),
         "together": together(bench, whole, fitted=fitted, epochs=epochs, bounds=bounds),
         "orders": consistency(bench, chain_task, chain_prompts, orders),
+        "coherence": coherence(bench, coherence_task, coherence_prompts, tokens),
         "cut": [
+            f"{error_prompts} prompts for Assumption 4.2, {chain_prompts} for the orders, {coherence_prompts} for coherence, "
+            "200 each in the full config",
             "schedules are fixed: one that looks at the values drawn may need fewer rounds still",
             "Assumption 4.2 is measured by the share of wrong tokens at temperature 0, earlier errors by their number: the law of "
             "a task with one answer puts no mass elsewhere, and the KL of Eq. 6 is infinite",
-            "no non-transformer denoiser was trained (ORD check 1)",
             f"risk and conflict are judged on one Block-HMM of {joint_blocks} x {joint_size} bits, by one fit of a head; the model "
             "is right there",
-            "no semantic coherence on words (ORD check 2)",
         ],
     }
 
@@ -136,70 +145,9 @@ def fewest(name: str, joint: Tensor, deltas: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def assumption(bench: Bench, task: str, count: int, order: Order) -> dict[str, Any]:
-    """error <= alpha H + lambda (earlier errors) + b: least squares over the commits of one decode a prompt."""
-    denoiser, problems = bench.denoiser(), bench.subject(task, count).problems
-    entropies: list[Tensor] = []
-
-    def keep(state: DecodeState, reading: Reading) -> None:
-        entropies.append(reading.entropy)
-
-    made = generate(
-        denoiser,
-        list(problems.test),
-        Sequential(order=order),
-        gen_length=problems.gen_length,
-        block_length=problems.block_length,
-        generator=bench.generator(denoiser.device),
-        on_step=keep,
-    )
-    state, length = made.state, problems.gen_length
-    references = [canvas_of(problems.references.get(p, ""), length, denoiser) for p in problems.test]
-    wrong = (made.canvas.cpu() != torch.tensor(references)).double()
-    turn = (state.committed_round - 1).clamp(min=0)
-    entropy = torch.stack(entropies).gather(0, turn.unsqueeze(0))[0, :, -length:].double().cpu()
-    place = torch.argsort(turn[:, -length:].cpu(), dim=-1, stable=True)
-    predicted = is_predicted(state)[:, -length:].cpu().gather(1, place)
-    wrong, entropy = wrong.gather(1, place), entropy.gather(1, place)
-    earlier = wrong.cumsum(-1) - wrong  # the sum, as W_t of Eq. 11 needs it
-    lines = [t[predicted].numpy() for t in (entropy, earlier, wrong)]
-    prompt = torch.arange(len(wrong)).unsqueeze(1).expand_as(wrong)[predicted].numpy()
-    weights = resample(len(wrong), resamples=400, seed=bench.seed)
-    fits = np.array([least_squares(lines[0], lines[1], lines[2], weights[r][prompt]) for r in range(len(weights))])
-    names = ("alpha", "lambda", "b")
-    found = {name: _as_dict(fits[:, index]) for index, name in enumerate(names)}
-    return {
-        "task": task,
-        "order": order,
-        "prompts": len(wrong),
-        "error": float(lines[2].mean()),
-        **found,
-        "bins": bins(lines[0], lines[1], lines[2]),
-    }
-
-
 def _as_dict(draws: Array) -> dict[str, float] | None:
     found = interval(draws)
     return None if found is None else asdict(found)
-
-
-def least_squares(entropy: Array, earlier: Array, wrong: Array, weight: Array) -> Array:
-    """alpha, lambda and b of wrong on (entropy, earlier, 1)."""
-    design = np.stack([entropy, earlier, np.ones_like(entropy)], -1)
-    root = np.sqrt(weight)[:, None]
-    found: Array = np.linalg.lstsq(design * root, wrong * root[:, 0], rcond=None)[0]
-    return found
-
-
-def bins(entropy: Array, earlier: Array, wrong: Array) -> list[dict[str, Any]]:
-    """Share of wrong tokens by entropy, in equal parts of the commits, apart for clean and spoilt histories."""
-    rows = []
-    for spoilt in (False, True):
-        mine = (earlier > 0) == spoilt
-        for part in np.array_split(np.argsort(entropy[mine], kind="stable"), BINS) if mine.sum() >= BINS else ():
-            values = {"entropy": float(entropy[mine][part].mean()), "error": float(wrong[mine][part].mean())}
-            rows.append({"spoilt": spoilt, "commits": len(part), **values})
-    return rows
 
 
 def consistency(bench: Bench, task: str, count: int, orders: int) -> dict[str, Any]:

@@ -7,20 +7,28 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+LABELS = {
+    "accuracy": "accuracy",
+    "same": "cosine with the answer decoded one token a round",
+    "neighbours": "cosine of neighbouring sentences",
+    "neighbours_wrong": "the same, wrong answers alone",
+}
 FLOOR = 1e-4  # losses below are drawn there
 
 
 def draw_all(result: dict[str, Any], figure: Figure) -> None:
-    """Three models' rounds and the rules of a head above; verification, Assumption 4.2, orders and incoherence below."""
-    figure.set_size_inches(20, 9.5)
-    axes = figure.subplots(2, 4)
+    """Rounds, verification and a head's rules above; Assumption 4.2 on two tasks, orders, coherence and incoherence below."""
+    figure.set_size_inches(25, 9.5)
+    axes = figure.subplots(2, 5)
     for number, found in enumerate(result["fewest"]):
         draw_rounds(found, axes[0, number], legend=number == 0)
-    draw_verification(result["verification"], axes[1, 0])
-    draw_assumption(result["assumption"], axes[1, 1])
+    draw_verification(result["verification"], axes[0, 3])
+    draw_assumption(result["assumption"][:2], axes[1, 0])
+    draw_assumption(result["assumption"][2:], axes[1, 1])
     draw_orders(result["orders"], axes[1, 2])
-    draw_together(result["together"], axes[0, 3], "reverse_kl", "reverse KL(q || p), nats")
-    draw_together(result["together"], axes[1, 3], "incoherence", "share of blocks with broken parity")
+    draw_coherence(result["coherence"], axes[1, 3])
+    draw_together(result["together"], axes[0, 4], "reverse_kl", "reverse KL(q || p), nats")
+    draw_together(result["together"], axes[1, 4], "incoherence", "share of blocks with broken parity")
 
 
 def draw_rounds(found: dict[str, Any], axes: Any, *, legend: bool) -> None:
@@ -65,12 +73,12 @@ def draw_assumption(rows: list[dict[str, Any]], axes: Any) -> None:
     for number, row in enumerate(rows):
         for spoilt, style in ((False, "-"), (True, "--")):
             mine = [(one["entropy"], one["error"]) for one in row["bins"] if one["spoilt"] == spoilt]
-            label = f"{row['order']}, {'after an error' if spoilt else 'no error before'}"
+            label = f"{row['model']}, {row['order']}, {'after an error' if spoilt else 'no error before'}"
             if mine:
                 axes.plot(*zip(*mine, strict=True), style, marker="o", color=f"C{number}", label=label)
     axes.set(xlabel="entropy of the position when committed, nats", ylabel="share of wrong tokens", ylim=(-0.02, 1.02))
     axes.set_title(f"Error against entropy on {rows[0]['task']} (Assumption 4.2)")
-    axes.legend(fontsize=8, title="order", title_fontsize=8)
+    axes.legend(fontsize=7, title="model, order", title_fontsize=8)
 
 
 def draw_orders(found: dict[str, Any], axes: Any) -> None:
@@ -80,4 +88,17 @@ def draw_orders(found: dict[str, Any], axes: Any) -> None:
         axes.plot(range(1, len(values) + 1), values, ls="", marker="osD^vP*X"[number % 8], label=name)
     axes.set(xlabel="answer", ylabel="-log p(x) by the chain, nats", ylim=(0, None))
     axes.set_title(f"One answer, several orders: {found['task']}")
+    axes.legend(fontsize=8)
+
+
+def draw_coherence(found: dict[str, Any], axes: Any) -> None:
+    """Accuracy and both cosines by tokens a round."""
+    rows = found["rows"]
+    for number, (name, label) in enumerate(LABELS.items()):
+        mine = [(row["tokens"], row[name]) for row in rows if row[name] is not None]
+        middle = [value["estimate"] for _, value in mine]
+        bars = [[v["estimate"] - v["low"] for _, v in mine], [v["high"] - v["estimate"] for _, v in mine]]
+        axes.errorbar([x for x, _ in mine], middle, yerr=bars, marker="osD^"[number], capsize=2, label=label)
+    axes.set(xscale="log", xlabel="tokens a round", ylabel="accuracy; cosine of mean hidden states", ylim=(-0.6, 1.05))
+    axes.set_title(f"Semantic coherence by hidden states: {found['task']}")
     axes.legend(fontsize=8)

@@ -12,8 +12,9 @@ import torch
 from decoding.bounds import EntropyBound, Factor
 from decoding.quota import Sequential
 from decoding.studies.acceptance import capped, lenient, tempered, verification
+from decoding.studies.assumption import bins, least_squares
 from decoding.studies.bench import Bench
-from decoding.studies.limits import bins, fewest, least_squares, measure
+from decoding.studies.limits import fewest, measure
 from decoding.studies.limits_picture import draw_all
 from decoding.studies.remasking import Block, kl
 from decoding.studies.schedules import (
@@ -145,12 +146,12 @@ def test_the_study_runs_on_the_shipped_base_and_draws(tmp_path):
 
     base = str(shipped("checkpoints/reason-7m"))
     bench = Bench(base, None, "cpu", 0, enter=partial(inquiry.subject, 0), fit=inquiry.fit_features)
-    rules = {"joint_size": 3, "fitted": 64, "epochs": 1, "bounds": (0.1, 0.5)}
     result = measure(
-        bench, length=4, error_task="multiplication", error_prompts=2, chain_prompts=1, orders=3, tries=(1, 8), **rules
-    )
+        bench, length=4, error_task="multiplication", error_prompts=2, chain_prompts=1, orders=3, tries=(1, 8),
+        joint_size=3, fitted=64, epochs=1, bounds=(0.1, 0.5), coherence_prompts=2, tokens=(32,),
+    )  # fmt: skip
     assert len(result["together"]["rows"]) == 5 * 2
-    assert [row["order"] for row in result["assumption"]] == ["confidence", "random"]
+    assert [row["order"] for row in result["assumption"]] == ["confidence", "random"] * 3
     assert len(result["orders"]["nll"]) == 1
     assert len(result["orders"]["names"]) == len(result["orders"]["nll"][0]) == 3
     assert all(one > 0 for one in result["orders"]["nll"][0])
