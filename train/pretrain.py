@@ -133,6 +133,7 @@ def load_data(
 ) -> tuple[list[TaskData], list[TaskData]]:
     """Place training and development rows of every task on the device."""
     train_data, dev_data = [], []
+    end = load(tokenizer).get_vocab()[EOS]
     for name, spec in tasks.items():
         train_data.append(load_task(name, spec, tokenizer, split="train", seed=seed, cache=cache, device=device))
         files = spec.files if isinstance(get(name), RenumberedTask) else ()
@@ -140,7 +141,7 @@ def load_data(
         dev_data.append(load_task(name, small, tokenizer, split="dev", seed=seed, cache=cache, device=device))
         shown = train_data[-1]
         if spec.narrow is not None:
-            train_data.append(shown.cut(spec.narrow, eos_id=load(tokenizer).token_to_id(EOS)))
+            train_data.append(shown.cut(spec.narrow, eos_id=end))
             logger.info("%s: of these %d in %d columns", name, *train_data[-1].tokens.shape)
         padded = "no" if shown.padding is None else "with"
         logger.info("%s: %d rows of %d tokens, %s padding", name, *shown.tokens.shape, padded)
