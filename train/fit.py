@@ -165,7 +165,9 @@ def fit_head(
     if recipe.shuffled:  # the held labels as well, or they would pick the weights
         train, held = train.with_shuffled_labels(seed), held.with_shuffled_labels(seed)
     trainer = make_trainer(denoiser, fitting, logs, KeepBest([held[i] for i in range(len(held))]))
-    objective = replace(fitting.objective, target=recipe.target, conflict=fitting.conflict(recipe))
+    objective = replace(
+        fitting.objective, target=recipe.target or fitting.objective.target, conflict=fitting.conflict(recipe)
+    )
     trainer.fit(HeadModule(head, objective), train.loader(seed=seed))
     return head.to(denoiser.device).eval()
 

@@ -116,14 +116,14 @@ class Recipe:
 
     Attributes:
         variant: shape of the head.
-        target: see Objective.
+        target: see Objective; None takes that of the fit's objective.
         shuffled: fit on labels dealt to other positions, the control.
         blocks: K of this variant; None takes that of the fit.
         conflict: weight of its loss on pairs where the objective has none.
     """
 
     variant: Variant
-    target: str = "gain"
+    target: str | None = None
     shuffled: bool = False
     blocks: int | None = None
     conflict: float = 0.0

@@ -227,6 +227,7 @@ def test_drills_are_right_and_one_text_solves_them() -> None:
         assert lines.endswith(f"={last}") or lines.endswith(f"= {last}")
         assert [line.partition("=")[0].strip() for line in lines.split("\n")] == example.prompt.split("\n")
         assert_equations_hold(lines)
+    assert ARITHMETIC.canonical("2 x .5\n1.05+.5") == ARITHMETIC.canonical("2*0.5\n1.05 + 0.5") == "2*0.5\n1.05+0.5"
     with pytest.raises(ValueError, match="arithmetic prompt must be lines"):
         ARITHMETIC.canonical("2 +")
 

@@ -44,8 +44,6 @@ def _sum(rng: random.Random) -> tuple[list[Fraction], str, Fraction]:
         numbers = [Fraction(_number(rng, 4), unit) for _ in range(rng.choice((2, 2, 2, 3, 4, 5)) if sign == "+" else 2)]
         return (numbers, "+", sum(numbers, Fraction(0))) if sign == "+" else _apart(sorted(numbers, reverse=True))
     first, second = Fraction(_number(rng, 3)), _factor(rng)
-    if (first * second * 100).denominator != 1:
-        first *= 10
     if sign == "/":
         return [first * second, second], "/", first
     return ([first, second] if rng.random() < 0.5 else [second, first]), "*", first * second
@@ -80,14 +78,14 @@ def _spell(number: Fraction, *, bare: bool = False) -> str:
 
 
 def canonical(prompt: str) -> str:
-    """Name the instance by its sums without spaces.
+    """Name the instance by its sums without spaces, with 0.2 for .2.
 
     Raises:
         ValueError: if the prompt is not lines of sums.
     """
     if not PROMPT.fullmatch(prompt):
         raise ValueError(f"arithmetic prompt must be lines such as '23 + 48', got {prompt!r}")
-    return prompt.replace(" ", "").replace("x", "*")
+    return re.sub(r"(?<!\d)\.", "0.", prompt.replace(" ", "").replace("x", "*"))
 
 
 def check(example: Example, text: str) -> bool:
