@@ -115,7 +115,7 @@ def compatible_set(
     under = rows & (risk < bound)
     order = rank(-risk, under).argsort(-1)
     taken, worst = torch.zeros_like(rows), torch.zeros_like(risk)
-    for place in order[:, : int(under.sum(-1).amax())].unbind(-1):
+    for place in order.unbind(-1):
         here = place.unsqueeze(-1)
         joins = (under & (risk + worst < bound)).gather(-1, here)
         taken = taken.scatter(-1, here, joins)
