@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -10,13 +11,12 @@ from torch import Tensor, nn
 from models.denoiser import Denoiser, Prediction
 
 
-class TableDenoiser(Denoiser):
-    """Independent positions: logits[i] is a fixed row of a table, whatever is revealed."""
+class Toy(Denoiser):
+    """A denoiser that computes every position and gives the rows asked for."""
 
-    def __init__(self, table: Tensor, *, mask_id: int, eos_id: int | None = None) -> None:
-        super().__init__()
-        self.table = nn.Buffer(table.float())
-        self.mask_id, self.eos_id, self.vocab_size, self.max_length = mask_id, eos_id, table.shape[-1], 4096
+    @abstractmethod
+    def everywhere(self, tokens: Tensor) -> Tensor:
+        """Logits of every position, [N, L, V]."""
 
     def forward(
         self,
@@ -30,11 +30,24 @@ class TableDenoiser(Denoiser):
     ) -> Prediction:
         """See `Denoiser.forward`."""
         rows = torch.ones_like(tokens, dtype=torch.bool) if rows is None else rows
-        logits = self.table[-tokens.shape[1] :].expand(*tokens.shape, -1)
-        return Prediction(logits[rows], rows, _positions(tokens, attention_mask))
+        positions = torch.ones_like(tokens) if attention_mask is None else attention_mask.long()
+        return Prediction(self.everywhere(tokens)[rows], rows, positions.sum(-1))
 
 
-class GroupDenoiser(Denoiser):
+class TableDenoiser(Toy):
+    """Independent positions: logits[i] is a fixed row of a table, whatever is revealed."""
+
+    def __init__(self, table: Tensor, *, mask_id: int, eos_id: int | None = None) -> None:
+        super().__init__()
+        self.table = nn.Buffer(table.float())
+        self.mask_id, self.eos_id, self.vocab_size, self.max_length = mask_id, eos_id, table.shape[-1], 4096
+
+    def everywhere(self, tokens: Tensor) -> Tensor:
+        """Logits of every position, [N, L, V]."""
+        return self.table[-tokens.shape[1] :].expand(*tokens.shape, -1)
+
+
+class GroupDenoiser(Toy):
     """ETE's toy: groups of `size` positions that all equal one fair bit; c = .5 until one of them is revealed, then 1.
 
     Vocabulary {0, 1, mask = 2}; position i (from the right end of the canvas) belongs to group i // size.
@@ -45,28 +58,17 @@ class GroupDenoiser(Denoiser):
         self.groups, self.size, self.certainty = groups, size, certainty
         self.mask_id, self.eos_id, self.vocab_size, self.max_length = 2, None, 3, 4096
 
-    def forward(
-        self,
-        tokens: Tensor,
-        *,
-        attention_mask: Tensor | None = None,
-        rows: Tensor | None = None,
-        taps: Sequence[int] = (),
-        owner: Tensor | None = None,
-        refresh: Tensor | None = None,
-    ) -> Prediction:
-        """See `Denoiser.forward`."""
-        rows = torch.ones_like(tokens, dtype=torch.bool) if rows is None else rows
+    def everywhere(self, tokens: Tensor) -> Tensor:
+        """Logits of every position, [N, L, V]."""
         canvas = torch.unflatten(tokens[:, -self.groups * self.size :], 1, (self.groups, self.size))
         ones, zeros = (canvas == 1).any(-1), (canvas == 0).any(-1)
         p1 = torch.where(ones, self.certainty, torch.where(zeros, 1 - self.certainty, 0.5))
         p1 = p1.repeat_interleave(self.size, 1)
         p1 = nn.functional.pad(p1, (tokens.shape[1] - p1.shape[1], 0), value=0.5)
-        probabilities = torch.stack([1 - p1, p1, torch.zeros_like(p1)], -1)
-        return Prediction(probabilities.log()[rows], rows, _positions(tokens, attention_mask))
+        return torch.stack([1 - p1, p1, torch.zeros_like(p1)], -1).log()
 
 
-class JointDenoiser(Denoiser):
+class JointDenoiser(Toy):
     """Any joint distribution of a few tokens, p[v_1, .., v_L], every conditional by enumeration; mask id V."""
 
     def __init__(self, joint: Tensor) -> None:
@@ -81,24 +83,9 @@ class JointDenoiser(Denoiser):
         canvas = tokens[..., -self.length :].unsqueeze(-2)
         return ((canvas == self.sequences) | (canvas == self.mask_id)).all(-1)
 
-    def forward(
-        self,
-        tokens: Tensor,
-        *,
-        attention_mask: Tensor | None = None,
-        rows: Tensor | None = None,
-        taps: Sequence[int] = (),
-        owner: Tensor | None = None,
-        refresh: Tensor | None = None,
-    ) -> Prediction:
-        """See `Denoiser.forward`."""
-        rows = torch.ones_like(tokens, dtype=torch.bool) if rows is None else rows
+    def everywhere(self, tokens: Tensor) -> Tensor:
+        """Logits of every position, [N, L, V]."""
         given = self.fits(tokens) * self.joint
         one_hot = nn.functional.one_hot(self.sequences, self.vocab_size).to(given.dtype)
         p = torch.einsum("ns,slv->nlv", given / given.sum(-1, keepdim=True), one_hot)
-        p = nn.functional.pad(p, (0, 0, tokens.shape[1] - self.length, 0))
-        return Prediction(p.log().float()[rows], rows, _positions(tokens, attention_mask))
-
-
-def _positions(tokens: Tensor, attention_mask: Tensor | None) -> Tensor:
-    return (torch.ones_like(tokens) if attention_mask is None else attention_mask.long()).sum(-1)
+        return nn.functional.pad(p, (0, 0, tokens.shape[1] - self.length, 0)).log().float()
