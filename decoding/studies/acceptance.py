@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decoding.studies.remasking import Block, kl
+from decoding.studies.divergence import kl
+from decoding.studies.remasking import Block
 from models.block_hmm import BlockHMMConfig
 
 
@@ -58,9 +59,13 @@ def verification(config: BlockHMMConfig, temperatures: Sequence[float], tries: S
     ways |= {("capped", float(k)): capped(p, q, k) for k in tries}
     ways |= {("tempered", float(t)): tempered(p, q, t) for t in temperatures}
     for (rule, dial), (law, cost) in ways.items():
-        losses = {"reverse_kl": kl(law, p), "forward_kl": kl(p, law), "broken": float(law[block.broken].sum())}
+        losses = {
+            "reverse_kl": float(kl(law, p)),
+            "forward_kl": float(kl(p, law)),
+            "broken": float(law[block.broken].sum()),
+        }
         rows.append({"rule": rule, "dial": dial, "proposals": cost, **losses})
-    return {"exp_tc": math.exp(kl(p, q)), "rows": rows}
+    return {"exp_tc": math.exp(float(kl(p, q))), "rows": rows}
 
 
 def _bars(bar: float) -> list[float]:

@@ -38,12 +38,12 @@ class BlockLaws:
     @property
     def total_correlation(self) -> Float[Tensor, " N"]:
         """KL(p || prod of its marginals)."""
-        return kl(self.exact, self.mean_field)
+        return kl(self.exact.flatten(1), self.mean_field.flatten(1))
 
     @property
     def reverse(self) -> Float[Tensor, " N"]:
         """KL(prod of the marginals || p)."""
-        return kl(self.mean_field, self.exact)
+        return kl(self.mean_field.flatten(1), self.exact.flatten(1))
 
     @property
     def proposals(self) -> Float[Tensor, " N"]:
@@ -65,9 +65,9 @@ class BlockLaws:
         return (self.mean_field * ~self.kept).sum((-2, -1))
 
 
-def kl(p: Float[Tensor, "N k 2"], q: Float[Tensor, "N k 2"]) -> Float[Tensor, " N"]:
+def kl(p: Float[Tensor, "*n k"], q: Float[Tensor, "*n k"]) -> Float[Tensor, "*n"]:
     """KL(p || q) in nats."""
-    return (torch.xlogy(p, p) - torch.xlogy(p, q)).sum((-2, -1))
+    return (torch.xlogy(p, p) - torch.xlogy(p, q)).sum(-1)
 
 
 def laws(config: BlockHMMConfig, belief: Float[Tensor, "N z"]) -> BlockLaws:

@@ -10,9 +10,9 @@ position chosen; alpha is the smallest that satisfies it at every step of every 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,13 +21,11 @@ from torch import Tensor
 
 from decoding.api import generate
 from decoding.curves import Array, resample
-from decoding.policy import Policy
 from decoding.quota import Sequential
-from decoding.reading import Reading
 from decoding.standings import Row, estimate
-from decoding.state import DecodeState, Proposal
 from decoding.studies.bench import Bench, Subject
 from decoding.studies.chain import nll
+from decoding.studies.schedules import Forced
 from decoding.studies.weighted_entropy import ranks, smallest_alpha, weighted_entropy
 from decoding.trials import Encoded
 from models.denoiser import Denoiser, Prediction
@@ -46,30 +44,6 @@ ORDERS: Mapping[str, str] = {
 FIXED = ("left to right", "right to left", "random")
 EASY_FIRST = "entropy"
 RECIPE = "python -m train.pretrain --config configs/train/order.yaml"
-
-
-@final
-@dataclass(frozen=True)
-class Dictated(Policy):
-    """Another rule's positions with the reference's tokens.
-
-    Args:
-        rule: chooses the positions.
-        reference: what is committed there.
-    """
-
-    rule: Policy
-    reference: Int[Tensor, "B L"] = field(repr=False)
-
-    @property
-    def random(self) -> bool:
-        """As the rule."""
-        return self.rule.random
-
-    def propose(self, state: DecodeState, reading: Reading) -> Proposal:
-        """Commit the reference where the rule commits."""
-        reason = self.rule.propose(state, reading).reason[:, 0]
-        return Proposal.single(state, replace(reading, token=self.reference), reason)
 
 
 class Witness(Denoiser):
@@ -178,7 +152,7 @@ def follow(denoiser: Denoiser, subject: Subject, order: str, bench: Bench) -> Fo
     made = generate(
         witness,
         encoded.tokens,
-        Dictated(rule, reference),
+        Forced(rule, reference),
         generator=draws(),
         on_step=lambda _, reading: steps.append(torch.stack([witness.nats, reading.entropy])),
         **shared,

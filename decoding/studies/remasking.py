@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from decoding.studies.divergence import kl
 from models.block_hmm import BlockHMM, BlockHMMConfig
 
 
@@ -75,11 +76,6 @@ class Block:
         return kernel
 
 
-def kl(p: Float[Tensor, " n"], q: Float[Tensor, " n"]) -> float:
-    """KL(p || q) in nats."""
-    return float((torch.xlogy(p, p) - torch.xlogy(p, q)).sum())
-
-
 def remasking(config: BlockHMMConfig, rounds: Sequence[int], sizes: Sequence[int]) -> list[dict[str, Any]]:
     """Reverse KL and share of broken parities of the first block after n rounds of each rule.
 
@@ -97,6 +93,6 @@ def remasking(config: BlockHMMConfig, rounds: Sequence[int], sizes: Sequence[int
                 for _ in range(n - done):
                     law = law @ kernel
                 done = n
-                figures = {"reverse_kl": kl(law, block.joint), "broken": float(law[block.broken].sum())}
+                figures = {"reverse_kl": float(kl(law, block.joint)), "broken": float(law[block.broken].sum())}
                 table.append({"rule": rule, "masked": size, "rounds": n, **figures})
     return table

@@ -114,7 +114,7 @@ def _trace(came_from: list[list[int]], count: int) -> list[int]:
 class Forced(Policy):
     """Another policy that must write given tokens: it chooses positions by max p, and p(token) is what the draw would have had.
 
-    For bits, so that 1 - c is the other token's.
+    That p is right for bits alone: 1 - c is the other token's.
 
     Args:
         inner: a policy without look-ahead.
@@ -136,24 +136,6 @@ class Forced(Policy):
         confidence = torch.where(agrees, reading.confidence, reading.log_risk.exp()) * reading.rows
         tokens = torch.where(proposal.reason > 0, self.target.unsqueeze(1), state.tokens.unsqueeze(1))
         return replace(proposal, tokens=tokens, confidence=confidence.unsqueeze(1))
-
-
-@final
-@dataclass(frozen=True)
-class Scheduled(Policy):
-    """Commit every position in its own round.
-
-    Args:
-        rounds: the round of each position, 1-based.
-    """
-
-    rounds: tuple[int, ...]
-
-    def propose(self, state: DecodeState, reading: Reading) -> Proposal:
-        """The positions whose round it is: those of the earliest round that still has one."""
-        turn = torch.tensor(self.rounds).expand_as(state.tokens)
-        now = torch.where(reading.rows, turn, len(self.rounds) + 1).amin(-1, keepdim=True)
-        return Proposal.single(state, reading, ((turn == now) & reading.rows).long())
 
 
 @dataclass(frozen=True)

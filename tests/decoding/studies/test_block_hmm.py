@@ -7,8 +7,8 @@ import torch
 
 from decoding.studies.bench import Bench
 from decoding.studies.block_hmm import measure, monte_carlo, verified
-from decoding.studies.divergence import divergence
-from decoding.studies.remasking import Block, kl, remasking
+from decoding.studies.divergence import divergence, kl
+from decoding.studies.remasking import Block, remasking
 from models.block_hmm import BlockHMM, BlockHMMConfig
 from models.perturbed import Perturbed
 from train import inquiry

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 
@@ -10,15 +11,17 @@ import pytest
 import torch
 
 from decoding.bounds import EntropyBound, Factor
+from decoding.policy import Policy
 from decoding.quota import Sequential
+from decoding.state import Proposal
 from decoding.studies.acceptance import capped, lenient, tempered, verification
 from decoding.studies.assumption import bins, least_squares
 from decoding.studies.bench import Bench
+from decoding.studies.divergence import kl
 from decoding.studies.limits import fewest, measure
 from decoding.studies.limits_picture import draw_all
-from decoding.studies.remasking import Block, kl
+from decoding.studies.remasking import Block
 from decoding.studies.schedules import (
-    Scheduled,
     block_joint,
     chain_joint,
     law,
@@ -75,6 +78,18 @@ def test_the_search_finds_the_best_of_all_schedules():
         losses[used] = min(losses.get(used, math.inf), loss - float(entropy[-1]))
     best = [min(losses[r] for r in range(1, used + 1)) for used in range(1, 5)]
     assert search(joint).kl == pytest.approx(best, abs=1e-9)
+
+
+@dataclass(frozen=True)
+class Scheduled(Policy):
+    """Every position in its own round, 1-based."""
+
+    rounds: tuple[int, ...]
+
+    def propose(self, state, reading):
+        turn = torch.tensor(self.rounds).expand_as(state.tokens)
+        now = torch.where(reading.rows, turn, len(self.rounds) + 1).amin(-1, keepdim=True)
+        return Proposal.single(state, reading, ((turn == now) & reading.rows).long())
 
 
 @pytest.mark.parametrize("joint", [chain_joint(6, 0.1), block_joint(BlockHMMConfig(blocks=2, size=3, eta=0.01))])

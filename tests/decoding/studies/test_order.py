@@ -12,7 +12,8 @@ from decoding.problems import Problems
 from decoding.quota import Sequential
 from decoding.studies import order as study
 from decoding.studies.bench import Bench, Subject
-from decoding.studies.order import ORDERS, Dictated, Followed, Witness, compare, follow
+from decoding.studies.order import ORDERS, Followed, Witness, compare, follow
+from decoding.studies.schedules import Forced
 from decoding.studies.weighted_entropy import ranks, smallest_alpha, weighted_entropy
 from decoding.trials import Encoded
 from models.denoiser import Denoiser, Prediction
@@ -63,7 +64,7 @@ def test_alpha_is_the_smallest_that_the_assumption_allows_and_the_bound_then_hol
 @pytest.mark.parametrize("name", ["left_to_right", "right_to_left", "random", "confidence", "margin", "entropy"])
 def test_the_reference_is_committed_whatever_the_model_prefers(run, name):
     reference = torch.cat([torch.zeros(8, 1, dtype=torch.long), CELLS], 1)
-    policy = Dictated(Sequential(order=name), reference)
+    policy = Forced(Sequential(order=name), reference)
     assert isinstance(policy, Policy)
     state, counts = run(ExactJoint(), policy, reference[:, :1], gen_length=3, block_length=3)
     assert torch.equal(state.tokens, reference)
