@@ -39,7 +39,8 @@ def coherence(bench: Bench, task: str, count: int, tokens: Sequence[int]) -> dic
         ValueError: if a number of tokens does not divide the block.
     """
     denoiser, subject = bench.denoiser(), bench.subject(task, count)
-    problems, weights, rows = subject.problems, resample(count, seed=bench.seed), []
+    problems, rows = subject.problems, []
+    weights = resample(len(problems.test), seed=bench.seed)  # of those there are, maybe fewer than asked for
     if any(problems.block_length % some for some in tokens):
         raise ValueError(f"tokens must divide the block of {problems.block_length}, got {list(tokens)}")
     mask = read_prompts(list(problems.test), None, denoiser).with_canvas(problems.gen_length).attention_mask
@@ -60,16 +61,15 @@ def coherence(bench: Bench, task: str, count: int, tokens: Sequence[int]) -> dic
         right = np.array([subject.check(p, text) for p, text in zip(problems.test, made.text, strict=True)], float)
         near = np.array([neighbours(one) for one in vectors])
         alike = [float(cosine_similarity(a.mean(0), b.mean(0), dim=0)) for a, b in zip(vectors, first, strict=True)]
-        mine = weights[:, : len(right)]
         rows.append(
             {
                 "tokens": some,
                 "n": len(right),
-                "accuracy": estimate(mine @ right),
-                "same": estimate(mine @ np.array(alike)),
-                "neighbours": mean(near, mine),
-                "neighbours_right": mean(np.where(right > 0, near, np.nan), mine),
-                "neighbours_wrong": mean(np.where(right > 0, np.nan, near), mine),
+                "accuracy": estimate(weights @ right),
+                "same": estimate(weights @ np.array(alike)),
+                "neighbours": mean(near, weights),
+                "neighbours_right": mean(np.where(right > 0, near, np.nan), weights),
+                "neighbours_wrong": mean(np.where(right > 0, np.nan, near), weights),
             }
         )
     return {"task": task, "rows": rows}
