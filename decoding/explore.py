@@ -207,8 +207,8 @@ class BranchingPolicy(ExplorePolicy):
     """Explore-Then-Exploit whose branches share the next forward, and Eq. 7 keeps one.
 
     s(j) = alpha log c_j + log sum_{i in U_j} c_i^(t+1; j), U_j = {i in S_{t+1} : c_i^(t+1; j) >= eq7_threshold}; an
-    empty U_j scores -inf, and if all do the branch with the largest c_j is kept. The reading of the kept branch is the
-    next round's. arXiv 2511.21103.
+    empty U_j scores -inf, and if all do the first branch is kept, the one that the policy itself likes best. The reading of the
+    kept branch is the next round's. arXiv 2511.21103.
 
     Args:
         alpha: weight of the candidate's own confidence, at least 0.
@@ -234,21 +234,31 @@ class BranchingPolicy(ExplorePolicy):
         return self.alpha * proposal.log_confidence + (reading.confidence * cascade).sum(-1).log()
 
     def choose(self, canvases: DecodeState, proposal: Proposal, reading: Reading) -> Int[Tensor, " B"]:
-        """The branch with the largest s(j); the leftmost of equals, the most confident where all are -inf."""
+        """The branch with the largest s(j); the leftmost of equals, and what `hopeless` says where all are -inf."""
         score = self.score(proposal, reading).masked_fill(~proposal.live, -torch.inf)
-        own = proposal.log_confidence.masked_fill(~proposal.live, -torch.inf)
-        hopeless = torch.isneginf(score).all(-1, keepdim=True)
-        return torch.where(hopeless, own, score).argmax(-1)
+        nothing = torch.isneginf(score).all(-1, keepdim=True)
+        return torch.where(nothing, self.hopeless(proposal), score).argmax(-1)
+
+    def hopeless(self, proposal: Proposal) -> Float[Tensor, "B K"]:
+        """What decides where no branch sets off anything: their order, the first of them that ran."""
+        return proposal.live.float()
 
 
 @final
 @dataclass(frozen=True)
 class BeamETE(BranchingPolicy):
-    """Explore-Then-Exploit with beam look-ahead over all k candidates: arXiv 2511.21103."""
+    """Explore-Then-Exploit with beam look-ahead over all k candidates: arXiv 2511.21103.
+
+    Where no branch sets off anything the one with the largest c_j is kept.
+    """
 
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """One canvas for each candidate of an exploring row, one for every other row."""
         return self.plan(state, reading).branches(state, reading)
+
+    def hopeless(self, proposal: Proposal) -> Float[Tensor, "B K"]:
+        """The most confident candidate."""
+        return proposal.log_confidence.masked_fill(~proposal.live, -torch.inf)
 
 
 @final

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from decoding.bounds import Factor
-from decoding.explore import BeamETE, RandomParity
+from decoding.explore import BeamETE, BranchingPolicy, RandomParity
 from decoding.state import Proposal, Reason
 from decoding.statistics import bits_to_rounds, per_round_invariant
 from decoding.threshold import Threshold
@@ -148,6 +148,19 @@ def test_equation_7_without_a_cascade_is_minus_infinity(kept, reading_of):
     assert score.isinf().tolist() == [[True, False, True]]
     assert kept(BeamETE(), [0.9, 0.1, 0.8], after) == 1
     assert kept(BeamETE(eq7_threshold=0.95), [0.1, 0.8, 0.9], after) == 2
+
+
+def test_where_nothing_crosses_the_beam_keeps_the_most_confident_and_others_their_first(kept):
+    """The head's own order is that of a gated tie; the paper's beam has no other than the confidence."""
+
+    class Gated(BranchingPolicy):
+        propose = BeamETE.propose
+
+    hopeless, gated = [[0.2, 0.2], [0.3, 0.1]], Gated()
+    assert kept(gated, [0.1, 0.8], hopeless) == 0
+    assert kept(BeamETE(), [0.1, 0.8], hopeless) == 1
+    assert kept(gated, [0.9, 0.1], [[0.2, 0.2], [0.95, 0.1]]) == 1  # Eq. 7 first
+    assert kept(gated, [0.9, 0.1], hopeless, [False, True]) == 1
 
 
 def test_equation_7_over_all_masks_counts_the_unsure_ones(kept):

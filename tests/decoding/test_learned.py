@@ -209,8 +209,8 @@ def test_a_row_that_does_not_explore_has_no_second_branch(canvas, reading_of):
 
 @pytest.mark.parametrize("which", ["flat", "context"])
 def test_a_wide_gate_is_the_beam_over_two_and_costs_what_it_costs(run, denoisers, prompts, which):
-    """Whatever the head thinks of the two candidates, Eq. 7 decides; a gate of nothing is one canvas a round."""
-    settings = {"gamma": 0.8, "min_masks": 1, "branches": 2, "step_budget": 2, "alpha": 2.0}
+    """Whatever the head thinks of the two candidates, Eq. 7 decides where it can; a gate of nothing is one canvas a round."""
+    settings = {"gamma": 0.8, "min_masks": 1, "branches": 2, "step_budget": 2, "alpha": 2.0, "eq7_over": "masks"}
     beam, dear = run(denoisers[which], BeamETE(**settings), prompts)
     head = Opinion(gain=[0.0], risk=[0.3])
     wide, cost = run(denoisers[which], LearnedParity(**settings, head=head, gate=1e9), prompts)
