@@ -18,8 +18,9 @@ from decoding.reading import Reading, Sampling, read
 from decoding.state import DecodeState, Proposal, Reason, commit
 from models.denoiser import Denoiser
 
-KINDS = ("exploit", "anchor", "beam", "stratum", "uniform")  # in the order in which they are taken
-FLOOR = -60.0  # log(1 - c) that is stored for positions the branch itself committed
+KINDS = ("exploit", "anchor", "beam", "stratum", "uniform", "bare")  # in the order in which they are taken
+BARE = KINDS.index("bare")  # of another canvas than the others: committed without the plan
+FLOOR = -60.0  # log(1 - c) that is stored for positions the branch itself committed, or that were not read
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def try_branches(
     Every state is treated as one that explores: implicit exploration included, as in the beam's own branches.
     """
     reading = predict(denoiser, state.tokens, state.feasible, attention_mask)
-    plan = replace(beam, gamma=1.0, min_masks=0).plan(state, reading)
+    plan = _explored(beam, state, reading)
     free = reading.rows & (plan.reason == 0)
     position, kind, propensity = _draw_branches(reading, free, plan, labelling, generator)
     canvases = _committed(state, reading, plan.reason, position)
@@ -150,6 +151,66 @@ def try_branches(
         log_risk=torch.where(rows, after.log_risk, FLOOR),
         asked=asked,
     )
+
+
+@torch.inference_mode()
+def try_alone(
+    denoiser: Denoiser,
+    state: DecodeState,
+    beam: BeamETE,
+    count: int,
+    *,
+    asked: Bool[Tensor, "S L"],
+    attention_mask: Bool[Tensor, "S L"] | None,
+    generator: torch.Generator,
+    batch_size: int,
+) -> Branches:
+    """Commit one token and nothing else, at up to `count` positions in turn, and read what else is feasible; branch 0 commits none.
+
+    Half of the positions are drawn from the beam's plan and half from the rest; where one of them has too few, more of the other.
+    `asked` is that of `try_branches` in the same states. Eq. 7 of these branches is -inf: they have no cascade.
+    """
+    reading = predict(denoiser, state.tokens, state.feasible, attention_mask)
+    planned = _explored(beam, state, reading).reason > 0
+    position, propensity = _draw_alone(reading.rows & planned, reading.rows & ~planned, count, generator)
+    canvases = _committed(state, reading, torch.zeros_like(state.reason), position)
+    live = (position >= 0) & canvases.unfinished
+    after = _read_in_batches(denoiser, canvases, live, state.feasible, attention_mask, batch_size)
+    own = torch.arange(position.shape[1], device=position.device).view(1, -1, 1) == 0  # branch 0 has been read
+    rows = canvases.masked & state.feasible.unsqueeze(1)
+    return Branches(
+        position=position,
+        kind=torch.full_like(position, BARE),
+        propensity=propensity,
+        log_confidence=reading.confidence.gather(1, position.clamp(min=0)).log(),
+        eq7=torch.full_like(propensity, -torch.inf),
+        token=torch.where(rows, torch.where(own, reading.token.unsqueeze(1), after.token), -1),
+        log_risk=torch.where(rows, torch.where(own, reading.log_risk.unsqueeze(1), after.log_risk), FLOOR),
+        asked=asked,
+    )
+
+
+def _explored(beam: BeamETE, state: DecodeState, reading: Reading) -> Plan:
+    """The beam's plan in states that all explore."""
+    return replace(beam, gamma=1.0, min_masks=0).plan(state, reading)
+
+
+def _draw_alone(
+    planned: Bool[Tensor, "S L"], beyond: Bool[Tensor, "S L"], count: int, generator: torch.Generator
+) -> tuple[Int[Tensor, "S K"], Float[Tensor, "S K"]]:
+    """Positions in turn from either side, all of a side equally likely, and how likely; -1 and 1 first."""
+    noise = torch.rand(planned.shape, generator=generator).to(planned.device)
+    turn = torch.where(planned, 2 * rank(noise, planned), 2 * rank(noise, beyond) + 1)
+    there = planned | beyond
+    slots = torch.argsort(torch.where(there, turn, 2 * there.shape[1]), dim=1)[:, :count]
+    valid = there.gather(1, slots)
+    drawn = torch.zeros_like(there).scatter(1, slots, valid)
+    share = [
+        (drawn & side).sum(-1, keepdim=True) / side.sum(-1, keepdim=True).clamp(min=1) for side in (planned, beyond)
+    ]
+    propensity = torch.where(planned, *share).gather(1, slots)
+    nothing = torch.zeros_like(slots[:, :1])
+    return torch.cat([nothing - 1, torch.where(valid, slots, -1)], 1), torch.cat([nothing + 1.0, propensity], 1)
 
 
 def _draw_branches(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,8 @@ class Labelling:
         finished: branches per labelled state that are decoded to the end for harm and benefit (tasks without a unique answer);
             those that force what the free finish says anyway are judged with it and not counted.
         dev_branches: branches per labelled state of dev prompts; None tries every position, the unbiased oracle of the metrics.
+        bare: positions per labelled state that are committed alone, without what the beam commits in any case, as labels of the
+            loss on pairs, which uses no others where these are there; 0, for each costs a forward and most fits have no such loss.
     """
 
     states_per_prompt: int = 4
@@ -25,13 +27,14 @@ class Labelling:
     strata: int = 8
     finished: int = 6
     dev_branches: int | None = None
+    bare: int = field(default=0, repr=False)  # folders of traces from before it name the others
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            least = 1 if field.name in ("states_per_prompt", "branches", "dev_branches") else 0
-            value = getattr(self, field.name)
+        for setting in fields(self):
+            least = 1 if setting.name in ("states_per_prompt", "branches", "dev_branches") else 0
+            value = getattr(self, setting.name)
             if value is not None and value < least:
-                raise ValueError(f"{field.name} must be at least {least}, got {value}")
+                raise ValueError(f"{setting.name} must be at least {least}, got {value}")
         if self.labelled > self.states_per_prompt:
             raise ValueError(
                 f"labelled must be at most states_per_prompt {self.states_per_prompt}, got {self.labelled}"

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from decoding.branches import Branches, try_branches, visit
+from decoding.branches import try_alone, try_branches, visit
 from decoding.explore import BeamETE
 from decoding.labelling import Labelling
 from decoding.policy import Policy
@@ -21,6 +21,7 @@ from decoding.prompts import leave_room, read_prompts
 from decoding.state import DecodeState, start
 from decoding.trace import check_header, header, identity, write_part
 from models.denoiser import Denoiser
+from train.branch_rows import rows_of, rows_of_bare
 from train.harm import Accepts, Verdicts, judge, take
 from train.held_back import hold_back
 from train.tasks.task import Example, Task
@@ -129,6 +130,7 @@ class Collector:
             block_length=self.block_length,
             drivers={name: repr(policy) for name, policy in self.drivers.items()},
             labelling=self.labelling,
+            bare=self.labelling.bare or None,
             prompts={split: [len(some), identity(some)] for split, some in examples.items()},
             batch_size=self.batch_size,
             seed=self.seed,
@@ -208,19 +210,15 @@ class _Rows:
             return
         mask = self.prompts.attention_mask[row]
         labelling, denoiser = self.of.labelling.of_split(self.split, self.of.task.gen_length), self.of.denoiser
-        branches = try_branches(
-            denoiser,
-            state,
-            self.of.beam,
-            labelling,
-            attention_mask=mask,
-            generator=generator,
-            batch_size=self.of.batch_size,
-        )
-        branches = branches.cpu()
+        how: dict[str, Any] = {"attention_mask": mask, "generator": generator, "batch_size": self.of.batch_size}
+        branches = try_branches(denoiser, state, self.of.beam, labelling, **how).cpu()
+        bare = None
+        if labelling.bare:
+            asked = branches.asked.to(mask.device)
+            bare = try_alone(denoiser, state, self.of.beam, labelling.bare, asked=asked, **how).cpu()
         verdicts = Verdicts.unjudged(branches, self.prompts.reference[row])
         if not self.of.task.unique_answer:
-            how: dict[str, Any] = {"finished": labelling.finished, "batch_size": self.of.batch_size}
+            how = {"finished": labelling.finished, "batch_size": self.of.batch_size}
             if self.of.task.judges(self.examples[int(row[0])]):
                 verdicts = judge(denoiser, state, branches, self._accepts(row), attention_mask=mask, **how)
             else:
@@ -230,7 +228,7 @@ class _Rows:
             row,
             verdicts.reference,
             branches.asked,
-            lambda s, canvas: _branch_rows(branches, verdicts, s, canvas),
+            lambda s, canvas: rows_of(branches, verdicts, s, canvas) + rows_of_bare(bare, s, canvas),
         )
 
     def _accepts(self, row: Tensor) -> Accepts:
@@ -278,27 +276,3 @@ class _Rows:
                 "asked": asked[s, canvas].tolist(),
                 "branches": branches(s, canvas.start),
             }
-
-
-def _branch_rows(branches: Branches, verdicts: Verdicts, s: int, canvas: int) -> list[dict[str, Any]]:
-    """Branch 0 and every branch there is; positions count from the first place of the canvas."""
-    asked = branches.asked[s]
-    rows = []
-    for k in range(branches.position.shape[1]):
-        if k and branches.position[s, k] < 0:
-            continue
-        rows.append(
-            {
-                "position": int(branches.position[s, k]) - canvas if k else -1,
-                "kind": int(branches.kind[s, k]),
-                "propensity": float(branches.propensity[s, k]),
-                "log_confidence": float(branches.log_confidence[s, k]),
-                "eq7": float(branches.eq7[s, k]),
-                "token": branches.token[s, k][asked].tolist(),
-                "log_risk": branches.log_risk[s, k][asked].tolist(),
-                "harm": int(verdicts.harm[s, k]),
-                "benefit": int(verdicts.benefit[s, k]),
-                "answer": verdicts.answers[s, k][asked].tolist() if (verdicts.answers[s, k] >= 0).any() else [],
-            }
-        )
-    return rows

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from decoding.branches import KINDS
+from decoding.branches import BARE, KINDS
 from decoding.state import DecodeState
 from decoding.trace import rebuild
 
@@ -30,12 +30,15 @@ class HeadBatch:
         harm: 1 or 0 where a forced finish was judged, else -1.
         position: positions of the branches, in sequence coordinates; -1 where there is none.
         gain: net correct cascade of each branch over the exploit-only one.
-        eq7: Eq. 7's score; -inf where nothing crossed.
+        eq7: Eq. 7's score; -inf where nothing crossed (`train.head_loss.floored` gives these a number).
         beam: branches among ETE's own k.
         log_confidence: log c of the branch's token.
         state_index: running number of each state, for metrics grouped by state.
-        alone: candidate of each position once what is committed in any case is, without a branch; -1 where it is not asked.
-        changed: 1 or 0 where the branch has another candidate than `alone`, or the same; -1 where one of them has none.
+        alone: candidate of each position without a branch, -1 where it is not asked: the state's own in a state with bare branches,
+            elsewhere that once what is committed in any case is.
+        changed: 1 or 0 where the branch has another candidate than `alone`, or the same; -1 where one of them has none, and for
+            the branches that are not bare of a state with bare ones.
+        bare: branches that commit their token alone: of another canvas than the others, so that nothing but `changed` is theirs.
     """
 
     state: DecodeState
@@ -51,16 +54,18 @@ class HeadBatch:
     state_index: Int[Tensor, " S"]
     alone: Int[Tensor, "S L"]
     changed: Int[Tensor, "S K L"]
+    bare: Bool[Tensor, "S K"] | None = None
 
     @property
     def valid(self) -> Bool[Tensor, "S K"]:
-        """Branches that exist."""
-        return self.position >= 0
+        """Branches that have a gain and a score: those there are, without the bare ones."""
+        there = self.position >= 0
+        return there if self.bare is None else there & ~self.bare
 
     def to(self, device: torch.device) -> HeadBatch:
         """The batch on another device."""
-        moved = {f.name: getattr(self, f.name).to(device) for f in fields(HeadBatch)}
-        return HeadBatch(**moved)
+        held = {f.name: getattr(self, f.name) for f in fields(HeadBatch)}
+        return HeadBatch(**{name: None if value is None else value.to(device) for name, value in held.items()})
 
 
 def cascade_gain(branch: dict[str, Any], alone: dict[str, Any], reference: np.ndarray, *, threshold: float) -> float:
@@ -77,16 +82,28 @@ def cascade_gain(branch: dict[str, Any], alone: dict[str, Any], reference: np.nd
     return float((new & known & (token == reference)).sum() - (new & known & (token != reference)).sum())
 
 
+def columns(branches: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The branches of a row that set a position apart, in the order of the columns of a batch."""
+    return [one for one in branches[1:] if one["position"] >= 0]
+
+
 def fill_changes(
     branches: Sequence[dict[str, Any]], asked: Sequence[bool], alone: Int[Tensor, " L"], changed: Int[Tensor, "K L"]
 ) -> None:
-    """Write where the candidates of the branches of one canvas differ from those of branch 0, masked in both."""
+    """Write where the candidates of the branches of one canvas differ from those without a branch, masked in both.
+
+    y_kj = [candidate at j after the commit at k is not the state's own], of bare branches if the row has any: they alone show what
+    the tokens of the plan do to each other. Without any, of the others against branch 0.
+    """
     if not branches:
         return
+    bare = [one for one in branches if one["kind"] == BARE]
     there = torch.tensor(asked)
-    before = torch.tensor(branches[0]["token"])
+    before = torch.tensor((bare or branches)[0]["token"])
     alone[there] = before.to(alone.dtype)
-    for k, one in enumerate(branches[1 : 1 + len(changed)]):
+    for k, one in enumerate(columns(branches)[: len(changed)]):
+        if bare and one["kind"] != BARE:
+            continue
         after = torch.tensor(one["token"])
         flips = (after != before).to(changed.dtype)
         changed[k, there] = flips.masked_fill((after < 0) | (before < 0), UNKNOWN)
@@ -135,10 +152,10 @@ class HeadData:
         position = torch.full((count, self.branches), -1)
         alone = torch.full((count, width), UNKNOWN)
         changed = torch.full((count, self.branches, width), UNKNOWN, dtype=torch.int8)  # the largest column
-        beam = torch.zeros(count, self.branches, dtype=torch.bool)
+        kind = torch.full((count, self.branches), UNKNOWN)
         for s, row in enumerate(rows):
             reference[s, -gen:] = torch.tensor(row["reference"])
-            self._fill_branches(row, s, width - gen, position, beam, branch, harm)
+            self._fill_branches(row, s, width - gen, position, kind, branch, harm)
             fill_changes(row["branches"], row["asked"], alone[s, -gen:], changed[s, :, -gen:])
         return HeadBatch(
             state=state,
@@ -147,10 +164,11 @@ class HeadData:
             unique=torch.tensor([r["unique_answer"] for r in rows]),
             harm=harm,
             position=position,
-            beam=beam,
+            beam=kind == KINDS.index("beam"),
             state_index=torch.tensor(list(index)),
             alone=alone,
             changed=changed,
+            bare=kind == BARE,
             **branch,
         )
 
@@ -160,22 +178,24 @@ class HeadData:
         s: int,
         offset: int,
         position: Tensor,
-        beam: Tensor,
+        kind: Tensor,
         branch: dict[str, Tensor],
         harm: Tensor,
     ) -> None:
         if not row["branches"]:
             return
-        alone, *others = row["branches"]
+        alone = row["branches"][0]
         shared = np.asarray(row["reference"])[np.asarray(row["asked"], bool)]
-        for k, one in enumerate(others[: self.branches]):
+        for k, one in enumerate(columns(row["branches"])[: self.branches]):
             position[s, k] = one["position"] + offset
-            beam[s, k] = KINDS[one["kind"]] == "beam"
+            kind[s, k] = one["kind"]
+            branch["log_confidence"][s, k] = one["log_confidence"]
+            branch["eq7"][s, k] = one["eq7"]
+            if one["kind"] == BARE:
+                continue
             reference = (
                 np.asarray(one["answer"]) if len(one["answer"]) else shared
             )  # the branch's own right answer first
             reference = np.where(reference == self.eos_id, UNKNOWN, reference)
             branch["gain"][s, k] = cascade_gain(one, alone, reference, threshold=self.threshold)
-            branch["eq7"][s, k] = one["eq7"]
-            branch["log_confidence"][s, k] = one["log_confidence"]
             harm[s, one["position"] + offset] = one["harm"]

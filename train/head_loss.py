@@ -49,6 +49,17 @@ def listwise_loss(
     return mean
 
 
+def floored(eq7: Float[Tensor, "S K"], valid: Bool[Tensor, "S K"]) -> Float[Tensor, "S K"]:
+    """Eq. 7 with a number for branches that set off nothing: 1 under the smallest finite one of the state, so that they rank last.
+
+    In a state in which nothing crossed anywhere all are 0, and equal. What is not valid is no matter, but finite.
+    """
+    finite = valid & torch.isfinite(eq7)
+    least = eq7.masked_fill(~finite, torch.inf).amin(-1, keepdim=True)
+    floor = torch.where(finite.any(-1, keepdim=True), least - 1, 0.0)
+    return torch.where(finite, eq7, floor)
+
+
 def huber_gain_loss(score: Float[Tensor, "S K"], gain: Float[Tensor, "S K"], valid: Bool[Tensor, "S K"]) -> Tensor:
     """Huber loss on the gain itself, so that its unit stays positions and can be set against risk."""
     each = torch.nn.functional.huber_loss(score, gain, reduction="none")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from decoding.branches import FLOOR, KINDS, finish, predict, try_branches, visit
+from decoding.branches import FLOOR, KINDS, finish, predict, try_alone, try_branches, visit
 from decoding.explore import BeamETE
 from decoding.labelling import Labelling
 from decoding.quota import Sequential
@@ -139,6 +139,48 @@ def test_uniform_branches_are_drawn_from_the_generator():
         drawn.append(tuple(branches.position[0].tolist()))
     assert drawn[0] == drawn[1]
     assert len(set(drawn)) == 3
+
+
+SIX = table(0.95, 0.9, 0.6, 0.5, 0.4, 0.89)  # positions 1 and 2 are exploited
+
+
+def tried_alone(count, seed=0, denoiser=SIX, block_length=6):
+    state = beginning(denoiser, 6, block_length)
+    options = {"attention_mask": None, "generator": torch.Generator().manual_seed(seed), "batch_size": 2}
+    return try_alone(denoiser, state, BEAM, count, asked=state.masked, **options)
+
+
+def test_bare_branches_commit_one_token_and_nothing_of_the_plan():
+    bare = tried_alone(6)
+    assert sorted(bare.position[0].tolist()) == [-1, 1, 2, 3, 4, 5, 6]
+    for k, j in enumerate(bare.position[0].tolist()):
+        assert (bare.token[0, k] == -1).nonzero().squeeze(1).tolist() == ([0, j] if k else [0])  # the prompt, and j
+        expected = [i % 2 for i in range(1, 7) if i != j]
+        assert bare.token[0, k][bare.token[0, k] >= 0].tolist() == expected
+    assert bare.log_risk[0, :, 3].exp().unique().tolist() == pytest.approx([0.0, 0.4], abs=1e-4)
+    assert {KINDS[kind] for kind in bare.kind[0].tolist()} == {"bare"}
+    assert bare.eq7.isneginf().all()
+
+
+@pytest.mark.parametrize(("count", "planned", "beyond"), [(1, 1, 0), (2, 1, 1), (3, 2, 1), (5, 2, 3), (9, 2, 4)])
+def test_half_of_the_bare_branches_are_of_the_plan(count, planned, beyond):
+    seen = set()
+    for seed in range(8):
+        bare = tried_alone(count, seed)
+        where = bare.position[0, 1:].tolist()
+        seen.add(tuple(where))
+        assert (sum(j in (1, 2) for j in where), sum(j > 2 for j in where)) == (planned, beyond)
+        expected = [planned / 2 if j in (1, 2) else beyond / 4 for j in where if j >= 0]
+        assert bare.propensity[0, 1 : 1 + len(expected)].tolist() == pytest.approx(expected)
+    assert len(seen) > 1
+    assert torch.equal(tried_alone(count, 3).position, tried_alone(count, 3).position)
+
+
+def test_bare_branches_read_only_what_was_feasible():
+    bare = tried_alone(6, block_length=3)
+    assert sorted(bare.position[0].tolist())[-4:] == [-1, 1, 2, 3]
+    assert (bare.token[0, :, 4:] == -1).all()
+    assert bare.asked[0].tolist() == [False] + [True] * 6
 
 
 def test_the_next_block_is_asked_for_where_some_branch_opens_it(tried):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 
 import models
 import train.collect
-from decoding.branches import FLOOR, KINDS, predict
+from decoding.branches import BARE, FLOOR, KINDS, predict
 from decoding.explore import BeamETE
 from decoding.labelling import Labelling
 from decoding.quota import Sequential
@@ -21,6 +22,7 @@ from models.toy import GroupDenoiser
 from train.collect import decode_text, encode
 from train.head_data import HeadData, cascade_gain
 
+LABELLING = Labelling(states_per_prompt=3, labelled=1, branches=8, strata=2)  # of the fixture
 GOLDEN = Path(__file__).parents[1] / "golden" / "llada"
 
 
@@ -184,6 +186,7 @@ def test_a_killed_run_goes_on_and_gives_the_same(collector_of, groups, examples,
     ("change", "name"),
     [
         ({"labelling": Labelling(branches=7)}, "labelling"),
+        ({"labelling": replace(LABELLING, bare=2)}, "bare"),
         ({"drivers": {"slow": Sequential(), "fast": Threshold(0.5)}}, "drivers"),
         ({"beam": BeamETE(branches=3)}, "beam"),
         ({"seed": 1}, "seed"),
@@ -265,3 +268,53 @@ def test_a_gain_is_judged_by_the_branchs_own_answer():
 
 def test_states_that_teach_nothing_are_left_out(collector_of, trap, tasks, example, tmp_path):
     assert judged(collector_of, trap, tasks, example, tmp_path, "111", labelled=0) == []
+
+
+@pytest.mark.parametrize("unique", [True, False])
+def test_bare_branches_show_what_the_tokens_of_one_plan_do_to_each_other(
+    collector_of, trap, tasks, example, tmp_path, unique
+):
+    """At C = .5 the plan takes the whole trap at once, the second's 0 as well; once the first is 1, that would be another."""
+    labelling = Labelling(states_per_prompt=9, labelled=9, branches=3, strata=1, finished=3, bare=3)
+    settings = {"drivers": {"slow": Sequential()}, "block_length": 3, "beam": BeamETE(threshold=0.5, implicit=False)}
+    collector = collector_of(trap, tasks(3, 3, unique=unique), labelling=labelling, **settings)
+    rows = collected(collector, [example("0", "111")], tmp_path)
+    rows = [r for r in rows if r["split"] == "train" and r["branches"]]
+    first = HeadData(rows, 2, None, 0.9, 4).batch([0])
+    assert [one["position"] for one in rows[0]["branches"]][:2] == [-1, -1]  # the plan alone, then nothing
+    assert first.alone.tolist() == [[-1, 1, 0, 1]]
+    labels = dict(zip(first.position[0].tolist(), first.changed[0].tolist(), strict=True))
+    assert labels == {1: [-1, -1, 1, 0], 2: [-1, 0, -1, 0], 3: [-1, 0, 0, -1], -1: [-1] * 4}
+    assert not first.valid.any()
+    assert (first.harm == -1).all()
+    assert not first.beam.any()
+    assert not first.gain.any()
+
+
+def test_bare_branches_change_no_other_label(collector_of, groups, examples, tmp_path):
+    for name, bare in (("without", 0), ("with", 4)):
+        collector_of(groups, labelling=replace(LABELLING, labelled=3, bare=bare)).run(
+            {"dev": examples[:2]}, tmp_path / name
+        )
+    without, with_ = (list(load_table(tmp_path / name, groups)) for name in ("without", "with"))
+    tried = [[one for one in r["branches"] if one["kind"] != BARE] for r in with_]
+    assert [r["branches"] for r in without][:2] == tried[:2]  # before the draws differ
+    few, more = (HeadData(rows, 2, None, 0.9, 20).batch([0]) for rows in (without, with_))
+    assert 0 < more.bare.sum() <= 4
+    assert torch.equal(few.valid, more.valid)
+    for name in ("gain", "eq7"):
+        assert torch.equal(getattr(few, name)[few.valid], getattr(more, name)[more.valid])
+    for name in ("harm", "beam", "reference"):
+        assert torch.equal(getattr(few, name), getattr(more, name))
+
+
+def test_traces_from_before_bare_branches_still_load_and_go_on(collector_of, groups, examples, tmp_path):
+    collector_of(groups).run({"train": examples[:6]}, tmp_path)
+    file = tmp_path / "header.json"
+    header = json.loads(file.read_text())
+    assert header.pop("bare") is None
+    assert "bare" not in header["labelling"]
+    file.write_text(json.dumps(header))
+    (tmp_path / "part-train-00001.parquet").unlink()
+    collector_of(groups).run({"train": examples[:6]}, tmp_path)
+    assert {r["prompt_id"] for r in load_table(tmp_path, groups)} == set(range(6))

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from train.head_loss import conflict_loss, huber_gain_loss, listwise_loss, risk_loss
+from train.head_loss import conflict_loss, floored, huber_gain_loss, listwise_loss, risk_loss
 
 T, F = True, False
 
@@ -103,6 +103,25 @@ def test_listwise_pulls_towards_the_better_branch():
     ).backward()
     assert score.grad[0].argmin() == 1
     assert score.grad[0].argmax() == 0
+
+
+def test_what_sets_off_nothing_ranks_last_in_its_own_state():
+    lost = -math.inf
+    eq7 = torch.tensor([[2.0, lost, -1.5, lost], [lost, lost, lost, 4.0], [lost, 3.0, lost, lost]])
+    valid = torch.tensor([[T, T, T, F], [T, T, F, F], [T, T, F, F]])
+    found = floored(eq7, valid)
+    assert found[0, :3].tolist() == [2.0, -2.5, -1.5]
+    assert found[1, :2].tolist() == [0, 0]  # nothing crossed: equal, whatever is not valid says
+    assert found[2, :2].tolist() == [2.0, 3.0]
+    assert torch.isfinite(found).all()
+
+
+def test_a_branch_that_sets_off_nothing_is_pushed_down():
+    score, valid = torch.zeros(2, 2, requires_grad=True), torch.ones(2, 2, dtype=torch.bool)
+    target = floored(torch.tensor([[0.3, -math.inf], [-math.inf, -math.inf]]), valid)
+    listwise_loss(score, target, valid, temperature=1.0).backward()
+    assert score.grad[0, 1] > 0 > score.grad[0, 0]
+    assert not score.grad[1].any()
 
 
 def test_huber_keeps_the_unit_of_the_gain():

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from decoding.branches import FLOOR
+from decoding.branches import BARE, FLOOR
 from decoding.features import NAMES
 from models.head_config import HeadConfig
 from models.scoring_head import ScoringHead
@@ -61,6 +61,26 @@ def test_changes_are_those_against_the_commit_in_any_case_where_both_ask():
 def test_a_position_committed_without_the_branch_has_no_label():
     batch = prepared(row(branch(-1, [-1, 0, 1]), branch(2, [-1, -1, 0]), branch(3, [0, 1, -1]))).batch
     assert batch.changed[0, :2].tolist() == [[-1, -1, -1, -1, 1, -1], [-1, -1, -1, 1, -1, -1]]
+
+
+def test_bare_branches_alone_have_labels_where_a_row_has_any():
+    """The plan takes the first two; what the first does to the second is known, and the others' labels are of another canvas."""
+    bare = [
+        {**branch(*one), "kind": BARE, "eq7": -np.inf} for one in ((-1, [0, 0, 0]), (1, [-1, 1, 0]), (3, [0, 0, -1]))
+    ]
+    one = prepared(row(branch(-1, [-1, -1, 1]), branch(3, [-1, -1, -1]), *bare), ROW)
+    assert one.batch.alone[0].tolist() == [-1, -1, 0, 0, 0, -1]
+    assert one.batch.position.tolist() == [[4, 2, 4], [2, 3, -1]]
+    assert one.batch.bare.tolist() == [[False, True, True], [False] * 3]
+    assert one.batch.valid.tolist() == [[True, False, False], [True, True, False]]
+    changed, known = conflict_labels(one.batch, one.reading)
+    assert known[0].tolist() == [
+        [False] * 6,
+        [False] * 3 + [True] * 2 + [False],
+        [False, False, True, True, False, False],
+    ]
+    assert changed[0][known[0]].tolist() == [1, 0, 0, 0]
+    assert known[1].any()
 
 
 def test_a_candidate_that_changes_anyway_has_no_label():
