@@ -36,7 +36,7 @@ def together(
         config: the Block-HMM, of about 12 bits at most; it is decoded block by block.
         fitted: sequences that the head is fitted on.
         epochs: of the fit.
-        bounds: on the risk; a threshold is one less its bound.
+        bounds: on the risk, no risk being one of them: c >= 1 - b takes a tie, risk < b does not.
     """
     model, joint = BlockHMM(config), block_joint(config)
     drawn = model.sample(fitted, bench.generator(offset=2))
