@@ -15,6 +15,7 @@ from decoding.curves import Array, ratio_of_means
 from decoding.runner import Runner, make_runner
 from decoding.standings import Row, estimate
 from decoding.studies.bench import Bench
+from decoding.studies.picture import head, whiskers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,7 +34,7 @@ SWEEPS: Mapping[str, Sequence[Any]] = {
     "alpha": (0.0, 1.0, 4.0),
     "candidate_rule": ("nearest", "band", "information"),
 }
-SYMBOLS = {"threshold": "C", "branches": "k", "step_budget": "N", "gamma": "gamma", "alpha": "alpha"}
+SYMBOLS = {"threshold": "C", "branches": "k", "step_budget": "N"}
 
 
 def measure(
@@ -117,8 +118,9 @@ def draw(result: dict[str, Any], figure: Figure) -> None:
     """A line of panels for each task: accuracy and rounds over the modes, then over the values of every sweep."""
     rows = [row for row in result["rows"] if row["swept"] not in ("reference", "grid")]
     tasks, swept = (list(dict.fromkeys(row[key] for row in rows)) for key in ("task", "swept"))
-    figure.set_size_inches(2.7 * len(swept) + 1, 3.3 * len(tasks) + 0.6)
-    figure.suptitle(f"Explore-Then-Exploit, one setting at a time from {settings_in_words(result['base'])}")
+    figure.set_size_inches(max(8, 2.7 * len(swept) + 1), 3.3 * len(tasks) + 0.8)
+    said = f"Explore-Then-Exploit, one setting at a time from {settings_in_words(result['base'])}"
+    head(figure, f"{said}; rounds in orange, 95 % intervals", result["models"])
     grid = figure.subplots(len(tasks), len(swept), squeeze=False)
     for line, task in zip(grid, tasks, strict=True):
         careful = next(row for row in result["rows"] if row["task"] == task and row["swept"] == "reference")
@@ -126,8 +128,9 @@ def draw(result: dict[str, Any], figure: Figure) -> None:
         for axes, name in zip(line, swept, strict=True):
             points = [row for row in rows if row["task"] == task and row["swept"] == name]
             panel(axes, points, careful["accuracy"]["estimate"], most)
-            axes.set_title(SYMBOLS.get(name, name), fontsize=10)
-        line[0].set_ylabel(f"{task}\naccuracy (95 % interval)", color="tab:blue")
+            axes.set_title(f"{name} ({SYMBOLS[name]})" if name in SYMBOLS else name, fontsize=10)
+        line[0].legend(fontsize=7, loc="lower left")
+        line[0].set_ylabel(f"{task} (n = {careful['n']})\naccuracy", color="tab:blue")
 
 
 def panel(axes: Any, points: Sequence[Row], reference: float, most: float) -> None:
@@ -135,17 +138,13 @@ def panel(axes: Any, points: Sequence[Row], reference: float, most: float) -> No
     places = list(range(len(points)))
     other = axes.twinx()
     for on, name, colour, shift in ((axes, "accuracy", "tab:blue", -0.08), (other, "rounds", "tab:orange", 0.08)):
-        middle = [row[name]["estimate"] for row in points]
-        bars = [
-            [row[name]["estimate"] - row[name]["low"] for row in points],
-            [row[name]["high"] - row[name]["estimate"] for row in points],
-        ]
-        on.errorbar([x + shift for x in places], middle, yerr=bars, fmt="o-", color=colour, markersize=4, capsize=2)
-    axes.axhline(reference, color="tab:blue", linestyle=":", linewidth=1, label="sequential")
+        found = [row[name] for row in points]
+        x, y = [place + shift for place in places], [one["estimate"] for one in found]
+        on.errorbar(x, y, yerr=whiskers(found), fmt="o-", color=colour, markersize=4, capsize=2)
+    axes.axhline(reference, color="tab:blue", linestyle=":", linewidth=1, label="accuracy, sequential")
     axes.set(ylim=(-0.05, 1.05), xlim=(-0.5, len(points) - 0.5))
     labels = ["none" if row["value"] is None else str(row["value"]) for row in points]
     axes.set_xticks(places, labels, rotation=40 if max(map(len, labels)) > 6 else 0, fontsize=8)
-    axes.legend(fontsize=7, loc="lower left")
     other.set(ylim=(0, 1.1 * most))
     other.set_ylabel("rounds", color="tab:orange", fontsize=8)
     axes.grid(alpha=0.3)

@@ -25,6 +25,7 @@ from decoding.standings import Row, estimate
 from decoding.statistics import bits_to_rounds, exploit_bound
 from decoding.studies.bench import Bench
 from decoding.studies.chain import by_round, chain, decoded_order, joint_bound
+from decoding.studies.picture import head
 from decoding.studies.regression import pearson, slope
 from decoding.trials import Encoded
 from models.block_hmm import BlockHMM, BlockHMMConfig
@@ -248,7 +249,8 @@ MARKERS = "osD^vP*X"
 
 def draw(result: dict[str, Any], figure: Figure) -> None:
     """Rounds against bits for every f, and measured rounds against the bound for every task."""
-    figure.set_size_inches(12, 5.5)
+    figure.set_size_inches(13, 6)
+    head(figure, "Bits and rounds under the factor rule, a point a sequence", result["models"])
     left, right = figure.subplots(1, 2)
     factors = list(dict.fromkeys(row["factor"] for row in result["rows"]))
     tasks = list(dict.fromkeys(row["task"] for row in result["sequences"]))
@@ -268,11 +270,15 @@ def draw(result: dict[str, Any], figure: Figure) -> None:
     for index, task in enumerate(tasks):
         points = [row for row in result["sequences"] if row["task"] == task]
         marks = {"marker": MARKERS[index % len(MARKERS)], "s": 22, "alpha": 0.6, "color": f"C{index}"}
-        right.scatter([row["bound"] for row in points], [row["exploit_rounds"] for row in points], label=task, **marks)
+        name = f"{task} ({len(points)} sequences)"
+        right.scatter([row["bound"] for row in points], [row["exploit_rounds"] for row in points], label=name, **marks)
     top = max(max(row["bound"], row["exploit_rounds"]) for row in result["sequences"]) * 1.1 + 1
     right.plot([0, top], [0, top], color="black", linewidth=1, label="measured = bound")
     right.set(xlabel="bound of theorem 3.2 [rounds]", ylabel="exploitation rounds measured", xscale="symlog")
     right.set(yscale="symlog", title="Below the line: the bound is broken")
-    for axes in (left, right):
+    marked = [0, *(2**power for power in range(int(top).bit_length()))]
+    for axis in (right.xaxis, right.yaxis):
+        axis.set_ticks(marked, [str(one) for one in marked])
+    for axes, place in ((left, "best"), (right, "lower right")):
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, loc=place)

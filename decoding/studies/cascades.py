@@ -24,6 +24,7 @@ from decoding.standings import Row, estimate
 from decoding.state import DecodeState
 from decoding.studies.bench import Bench, Subject
 from decoding.studies.commits import OUTCOMES, Judge, exploration_commits
+from decoding.studies.picture import head
 from decoding.trials import Encoded
 from models.denoiser import Denoiser
 
@@ -69,9 +70,11 @@ def measure(
     running = [name for name in arms if name != "head" or bench.head is not None]
     denoiser = bench.denoiser(head=bench.head is not None)
     commits: list[Row] = []
+    counts: dict[str, int] = {}
     for task in tasks:
         subject = bench.subject(task, prompts)
         known = careful_answers(denoiser, subject, batch_size)
+        counts[task] = len(known)  # maybe fewer than asked for
         for name in running:
             policy_name, own = ARMS[name]
             policy = make_policy(policy_name, {**shared, **own}, denoiser)
@@ -80,7 +83,7 @@ def measure(
     cut = [f"{prompts} prompts a task; the full config takes 200 of six tasks"] if prompts < 200 else []
     return {
         "settings_shared": shared,
-        "rows": summaries(commits, tasks, running, prompts, bench.seed),
+        "rows": summaries(commits, counts, running, bench.seed),
         "commits": commits,
         "cut": cut + ([] if len(running) == len(arms) else ["no arm head: there is no scoring head"]),
     }
@@ -124,10 +127,11 @@ def follow(
             yield from judge.rows_of(commits, low)
 
 
-def summaries(commits: Sequence[Row], tasks: Sequence[str], arms: Sequence[str], prompts: int, seed: int) -> list[Row]:
+def summaries(commits: Sequence[Row], prompts: Mapping[str, int], arms: Sequence[str], seed: int) -> list[Row]:
     """For each task and arm: all commits, then by confidence band, then by whether one token a round gets the prompt right."""
-    weights, rows = resample(prompts, seed=seed), []
-    for task in tasks:
+    rows = []
+    for task, count in prompts.items():
+        weights = resample(count, seed=seed)
         for arm in arms:
             own = [one for one in commits if (one["task"], one["arm"]) == (task, arm)]
             groups: dict[tuple[str, str], list[Row]] = {("all", "all"): own}
@@ -138,7 +142,8 @@ def summaries(commits: Sequence[Row], tasks: Sequence[str], arms: Sequence[str],
                 groups["difficulty", name] = [one for one in own if one["sequential_right"] is known]
             for (by, name), some in groups.items():
                 if some:
-                    rows.append({"task": task, "arm": arm, "by": by, "group": name, **summarise(some, weights)})
+                    what = {"task": task, "prompts": count, "arm": arm, "by": by, "group": name}
+                    rows.append({**what, **summarise(some, weights)})
     return rows
 
 
@@ -178,11 +183,15 @@ def draw(result: dict[str, Any], figure: Figure) -> None:
     """Outcomes of each arm's commits for every task, and those of the beam's by confidence band."""
     tasks = list(dict.fromkeys(row["task"] for row in result["rows"]))
     figure.set_size_inches(12, 3.4 * max(1, len(tasks)) + 0.8)
-    figure.suptitle("What becomes of an exploration commit")
+    head(figure, "What becomes of an exploration commit", result["models"])
     grid = figure.subplots(max(1, len(tasks)), 2, squeeze=False)
     for (left, right), task in zip(grid, tasks, strict=False):
         own = [row for row in result["rows"] if row["task"] == task]
-        bars(left, [(row["arm"], row) for row in own if row["by"] == "all"], f"{task}: by who chose it")
+        bars(
+            left,
+            [(row["arm"], row) for row in own if row["by"] == "all"],
+            f"{task} ({own[0]['prompts']} prompts): by who chose it",
+        )
         kinds = [row for row in own if row["by"] != "all" and row["arm"] == "beam"]
         bars(right, [(row["group"], row) for row in kinds], f"{task}: the beam's, by confidence and difficulty")
     handles, labels = grid[0][0].get_legend_handles_labels()
@@ -191,7 +200,7 @@ def draw(result: dict[str, Any], figure: Figure) -> None:
 
 def bars(axes: Any, rows: Sequence[tuple[str, Row]], title: str) -> None:
     """Stacked shares of outcomes, the number of commits and the mean cascade beside each bar."""
-    names = [f"{name} (n = {row['commits']}, cascade {row['size']['estimate']:.1f})" for name, row in rows]
+    names = [f"{name}\n{row['commits']} commits, mean cascade {row['size']['estimate']:.1f}" for name, row in rows]
     start = np.zeros(len(rows))
     for outcome, colour in zip(OUTCOMES, COLOURS, strict=True):
         width = np.array([row["outcomes"][outcome]["estimate"] for _, row in rows])

@@ -23,6 +23,7 @@ from decoding.reading import Reading
 from decoding.state import DecodeState
 from decoding.statistics import is_predicted
 from decoding.studies.bench import Bench, Subject
+from decoding.studies.picture import head, ticks, whiskers
 from decoding.studies.tempered import distance, exact_future, law, sampled, tempered
 from models.denoiser import Denoiser
 from models.toy import JointDenoiser
@@ -185,6 +186,7 @@ def figures(drawn: Sequence[Answer], samples: int, *, seed: int) -> dict[str, An
     means = {name: over([float(np.mean([getattr(one, name) for one in some])) for some in mine]) for name in names}
     counts = [Counter(one.text for one in some) for some in mine]
     return {
+        "n": count,
         "pass_at": {k: over([pass_at(samples, sum(one.right for one in some), k) for some in mine]) for k in powers},
         **means,
         "different": over([len(one) / samples for one in counts]),
@@ -223,23 +225,26 @@ def toy(seed: int, alpha: float, rows: int, bench: Bench) -> dict[str, Any]:
 def draw(result: dict[str, Any], figure: Figure) -> None:
     """pass@k and quality against diversity for each task, and the toy's distances."""
     tasks = list(dict.fromkeys(row["task"] for row in result["rules"]))
-    figure.set_size_inches(13, 4.6 * len(tasks) + 0.4)
+    figure.set_size_inches(14, 4.6 * len(tasks) + 1.2)
+    samples = result["settings"]["samples"]
+    head(figure, f"Quality against exploration, {samples} answers a prompt, 95 % intervals", result["models"])
     grid = figure.subplots(len(tasks), 3, squeeze=False)
     for task, (left, middle, right) in zip(tasks, grid, strict=True):
         for number, row in enumerate(one for one in result["rules"] if one["task"] == task):
             style = {"color": f"C{number}", "marker": "osD^vP*X"[number % 8], "label": row["rule"]}
             found = list(row["pass_at"].values())
             ks = [int(k) for k in row["pass_at"]]
-            left.plot(ks, [one["estimate"] for one in found], **style)
+            x = [k * 1.03 ** (number - 3) for k in ks]  # side by side, so that the intervals can be told apart
+            left.errorbar(x, [one["estimate"] for one in found], yerr=whiskers(found), capsize=2, lw=1, **style)
             middle.plot(row["answer_entropy"]["estimate"], row["log_c"]["estimate"], ls="", ms=9, **style)
-        left.set(xscale="log", xlabel="k", ylabel="pass@k, mean over prompts", ylim=(0, 1), title=task)
-        left.set_xticks(ks, [str(k) for k in ks])
-        left.minorticks_off()
+        ticks(left, ks)
+        left.set(xlabel="answers k", ylabel="pass@k, mean over prompts", ylim=(-0.02, 1.02))
+        left.set_title(f"{task} (n = {row['n']})")
         middle.set(xlabel="entropy of the answers drawn, nats", ylabel="mean log p of a token when committed, nats")
-        middle.set_title("own likelihood against diversity")
-        middle.set_ylim(middle.get_ylim()[0] - 0.9 * (middle.get_ylim()[1] - middle.get_ylim()[0]), None)
-        middle.legend(fontsize=8, loc="lower center", title="rule (both panels)", title_fontsize=8)
+        middle.set_title(f"{task}: own likelihood against diversity")
         draw_toy(result["toy"], right)
+    handles, labels = grid[0][1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower left", ncols=4, fontsize=9, title="rule (left and middle)")
 
 
 def draw_toy(rows: list[dict[str, Any]], axes: Any) -> None:

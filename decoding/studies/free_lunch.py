@@ -21,6 +21,7 @@ from decoding.curves import Array, ratio_of_means, resample
 from decoding.runner import Runner, make_runner
 from decoding.standings import Row, estimate
 from decoding.studies.bench import Bench
+from decoding.studies.picture import head, whiskers
 from models.denoiser import Denoiser
 
 if TYPE_CHECKING:
@@ -181,6 +182,7 @@ MARKERS = "osD^vP*X"
 def draw(result: dict[str, Any], figure: Figure) -> None:
     """Latency against k with the knee, then rounds, accuracy and wall clock of the decodes against k."""
     figure.set_size_inches(13, 9)
+    head(figure, f"Latency and decoding by branches, 95 % intervals, {result['device']}", result["models"])
     (first, second), (third, fourth) = figure.subplots(2, 2)
     for place, found in enumerate(result["knees"]):
         own = [
@@ -196,6 +198,8 @@ def draw(result: dict[str, Any], figure: Figure) -> None:
     first.plot(ks, ks, color="black", linestyle=":", label="k times as slow")
     first.axhline(tolerance, color="black", linewidth=0.8, label=f"free: at most {tolerance:g} times")
     first.set(title="One batched forward; k = knee of each", ylabel="latency / latency at k = 1", yscale="log")
+    first.yaxis.set_major_formatter("{x:g}")
+    first.yaxis.set_minor_formatter("{x:g}")
     for axes, name, label in (
         (second, "rounds", "rounds a prompt"),
         (third, "accuracy", "accuracy"),
@@ -218,10 +222,6 @@ def draw(result: dict[str, Any], figure: Figure) -> None:
 
 def line(axes: Any, rows: Sequence[Row], name: str, label: str, marker: str) -> None:
     """One figure against k, with its intervals."""
-    middle = [row[name]["estimate"] for row in rows]
-    bars = [
-        [row[name]["estimate"] - row[name]["low"] for row in rows],
-        [row[name]["high"] - row[name]["estimate"] for row in rows],
-    ]
-    ks = [row["branches"] for row in rows]
-    axes.errorbar(ks, middle, yerr=bars, marker=marker, markersize=4, capsize=2, linewidth=1, label=label)
+    found = [row[name] for row in rows]
+    ks, middle = [row["branches"] for row in rows], [one["estimate"] for one in found]
+    axes.errorbar(ks, middle, yerr=whiskers(found), marker=marker, markersize=4, capsize=2, linewidth=1, label=label)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from decoding.studies.picture import head, ticks, whiskers
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -18,10 +20,14 @@ FLOOR = 1e-4  # losses below are drawn there
 
 def draw_all(result: dict[str, Any], figure: Figure) -> None:
     """Rounds, verification and a head's rules above; Assumption 4.2 on two tasks, orders, coherence and incoherence below."""
-    figure.set_size_inches(25, 9.5)
+    figure.set_size_inches(25, 11)
+    head(figure, "Where the papers stop; bits and blocks are exact models", result["models"])
     axes = figure.subplots(2, 5)
-    for number, found in enumerate(result["fewest"]):
-        draw_rounds(found, axes[0, number], legend=number == 0)
+    for found, place in zip(result["fewest"], axes[0], strict=False):
+        draw_rounds(found, place)
+    figure.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside lower left", ncols=7, title="the first three above"
+    )
     draw_verification(result["verification"], axes[0, 3])
     draw_assumption(result["assumption"][:2], axes[1, 0])
     draw_assumption(result["assumption"][2:], axes[1, 1])
@@ -31,7 +37,7 @@ def draw_all(result: dict[str, Any], figure: Figure) -> None:
     draw_together(result["together"], axes[1, 4], "incoherence", "share of blocks with broken parity")
 
 
-def draw_rounds(found: dict[str, Any], axes: Any, *, legend: bool) -> None:
+def draw_rounds(found: dict[str, Any], axes: Any) -> None:
     """KL by rounds: the best fixed schedules, the policies' dials, the bound."""
     rounds = range(1, len(found["kl"]) + 1)
     axes.plot(rounds, [max(FLOOR, loss) for loss in found["kl"]], "k-o", label="best fixed schedule (exact search)")
@@ -41,10 +47,8 @@ def draw_rounds(found: dict[str, Any], axes: Any, *, legend: bool) -> None:
         )
         axes.plot(*zip(*mine, strict=True), ls=":", marker="sD^vP"[number], color=f"C{number}", label=name)
     axes.axvline(found["bound"], color="grey", ls="--", label="H(p) / log(n + 1), factor rule")
-    axes.set(yscale="log", ylim=(FLOOR / 2, 3000), xlabel="rounds (mean)", title=found["model"])
-    axes.set_ylabel(f"forward KL(p || q), nats (at most {FLOOR:g}: drawn there)")
-    if legend:
-        axes.legend(fontsize=8, loc="upper right")
+    axes.set(yscale="log", ylim=(FLOOR / 2, None), xlabel="rounds (mean)", title=found["model"])
+    axes.set_ylabel(f"forward KL(p || q), nats (floor {FLOOR:g})")
 
 
 def draw_together(found: dict[str, Any], axes: Any, figure: str, label: str) -> None:
@@ -63,7 +67,12 @@ def draw_verification(found: dict[str, Any], axes: Any) -> None:
         mine = sorted((row["proposals"], max(FLOOR, row["reverse_kl"])) for row in found["rows"] if row["rule"] == rule)
         axes.plot(*zip(*mine, strict=True), marker="osD"[number], label=rule)
     axes.axvline(found["exp_tc"], color="grey", ls="--", label="exp(TC)")
-    axes.set(xscale="log", yscale="log", xlabel="proposals a block (mean)", ylabel="reverse KL(q || p), nats")
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="proposals a block (mean)",
+        ylabel=f"reverse KL(q || p), nats (floor {FLOOR:g})",
+    )
     axes.set_title("Verifying less: first block, eta = 1e-8")
     axes.legend(fontsize=8)
 
@@ -72,22 +81,24 @@ def draw_assumption(rows: list[dict[str, Any]], axes: Any) -> None:
     """Share of wrong commits by entropy, histories without and with an earlier error apart."""
     for number, row in enumerate(rows):
         for spoilt, style in ((False, "-"), (True, "--")):
-            mine = [(one["entropy"], one["error"]) for one in row["bins"] if one["spoilt"] == spoilt]
+            mine = [(max(FLOOR, one["entropy"]), one["error"]) for one in row["bins"] if one["spoilt"] == spoilt]
             label = f"{row['model']}, {row['order']}, {'after an error' if spoilt else 'no error before'}"
             if mine:
                 axes.plot(*zip(*mine, strict=True), style, marker="o", color=f"C{number}", label=label)
-    axes.set(xlabel="entropy of the position when committed, nats", ylabel="share of wrong tokens", ylim=(-0.02, 1.02))
-    axes.set_title(f"Error against entropy on {rows[0]['task']} (Assumption 4.2)")
+    axes.set(xlabel=f"entropy when committed, nats (floor {FLOOR:g})")
+    axes.set(ylabel="share of wrong tokens", ylim=(-0.02, 1.02))
+    axes.set(xscale="log", xlim=(FLOOR / 2, None))
+    axes.set_title(f"Assumption 4.2 on {rows[0]['task']} (n = {rows[0]['prompts']})")
     axes.legend(fontsize=7, title="model, order", title_fontsize=8)
 
 
 def draw_orders(found: dict[str, Any], axes: Any) -> None:
     """-log p of each answer in every order."""
     for number, name in enumerate(found["names"]):
-        values = [row[number] for row in found["nll"]]
+        values = [row[number] for row in sorted(found["nll"])]
         axes.plot(range(1, len(values) + 1), values, ls="", marker="osD^vP*X"[number % 8], label=name)
-    axes.set(xlabel="answer", ylabel="-log p(x) by the chain, nats", ylim=(0, None))
-    axes.set_title(f"One answer, several orders: {found['task']}")
+    axes.set(xlabel="answer, by its first order", ylabel="-log p(x) by the chain, nats", ylim=(0, None))
+    axes.set_title(f"One answer, several orders: {found['task']} (n = {len(found['nll'])})")
     axes.legend(fontsize=8)
 
 
@@ -96,9 +107,10 @@ def draw_coherence(found: dict[str, Any], axes: Any) -> None:
     rows = found["rows"]
     for number, (name, label) in enumerate(LABELS.items()):
         mine = [(row["tokens"], row[name]) for row in rows if row[name] is not None]
-        middle = [value["estimate"] for _, value in mine]
-        bars = [[v["estimate"] - v["low"] for _, v in mine], [v["high"] - v["estimate"] for _, v in mine]]
-        axes.errorbar([x for x, _ in mine], middle, yerr=bars, marker="osD^"[number], capsize=2, label=label)
-    axes.set(xscale="log", xlabel="tokens a round", ylabel="accuracy; cosine of mean hidden states", ylim=(-0.6, 1.05))
-    axes.set_title(f"Semantic coherence by hidden states: {found['task']}")
+        x, values = [one for one, _ in mine], [value for _, value in mine]
+        middle = [one["estimate"] for one in values]
+        axes.errorbar(x, middle, yerr=whiskers(values), marker="osD^"[number], capsize=2, label=label)
+    ticks(axes, [row["tokens"] for row in rows])
+    axes.set(xlabel="tokens a round", ylabel="accuracy; cosine of mean hidden states (95 %)", ylim=(-0.6, 1.05))
+    axes.set_title(f"Coherence by hidden states: {found['task']} (n = {rows[0]['n']})")
     axes.legend(fontsize=8)

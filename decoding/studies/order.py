@@ -25,6 +25,7 @@ from decoding.quota import Sequential
 from decoding.standings import Row, estimate
 from decoding.studies.bench import Bench, Subject
 from decoding.studies.chain import nll
+from decoding.studies.picture import head, whiskers
 from decoding.studies.schedules import Forced
 from decoding.studies.weighted_entropy import ranks, smallest_alpha, weighted_entropy
 from decoding.trials import Encoded
@@ -211,25 +212,38 @@ def draw(result: dict[str, Any], figure: Figure) -> None:
     from matplotlib.ticker import LogFormatter
 
     tasks = list(dict.fromkeys(row["task"] for row in result["bases"]))
-    figure.set_size_inches(max(12, 4.2 * len(tasks)), 8.5)
+    figure.set_size_inches(max(12, 4.6 * len(tasks)), 9.5)
+    head(figure, "Six orders at one token a round on the bases of one training run", result["models"])
     above, below = figure.subfigures(2, 1, squeeze=False)[:, 0]
     panels = above.subplots(1, len(tasks), squeeze=False)[0]
+    result["bases"].sort(key=lambda row: row["model_error"]["estimate"])
     for axes, task in zip(panels, tasks, strict=True):
-        own = {row["point"]: row for row in result["bases"] if row["task"] == task}
-        for name, marker in zip(ORDERS, MARKERS, strict=True):
-            points = [row for row in result["orders"] if (row["task"], row["order"]) == (task, name)]
-            x = [own[row["point"]]["model_error"]["estimate"] for row in points]
-            axes.plot(x, [row["accuracy"]["estimate"] for row in points], marker=marker, markersize=5, label=name)
-        axes.set(title=f"{task} (n = {next(iter(own.values()))['n']})", ylim=(-0.05, 1.05), ylabel="accuracy")
+        own = [row for row in result["bases"] if row["task"] == task]
+        x = [row["model_error"]["estimate"] for row in own]
+        for number, (name, marker) in enumerate(zip(ORDERS, MARKERS, strict=True)):
+            found = {row["point"]: row for row in result["orders"] if (row["task"], row["order"]) == (task, name)}
+            y = [found[row["point"]]["accuracy"]["estimate"] for row in own]
+            axes.plot(
+                x,
+                y,
+                marker=marker,
+                markersize=12 - 1.8 * number,
+                linewidth=3.5 - 0.5 * number,
+                fillstyle="none",
+                label=name,
+            )
+        axes.set(title=f"{task} (n = {own[0]['n']})", ylim=(-0.08, 1.08), ylabel="accuracy")
     advantage, bound = below.subplots(1, 2)
     for task, marker in zip(tasks, MARKERS, strict=False):
         points = [row for row in result["bases"] if row["task"] == task]
         with_interval(advantage, points, "advantage_over_random", f"{task}, over random", marker, "-")
         with_interval(advantage, points, "advantage_over_best_fixed", f"{task}, over the best fixed order", marker, ":")
     advantage.axhline(0, color="black", linewidth=0.8)
-    advantage.set(title="Easy-First (lowest entropy first): accuracy gained", ylabel="difference in accuracy")
+    advantage.set(
+        title="Easy-First (lowest entropy first): accuracy gained, 95 % intervals", ylabel="difference in accuracy"
+    )
     for axes in (*panels, advantage):
-        axes.set(xlabel="model error: -log p of the answer, random order [nats]", xscale="log")
+        axes.set(xlabel="model error: J of the random order [nats]", xscale="log")
     for task, marker in zip(tasks, MARKERS, strict=False):
         points = [row for row in result["orders"] if row["task"] == task and row["bound"] is not None]
         bound.scatter(
@@ -238,7 +252,7 @@ def draw(result: dict[str, Any], figure: Figure) -> None:
     ends = [row["error"]["estimate"] for row in result["orders"]]
     bound.plot([min(ends), max(ends)], [min(ends), max(ends)], color="black", linewidth=0.8, label="bound = error")
     bound.set(title="Weighted-entropy bound (Eq. 11), each order of each base", xscale="log", yscale="log")
-    bound.set(xlabel="J: -log p of the answer in this order [nats]", ylabel="bound on J [nats]")
+    bound.set(xlabel="J: -log p of the right answer in this order [nats]", ylabel="bound on J [nats]")
     for axes in (*panels, advantage, bound):
         for axis in (axes.xaxis, axes.yaxis):
             if axis.get_scale() == "log":
@@ -251,10 +265,6 @@ def draw(result: dict[str, Any], figure: Figure) -> None:
 
 def with_interval(axes: Any, rows: Sequence[Row], name: str, label: str, marker: str, style: str) -> None:
     """A figure of each base against its error, with its interval."""
-    middle = [row[name]["estimate"] for row in rows]
-    bars = [
-        [row[name]["estimate"] - row[name]["low"] for row in rows],
-        [row[name]["high"] - row[name]["estimate"] for row in rows],
-    ]
-    x = [row["model_error"]["estimate"] for row in rows]
-    axes.errorbar(x, middle, yerr=bars, marker=marker, markersize=4, capsize=2, linestyle=style, label=label)
+    found = [row[name] for row in rows]
+    x, middle = [row["model_error"]["estimate"] for row in rows], [one["estimate"] for one in found]
+    axes.errorbar(x, middle, yerr=whiskers(found), marker=marker, capsize=2, linestyle=style, label=label)

@@ -85,5 +85,6 @@ def test_the_study_runs_and_draws(tiny, tmp_path):
     nearer = [row["mean_field_to_target"] < row["local_to_target"] for row in result["toy"]]
     assert sum(nearer) > len(nearer) / 2  # look-ahead by the mean field helps in most models, not in all
     assert bench.cost.row_forwards > 0
+    result |= {"models": bench.cost.models, "settings": {"samples": 3}}
     inquiry.write("exploration", json.loads(json.dumps(result)), draw, tmp_path)
     assert (tmp_path / "exploration.png").stat().st_size > 10_000

@@ -170,5 +170,5 @@ def test_the_study_runs_on_the_shipped_base_and_draws(tmp_path):
     assert len(result["orders"]["nll"]) == 1
     assert len(result["orders"]["names"]) == len(result["orders"]["nll"][0]) == 3
     assert all(one > 0 for one in result["orders"]["nll"][0])
-    inquiry.write("limits", json.loads(json.dumps(result)), draw_all, tmp_path)
+    inquiry.write("limits", json.loads(json.dumps(result | {"models": bench.cost.models})), draw_all, tmp_path)
     assert (tmp_path / "limits.png").stat().st_size > 10_000

@@ -1,0 +1,33 @@
+"""What the studies' pictures share: a heading that names the models, and the bars of an interval."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from decoding.standings import Row
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def head(figure: Figure, said: str, models: Iterable[str]) -> None:
+    """Write what was measured, and on which models, over all panels."""
+    figure.suptitle(f"{said} — {', '.join(models)}")
+
+
+def whiskers(estimates: Sequence[Row]) -> list[list[float]]:
+    """The lengths below and above each estimate that `errorbar` wants for its 95 % interval."""
+    return [
+        [one["estimate"] - one["low"] for one in estimates],
+        [one["high"] - one["estimate"] for one in estimates],
+    ]
+
+
+def ticks(axes: Any, values: Iterable[int], *, scale: str | None = "log") -> None:
+    """Label these values of x alone, as plain numbers."""
+    if scale is not None:
+        axes.set_xscale(scale)
+    places = sorted(set(values))
+    axes.set_xticks(places, [str(place) for place in places])
+    axes.xaxis.minorticks_off()
