@@ -205,10 +205,8 @@ def _draw_alone(
     slots = torch.argsort(torch.where(there, turn, 2 * there.shape[1]), dim=1)[:, :count]
     valid = there.gather(1, slots)
     drawn = torch.zeros_like(there).scatter(1, slots, valid)
-    share = [
-        (drawn & side).sum(-1, keepdim=True) / side.sum(-1, keepdim=True).clamp(min=1) for side in (planned, beyond)
-    ]
-    propensity = torch.where(planned, *share).gather(1, slots)
+    ours, theirs = ((drawn & s).sum(-1, keepdim=True) / s.sum(-1, keepdim=True).clamp(min=1) for s in (planned, beyond))
+    propensity = torch.where(planned, ours, theirs).gather(1, slots)
     nothing = torch.zeros_like(slots[:, :1])
     return torch.cat([nothing - 1, torch.where(valid, slots, -1)], 1), torch.cat([nothing + 1.0, propensity], 1)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -65,7 +65,7 @@ class HeadBatch:
     def to(self, device: torch.device) -> HeadBatch:
         """The batch on another device."""
         held = {f.name: getattr(self, f.name) for f in fields(HeadBatch)}
-        return HeadBatch(**{name: None if value is None else value.to(device) for name, value in held.items()})
+        return replace(self, **{name: value.to(device) for name, value in held.items() if value is not None})
 
 
 def cascade_gain(branch: dict[str, Any], alone: dict[str, Any], reference: np.ndarray, *, threshold: float) -> float:
