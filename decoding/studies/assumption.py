@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,10 @@ import torch
 from torch import Tensor
 
 from decoding.api import generate
-from decoding.curves import Array, interval, resample
+from decoding.curves import Array, resample
 from decoding.quota import Order, Sequential
 from decoding.reading import Reading
+from decoding.standings import estimate
 from decoding.state import DecodeState
 from decoding.statistics import is_predicted
 from decoding.studies.bench import Bench
@@ -76,14 +76,12 @@ def assumption(bench: Bench, denoiser: Denoiser, task: str, count: int, order: O
     weights = resample(len(wrong), resamples=400, seed=bench.seed)
     fits = np.array([least_squares(lines[0], lines[1], lines[2], weights[r][prompt]) for r in range(len(weights))])
     names = ("alpha", "lambda", "b")
-    bands = {name: interval(fits[:, index]) for index, name in enumerate(names)}
-    found = {name: None if band is None else asdict(band) for name, band in bands.items()}
     return {
         "task": task,
         "order": order,
         "prompts": len(wrong),
         "error": float(lines[2].mean()),
-        **found,
+        **{name: estimate(fits[:, index]) for index, name in enumerate(names)},
         "bins": bins(lines[0], lines[1], lines[2]),
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +14,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decoding.api import generate
-from decoding.curves import Array, interval, resample
+from decoding.curves import Array, resample
 from decoding.imh import HeadFuture, IndependentMH, mean_field_future
 from decoding.learned import Learned
 from decoding.policy import Policy
 from decoding.quota import Sequential
 from decoding.reading import Reading
+from decoding.standings import estimate
 from decoding.state import DecodeState
 from decoding.statistics import is_predicted
 from decoding.studies.bench import Bench, Subject
@@ -178,8 +179,7 @@ def figures(drawn: Sequence[Answer], samples: int, *, seed: int) -> dict[str, An
     mine = [[one for one in drawn if one.prompt == number] for number in range(count)]
 
     def over(values: Sequence[float]) -> dict[str, float] | None:
-        found = interval(weights @ np.array(values))
-        return None if found is None else asdict(found)
+        return estimate(weights @ np.array(values))
 
     powers = [2**power for power in range(samples.bit_length()) if 2**power <= samples]
     names = ("log_c", "cap", "rounds", "sequence_forwards")

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from decoding.api import generate
 from decoding.bounds import EntropyBound, Factor
-from decoding.curves import Array, interval, resample
+from decoding.curves import resample
 from decoding.policy import Policy
 from decoding.quota import Sequential
+from decoding.standings import estimate
 from decoding.statistics import bits_to_rounds
 from decoding.studies import assumption
 from decoding.studies.acceptance import verification
@@ -145,11 +146,6 @@ def fewest(name: str, joint: Tensor, deltas: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def _as_dict(draws: Array) -> dict[str, float] | None:
-    found = interval(draws)
-    return None if found is None else asdict(found)
-
-
 def consistency(bench: Bench, task: str, count: int, orders: int) -> dict[str, Any]:
     """-log p(x) of the base's own answers by the any-order chain in several orders; one joint law would give one figure."""
     denoiser, problems = bench.denoiser(), bench.subject(task, count).problems
@@ -177,8 +173,8 @@ def consistency(bench: Bench, task: str, count: int, orders: int) -> dict[str, A
         "task": task,
         "names": ["left to right", "right to left", *(f"random {n}" for n in range(1, orders - 1))][:orders],
         "nll": table,
-        "spread": _as_dict(weights @ spread),
-        "deviation": _as_dict(weights @ values.std(1)),
+        "spread": estimate(weights @ spread),
+        "deviation": estimate(weights @ values.std(1)),
     }
 
 

@@ -17,10 +17,10 @@ def head(figure: Figure, said: str, models: Iterable[str]) -> None:
 
 
 def whiskers(estimates: Sequence[Row]) -> list[list[float]]:
-    """The lengths below and above each estimate that `errorbar` wants for its 95 % interval."""
+    """The lengths below and above each estimate that `errorbar` wants for its 95 % interval; it takes none below 0."""
     return [
-        [one["estimate"] - one["low"] for one in estimates],
-        [one["high"] - one["estimate"] for one in estimates],
+        [max(0.0, one["estimate"] - one["low"]) for one in estimates],
+        [max(0.0, one["high"] - one["estimate"]) for one in estimates],
     ]
 
 
