@@ -71,6 +71,8 @@ class Learned(Policy):
         seen = self.rule != "pairs" or self.head.config.pairs > 0
         require(seen, "rule", "be each or sum for a head without a conflict output", self.rule)
         require(self.explore >= 0, "explore", "be at least 0", self.explore)
+        ranks = self.head.config.target != "gain"  # nothing to weigh against risk
+        require(not (self.explore and ranks), "explore", "be 0 for a head whose gain only ranks", self.explore)
         require(0 < self.explore_bound <= 1, "explore_bound", "lie in (0, 1]", self.explore_bound)
         require(self.risk_weight >= 0, "risk_weight", "be at least 0", self.risk_weight)
         require(self.step_budget is None or self.step_budget >= 1, "step_budget", "be at least 1", self.step_budget)

@@ -21,6 +21,7 @@ class HeadConfig:
         rank, alpha, dropout: of the LoRA.
         width: of the read-out and of the feature layers.
         pairs: width of the pairwise output, which tells candidates that change each other; 0 for none.
+        target: what the second output was fitted to: the gain in positions, or a score that only ranks (eq7, worth).
         threshold: confidence from which a position counts as crossed, and as about to be committed.
         base: fingerprint of the base the head is bound to; "" for heads that read features only, which go on any.
         fitted_on: fingerprint of the base whose traces it was fitted on; information, binds nothing.
@@ -37,6 +38,7 @@ class HeadConfig:
     base: str = ""
     fitted_on: str = ""
     pairs: int = 0
+    target: str = "gain"
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:

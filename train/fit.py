@@ -26,7 +26,7 @@ from train.collect import Collector
 from train.head_data import HeadData
 from train.head_metrics import choice_figures, judge_choices, judge_risk, risk_figures
 from train.head_module import HeadModule, KeepBest, PreparedBatches
-from train.head_settings import SHUFFLED, VARIANTS, Fitting, Recipe, TaskRun
+from train.head_settings import VARIANTS, Fitting, Recipe, TaskRun
 from train.pair_metrics import judge_pairs, pair_figures
 from train.tasks import get
 from train.tasks.task import Example, Task
@@ -157,7 +157,8 @@ def fit_head(
     lightning.seed_everything(seed, verbose=False)
     config = fitting.config(recipe, NAMES, threshold=threshold)
     fingerprint = denoiser.fingerprint()
-    config = replace(config, base=fingerprint if config.reads_hidden else "", fitted_on=fingerprint)
+    target = recipe.target or fitting.objective.target
+    config = replace(config, base=fingerprint if config.reads_hidden else "", fitted_on=fingerprint, target=target)
     head = ScoringHead(config, denoiser).to(denoiser.device)
     first = [data.train[i] for i in range(min(8, len(data.train)))]
     head.normalise_by(torch.cat([one.features[one.reading.rows] for one in first]))
@@ -165,9 +166,7 @@ def fit_head(
     if recipe.shuffled:  # the held labels as well, or they would pick the weights
         train, held = train.with_shuffled_labels(seed), held.with_shuffled_labels(seed)
     trainer = make_trainer(denoiser, fitting, logs, KeepBest([held[i] for i in range(len(held))]))
-    objective = replace(
-        fitting.objective, target=recipe.target or fitting.objective.target, conflict=fitting.conflict(recipe)
-    )
+    objective = replace(fitting.objective, target=target, conflict=fitting.conflict(recipe))
     trainer.fit(HeadModule(head, objective), train.loader(seed=seed))
     return head.to(denoiser.device).eval()
 
@@ -231,9 +230,8 @@ def fit(
             metrics.setdefault(name, []).append(figures(head, data))
             heads.setdefault(name, head)
             log.info("%s, seed %d: %s", name, seed + number, summary(metrics[name][-1]))
-            if name != SHUFFLED:
-                first = name == fitting.variants[0] and number == 0
-                save_head(head, out if first else out / "variants" / f"{name}-{number}")
+            first = name == fitting.variants[0] and number == 0
+            save_head(head, out if first else out / "variants" / f"{name}-{number}")
             found = {**(about or {}), "variants": metrics, "train_states": len(data.train_prompts)}
             write_json(out / "metrics.json", found | {"environment": environment(device=denoiser.device, seed=seed)})
     return heads

@@ -20,7 +20,7 @@ from decoding.threshold import confident
 from models.denoiser import Denoiser
 from models.scoring_head import Scores, ScoringHead
 from train.head_data import HeadBatch
-from train.head_loss import conflict_loss, huber_gain_loss, listwise_loss, risk_loss
+from train.head_loss import conflict_loss, floored, huber_gain_loss, listwise_loss, risk_loss
 from train.head_settings import Objective
 
 
@@ -80,13 +80,14 @@ def of_branches(value: Float[Tensor, "S L L"], batch: HeadBatch) -> Float[Tensor
 
 
 def worth(prepared: Prepared, harm_weight: float) -> tuple[Float[Tensor, "S K"], Bool[Tensor, "S K"]]:
-    """s(j) - harm_weight * harm(j) of every branch j, s being Eq. 7, and the branches whose harm is known.
+    """s(j) - harm_weight * harm(j) of every branch j, s being Eq. 7 with its floor, and the branches whose harm is known.
 
     Harm is the label of the risk: the branch commits a wrong token, or was judged harmful.
     """
     place = prepared.batch.position.clamp(min=0)
     known = prepared.known.gather(1, place) & prepared.batch.valid
-    return prepared.batch.eq7 - harm_weight * prepared.wrong.gather(1, place), known
+    score = floored(prepared.batch.eq7, prepared.batch.valid)
+    return score - harm_weight * prepared.wrong.gather(1, place), known
 
 
 class PreparedBatches(Dataset[Prepared]):
@@ -173,8 +174,11 @@ class HeadModule(lightning.LightningModule):
             listwise = listwise_loss(of_branch, batch.gain, batch.valid, temperature=aim.temperature)
             huber = huber_gain_loss(of_branch, batch.gain, batch.valid)
         else:
-            wanted, valid = (batch.eq7, batch.beam) if aim.target == "eq7" else worth(prepared, aim.harm_weight)
-            valid = valid & batch.valid & torch.isfinite(batch.eq7)
+            if aim.target == "eq7":
+                valid = batch.beam & batch.valid
+                wanted = floored(batch.eq7, valid)
+            else:
+                wanted, valid = worth(prepared, aim.harm_weight)
             listwise = listwise_loss(of_branch, wanted, valid, temperature=aim.temperature)
             huber = torch.zeros_like(listwise)
         risk = risk_loss(scores.risk_logit, prepared.wrong, prepared.known, focus=aim.focus)

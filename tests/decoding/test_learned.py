@@ -52,6 +52,13 @@ def test_what_is_safe(committed, settings, expected):
     assert committed(Learned(Opinion(RISK), **settings), CONFIDENCE) == dict.fromkeys(expected, EXPLOIT)
 
 
+def test_a_gain_that_only_ranks_is_not_weighed_against_risk():
+    ranks = ScoringHead(HeadConfig("linear", NAMES, target="eq7"))
+    with pytest.raises(ValueError, match="explore must be 0 for a head whose gain only ranks, got 1"):
+        Learned(ranks, explore=1)
+    assert Learned(ranks).explore == 0
+
+
 def test_the_safest_position_commits_where_none_is_safe(committed):
     for rule in ("each", "sum"):
         policy = Learned(Opinion(RISK), risk_bound=0.0099, rule=rule)

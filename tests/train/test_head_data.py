@@ -169,7 +169,7 @@ def test_worth_is_the_score_less_the_weight_of_a_harmful_token(unique):
 
 
 @pytest.mark.parametrize("weight", [0.0, 3.0])
-def test_a_head_learns_worth_from_labelled_branches_of_finite_score_and_not_the_beams_alone(weight):
+def test_a_head_learns_worth_from_all_labelled_branches_and_one_that_sets_off_nothing_ranks_last(weight):
     tried = [
         branch(1, [-1] * 3, [FLOOR] * 3, kind=2, harm=1, eq7=1.0),
         branch(2, [-1] * 3, [FLOOR] * 3, harm=-1, eq7=9.0),
@@ -179,12 +179,11 @@ def test_a_head_learns_worth_from_labelled_branches_of_finite_score_and_not_the_
     never = replace(one.batch, eq7=torch.tensor([[1.0, 9.0, -torch.inf, 0.0]]))
     head, aim = ScoringHead(HeadConfig("linear", NAMES)), Objective(target="worth", harm_weight=weight, risk=0.0)
     gain = head(one.features, one.reading.rows, ()).gain[0, [2, 4]][None]
-    expected = listwise_loss(
-        gain, torch.tensor([[1.0 - weight, 0.5]]), torch.ones(1, 2, dtype=torch.bool), temperature=1.0
-    )
-    assert HeadModule(head, aim).losses(one)["loss"].item() == pytest.approx(expected.item())
-    assert expected > 0
-    assert HeadModule(head, aim).losses(replace(one, batch=never))["loss"] == 0  # one branch is left
+    for batch, last in ((one.batch, 0.5), (never, 0.0)):
+        both = torch.ones(1, 2, dtype=torch.bool)
+        expected = listwise_loss(gain, torch.tensor([[1.0 - weight, last]]), both, temperature=1.0)
+        assert HeadModule(head, aim).losses(replace(one, batch=batch))["loss"].item() == pytest.approx(expected.item())
+        assert expected > 0
 
 
 def test_shuffled_labels_are_the_same_ones_elsewhere():
