@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from decoding import curves
 from decoding.arms import Arm, Cell
 from decoding.curves import Array
-from decoding.explore import ExplorePolicy
+from decoding.explore import ExplorePolicy, RandomParity
+from decoding.learned import LearnedParity
 from decoding.runner import Runner
 from decoding.standings import Pair, Row, estimate, pair_row, result_rows
 
 BEAM, LEARNED, RANDOM = "ete", "learned-parity", "random-parity"
+RIVALS: Mapping[str, type[ExplorePolicy]] = {LEARNED: LearnedParity, RANDOM: RandomParity}
+GATED = "a gated arm runs two branches where the head is unsure: the identity is that of one canvas a round"
 ACCURACY_LINE = -0.02  # lower limit of the accuracy difference
 ROUNDS_LINE = 1.03
 FORWARDS_LINE = 0.03  # distance from the identity
@@ -69,16 +72,17 @@ def operating_point(points: Sequence[Point]) -> Point | None:
     return min(near, key=lambda point: point.rounds.high)
 
 
-def lines(pair: Pair, *, explored: Array, rounds: Array, branches: int) -> Row:
+def lines(pair: Pair, *, explored: Array, rounds: Array, branches: int, gated: bool = False) -> Row:
     """The three lines that parity must keep, learned against beam.
 
     Sequence forwards of the head over those of the beam are 1 / (1 + ρ(k − 1)) where the rounds are equal; ρ is the share
-    of the beam's rounds that explored.
+    of the beam's rounds that explored. A gated arm has a line less: its third is None, and `reason` says why.
 
     Args:
         pair: learned against beam.
         explored, rounds: [R] mean rounds of the beam that ran branches, and all its rounds.
         branches: k.
+        gated: whether the arm runs branches of its own.
     """
     identity = 1 / (1 + explored / rounds * (branches - 1))
     accuracy = curves.interval(pair.accuracy_difference)
@@ -87,29 +91,53 @@ def lines(pair: Pair, *, explored: Array, rounds: Array, branches: int) -> Row:
     kept = {
         "accuracy": accuracy.low >= ACCURACY_LINE - curves.SLACK,
         "rounds": float(pair.rounds_ratio[0]) <= ROUNDS_LINE,
-        "sequence_forwards": abs(off) <= FORWARDS_LINE,
+        "sequence_forwards": None if gated else abs(off) <= FORWARDS_LINE,
     }
     return {
         **pair.row(),
         "explored_share": estimate(explored / rounds),
         "identity": estimate(identity),
-        "kept": {**kept, "all": all(kept.values())},
+        "kept": {**kept, "all": False not in kept.values()},
+        **({"reason": GATED} if gated else {}),
     }
 
 
 def tuned(runner: Runner, arm: Arm, count: int) -> Arm:
-    """The arm at the point of its own tuning space that takes fewest sequence forwards on the dev split.
-
-    Only points within NEAR_TUNED of the most accurate one there count; an arm without a tuning space is as it was.
-    """
+    """The arm at the nearly best point of its own tuning space on the dev split; one without such a space is as it was."""
     if not arm.tune:
         return arm
     points = arm.draws(count, seed=runner.seed)
     runner.run(points, "dev")
     tables = [runner.ledger.table("dev", runner.cells_of(point)[0]) for point in points]
+    return points[nearly_best(runner.weights("dev"), tables)]
+
+
+def nearly_best(weights: Array, tables: Sequence[Mapping[str, Array]]) -> int:
+    """Of the points that are as accurate as the most accurate one, that with the fewest sequence forwards.
+
+    As accurate: at most NEAR_TUNED less, and not less by the interval of the paired difference either. So what a gate costs
+    counts against it only where it buys nothing.
+
+    Args:
+        weights: [R, n] over prompts.
+        tables: the columns [n] of each point.
+    """
     accuracy = [float(table["right"].mean()) for table in tables]
-    near = [i for i, right in enumerate(accuracy) if right >= max(accuracy) - NEAR_TUNED - curves.SLACK]
-    return points[min(near, key=lambda i: (float(tables[i]["sequence_forwards"].mean()), -accuracy[i]))]
+    best = max(range(len(tables)), key=accuracy.__getitem__)
+
+    def near(i: int) -> bool:
+        lost = curves.interval(Pair.between(weights, tables[i], tables[best]).accuracy_difference)
+        assert lost is not None
+        return accuracy[i] >= accuracy[best] - NEAR_TUNED - curves.SLACK and lost.high >= -curves.SLACK
+
+    equals = [i for i in range(len(tables)) if near(i)]
+    return min(equals, key=lambda i: (float(tables[i]["sequence_forwards"].mean()), -accuracy[i]))
+
+
+def at_point(arm: Arm, point: Mapping[str, Any]) -> Arm:
+    """The arm with every setting of the operating point that its policy has, but those that it tunes itself."""
+    has = {field.name for field in fields(RIVALS[arm.policy])} - arm.tune.keys()
+    return replace(arm, settings={**arm.settings, **{name: value for name, value in point.items() if name in has}})
 
 
 @dataclass(frozen=True)
@@ -149,13 +177,7 @@ def parity_study(runner: Runner, arms: Sequence[Arm], count: int) -> ParityStudy
     if point is None:
         return ParityStudy([], [], row)
     beam = replace(by_name[BEAM], settings=point.settings, tune={})
-    shared = {field.name for field in fields(ExplorePolicy)}
-    settings = {name: value for name, value in point.settings.items() if name in shared}
-    rivals = [
-        tuned(runner, replace(arm, settings={**arm.settings, **settings}), count)
-        for arm in arms
-        if arm.policy in (LEARNED, RANDOM)
-    ]
+    rivals = [tuned(runner, at_point(arm, point.settings), count) for arm in arms if arm.policy in RIVALS]
     entrants = [beam, untargeted(beam), *rivals]
     runner.run(entrants, "test")
     cells = {arm.name: runner.cells_of(arm)[0] for arm in entrants}
@@ -172,10 +194,15 @@ def judge(runner: Runner, cells: dict[str, Cell]) -> Row:
     weights, table = runner.weights("test"), runner.ledger.table("test", cells[BEAM])
     explored, rounds = weights @ table["explored"], weights @ table["rounds"]
     branches = int(cells[BEAM].settings.get("branches", ExplorePolicy.branches))
+    about: dict[str, Any] = {"explored": explored, "rounds": rounds, "branches": branches}
     row: Row = {
-        name: lines(Pair.of(runner, "test", cell, cells[BEAM]), explored=explored, rounds=rounds, branches=branches)
+        name: lines(
+            Pair.of(runner, "test", cell, cells[BEAM]),
+            **about,
+            gated=cell.settings.get("gate", LearnedParity.gate) > 0,
+        )
         for name, cell in cells.items()
-        if cell.policy in (LEARNED, RANDOM)
+        if cell.policy in RIVALS
     }
     if LEARNED in row and RANDOM in row:
         ratio = curves.interval(Pair.of(runner, "test", cells[LEARNED], cells[RANDOM]).rounds_ratio)

@@ -18,7 +18,7 @@ from decoding.arms import Arm, select
 from decoding.comparison import Comparison, compare
 from decoding.curves import resample
 from decoding.features import NAMES
-from decoding.parity import LEARNED, RANDOM, Point, lines, operating_point
+from decoding.parity import LEARNED, RANDOM, Point, at_point, lines, nearly_best, operating_point
 from decoding.problems import Problems
 from decoding.standings import Pair
 from decoding.state import DecodeState, Reason, start
@@ -392,6 +392,44 @@ def test_parity_lines_by_hand() -> None:
     assert kept(forwards=0.387)["all"] is False
 
 
+def test_a_gated_arm_has_no_identity_to_keep() -> None:
+    about = {"explored": np.full(201, 3.0), "rounds": np.full(201, 6.0), "branches": 4, "gated": True}
+    row = lines(pair(rounds=1.03, forwards=0.8), **about)
+    assert row["kept"] == {"accuracy": True, "rounds": True, "sequence_forwards": None, "all": True}
+    assert row["reason"].startswith("a gated arm")
+    assert lines(pair(rounds=1.04), **about)["kept"]["all"] is False
+    assert "reason" not in lines(pair(rounds=1.03), **{**about, "gated": False})
+
+
+def test_the_cheapest_point_is_taken_of_those_as_accurate_as_the_best() -> None:
+    def chosen(*points: tuple[float, float], n: int = 1000, lucky: bool = False) -> int:
+        tables = [
+            {
+                "right": np.roll(np.arange(n) < right * n, i * n // 2 * lucky).astype(float),
+                "rounds": np.full(n, 5.0),
+                "sequence_forwards": np.full(n, forwards),
+            }
+            for i, (right, forwards) in enumerate(points)
+        ]
+        return nearly_best(resample(n, seed=0), tables)
+
+    assert chosen((0.9, 5.0), (0.92, 9.0)) == 1  # what a gate buys is worth what it costs
+    assert chosen((0.9, 5.0), (0.9, 9.0)) == 0  # it buys nothing
+    assert chosen((0.9, 5.0), (0.9, 5.0), (0.901, 5.0)) == 2
+    assert (
+        chosen((0.9, 5.0), (0.909, 9.0)) == 1
+    )  # under a point, on the same prompts and nine more: more by the interval
+    assert chosen((0.9, 5.0), (0.909, 9.0), lucky=True) == 0  # under a point, and on other prompts
+    assert chosen((0.9, 5.0), (0.911, 9.0), lucky=True) == 1
+
+
+def test_a_rival_has_every_setting_of_the_operating_point_that_its_policy_has() -> None:
+    point = {"gamma": 0.7, "alpha": 8.0, "eq7_over": "masks", "eq7_threshold": 0.8, "branches": 2}
+    learned = at_point(Arm(LEARNED, "learned", LEARNED, settings={"gate": 1.0}, tune={"branches": [2, 4]}), point)
+    assert learned.settings == {"gate": 1.0, **{name: point[name] for name in list(point)[:4]}}
+    assert at_point(Arm(RANDOM, "control", RANDOM), point).settings == {"gamma": 0.7, "branches": 2}
+
+
 def test_a_parity_study_runs_all_controls_at_the_operating_point() -> None:
     fixed = {**ETE_SETTINGS, "alpha": 0.5, "threshold": 0.9}
     del fixed["gamma"]
@@ -422,6 +460,11 @@ def test_the_own_settings_of_a_rival_are_chosen_on_dev_at_the_operating_point() 
     rows = {row["arm"]: row for row in found.results}
     assert rows["learned-parity-gate"]["settings"]["gate"] == 0.0
     assert rows[LEARNED]["settings"]["gate"] == 1e9  # its own settings stay
+    assert rows[LEARNED]["settings"]["alpha"] == 0.5
+    kept = {
+        name: found.parity[0][name]["kept"]["sequence_forwards"] for name in (LEARNED, "learned-parity-gate", RANDOM)
+    }
+    assert kept == {LEARNED: None, "learned-parity-gate": False, RANDOM: False}
     forwards = {name: row["sequence_forwards"]["estimate"] for name, row in rows.items()}
     assert (forwards["learned-parity-gate"], forwards[LEARNED]) == pytest.approx((3, 5))  # two rounds of two branches
     assert {row["split"] for row in found.results} == {"test"}
