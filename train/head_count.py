@@ -104,25 +104,39 @@ def base_round(shape: Shape, *, computed: int, context: int, rows: int) -> Work:
 
 
 def head_round(shape: Shape, config: HeadConfig, *, context: int, rows: int) -> Work:
-    """What the head adds to that forward, cached or not: it runs the masked rows alone.
+    """What the head adds to that forward, cached or not.
 
-    The side-stream's blocks are the base's own weights, read a second time; its first block needs no keys and values.
+    The side-stream runs the masked rows alone; its blocks are the base's own weights, read a second time, and its first block needs
+    no keys and values. The small heads run on every position of the canvas and its prompt.
     """
-    own = readout = _readout(config, len(config.feature_names) + (shape.width if config.reads_hidden else 0))
-    operations = 2 * rows * readout
-    if config.variant == "features":
-        layers = 2 * 8 * config.width**2  # two of four projections and an MLP of twice the width
-        inward = len(config.feature_names) * config.width
-        readout = _readout(config, len(config.feature_names) + config.width)
-        own = layers + inward + readout
-        return Work(2 * rows * own + 2 * 4 * rows * rows * config.width, HEAD_BYTES * own)
-    if not config.reads_hidden:
-        return Work(operations, HEAD_BYTES * own)
+    inward = len(config.feature_names)
+    if config.reads_hidden:
+        inward, ran, before = inward + shape.width, rows, _again(shape, config, context=context, rows=rows)
+    elif config.variant == "features":
+        before, ran, inward = _layers(config, inward, context=context), context, inward + config.width
+    else:
+        ran, before = context, Work(0, 0)
+    own = _readout(config, inward) + (inward * (2 * config.pairs + 2) if config.pairs else 0)
+    products = 2 * context * context * config.pairs  # q_i . k_j of all positions, as the rule `pairs` takes them
+    return Work(
+        before.operations + 2 * ran * own + products,
+        before.weight_bytes + HEAD_BYTES * own,
+    )
+
+
+def _again(shape: Shape, config: HeadConfig, *, context: int, rows: int) -> Work:
+    """The base's last blocks, on the masked rows."""
     again = config.blocks * (shape.query + shape.gated) + (config.blocks - 1) * shape.keys
     lora = config.blocks * _lora(shape, config.rank) if config.variant == "lora" else 0
-    operations += 2 * rows * (again + lora) + config.blocks * attention(shape, rows, context)
     norms = (2 * config.blocks + 1) * shape.width
-    return Work(operations, BASE_BYTES * (again + norms) + HEAD_BYTES * (own + lora))
+    operations = 2 * rows * (again + lora) + config.blocks * attention(shape, rows, context)
+    return Work(operations, BASE_BYTES * (again + norms) + HEAD_BYTES * lora)
+
+
+def _layers(config: HeadConfig, features: int, *, context: int) -> Work:
+    """The two feature layers, on all positions: four projections and an MLP of twice the width each, and their attention."""
+    own = features * config.width + 2 * 8 * config.width**2
+    return Work(2 * context * own + 2 * 4 * context * context * config.width, HEAD_BYTES * own)
 
 
 def _readout(config: HeadConfig, inward: int) -> int:
@@ -161,4 +175,5 @@ def table(
 def _variants(feature_names: tuple[str, ...]) -> list[tuple[str, HeadConfig]]:
     some = [("linear", HeadConfig("linear", feature_names)), ("features", HeadConfig("features", feature_names))]
     some.append(("hidden K=1", HeadConfig("hidden", feature_names)))
-    return some + [(f"lora K={k}", HeadConfig("lora", feature_names, blocks=k)) for k in (1, 2, 3)]
+    some += [(f"lora K={k}", HeadConfig("lora", feature_names, blocks=k)) for k in (1, 2, 3)]
+    return [*some, ("lora K=1, pairs 16", HeadConfig("lora", feature_names, pairs=16))]

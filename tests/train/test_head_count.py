@@ -35,14 +35,24 @@ NAMES = ("log_risk", "entropy", "margin")
 
 def test_a_linear_head_by_hand():
     made = head_round(TINY, HeadConfig("linear", NAMES, width=4), context=7, rows=2)
-    assert (made.operations, made.weight_bytes) == (2 * 2 * 6, 4 * 6)
+    assert (made.operations, made.weight_bytes) == (2 * 7 * 6, 4 * 6)  # every position, masked or not
 
 
 def test_a_features_head_by_hand():
     made = head_round(TINY, HeadConfig("features", NAMES, width=4), context=7, rows=2)
     own = 3 * 4 + 2 * 8 * 16 + (3 + 4 + 2) * 4  # in, two layers, read-out: 12 + 256 + 36
     assert made.weight_bytes == 4 * own == 1216
-    assert made.operations == 2 * 2 * own + 2 * 4 * 2 * 2 * 4 == 1344
+    assert made.operations == 2 * 7 * own + 2 * 4 * 7 * 7 * 4 == 5824  # all seven attend to all
+
+
+@pytest.mark.parametrize(
+    ("variant", "inward", "ran"), [("linear", 3, 7), ("features", 7, 7), ("hidden", 11, 2), ("lora", 11, 2)]
+)
+def test_a_pairwise_output_runs_where_the_read_out_runs_and_multiplies_all_pairs(variant, inward, ran):
+    without, with_ = (head_round(TINY, HeadConfig(variant, NAMES, width=4, pairs=d), context=7, rows=2) for d in (0, 5))
+    own = inward * 12  # q and k of five, a and b
+    assert with_.weight_bytes - without.weight_bytes == 4 * own
+    assert with_.operations - without.operations == 2 * ran * own + 2 * 7 * 7 * 5
 
 
 @pytest.mark.parametrize(("blocks", "again"), [(1, 368), (2, 800), (3, 1232)])
@@ -69,10 +79,11 @@ def test_the_shape_of_llada_is_the_published_one():
 
 
 @pytest.mark.parametrize("family", ["llada", "dream"])
+@pytest.mark.parametrize("pairs", [0, 3])
 @pytest.mark.parametrize(("variant", "blocks"), [("features", 1), ("lora", 1), ("lora", 2), ("linear", 1)])
-def test_matrices_counted_are_those_that_are_there(family, variant, blocks):
+def test_matrices_counted_are_those_that_are_there(family, variant, blocks, pairs):
     base = models.load(GOLDEN / family, device="cpu")
-    config = HeadConfig(variant, NAMES, blocks=blocks, rank=4, width=16)
+    config = HeadConfig(variant, NAMES, blocks=blocks, rank=4, width=16, pairs=pairs)
     head = ScoringHead(config, base)
     names = [name for name, p in head.named_parameters() if p.ndim == 2 and not name.startswith("stream.")]
     own = sum(p.numel() for name, p in head.named_parameters() if name in names or ".lora_" in name)
@@ -86,9 +97,10 @@ def test_matrices_counted_are_those_that_are_there(family, variant, blocks):
 
 def test_at_the_8b_shape_one_block_keeps_to_the_bar_and_features_cost_nothing():
     rows = {row["head"]: row for row in table(LLADA_8B, NAMES, prompt=128, gen_length=256, block_length=32)}
-    assert list(rows) == ["linear", "features", "hidden K=1", "lora K=1", "lora K=2", "lora K=3"]
+    assert list(rows) == ["linear", "features", "hidden K=1", "lora K=1", "lora K=2", "lora K=3", "lora K=1, pairs 16"]
     for mode in ("cached", "uncached"):
         assert max(rows["lora K=1"][mode].values()) < 3.5
         assert max(rows["features"][mode].values()) < 0.1
+        assert 0 < rows["lora K=1, pairs 16"][mode]["weight_bytes"] - rows["lora K=1"][mode]["weight_bytes"] < 0.01
     assert rows["lora K=1"]["cached"]["weight_bytes"] > 2
     assert rows["lora K=1"]["uncached"]["operations"] < 0.5
