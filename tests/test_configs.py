@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from train.command import parser_of
 
@@ -36,3 +37,21 @@ def test_there_are_configs():
 def test_config_parses_with_its_command(config):
     parser = parser_of(command_of(config))
     parser.instantiate(parser.parse_args(["--config", str(config)]))
+
+
+GRIDS = [path for path in CONFIGS if path.parent.name == "compare" and path.stem != "parity"]
+
+
+@pytest.mark.parametrize("config", GRIDS, ids=lambda path: path.name)
+def test_arms_of_a_threshold_share_one_with_the_plain_threshold(config):
+    """Verdicts hold an arm against `threshold` at the same C; with no C in common they would be silent."""
+    read = yaml.safe_load(config.read_text())
+    tasks = read["task"].split(",")
+    arms = {arm["name"]: arm for arm in read["catalogue"] if arm.get("dial") == "threshold"}
+
+    def grid(arm, task):
+        return set(arm.get("values_for", {}).get(task, arm["values"]))
+
+    for name, arm in arms.items():
+        for task in tasks:
+            assert grid(arm, task) & grid(arms["threshold"], task), f"{name} on {task}"
