@@ -72,8 +72,10 @@ def _parity(row: Row) -> str:
     found = [f"operating point: {point}"]
     for name, judged in row.items():
         if isinstance(judged, dict) and "kept" in judged:
-            lost = [line for line, kept in judged["kept"].items() if line != "all" and not kept]
-            found.append(f"{name} " + ("keeps all three lines" if not lost else f"misses {', '.join(lost)}"))
+            lost = [line for line, kept in judged["kept"].items() if line != "all" and kept is False]
+            gated = judged["kept"].get("sequence_forwards", True) is None
+            every = "both lines that a gated arm has" if gated else "all three lines"
+            found.append(f"{name} " + (f"misses {', '.join(lost)}" if lost else f"keeps {every}"))
     if "beats_random" in row:
         found.append(f"{LEARNED} needs {'' if row['beats_random'] else 'no '}fewer rounds than {RANDOM}")
     return "; ".join(found) + "."

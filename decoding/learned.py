@@ -41,10 +41,10 @@ class Learned(Policy):
     """Risk mode: commit what the head holds safe, then what it expects to set off a cascade, never past a bound on risk.
 
     E = {i : r_i < b} (each); the longest prefix in order of risk with summed risk < b (sum); or, from the safest on, every j with
-    r_j + max_{i in E} kappa_ij < b (pairs), kappa_ij the probability that committing i changes the candidate at j. `each` bounds
-    the error of every position, `pairs` that of every two committed together, `sum` that of the whole set, by union bounds. At
-    least the safest position. Then up to `explore` positions of the rest, greedily by gain - risk_weight * risk, while their summed
-    risk stays within `explore_bound`.
+    r_j + max_{i in E} max(kappa_ij, kappa_ji) < b (pairs), kappa_ij the probability that committing i changes the candidate at j.
+    `each` bounds the error of every position, `pairs` that of every two committed together, `sum` that of the whole set, by union
+    bounds. At least the safest position. Then up to `explore` positions of the rest, greedily by gain - risk_weight * risk, while
+    their summed risk stays within `explore_bound`; under `pairs` their risk holds their largest conflict with E.
 
     Args:
         head: the scoring head; read from the denoiser by `decoding.generate`.
@@ -85,18 +85,19 @@ class Learned(Policy):
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """Exploit by risk, then explore by gain."""
         scores = score(self.head, state, reading)
+        risk = scores.risk
         if scores.pairs is not None and self.rule == "pairs":
-            safe = compatible_set(scores.risk, scores.pairs.conflict, reading.rows, self.risk_bound)
+            safe, risk = compatible_set(risk, scores.pairs.conflict, reading.rows, self.risk_bound)
         else:
-            safe = safe_set(scores.risk, reading.rows, self.risk_bound, self.rule)
+            safe = safe_set(risk, reading.rows, self.risk_bound, self.rule)
         nothing = ~safe.any(-1, keepdim=True)
         reason = torch.where(safe, int(Reason.EXPLOIT), 0)
         reason = torch.where(nothing & best(-scores.risk, reading.rows), int(Reason.FORCED), reason)
         if self.explore:
             left = reading.rows & (reason == 0)
-            worth = scores.gain - self.risk_weight * scores.risk
+            worth = scores.gain - self.risk_weight * risk
             chosen = rank(worth, left) < self.explore
-            within = prefix_sum(scores.risk, worth, left) <= self.explore_bound
+            within = prefix_sum(risk, worth, left) <= self.explore_bound
             reason = torch.where(left & chosen & within & (worth > 0), int(Reason.EXPLORE), reason)
         return Proposal.single(state, reading, reason)
 
@@ -109,21 +110,30 @@ def safe_set(risk: Tensor, rows: Bool[Tensor, "B L"], bound: float, rule: RiskRu
 
 def compatible_set(
     risk: Float[Tensor, "B L"], conflict: Float[Tensor, "B L L"], rows: Bool[Tensor, "B L"], bound: float
-) -> Bool[Tensor, "B L"]:
+) -> tuple[Bool[Tensor, "B L"], Float[Tensor, "B L"]]:
     """From the safest on, every position whose risk plus its largest conflict with those taken before stays under the bound.
 
-    `conflict[:, i, j]`: probability that committing i changes the candidate at j.
+    Two positions conflict as much as the worse of the two changes the other, since both are committed from one forward.
+
+    Args:
+        risk: r_i.
+        conflict: at [:, i, j] the probability that committing i changes the candidate at j.
+        rows: positions that may be taken.
+        bound: b.
+
+    Returns:
+        The positions taken, and the risk of every other one beside them: r_j plus its largest conflict with what is
+        committed, which is the safest position where none is taken.
     """
-    under = rows & (risk < bound)
-    order = rank(-risk, under).argsort(-1)
-    taken, worst = torch.zeros_like(rows), torch.zeros_like(risk)
-    for place in order.unbind(-1):
-        here = place.unsqueeze(-1)
-        joins = (under & (risk + worst < bound)).gather(-1, here)
-        taken = taken.scatter(-1, here, joins)
-        caused = conflict.gather(1, here.unsqueeze(-1).expand(-1, -1, conflict.shape[-1])).squeeze(1)
-        worst = torch.where(joins, torch.maximum(worst, caused), worst)
-    return taken
+    place = rank(-risk, rows)
+    either = torch.maximum(conflict, conflict.transpose(-1, -2))
+    earlier = either.masked_fill(place.unsqueeze(-1) >= place.unsqueeze(-2), 0.0)
+    first = rows & (place == 0)
+    taken, seen = rows & (risk < bound) | first, rows & False
+    while not torch.equal(taken, seen):  # after n turns the first n places are right, and soon all of them
+        seen = taken
+        taken = rows & (risk + (earlier * seen.unsqueeze(-1)).amax(-2) < bound) | first
+    return taken & (risk < bound), risk + (either * taken.unsqueeze(-1)).amax(-2)
 
 
 def prefix_sum(value: Tensor, order: Tensor, within: Bool[Tensor, "B L"]) -> Tensor:

@@ -37,7 +37,7 @@ class Opinion(ScoringHead):
     [
         ({}, 0.0501, {0, 2, 3, 5}),
         ({(2, 0): 0.9}, 0.0501, {2, 3, 5}),  # 2 is the safer of the two
-        ({(0, 2): 0.9}, 0.0501, {0, 2, 3, 5}),  # 2 is there before 0 is asked
+        ({(0, 2): 0.9}, 0.0501, {2, 3, 5}),  # whichever of the two changes the other
         ({(2, 0): 0.0299}, 0.0501, {0, 2, 3, 5}),  # .02 + .0299 < .0501
         ({(2, 0): 0.0302}, 0.0501, {2, 3, 5}),
         ({(2, 0): 0.9, (0, 3): 0.9}, 0.0501, {2, 3, 5}),  # what did not join changes nothing
@@ -66,13 +66,21 @@ def test_rows_of_a_batch_are_judged_apart_and_as_one_by_one_in_order_of_risk():
     draw = torch.Generator().manual_seed(0)
     risk, conflict = torch.rand(20, 7, generator=draw), torch.rand(20, 7, 7, generator=draw) * 0.6
     rows = torch.rand(20, 7, generator=draw) < 0.7
-    found = compatible_set(risk, conflict, rows, 0.6)
+    found, level = compatible_set(risk, conflict, rows, 0.6)
     for b in range(20):
         taken: list[int] = []
-        for j in sorted(rows[b].nonzero().squeeze(-1).tolist(), key=lambda j: float(risk[b, j])):
-            if risk[b, j] + max((conflict[b, i, j] for i in taken), default=0.0) < 0.6:
+
+        def worst(j: int) -> float:
+            return max((max(conflict[b, i, j], conflict[b, j, i]) for i in taken), default=0.0)  # noqa: B023
+
+        places = sorted(rows[b].nonzero().squeeze(-1).tolist(), key=lambda j: float(risk[b, j]))
+        for j in places:
+            if risk[b, j] + worst(j) < 0.6:
                 taken.append(j)
         assert found[b].nonzero().squeeze(-1).tolist() == sorted(taken)
+        taken = taken or places[:1]  # committed in any case
+        for j in set(places) - set(taken):
+            assert level[b, j] == risk[b, j] + worst(j)
     assert (found != safe_set(risk, rows, 0.6, "each")).any()
 
 
@@ -80,7 +88,8 @@ def test_without_conflicts_it_is_each():
     risk = torch.rand(20, 7, generator=torch.Generator().manual_seed(1))
     rows = risk > 0.1
     for bound in (0.05, 0.3, 1.0):
-        ours = compatible_set(risk, torch.zeros(20, 7, 7), rows, bound)
+        ours, level = compatible_set(risk, torch.zeros(20, 7, 7), rows, bound)
+        assert torch.equal(level, risk)
         assert torch.equal(ours, safe_set(risk, rows, bound, "each"))
 
 

@@ -113,7 +113,10 @@ def test_a_run_leaves_everything_that_it_promises(finished):
         "comparison.json",
     }
     assert promised <= {file.name for file in out.iterdir()}
-    assert {f.name for f in (out / "variants").iterdir()} == {"features-0", "shuffled-0"}  # a comparison runs the control
+    assert {f.name for f in (out / "variants").iterdir()} == {
+        "features-0",
+        "shuffled-0",
+    }  # a comparison runs the control
     assert {f.name for f in (out / "variants" / "features-0").iterdir()} == {"head.safetensors"}
     for task in SMALL["tasks"]:
         assert {f.name for f in (out / "traces" / task).iterdir()} == {
