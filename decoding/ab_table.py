@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.util import find_spec
-from itertools import cycle
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from decoding.comparison import Comparison
 from decoding.parity import LEARNED, RANDOM
 from decoding.standings import RIVAL, Row
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 HEAD = ("arm", "dial", "accuracy %", "rounds", "sequence forwards", "token positions", "ms a prompt")
 AGAINST = (f"rounds / {RIVAL}", f"forwards / {RIVAL}", f"accuracy − {RIVAL}")
@@ -40,10 +44,9 @@ def _of_task(comparison: Comparison, task: str) -> str:
     if any(row["rounds_at_reference"] is None for row in curves.values()):
         said.append(UNREACHED)
     said += [_parity(row) for row in comparison.parity if row["task"] == task]
-    title = f"## {task}, {shown[0]['n']} test prompts" if shown else f"## {task}"
     grid = [head, ("---",) * len(head), *(row + [""] * (len(head) - len(row)) for row in rows)] if rows else []
     lines = [f"| {' | '.join(cells)} |" for cells in grid]
-    return "\n".join([title, "", *lines, "", *(f"- {sentence}" for sentence in said), ""])
+    return "\n".join([f"## {_title(task, shown)}", "", *lines, "", *(f"- {sentence}" for sentence in said), ""])
 
 
 def _cells(row: Row, curve: Row | None, pair: Row | None) -> list[str]:
@@ -81,30 +84,57 @@ def _parity(row: Row) -> str:
     return "; ".join(found) + "."
 
 
-MARKERS = "osD^vP*X<>h"  # eleven against ten colours: no two arms look alike
+COLOURS = tuple("C0 C1 C2 C3 C4 C5 C6 C7 C8 C9 black navy gold darkgreen maroon deepskyblue".split())
+MARKERS = "osD^vP*X<>hpd8H."
+LINES = {False: ("-", "-."), True: ("--", ":")}  # told apart by COMPARED_WITH; the second once the colours are used up
+COMPARED_WITH = ("control", "ceiling")
+
+
+def styles(kinds: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Arm -> colour, marker and line style, no two alike up to 32 arms; controls and ceilings are dashed.
+
+    Args:
+        kinds: arm -> its kind, in the order of the legend.
+
+    Returns:
+        Keywords of matplotlib's `plot`.
+    """
+    found = {}
+    for place, (arm, kind) in enumerate(kinds.items()):
+        again, which = divmod(place, len(COLOURS))
+        lines = LINES[kind in COMPARED_WITH]
+        found[arm] = {"color": COLOURS[which], "marker": MARKERS[which], "linestyle": lines[again % len(lines)]}
+    return found
 
 
 def plot(comparison: Comparison, out: Path) -> list[Path]:
     """Draw accuracy against rounds for each task, one PNG each; nothing without matplotlib or curves."""
     if find_spec("matplotlib") is None or not comparison.curves:
         return []
-    from matplotlib.figure import Figure
-
     files = []
     for task in tasks(comparison):
-        canvas = Figure(figsize=(7, 5), layout="constrained")
-        axes = canvas.add_subplot(xlabel="rounds", ylabel="accuracy", title=task, xscale="log")
-        arms = dict.fromkeys(row["arm"] for row in comparison.results if row["task"] == task)
-        for arm, marker in zip(arms, cycle(MARKERS), strict=False):
-            points = sorted(
-                (row["rounds"]["estimate"], row["accuracy"]["estimate"])
-                for row in comparison.results
-                if (row["task"], row["arm"], row["split"]) == (task, arm, "test")
-            )
-            axes.plot(*zip(*points, strict=True), marker=marker, label=arm)
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter("{x:g}")
-        axes.legend()
         files.append(out / f"{task}.png")
-        canvas.savefig(files[-1], dpi=120)
+        picture(comparison, task).savefig(files[-1], dpi=120)
     return files
+
+
+def picture(comparison: Comparison, task: str) -> Figure:
+    """Accuracy against rounds on the test split of one task, a line an arm; the legend stands beside the axes."""
+    from matplotlib.figure import Figure
+
+    rows = [row for row in comparison.results if (row["task"], row["split"]) == (task, "test")]
+    canvas = Figure(figsize=(9, 5), layout="constrained")
+    axes = canvas.add_subplot(xlabel="rounds", ylabel="accuracy", title=_title(task, rows))
+    axes.set_xscale("log", subs=(2, 3, 4, 5, 7))
+    for arm, style in styles({row["arm"]: row["kind"] for row in rows}).items():
+        points = sorted((row["rounds"]["estimate"], row["accuracy"]["estimate"]) for row in rows if row["arm"] == arm)
+        axes.plot(*zip(*points, strict=True), **style, label=arm)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
+    canvas.legend(loc="outside right upper", handlelength=3.5)  # wide enough for dashes around the marker
+    return canvas
+
+
+def _title(task: str, rows: list[Row]) -> str:
+    """The task and its number of test prompts."""
+    return f"{task}, {rows[0]['n']} test prompts" if rows else task

@@ -49,7 +49,8 @@ class Learned(Policy):
     Args:
         head: the scoring head; read from the denoiser by `decoding.generate`.
         risk_bound: b, the dial between accuracy and rounds, in (0, 1].
-        rule: each position on its own, the summed risk of all, or risk and conflict of every two.
+        rule: each position on its own, the summed risk of all, or risk and conflict of every two; None means `pairs` with a head
+            that has a pairwise output, else `sum`: what is harmless alone may be wrong together.
         explore: exploration commits a round at most; 0 switches them off.
         explore_bound: bound on their summed risk, in (0, 1].
         risk_weight: lambda, positions of gain that a certain error outweighs, at least 0.
@@ -58,7 +59,7 @@ class Learned(Policy):
 
     head: ScoringHead = field(repr=False)
     risk_bound: float = 0.005
-    rule: RiskRule = "each"
+    rule: RiskRule | None = None
     explore: int = 0
     explore_bound: float = 0.1
     risk_weight: float = 10.0
@@ -67,7 +68,8 @@ class Learned(Policy):
     def __post_init__(self) -> None:
         check_head(self.head)
         require(0 < self.risk_bound <= 1, "risk_bound", "lie in (0, 1]", self.risk_bound)
-        require_one_of(RiskRule, "rule", self.rule)
+        if self.rule is not None:
+            require_one_of(RiskRule, "rule", self.rule)
         seen = self.rule != "pairs" or self.head.config.pairs > 0
         require(seen, "rule", "be each or sum for a head without a conflict output", self.rule)
         require(self.explore >= 0, "explore", "be at least 0", self.explore)
@@ -86,10 +88,10 @@ class Learned(Policy):
         """Exploit by risk, then explore by gain."""
         scores = score(self.head, state, reading)
         risk = scores.risk
-        if scores.pairs is not None and self.rule == "pairs":
+        if scores.pairs is not None and self.rule in ("pairs", None):
             safe, risk = compatible_set(risk, scores.pairs.conflict, reading.rows, self.risk_bound)
         else:
-            safe = safe_set(risk, reading.rows, self.risk_bound, self.rule)
+            safe = safe_set(risk, reading.rows, self.risk_bound, each=self.rule == "each")
         nothing = ~safe.any(-1, keepdim=True)
         reason = torch.where(safe, int(Reason.EXPLOIT), 0)
         reason = torch.where(nothing & best(-scores.risk, reading.rows), int(Reason.FORCED), reason)
@@ -102,9 +104,9 @@ class Learned(Policy):
         return Proposal.single(state, reading, reason)
 
 
-def safe_set(risk: Tensor, rows: Bool[Tensor, "B L"], bound: float, rule: RiskRule) -> Bool[Tensor, "B L"]:
+def safe_set(risk: Tensor, rows: Bool[Tensor, "B L"], bound: float, *, each: bool = False) -> Bool[Tensor, "B L"]:
     """The positions whose risk, or whose summed risk with all safer ones, stays under the bound."""
-    level = risk if rule == "each" else prefix_sum(risk, -risk, rows)
+    level = risk if each else prefix_sum(risk, -risk, rows)
     return rows & (level < bound)
 
 

@@ -197,7 +197,7 @@ def policies(head: ScoringHead, config: BlockHMMConfig) -> dict[str, Policy]:
         "factor 1": Factor(1.0),
         "entropy bound .1": EntropyBound(0.1),
         "ete": BeamETE(threshold=0.9, gamma=0.7, min_masks=2, step_budget=4),
-        "learned": Learned(head, risk_bound=0.1),
+        "learned": Learned(head, risk_bound=0.1, rule="each"),
         "imh": IndependentMH(alpha=1.0, proposals=4),
         "wino": DraftVerify(0.5, 0.9),
         "remask-lowest": RemaskLowest(0.5, 0.9, count=4),

@@ -76,7 +76,7 @@ POLICIES: dict[str, Policy] = {
     "wino-one": DraftVerify(0.5, 0.7, groups=1),
     "remask-lowest": RemaskLowest(0.3, 0.9, count=1),
     "remask-all": RemaskLowest(0.2, 1.0, count=20),
-    "learned": Learned(HEAD, risk_bound=0.5),
+    "learned": Learned(HEAD, risk_bound=0.5, rule="each"),
     "learned-sum": Learned(HEAD, rule="sum", risk_bound=0.9, step_budget=2),
     "learned-pairs": Learned(PAIRS, rule="pairs", risk_bound=0.9),
     "learned-explore": Learned(HEAD, risk_bound=0.2, explore=2, explore_bound=0.9, risk_weight=0.5, step_budget=2),

@@ -49,7 +49,7 @@ RISK = [0.02, 0.3, 0.01, 0.04, 0.6, 0.05]
     ],
 )
 def test_what_is_safe(committed, settings, expected):
-    assert committed(Learned(Opinion(RISK), **settings), CONFIDENCE) == dict.fromkeys(expected, EXPLOIT)
+    assert committed(Learned(Opinion(RISK), **{"rule": "each", **settings}), CONFIDENCE) == dict.fromkeys(expected, EXPLOIT)
 
 
 def test_a_gain_that_only_ranks_is_not_weighed_against_risk():
@@ -69,9 +69,9 @@ def test_the_safest_position_commits_where_none_is_safe(committed):
 
 def test_positions_that_are_not_open_are_neither_safe_nor_summed():
     risk, rows = torch.tensor([[0.01, 0.02, 0.04]]), torch.tensor([[False, True, True]])
-    assert safe_set(risk, rows, 0.05, "each").tolist() == [[False, True, True]]
-    assert safe_set(risk, rows, 0.061, "sum").tolist() == [[False, True, True]]
-    assert safe_set(risk, rows, 0.06, "sum").tolist() == [[False, True, False]]
+    assert safe_set(risk, rows, 0.05, each=True).tolist() == [[False, True, True]]
+    assert safe_set(risk, rows, 0.061).tolist() == [[False, True, True]]
+    assert safe_set(risk, rows, 0.06).tolist() == [[False, True, False]]
 
 
 def test_the_running_sum_follows_the_order():
@@ -81,7 +81,7 @@ def test_the_running_sum_follows_the_order():
 
 
 GAIN = [9.0, 5.0, 9.0, 9.0, 8.0, 4.0]  # 0, 2 and 3 are safe; of the rest by gain 4, 1, 5
-EXPLORING = {"risk_bound": 0.045, "explore": 3, "explore_bound": 1.0, "risk_weight": 0.0}
+EXPLORING = {"rule": "each", "risk_bound": 0.045, "explore": 3, "explore_bound": 1.0, "risk_weight": 0.0}
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_gain_of_nothing_is_not_explored(committed):
 @pytest.mark.parametrize("which", ["flat", "context", "sharp"])
 def test_an_untrained_head_is_the_threshold(run, denoisers, prompts, which, threshold):
     head = ScoringHead(HeadConfig("linear", NAMES))
-    ours, cost = run(denoisers[which], Learned(head, risk_bound=1 - threshold), prompts)
+    ours, cost = run(denoisers[which], Learned(head, risk_bound=1 - threshold, rule="each"), prompts)
     theirs, expected = run(denoisers[which], Threshold(threshold), prompts)
     for name in ("tokens", "committed_round", "reason"):
         assert torch.equal(getattr(ours, name), getattr(theirs, name))

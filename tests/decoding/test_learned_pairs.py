@@ -81,7 +81,7 @@ def test_rows_of_a_batch_are_judged_apart_and_as_one_by_one_in_order_of_risk():
         taken = taken or places[:1]  # committed in any case
         for j in set(places) - set(taken):
             assert level[b, j] == risk[b, j] + worst(j)
-    assert (found != safe_set(risk, rows, 0.6, "each")).any()
+    assert (found != safe_set(risk, rows, 0.6, each=True)).any()
 
 
 def test_without_conflicts_it_is_each():
@@ -90,7 +90,15 @@ def test_without_conflicts_it_is_each():
     for bound in (0.05, 0.3, 1.0):
         ours, level = compatible_set(risk, torch.zeros(20, 7, 7), rows, bound)
         assert torch.equal(level, risk)
-        assert torch.equal(ours, safe_set(risk, rows, bound, "each"))
+        assert torch.equal(ours, safe_set(risk, rows, bound, each=True))
+
+
+def test_without_a_rule_a_head_with_conflicts_uses_them_and_another_sums_its_risks(committed):
+    ours = committed(Learned(Opinion({(2, 0): 0.9}), risk_bound=0.0501), [0.5] * 6)
+    assert ours == dict.fromkeys({2, 3, 5}, EXPLOIT)
+    alone = ScoringHead(HeadConfig("linear", NAMES))  # risk is 1 - c
+    sure = [0.98, 0.5, 0.99, 0.96, 0.5, 0.5]
+    assert committed(Learned(alone, risk_bound=0.0301), sure) == dict.fromkeys({0, 2}, EXPLOIT)  # .01 + .02
 
 
 def test_a_head_without_pairs_is_refused():
