@@ -131,10 +131,11 @@ def compatible_set(
     either = torch.maximum(conflict, conflict.transpose(-1, -2))
     earlier = either.masked_fill(place.unsqueeze(-1) >= place.unsqueeze(-2), 0.0)
     first = rows & (place == 0)
-    taken, seen = rows & (risk < bound) | first, rows & False
-    while not torch.equal(taken, seen):  # after n turns the first n places are right, and soon all of them
-        seen = taken
-        taken = rows & (risk + (earlier * seen.unsqueeze(-1)).amax(-2) < bound) | first
+    taken = rows & (risk < bound) | first
+    for _ in range(rows.shape[-1]):  # after n turns the first n places are right, and soon all of them
+        before, taken = taken, rows & (risk + (earlier * taken.unsqueeze(-1)).amax(-2) < bound) | first
+        if torch.equal(before, taken):
+            break
     return taken & (risk < bound), risk + (either * taken.unsqueeze(-1)).amax(-2)
 
 

@@ -49,7 +49,9 @@ RISK = [0.02, 0.3, 0.01, 0.04, 0.6, 0.05]
     ],
 )
 def test_what_is_safe(committed, settings, expected):
-    assert committed(Learned(Opinion(RISK), **{"rule": "each", **settings}), CONFIDENCE) == dict.fromkeys(expected, EXPLOIT)
+    assert committed(Learned(Opinion(RISK), **{"rule": "each", **settings}), CONFIDENCE) == dict.fromkeys(
+        expected, EXPLOIT
+    )
 
 
 def test_a_gain_that_only_ranks_is_not_weighed_against_risk():
