@@ -17,6 +17,7 @@ from decoding.state import DecodeState, Proposal, Reason
 from decoding.threshold import confident, require, require_one_of
 from models.scoring_head import Scores, ScoringHead
 
+TURNS = 9  # odd: see compatible_set
 RiskRule = Literal["each", "sum", "pairs"]
 Among = Literal["candidates", "all"]
 
@@ -115,7 +116,10 @@ def compatible_set(
 ) -> tuple[Bool[Tensor, "B L"], Float[Tensor, "B L"]]:
     """From the safest on, every position whose risk plus its largest conflict with those taken before stays under the bound.
 
-    Two positions conflict as much as the worse of the two changes the other, since both are committed from one forward.
+    Two positions conflict as much as the worse of the two changes the other, since both are committed from one forward. A turn
+    takes what is compatible with all earlier positions of the turn before; after n turns the first n places are those of a walk
+    from the safest on. An even turn takes too much, an odd one too little if anything: the last is odd, so that whatever is
+    taken is compatible.
 
     Args:
         risk: r_i.
@@ -132,10 +136,8 @@ def compatible_set(
     earlier = either.masked_fill(place.unsqueeze(-1) >= place.unsqueeze(-2), 0.0)
     first = rows & (place == 0)
     taken = rows & (risk < bound) | first
-    for _ in range(rows.shape[-1]):  # after n turns the first n places are right, and soon all of them
-        before, taken = taken, rows & (risk + (earlier * taken.unsqueeze(-1)).amax(-2) < bound) | first
-        if torch.equal(before, taken):
-            break
+    for _ in range(TURNS):
+        taken = rows & (risk + (earlier * taken.unsqueeze(-1)).amax(-2) < bound) | first
     return taken & (risk < bound), risk + (either * taken.unsqueeze(-1)).amax(-2)
 
 

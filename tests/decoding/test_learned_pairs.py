@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from decoding.features import NAMES
-from decoding.learned import Learned, compatible_set, safe_set
+from decoding.learned import TURNS, Learned, compatible_set, safe_set
 from decoding.state import Reason
 from models.head_config import HeadConfig
 from models.pair_output import Pairs
@@ -82,6 +82,16 @@ def test_rows_of_a_batch_are_judged_apart_and_as_one_by_one_in_order_of_risk():
         for j in set(places) - set(taken):
             assert level[b, j] == risk[b, j] + worst(j)
     assert (found != safe_set(risk, rows, 0.6, each=True)).any()
+
+
+def test_in_a_long_chain_of_conflicts_what_is_taken_is_compatible_and_right_where_the_turns_reach():
+    """Each position conflicts with the next safest one: a walk takes every other one."""
+    length = 40
+    conflict = torch.diag(torch.full((length - 1,), 0.9), 1).unsqueeze(0)
+    risk = torch.linspace(0.01, 0.1, length).unsqueeze(0)
+    found = compatible_set(risk, conflict, risk > 0, 0.2)[0][0]
+    assert found[:TURNS].tolist() == [place % 2 == 0 for place in range(TURNS)]
+    assert not (found[1:] & found[:-1]).any()
 
 
 def test_without_conflicts_it_is_each():
