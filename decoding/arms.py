@@ -16,6 +16,7 @@ Kind = Literal["headless", "learned", "control", "ceiling"]
 Promise = Literal["dial", "one minus dial"]
 
 REFERENCE = "sequential"
+BLOCK_LENGTH = "block_length"  # the one setting of an arm that is of the canvas, not of the policy
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class Cell:
     dial: float | None
     settings: Mapping[str, Any]
     head: str | None = None
+
+    @property
+    def rule(self) -> dict[str, Any]:
+        """The settings of the policy."""
+        return {name: value for name, value in self.settings.items() if name != BLOCK_LENGTH}
 
     @property
     def key(self) -> str:
@@ -51,8 +57,9 @@ class Arm:
         dial: the setting swept along its curve; empty for an arm that is one point.
         values: settings of the dial, at least one where there is a dial.
         values_for: task -> settings of the dial in place of `values`, as many of them, so that budgets stay equal.
-        settings: the other settings, where they differ from the policy's own.
+        settings: the other settings, where they differ from the policy's own; `block_length` in place of the task's.
         tune: settings to choose on the dev split, each with the values to draw from.
+        tune_for: task -> what to choose there in place of `tune`.
         promise: what the dial promises about the share of wrong commits, for the calibration.
         head: folder of this arm's own scoring head, in place of the one given to the comparison.
         on_request: run only where the arm is named.
@@ -66,6 +73,7 @@ class Arm:
     values_for: dict[str, tuple[float, ...]] = field(default_factory=dict, kw_only=True)
     settings: dict[str, Any] = field(default_factory=dict)
     tune: dict[str, list[Any]] = field(default_factory=dict)
+    tune_for: dict[str, dict[str, list[Any]]] = field(default_factory=dict, kw_only=True)
     promise: Promise | None = None
     head: str | None = None
     on_request: bool = False
@@ -85,7 +93,7 @@ class Arm:
                 raise ValueError(
                     f"values_for {task} of arm {self.name} must be as many as its values, {len(self.values)}, got {len(values)}"
                 )
-        for name in (self.dial, *self.tune):
+        for name in (self.dial, *self.tune, *itertools.chain(*self.tune_for.values())):
             if name in self.settings:
                 raise ValueError(f"settings of arm {self.name} must leave out {name}, which is swept, got it")
 
@@ -104,8 +112,15 @@ class Arm:
         )
 
     def on(self, task: str) -> Arm:
-        """The arm with the settings of the dial that it has on a task."""
-        return replace(self, values=self.values_for.get(task, self.values), values_for={})
+        """The arm with the settings of the dial and the tuning space that it has on a task."""
+        values, space = self.values_for.get(task, self.values), self.tune_for.get(task, self.tune)
+        return replace(self, values=values, values_for={}, tune=space, tune_for={})
+
+    @property
+    def block_lengths(self) -> set[int]:
+        """Every block length that the arm may decode with but the task's own."""
+        spaces = ({name: [value] for name, value in self.settings.items()}, self.tune)
+        return {length for space in spaces for length in space.get(BLOCK_LENGTH, ()) if length is not None}
 
     def bound(self, dial: float | None) -> float | None:
         """The share of wrong commits that a setting of the dial promises, None where it promises nothing."""

@@ -68,7 +68,7 @@ class Runner:
         jobs = []
         for cell in {cell.key: cell for arm in arms for cell in self.cells_of(arm)}.values():
             denoiser = self.denoiser_of(cell.arm)
-            jobs.append((cell, make_policy(cell.policy, dict(cell.settings), denoiser), denoiser))
+            jobs.append((cell, make_policy(cell.policy, cell.rule, denoiser), denoiser))
         run_cells(
             self.ledger,
             self.problems,

@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from decoding.api import Generation, generate
-from decoding.arms import Cell
+from decoding.arms import BLOCK_LENGTH, Cell
 from decoding.curves import Array
 from decoding.loop import Counts
 from decoding.policy import Policy
@@ -176,7 +176,7 @@ def run_cells(
             batch.tokens[index],
             policy,
             gen_length=problems.gen_length,
-            block_length=problems.block_length,
+            block_length=cell.settings.get(BLOCK_LENGTH) or problems.block_length,
             attention_mask=mask,
             generator=generator,
         )

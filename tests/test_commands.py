@@ -119,7 +119,7 @@ def test_json_on_the_last_line_holds_text_costs_and_settings(capsys, tiny):
     assert rounds[-1].startswith(f"{facts['rounds']:4d}  ")
     assert facts["settings"]["policy"] == {"name": "factor", "factor": 1.0}
     assert facts["settings"]["gen_length"] == 24
-    assert facts["settings"]["block_length"] == 8
+    assert facts["settings"]["block_length"] == 24
     assert facts["sequence_forwards"] == facts["rounds"]
     assert facts["accepted"] is False
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,7 @@ class Collector:
         drivers: policies that lead through the states, by name; prompts take turns.
         labelling: how much is kept and tried.
         block_length: block length of decoding and labelling.
+        blocks: driver -> its own block length.
         batch_size: canvases in one forward.
         seed: of the draws; part p uses seed + p.
         chunk: prompts per part.
@@ -101,6 +102,7 @@ class Collector:
     batch_size: int
     seed: int
     chunk: int = 32
+    blocks: Mapping[str, int] = field(default_factory=dict)
 
     def run(
         self,
@@ -131,6 +133,7 @@ class Collector:
             drivers={name: repr(policy) for name, policy in self.drivers.items()},
             labelling=self.labelling,
             bare=self.labelling.bare or None,
+            blocks=dict(self.blocks) or None,
             prompts={split: [len(some), identity(some)] for split, some in examples.items()},
             batch_size=self.batch_size,
             seed=self.seed,
@@ -166,7 +169,7 @@ class Collector:
         begin = start(
             prompts.tokens,
             gen_length=self.task.gen_length,
-            block_length=self.block_length,
+            block_length=self.blocks.get(driver, self.block_length),
             mask_id=self.denoiser.mask_id,
             eos_id=self.denoiser.eos_id,
             step_budget=policy.step_budget,
@@ -272,7 +275,7 @@ class _Rows:
                 "opened": int(state.opened[s]),
                 "spent": int(state.spent[s]),
                 "round": int(state.round[s]),
-                "block_length": self.of.block_length,
+                "block_length": self.of.blocks.get(self.driver, self.of.block_length),
                 "asked": asked[s, canvas].tolist(),
                 "branches": branches(s, canvas.start),
             }

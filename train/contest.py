@@ -101,7 +101,7 @@ def judge(
     if head is None and model is None and adapter is None and shipped(HEAD).is_dir():
         head = str(shipped(HEAD))
     running, left_out = select(catalogue, arms, has_head=head is not None)
-    for name in {name for arm in running for name in arm.values_for}:
+    for name in {name for arm in running for name in (*arm.values_for, *arm.tune_for)}:
         get(name, run_code=run_code)
     fitted = fitted or any(arm.head is not None for arm in running)
     for folder in {head, *(arm.head for arm in running)} - {None}:
@@ -112,6 +112,11 @@ def judge(
     check_adapter(adapter)
     lengths: dict[str, Any] = {"gen_length": gen_length, "block_length": block_length}
     tasks = [replace(kind, **{name: value for name, value in lengths.items() if value is not None}) for kind in tasks]
+    for arm, kind in itertools.product(running, tasks):
+        for length in arm.on(kind.name).block_lengths:
+            if not isinstance(length, int) or length < 1 or kind.gen_length % length:
+                rule = f"divide gen_length {kind.gen_length} of task {kind.name}"
+                raise ValueError(f"block_length of arm {arm.name} must {rule}, got {length!r}")
     how: dict[str, Any] = {"num_prompts": num_prompts, "num_dev": num_dev, "seed": seed, "seen": fitted}
     entries = [enter(kind, prompts, **how) for kind in tasks]
     return Contest(tuple(running), tuple(left_out), tuple(entries), model, head, adapter)

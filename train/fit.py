@@ -57,6 +57,7 @@ def collect(
     batch_size: int,
     seed: int,
     beam_drives: bool = True,
+    blocks: Mapping[str, int] | None = None,
     run_code: bool = False,
     progress: Callable[[int], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
@@ -64,7 +65,8 @@ def collect(
     """Collect the traces of every task into `folder/TASK`, train and dev prompts, going on where a run was cut off.
 
     With `beam_drives` the beam of a task is one of its drivers: the head learns in the states that the look-ahead leads to.
-    `run_code` lets checkers run what the model wrote; `stop` ends collection before the next part.
+    `blocks` are drivers' own block lengths, on tasks whose canvas they divide. `run_code` lets checkers run what the model wrote;
+    `stop` ends collection before the next part.
     """
     for name, run in tasks.items():
         task, own = get(name, run_code=run_code), replace(beam, **run.beam)
@@ -79,6 +81,7 @@ def collect(
             batch_size,
             seed,
             chunk=batch_size * len(mine),
+            blocks={name: length for name, length in (blocks or {}).items() if task.gen_length % length == 0},
         )
         counts = {"train": run.prompts, "dev": run.dev_prompts}
         examples = {split: prompts_of(task, run, split, count, seed=seed) for split, count in counts.items()}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from decoding.arms import Arm, check_arms
+from decoding.arms import BLOCK_LENGTH, Arm, check_arms
 from decoding.labelling import Labelling
 from decoding.names import POLICIES
 from train.command import shipped
@@ -39,7 +39,8 @@ class Job:
         out: folder of the run.
         tasks: what is collected of each task.
         beam: settings of the reference policy `ete`, whose candidates and scores the traces hold.
-        drivers: policies that lead through the states: name -> {policy: NAME, setting: value, ...}.
+        drivers: policies that lead through the states: name -> {policy: NAME, setting: value, ...}; `block_length` in place of
+            the task's where it divides the canvas.
         relabel: driver-like entries of policy `learned`, run with the first fitted head to label the states it visits itself;
             empty skips that pass.
         labelling: how much is kept and tried of each prompt.
@@ -94,6 +95,9 @@ class Job:
         for name, entry in {**self.drivers, **self.relabel}.items():
             if entry.get("policy") not in POLICIES:
                 raise ValueError(f"driver {name} must name its policy, one of {', '.join(POLICIES)}, got {dict(entry)}")
+            length = entry.get(BLOCK_LENGTH, 1)
+            if not isinstance(length, int) or length < 1:
+                raise ValueError(f"block_length of driver {name} must be a whole number of at least 1, got {length!r}")
         for name in ("num_prompts", "num_dev", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -213,6 +217,7 @@ def gather(
             batch_size=job.batch_size,
             seed=job.seed + (head is not None),
             beam_drives=head is None,
+            blocks={name: entry[BLOCK_LENGTH] for name, entry in drivers.items() if BLOCK_LENGTH in entry},
             run_code=job.run_code,
             stop=lambda: clock() > end,
             progress=lambda count: _advance(bar, count),
@@ -233,7 +238,9 @@ def make_drivers(
     if head is not None:
         cast(Any, denoiser).put_on(head)
     return {
-        name: make_policy(entry["policy"], {k: v for k, v in entry.items() if k != "policy"}, denoiser)
+        name: make_policy(
+            entry["policy"], {k: v for k, v in entry.items() if k not in ("policy", BLOCK_LENGTH)}, denoiser
+        )
         for name, entry in entries.items()
     }
 

@@ -70,7 +70,10 @@ def base(tmp_path_factory) -> Path:
 
 
 SMALL = {
-    "tasks": {"multiplication": {"prompts": 4, "dev_prompts": 2}, "countdown3": {"prompts": 3, "dev_prompts": 2}},
+    "tasks": {
+        "multiplication": {"prompts": 4, "dev_prompts": 2, "block_length": 16},
+        "countdown3": {"prompts": 3, "dev_prompts": 2, "block_length": 8},
+    },
     "beam": {"threshold": 0.9, "branches": 2},
     "drivers": {"ete": {"policy": "ete"}, "threshold": {"policy": "threshold", "threshold": 0.8}},
     "labelling": {"states_per_prompt": 3, "labelled": 1, "branches": 4, "strata": 2, "finished": 1},
@@ -146,7 +149,9 @@ def test_metrics_hold_every_variant_on_every_task_and_where_they_come_from(finis
     assert found["train_states"] == len(fitted) > 0
     assert found["environment"].keys() == {"command", "commit", "seed", "device", "versions"}
     assert {r["driver"] for r in rows} <= {"ete", "threshold", "beam"}
-    assert {r["task"]: r["block_length"] for r in rows} == {name: get(name).block_length for name in SMALL["tasks"]}
+    assert {r["task"]: r["block_length"] for r in rows} == {
+        name: run["block_length"] for name, run in SMALL["tasks"].items()
+    }
 
 
 def test_the_comparison_ran_the_head_that_was_saved(finished, base):
@@ -209,7 +214,10 @@ def test_an_estimate_scales_a_probe_up(base, tmp_path):
     job = job_of(
         base,
         tmp_path,
-        tasks={"countdown3": TaskRun(prompts=27, dev_prompts=3), "lists": TaskRun(prompts=5, dev_prompts=1)},
+        tasks={
+            "countdown3": TaskRun(prompts=27, dev_prompts=3, block_length=8),
+            "lists": TaskRun(prompts=5, dev_prompts=1),
+        },
     )
     lines = foresee(job, seconds=1.0, clock=lambda: next(ticks)).splitlines()
     assert len(lines) == 3

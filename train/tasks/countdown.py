@@ -108,7 +108,7 @@ def _countdown(count: int, *, prompt_length: int, gen_length: int) -> Task:
         name=f"countdown{count}",
         prompt_length=prompt_length,
         gen_length=gen_length,
-        block_length=8,
+        block_length=gen_length,  # whole: our bases learn without blocks, and lose by them
         unique_answer=False,
         make=partial(make, count=count),
         canonical=partial(canonical, count=count),

@@ -27,7 +27,7 @@ from train.tasks.task import Example, Row, Split, Task, _short, lines_of
 SOURCE = Path("data/gsm8k/train.jsonl.gz")
 TRAIN = Hub("openai/gsm8k", split="train", config="main")
 TOKENIZER = "checkpoints/gsm-12m"
-PROMPT_LENGTH, GEN_LENGTH, BLOCK_LENGTH = 128, 192, 32
+PROMPT_LENGTH, GEN_LENGTH = 128, 192
 CLASSES = 8
 ANSWER = re.compile(rf"\s*\$?({NUMBER})\s*")
 
@@ -186,7 +186,7 @@ GSM8K_RENUMBERED = RenumberedTask(
     name="gsm8k-renumbered",
     prompt_length=PROMPT_LENGTH,
     gen_length=GEN_LENGTH,
-    block_length=BLOCK_LENGTH,
+    block_length=GEN_LENGTH,
     unique_answer=False,
     make=_make,
     canonical=by_draw,
