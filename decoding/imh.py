@@ -66,7 +66,7 @@ class HeadFuture:
         exploit = reading.rows & (reading.confidence >= self.head.config.threshold)
         read = features(canvases, reading, exploit).flatten(0, 1)
         taps = tuple(Tap(*(getattr(tap, f.name).flatten(0, 1) for f in fields(Tap))) for tap in reading.taps)
-        risk_logit = self.head(read, rows, taps).risk_logit
+        risk_logit = self.head(read, rows, reading.token.flatten(0, 1), taps).risk_logit
         safe = (torch.nn.functional.logsigmoid(-risk_logit) * rows).sum(-1)
         return torch.unflatten(safe, 0, tuple(shape))
 

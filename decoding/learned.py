@@ -25,7 +25,7 @@ Among = Literal["candidates", "all"]
 def score(head: ScoringHead, state: DecodeState, reading: Reading) -> Scores:
     """The head's risk and gain of every feasible mask; it imagines those over its own threshold already committed."""
     exploit = confident(reading, head.config.threshold)
-    scores: Scores = head(features(state, reading, exploit), reading.rows, reading.taps)
+    scores: Scores = head(features(state, reading, exploit), reading.rows, reading.token, reading.taps)
     return scores
 
 

@@ -70,10 +70,14 @@ def headroom(measured: Sequence[Measured]) -> Said:
 
 
 def claims(measured: Sequence[Measured]) -> Said:
-    """For each learned arm, the headless arms that need more, fewer or as many rounds at reference, adjusted by Holm."""
-    rivals = [m for m in measured if m.arm.kind == "headless" and m.arm.name != REFERENCE and m.at.dial is not None]
-    for item in measured:
-        if item.arm.kind != "learned" or item.at.dial is None or not rivals:
+    """For each learned arm, the headless arms that need more, fewer or as many rounds at reference, adjusted by Holm.
+
+    An arm whose dial does not hold on the test split is at another accuracy, and no rival of those that do.
+    """
+    holding = [m for m in measured if m.at.dial is not None and m.at.holds is not False]
+    rivals = [m for m in holding if m.arm.kind == "headless" and m.arm.name != REFERENCE]
+    for item in holding:
+        if item.arm.kind != "learned" or not rivals:
             continue
         ratios = [item.at.rounds / rival.at.rounds for rival in rivals]
         adjusted = curves.holm([curves.p_value(ratio, null=1.0) for ratio in ratios])

@@ -21,6 +21,7 @@ class HeadConfig:
         rank, alpha, dropout: of the LoRA.
         width: of the read-out and of the feature layers.
         pairs: width of the pairwise output, which tells candidates that change each other; 0 for none.
+        reach: places apart up to which the pairwise output tells how two positions lie to each other; 0 for not at all.
         target: what the second output was fitted to: the gain in positions, or a score that only ranks (eq7, worth).
         threshold: confidence from which a position counts as crossed, and as about to be committed.
         base: fingerprint of the base the head is bound to; "" for heads that read features only, which go on any.
@@ -38,6 +39,7 @@ class HeadConfig:
     base: str = ""
     fitted_on: str = ""
     pairs: int = 0
+    reach: int = 0
     target: str = "gain"
 
     def __post_init__(self) -> None:
@@ -46,8 +48,9 @@ class HeadConfig:
         for name in ("blocks", "rank", "width"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.pairs < 0:
-            raise ValueError(f"pairs must be at least 0, got {self.pairs}")
+        for name in ("pairs", "reach"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         if self.width % 4:
             raise ValueError(f"width must be a multiple of 4, got {self.width}")
         if not 0 <= self.dropout < 1:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -103,7 +103,7 @@ class ScoringHead(nn.Module):
             inward += config.width
         hidden_width = 0 if config.variant == "linear" else config.width
         self.readout = _readout(inward, hidden_width)
-        self.pairs = PairOutput(inward, config.pairs) if config.pairs else None
+        self.pairs = PairOutput(inward, config.pairs, config.reach) if config.pairs else None
 
     @property
     def taps(self) -> tuple[int, ...]:
@@ -117,9 +117,13 @@ class ScoringHead(nn.Module):
         self.spread.copy_(torch.where(spread < 1e-3, 1.0, spread))
 
     def forward(
-        self, features: Float[Tensor, "N L F"], rows: Bool[Tensor, "N L"], taps: tuple[Tap, ...] = ()
+        self,
+        features: Float[Tensor, "N L F"],
+        rows: Bool[Tensor, "N L"],
+        token: Int[Tensor, "N L"],
+        taps: tuple[Tap, ...] = (),
     ) -> Scores:
-        """Score the positions in `rows`; a side-stream computes those alone, the small heads all of them."""
+        """Score the candidates of the positions in `rows`; a side-stream computes those alone, the small heads all of them."""
         scaled = (features - self.mean) / self.spread
         correction = features.new_zeros(*rows.shape, 2)
         if self.stream is not None:
@@ -132,7 +136,7 @@ class ScoringHead(nn.Module):
         log_risk = features[..., self.config.feature_names.index("log_risk")]
         log_c = (-log_risk.expm1()).clamp(min=SMALLEST).log()  # not log p1: the candidate need not be the top token
         prior = (log_risk - log_c).masked_fill(~rows, 0.0)
-        pairs = None if self.pairs is None else self.pairs(inward, rows, prior)
+        pairs = None if self.pairs is None else self.pairs(inward, rows, prior, token)
         return Scores(risk_logit=prior + correction[..., 0], gain=correction[..., 1], pairs=pairs)
 
 
@@ -153,7 +157,7 @@ def save_head(head: ScoringHead, folder: Path) -> None:
     """Write `head.safetensors` and, for a LoRA head, PEFT's `adapter_config.json` and `adapter_model.safetensors`."""
     folder.mkdir(parents=True, exist_ok=True)
     aside = folder / (HEAD_FILE + ".tmp")
-    config = {name: value for name, value in asdict(head.config).items() if name != "pairs" or value}
+    config = {name: value for name, value in asdict(head.config).items() if name not in ("pairs", "reach") or value}
     save_file(own_state(head), aside, metadata={"config": json.dumps(config)})
     if head.config.variant == "lora":
         cast(Any, head.stream).save_pretrained(str(folder))

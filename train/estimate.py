@@ -210,6 +210,8 @@ def _size_of(folder: Path) -> Size:
     """States, labels and gigabytes of the parts in a folder."""
     from pyarrow.parquet import read_table
 
+    from decoding.branches import BARE
+
     files = list(folder.rglob("part-*.parquet"))
     rows: Iterable[dict[str, Any]] = [
         row for file in files for row in read_table(file, columns=["unique_answer", "asked", "branches"]).to_pylist()
@@ -218,7 +220,8 @@ def _size_of(folder: Path) -> Size:
     for row in rows:
         judged = sum(branch["harm"] >= 0 for branch in row["branches"])
         risks = sum(row["asked"]) if row["unique_answer"] else judged
-        size += Size(states=1.0, branches=float(max(0, len(row["branches"]) - 1)), risks=float(risks))
+        gains = sum(branch["kind"] != BARE and branch["position"] >= 0 for branch in row["branches"])
+        size += Size(states=1.0, branches=float(gains), risks=float(risks))
     return size
 
 

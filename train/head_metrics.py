@@ -70,7 +70,7 @@ def judge_risk(head: ScoringHead, prepared: Sequence[Prepared], prompt_of: Seque
     ids = torch.tensor(list(prompt_of))
     for one in prepared:
         known = one.known
-        scores = head(one.features, one.reading.rows, one.reading.taps)
+        scores = one.scored_by(head)
         prompt = ids[one.batch.state_index.cpu()][:, None].expand(known.shape)[known.cpu()]
         parts.append(
             (prompt, one.wrong[known].cpu(), scores.risk[known].cpu(), one.reading.log_risk.exp()[known].cpu())
@@ -139,7 +139,7 @@ def judge_choices(head: ScoringHead, prepared: Sequence[Prepared], prompt_of: Se
     ndcg = RetrievalNormalizedDCG(top_k=4, empty_target_action="skip")  # nothing to rank where all are equal
     lines: list[list[float]] = []
     for one in prepared:
-        scores = head(one.features, one.reading.rows, one.reading.taps)
+        scores = one.scored_by(head)
         batch = one.batch
         of_branch = scores.gain.gather(1, batch.position.clamp(min=0))
         for s in (batch.valid.sum(1) > 1).nonzero().squeeze(1).tolist():

@@ -34,6 +34,11 @@ class Prepared:
     wrong: Float[Tensor, "S L"]
     known: Bool[Tensor, "S L"]
 
+    def scored_by(self, head: ScoringHead) -> Scores:
+        """What a head says of every candidate."""
+        scores: Scores = head(self.features, self.reading.rows, self.reading.token, self.reading.taps)
+        return scores
+
     def shuffled(self, generator: torch.Generator) -> Prepared:
         """The control: the same labels, dealt to other positions and branches of the batch."""
 
@@ -168,7 +173,7 @@ class HeadModule(lightning.LightningModule):
     def losses(self, prepared: Prepared) -> dict[str, Tensor]:
         """The weighted parts of the loss and their sum."""
         aim, batch = self.objective, prepared.batch
-        scores: Scores = self.head(prepared.features, prepared.reading.rows, prepared.reading.taps)
+        scores = prepared.scored_by(self.head)
         of_branch = scores.gain.gather(1, batch.position.clamp(min=0))
         if aim.target == "gain":
             listwise = listwise_loss(of_branch, batch.gain, batch.valid, temperature=aim.temperature)

@@ -152,7 +152,7 @@ class Fitting:
         epochs: passes over the traces.
         batch_size: states in one step.
         blocks, rank, alpha, dropout, width: shape of the heads (see HeadConfig).
-        pairs: width of the pairwise output of those that have one.
+        pairs, reach: width of the pairwise output of those that have one, and how far apart it still tells places (see HeadConfig).
         gigabytes: memory for trunk outputs that are kept between epochs.
         universal: fit only heads that read logits, which go on any base.
         objective: losses and optimiser.
@@ -168,6 +168,7 @@ class Fitting:
     dropout: float = 0.05
     width: int = 128
     pairs: int = 16
+    reach: int = 96
     gigabytes: float = 4.0
     universal: bool = False
     objective: Objective = field(default_factory=Objective)
@@ -203,5 +204,6 @@ class Fitting:
             dropout=self.dropout,
             width=self.width,
             pairs=self.pairs if self.conflict(recipe) else 0,
+            reach=self.reach if self.conflict(recipe) else 0,
             **more,
         )

@@ -35,7 +35,7 @@ def judge_pairs(head: ScoringHead, prepared: Sequence[Prepared], prompt_of: Sequ
     ids, parts = torch.tensor(list(prompt_of)), []
     for one in prepared:
         changed, known = conflict_labels(one.batch, one.reading)
-        pairs = head(one.features, one.reading.rows, one.reading.taps).pairs
+        pairs = one.scored_by(head).pairs
         if pairs is None:
             raise ValueError("a head whose pairs are judged must have a pairwise output, got one without")
         state = one.batch.state_index[:, None, None].expand(known.shape)[known].cpu()

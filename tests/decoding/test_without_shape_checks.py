@@ -73,7 +73,7 @@ def test_features_and_the_heads_that_read_them_alone_are_tensor_programs(canvas,
 
     def scored():
         figures = features(state, reading, reading.confidence >= 0.9)
-        return figures, head(figures, reading.rows)
+        return figures, head(figures, reading.rows, reading.token)
 
     figures, scores = torch.compile(scored, fullgraph=True, backend="eager")()
     expected, by_hand = scored()

@@ -35,7 +35,7 @@ def scores_of(golden, head):
     rows = (tokens == 250) & (torch.arange(24) >= 14)
     taps = golden.denoiser(tokens, rows=rows, taps=head.taps).taps
     log_risk = torch.linspace(-6, -0.1, 24).expand(rows.shape)
-    return head(torch.stack([-log_risk, log_risk, log_risk / 2], -1), rows, taps), rows, log_risk
+    return head(torch.stack([-log_risk, log_risk, log_risk / 2], -1), rows, tokens, taps), rows, log_risk
 
 
 def test_the_logit_is_the_product_and_what_each_side_brings():
@@ -53,8 +53,8 @@ def test_rows_that_come_packed_land_at_their_places():
     torch.manual_seed(0)
     output, rows = PairOutput(3, 2), torch.tensor([[False, True, True], [True, False, False]])
     nn.init.normal_(output.outward.weight)
-    inward, prior = torch.randn(2, 3, 3), torch.randn(2, 3)
-    dense, packed = output(inward, rows, prior), output(inward[rows], rows, prior)
+    inward, prior, token = torch.randn(2, 3, 3), torch.randn(2, 3), torch.zeros(2, 3, dtype=torch.long)
+    dense, packed = output(inward, rows, prior, token), output(inward[rows], rows, prior, token)
     for name in ("query", "key", "sends", "takes"):
         torch.testing.assert_close(getattr(packed, name)[rows], getattr(dense, name)[rows])
     assert not packed.query[~rows].any()
@@ -111,3 +111,27 @@ def test_without_pairs_a_head_is_what_it_was(golden, variant, tmp_path):
 def test_a_negative_width_is_refused():
     with pytest.raises(ValueError, match=r"^pairs must be at least 0, got -1$"):
         HeadConfig("linear", NAMES, pairs=-1)
+
+
+def test_places_and_equal_candidates_tell_pairs_apart():
+    output = PairOutput(1, 2, reach=2)
+    nn.init.zeros_(output.outward.weight)
+    with torch.no_grad():
+        output.outward.bias.copy_(torch.tensor([1.0, 3.0, 0, 0, 0, 0]))  # q = (1, 3) everywhere
+        output.relation[0, :, 0] = torch.tensor([-2.0, -1, 0, 1, 2])  # e_ij = j - i, at most 2 either way
+        output.relation[1, 1] = torch.tensor([5.0, 10, 100])  # of the same candidate one place to the left
+    rows = torch.tensor([[True, True, True, True]])
+    pairs = output(torch.zeros(1, 4, 1), rows, torch.zeros(1, 4), torch.tensor([[7, 7, 8, 9]]))
+    expected = [[0.0, 0, 2, 2], [315, 0, 1, 2], [-2, -1, 0, 1], [-2, -2, -1, 0]]  # 5 + 10 * 1 + 100 * 3
+    assert pairs.logit.tolist() == [expected]
+    untold = PairOutput(1, 2)
+    assert untold.relation is None
+    assert not [name for name in untold.state_dict() if "relation" in name]
+
+
+def test_an_untrained_relation_says_nothing():
+    torch.manual_seed(0)
+    inward, prior, token = torch.randn(1, 5, 3), torch.randn(1, 5), torch.tensor([[1, 1, 2, 2, 3]])
+    output = PairOutput(3, 2, reach=4)
+    logit = output(inward, torch.ones(1, 5, dtype=torch.bool), prior, token).logit
+    torch.testing.assert_close(logit, prior.unsqueeze(1).expand(1, 5, 5))

@@ -49,7 +49,7 @@ def score(denoiser, head, tokens, mask, rows):
     prediction = denoiser(tokens, attention_mask=mask, rows=rows, taps=head.taps)
     reading = read(prediction, Sampling(forbidden=(250,)))
     figures = torch.stack([reading.top_log_probs[..., 0], reading.log_risk, reading.entropy], -1)
-    return head(figures, rows, reading.taps), reading
+    return head(figures, rows, reading.token, reading.taps), reading
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -85,7 +85,7 @@ def test_an_untrained_head_is_the_confidence_of_the_candidate_where_that_is_not_
     config = HeadConfig("linear", ("log_p1", "log_risk"))
     risk = torch.tensor([0.1, 0.9, 1.0 - 1e-4])  # of candidates beside a top token of 0.9
     figures = torch.stack([torch.full_like(risk, 0.9).log(), risk.log()], -1).unsqueeze(0)
-    scores = ScoringHead(config)(figures, torch.ones(1, 3, dtype=torch.bool))
+    scores = ScoringHead(config)(figures, torch.ones(1, 3, dtype=torch.bool), torch.zeros(1, 3, dtype=torch.long))
     torch.testing.assert_close(scores.risk[0], risk, atol=1e-5, rtol=0)
 
 

@@ -178,7 +178,7 @@ def test_a_head_learns_worth_from_all_labelled_branches_and_one_that_sets_off_no
     one = prepared(row([1], unique_answer=False, branches=[ALONE, *tried]))[0]
     never = replace(one.batch, eq7=torch.tensor([[1.0, 9.0, -torch.inf, 0.0]]))
     head, aim = ScoringHead(HeadConfig("linear", NAMES)), Objective(target="worth", harm_weight=weight, risk=0.0)
-    gain = head(one.features, one.reading.rows, ()).gain[0, [2, 4]][None]
+    gain = one.scored_by(head).gain[0, [2, 4]][None]
     for batch, last in ((one.batch, 0.5), (never, 0.0)):
         both = torch.ones(1, 2, dtype=torch.bool)
         expected = listwise_loss(gain, torch.tensor([[1.0 - weight, last]]), both, temperature=1.0)
