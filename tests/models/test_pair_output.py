@@ -98,13 +98,14 @@ def test_without_pairs_a_head_is_what_it_was(golden, variant, tmp_path):
     assert {n for n in pairs.state_dict() if n not in plain.state_dict()} == {
         "pairs.outward.weight",
         "pairs.outward.bias",
+        "pairs.relation",
     }
     mine, theirs = scores_of(golden, plain)[0], scores_of(golden, pairs)[0]
     assert mine.pairs is None
     assert torch.equal(mine.risk_logit, theirs.risk_logit)
     save_head(plain, tmp_path)
     with safe_open(tmp_path / "head.safetensors", framework="pt") as opened:
-        assert "pairs" not in json.loads(opened.metadata()["config"])
+        assert not {"pairs", "reach"} & json.loads(opened.metadata()["config"]).keys()
     assert not any(name.startswith("pairs") for name in load_file(tmp_path / "head.safetensors"))
 
 
