@@ -18,7 +18,8 @@ from decoding.threshold import confident, require, require_one_of
 from models.scoring_head import Scores, ScoringHead
 
 TURNS = 9  # odd: see compatible_set
-RiskRule = Literal["each", "sum", "pairs"]
+RiskRule = Literal["each", "sum", "pairs", "total"]
+PAIRWISE = ("pairs", "total")
 Among = Literal["candidates", "all"]
 
 
@@ -41,17 +42,18 @@ def check_head(head: ScoringHead | None) -> None:
 class Learned(Policy):
     """Risk mode: commit what the head holds safe, then what it expects to set off a cascade, never past a bound on risk.
 
-    E = {i : r_i < b} (each); the longest prefix in order of risk with summed risk < b (sum); or, from the safest on, every j with
-    r_j + max_{i in E} max(kappa_ij, kappa_ji) < b (pairs), kappa_ij the probability that committing i changes the candidate at j.
-    `each` bounds the error of every position, `pairs` that of every two committed together, `sum` that of the whole set, by union
-    bounds. At least the safest position. Then up to `explore` positions of the rest, greedily by gain - risk_weight * risk, while
-    their summed risk stays within `explore_bound`; under `pairs` their risk holds their largest conflict with E.
+    E = {i : r_i < b} (each); the longest prefix in order of risk with summed risk < b (sum); or, from the safest on, every j that
+    keeps max_{i in E} k_ij + r_j < b (pairs) or sum_{j in E} (r_j + sum_{i in E before j} k_ij) < b (total), k_ij the larger of the
+    probabilities that committing one of the two changes the candidate of the other. `each` bounds the error of every position,
+    `pairs` that of every two committed together, `sum` and `total` that of the whole set, by union bounds. At least the safest
+    position. Then up to `explore` positions of the rest, greedily by gain - risk_weight * risk, while their summed risk stays
+    within `explore_bound`; with conflicts their risk holds those with E, not those among each other.
 
     Args:
         head: the scoring head; read from the denoiser by `decoding.generate`.
         risk_bound: b, the dial between accuracy and rounds, in (0, 1].
-        rule: each position on its own, the summed risk of all, or risk and conflict of every two; None means `pairs` with a head
-            that has a pairwise output, else `sum`: what is harmless alone may be wrong together.
+        rule: each position on its own, the summed risk of all, risk and conflict of every two, or the sum of these; None means
+            `pairs` with a head that has a pairwise output, else `sum`: what is harmless alone may be wrong together.
         explore: exploration commits a round at most; 0 switches them off.
         explore_bound: bound on their summed risk, in (0, 1].
         risk_weight: lambda, positions of gain that a certain error outweighs, at least 0.
@@ -71,7 +73,7 @@ class Learned(Policy):
         require(0 < self.risk_bound <= 1, "risk_bound", "lie in (0, 1]", self.risk_bound)
         if self.rule is not None:
             require_one_of(RiskRule, "rule", self.rule)
-        seen = self.rule != "pairs" or self.head.config.pairs > 0
+        seen = self.rule not in PAIRWISE or self.head.config.pairs > 0
         require(seen, "rule", "be each or sum for a head without a conflict output", self.rule)
         require(self.explore >= 0, "explore", "be at least 0", self.explore)
         ranks = self.head.config.target != "gain"  # nothing to weigh against risk
@@ -89,8 +91,9 @@ class Learned(Policy):
         """Exploit by risk, then explore by gain."""
         scores = score(self.head, state, reading)
         risk = scores.risk
-        if scores.pairs is not None and self.rule in ("pairs", None):
-            safe, risk = compatible_set(risk, scores.pairs.conflict, reading.rows, self.risk_bound)
+        if scores.pairs is not None and self.rule in (*PAIRWISE, None):
+            conflict, total = scores.pairs.conflict, self.rule == "total"
+            safe, risk = compatible_set(risk, conflict, reading.rows, self.risk_bound, total=total)
         else:
             safe = safe_set(risk, reading.rows, self.risk_bound, each=self.rule == "each")
         nothing = ~safe.any(-1, keepdim=True)
@@ -112,33 +115,46 @@ def safe_set(risk: Tensor, rows: Bool[Tensor, "B L"], bound: float, *, each: boo
 
 
 def compatible_set(
-    risk: Float[Tensor, "B L"], conflict: Float[Tensor, "B L L"], rows: Bool[Tensor, "B L"], bound: float
+    risk: Float[Tensor, "B L"],
+    conflict: Float[Tensor, "B L L"],
+    rows: Bool[Tensor, "B L"],
+    bound: float,
+    *,
+    total: bool = False,
 ) -> tuple[Bool[Tensor, "B L"], Float[Tensor, "B L"]]:
-    """From the safest on, every position whose risk plus its largest conflict with those taken before stays under the bound.
+    """From the safest on, every position that stays under the bound beside those taken before it.
 
     Two positions conflict as much as the worse of the two changes the other, since both are committed from one forward. A turn
-    takes what is compatible with all earlier positions of the turn before; after n turns the first n places are those of a walk
-    from the safest on. An even turn takes too much, an odd one too little if anything: the last is odd, so that whatever is
-    taken is compatible.
+    judges all positions beside those of the turn before; after n turns the first n places are those of a walk from the safest
+    on. An even turn takes too much, an odd one too little if anything: the last is odd, so that whatever is taken is compatible.
 
     Args:
         risk: r_i.
         conflict: at [:, i, j] the probability that committing i changes the candidate at j.
         rows: positions that may be taken.
         bound: b.
+        total: bound the sum of all risks and conflicts of the set, in place of every risk and its largest conflict.
 
     Returns:
-        The positions taken, and the risk of every other one beside them: r_j plus its largest conflict with what is
-        committed, which is the safest position where none is taken.
+        The positions taken, and the risk of every other one beside them: r_j plus its conflicts (total) or the largest with
+        what is committed, which is the safest position where none is taken.
     """
     place = rank(-risk, rows)
+    before = place.unsqueeze(-1) < place.unsqueeze(-2)
     either = torch.maximum(conflict, conflict.transpose(-1, -2))
-    earlier = either.masked_fill(place.unsqueeze(-1) >= place.unsqueeze(-2), 0.0)
     first = rows & (place == 0)
+
+    def beside(taken: Tensor, among: Tensor) -> Tensor:
+        held = among * taken.unsqueeze(-1)
+        return risk + (held.sum(-2) if total else held.amax(-2))
+
     taken = rows & (risk < bound) | first
     for _ in range(TURNS):
-        taken = rows & (risk + (earlier * taken.unsqueeze(-1)).amax(-2) < bound) | first
-    return taken & (risk < bound), risk + (either * taken.unsqueeze(-1)).amax(-2)
+        level = beside(taken, either * before)
+        if total:
+            level = level + ((level * taken).unsqueeze(-2) @ before.to(level.dtype)).squeeze(-2)
+        taken = rows & (level < bound) | first
+    return taken & (risk < bound), beside(taken, either)
 
 
 def prefix_sum(value: Tensor, order: Tensor, within: Bool[Tensor, "B L"]) -> Tensor:

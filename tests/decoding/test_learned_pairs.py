@@ -28,7 +28,7 @@ class Opinion(ScoringHead):
         pairs = Pairs(wanted.unsqueeze(0) * 6**0.5, torch.eye(6).unsqueeze(0), nothing, nothing)
         self.said = Scores(torch.tensor([RISK]).logit(), torch.zeros(1, 6), pairs)
 
-    def forward(self, features, rows, taps=()) -> Scores:
+    def forward(self, features, rows, token, taps=()) -> Scores:
         return self.said
 
 
@@ -52,8 +52,26 @@ def test_what_is_safe_together(committed, conflict, bound, expected):
     assert committed(policy, [0.5] * 6) == dict.fromkeys(expected, EXPLOIT)
 
 
-def test_the_safest_position_commits_where_none_is_safe(committed):
-    assert committed(Learned(Opinion({}), risk_bound=0.0099, rule="pairs"), [0.5] * 6) == {2: FORCED}
+@pytest.mark.parametrize(
+    ("conflict", "bound", "expected"),
+    [
+        ({}, 0.0701, {0, 2, 3}),  # .01 + .02 + .04
+        ({}, 0.0699, {0, 2}),
+        ({(2, 0): 0.03}, 0.0701, {0, 2}),  # no room left for 3
+        ({(2, 0): 0.9}, 0.1001, {2, 3, 5}),  # 0 does not fit, the riskier two do
+        ({(3, 0): 0.02, (2, 3): 0.01}, 0.1001, {0, 2, 3}),  # .07 + .02 + .01: both conflicts of 3 count
+        ({(3, 0): 0.02, (2, 3): 0.0102}, 0.1001, {0, 2, 5}),
+        ({(0, 3): 0.02, (3, 0): 0.02}, 0.0901, {0, 2, 3}),  # the larger direction, once
+    ],
+)
+def test_the_sum_of_all_risks_and_conflicts_stays_under_the_bound(committed, conflict, bound, expected):
+    policy = Learned(Opinion(conflict), risk_bound=bound, rule="total")
+    assert committed(policy, [0.5] * 6) == dict.fromkeys(expected, EXPLOIT)
+
+
+@pytest.mark.parametrize("rule", ["pairs", "total"])
+def test_the_safest_position_commits_where_none_is_safe(committed, rule):
+    assert committed(Learned(Opinion({}), risk_bound=0.0099, rule=rule), [0.5] * 6) == {2: FORCED}
 
 
 @pytest.mark.parametrize("rule", ["each", "sum"])
@@ -62,25 +80,29 @@ def test_other_rules_do_not_look_at_conflicts(committed, rule):
     assert ours == committed(Learned(Opinion({}), risk_bound=0.0501, rule=rule), [0.5] * 6)
 
 
-def test_rows_of_a_batch_are_judged_apart_and_as_one_by_one_in_order_of_risk():
+@pytest.mark.parametrize("total", [False, True])
+def test_rows_of_a_batch_are_judged_apart_and_as_one_by_one_in_order_of_risk(total):
     draw = torch.Generator().manual_seed(0)
     risk, conflict = torch.rand(20, 7, generator=draw), torch.rand(20, 7, 7, generator=draw) * 0.6
     rows = torch.rand(20, 7, generator=draw) < 0.7
-    found, level = compatible_set(risk, conflict, rows, 0.6)
+    found, level = compatible_set(risk, conflict, rows, 0.6, total=total)
     for b in range(20):
         taken: list[int] = []
+        spent = 0.0
 
-        def worst(j: int) -> float:
-            return max((max(conflict[b, i, j], conflict[b, j, i]) for i in taken), default=0.0)  # noqa: B023
+        def beside(j: int) -> float:
+            held = [float(max(conflict[b, i, j], conflict[b, j, i])) for i in taken]  # noqa: B023
+            return float(risk[b, j]) + (sum(held) if total else max(held, default=0.0))  # noqa: B023
 
         places = sorted(rows[b].nonzero().squeeze(-1).tolist(), key=lambda j: float(risk[b, j]))
         for j in places:
-            if risk[b, j] + worst(j) < 0.6:
+            if spent + beside(j) < 0.6:
+                spent += beside(j) * total
                 taken.append(j)
         assert found[b].nonzero().squeeze(-1).tolist() == sorted(taken)
         taken = taken or places[:1]  # committed in any case
         for j in set(places) - set(taken):
-            assert level[b, j] == risk[b, j] + worst(j)
+            assert float(level[b, j]) == pytest.approx(beside(j))
     assert (found != safe_set(risk, rows, 0.6, each=True)).any()
 
 
@@ -111,8 +133,9 @@ def test_without_a_rule_a_head_with_conflicts_uses_them_and_another_sums_its_ris
     assert committed(Learned(alone, risk_bound=0.0301), sure) == dict.fromkeys({0, 2}, EXPLOIT)  # .01 + .02
 
 
-def test_a_head_without_pairs_is_refused():
+@pytest.mark.parametrize("rule", ["pairs", "total"])
+def test_a_head_without_pairs_is_refused(rule):
     with pytest.raises(
-        ValueError, match=r"^rule must be each or sum for a head without a conflict output, got 'pairs'$"
+        ValueError, match=f"^rule must be each or sum for a head without a conflict output, got '{rule}'$"
     ):
-        Learned(ScoringHead(HeadConfig("linear", NAMES)), rule="pairs")
+        Learned(ScoringHead(HeadConfig("linear", NAMES)), rule=rule)

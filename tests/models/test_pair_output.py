@@ -23,7 +23,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*(LeafSpec|enable_nested_tensor
 
 def head_of(golden, variant, *, pairs=4, seed=None) -> ScoringHead:
     torch.manual_seed(0)
-    config = HeadConfig(variant, NAMES, rank=4, width=16, base=golden.denoiser.fingerprint(), pairs=pairs, reach=3 * bool(pairs))
+    config = HeadConfig(
+        variant, NAMES, rank=4, width=16, base=golden.denoiser.fingerprint(), pairs=pairs, reach=3 * bool(pairs)
+    )
     head = ScoringHead(config, golden.denoiser).eval()
     for parameter in (p for p in head.parameters() if p.requires_grad and seed is not None):
         nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(seed))
