@@ -154,6 +154,16 @@ def test_settings_for_a_task_that_is_none_are_refused(tiny):
         judge([SEQUENTIAL, arm], None, "countdown3", num_prompts=1, num_dev=1, model=str(tiny))
 
 
+@pytest.mark.parametrize(
+    "space", [{"settings": {"block_length": 7}}, {"tune_for": {"countdown3": {"block_length": [None, 7]}}}]
+)
+def test_a_block_length_that_does_not_divide_the_canvas_is_refused(tiny, space):
+    arm = Arm("threshold", "headless", "threshold", "threshold", (0.9,), **space)
+    said = "^block_length of arm threshold must divide gen_length 24 of task countdown3, got 7$"
+    with pytest.raises(ValueError, match=said):
+        judge([SEQUENTIAL, arm], None, "countdown3", num_prompts=1, num_dev=1, model=str(tiny))
+
+
 def test_splits_hold_different_prompts_and_the_answers_of_unique_tasks(tiny):
     (entry,) = judge([SEQUENTIAL], None, "multiplication", num_prompts=5, num_dev=4, model=str(tiny)).entries
     problems, task = entry.problems, get("multiplication")

@@ -125,6 +125,28 @@ def test_a_task_may_have_its_own_settings_of_the_dial() -> None:
     assert {row["dial"] for row in rows} == {0.5, 0.7}
 
 
+def test_a_task_may_have_its_own_tuning_space() -> None:
+    arm = replace(THRESHOLD, tune={"a": [1]}, tune_for={"groups": {"block_length": [None, 2]}})
+    assert arm.on("groups").tune == {"block_length": [None, 2]}
+    assert arm.on("groups").tune_for == {}
+    assert arm.on("else").tune == {"a": [1]}
+    with pytest.raises(
+        ValueError, match=r"^settings of arm threshold must leave out threshold, which is swept, got it$"
+    ):
+        replace(THRESHOLD, settings={"threshold": 0.5}, tune_for={"groups": {"threshold": [0.5]}})
+
+
+def test_an_arm_decodes_with_its_own_block_length() -> None:
+    """One position opened at a time is one position a round, whatever the threshold."""
+    narrow = replace(THRESHOLD, name="narrow", settings={"block_length": 1})
+    rows = compared(SEQUENTIAL, THRESHOLD, narrow).results
+    rounds = {(row["arm"], row["dial"]): row["rounds"]["estimate"] for row in rows if row["split"] == "test"}
+    assert {rounds["narrow", dial] for dial in THRESHOLD.values} == {rounds["sequential", None]}
+    assert min(rounds["threshold", dial] for dial in THRESHOLD.values) < rounds["sequential", None]
+    assert narrow.cells[0].rule == {"threshold": THRESHOLD.values[0]}
+    assert narrow.cells[0].key != THRESHOLD.cells[0].key
+
+
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [

@@ -28,7 +28,7 @@ class Opinion(ScoringHead):
         super().__init__(HeadConfig("linear", NAMES))
         self.said = Scores(torch.tensor([risk]).logit(), torch.tensor([gain]))
 
-    def forward(self, features, rows, taps=()) -> Scores:
+    def forward(self, features, rows, token, taps=()) -> Scores:
         return Scores(self.said.risk_logit.expand(rows.shape), self.said.gain.expand(rows.shape))
 
 
@@ -241,9 +241,10 @@ def test_the_head_reads_its_own_exploit_set_and_the_taps_it_asked_for(canvas, re
     for policy in (Learned(head), LearnedParity(head=head, threshold=0.95)):
         assert policy.taps == head.taps == ()
         policy.propose(state, reading)
-    for figures, rows, taps in seen:
+    for figures, rows, token, taps in seen:
         assert figures[0, :, NAMES.index("exploit")].tolist() == [1, 1, 0, 0, 0, 0]
         assert rows is reading.rows
+        assert token is reading.token
         assert taps is reading.taps
 
 

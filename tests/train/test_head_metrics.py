@@ -104,7 +104,7 @@ class Opinion(ScoringHead):
         super().__init__(HeadConfig("linear", NAMES))
         self.gain, self.risk = torch.as_tensor(gain).float(), torch.as_tensor(risk).float()
 
-    def forward(self, features, rows, taps=()) -> Scores:
+    def forward(self, features, rows, token, taps=()) -> Scores:
         blank = torch.zeros(rows.shape)
         blank[:, -4:] = self.risk.logit()
         gain = torch.zeros(rows.shape)
