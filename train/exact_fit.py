@@ -57,8 +57,7 @@ def fit_features(
         PreparedBatches(denoiser, some, taps=(), threshold=threshold) for some in (batches[held:], batches[:held])
     ]
     data = Data(prepared[0], prepared[1], dev={}, train_prompts=[], dev_prompts={}, train_task=[])
-    objective = Objective(gain=0.0, huber=0.0, conflict=1.0) if pairs else Objective()
-    fitting = Fitting(variants=("features",), epochs=epochs, width=32, objective=objective)
+    fitting = Fitting(variants=("features",), epochs=epochs, width=32, objective=Objective(conflict=float(pairs)))
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     return fit_head(denoiser, data, VARIANTS["features"], fitting, seed=seed, threshold=threshold, logs=None)
 
@@ -114,6 +113,7 @@ def label(denoiser: Denoiser, state: DecodeState, reference: Int[Tensor, "S L"],
         state_index=torch.arange(len(plan)),
         alone=torch.full_like(reference, -1),
         changed=torch.full((*position.shape, reference.shape[1]), -1, dtype=torch.int8),
+        bare=torch.zeros_like(valid),
     )
 
 
@@ -161,6 +161,7 @@ def label_pairs(denoiser: Denoiser, batch: HeadBatch, generator: torch.Generator
         log_confidence=alone.confidence.gather(-1, position).clamp(min=1e-9).log(),
         alone=alone.token,
         changed=changed.to(torch.int8).masked_fill(~rows, -1),
+        bare=valid,
     )
 
 

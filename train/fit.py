@@ -23,7 +23,7 @@ from decoding.trace import check_drift, load_table
 from models.denoiser import Denoiser
 from models.scoring_head import ScoringHead, save_head
 from train.collect import Collector
-from train.head_data import HeadData
+from train.head_data import HeadData, columns
 from train.head_metrics import choice_figures, judge_choices, judge_risk, risk_figures
 from train.head_module import HeadModule, KeepBest, PreparedBatches
 from train.head_settings import VARIANTS, Fitting, Recipe, TaskRun
@@ -112,11 +112,11 @@ def prepare(denoiser: Denoiser, folders: Sequence[Path], fitting: Fitting, *, th
     """Read traces and put them behind the trunk; splits are by prompt, made at collection."""
     rows = [row for folder in folders for row in load_table(folder, denoiser)]
     check_drift(denoiser, rows)
-    width = max((len(r["branches"]) for r in rows), default=1)
+    width = max((len(columns(r["branches"])) for r in rows), default=0)
     taps = taps_of(denoiser, fitting)
 
     def ready(mine: list[dict[str, Any]], shuffle: bool) -> PreparedBatches:
-        data = HeadData(mine, denoiser.mask_id, denoiser.eos_id, threshold, max(1, width - 1))
+        data = HeadData(mine, denoiser.mask_id, denoiser.eos_id, threshold, max(1, width))
         generator = torch.Generator().manual_seed(seed) if shuffle else None
         batches = list(data.batches(fitting.batch_size, generator=generator))
         return PreparedBatches(denoiser, batches, taps=taps, threshold=threshold, gigabytes=fitting.gigabytes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -54,18 +54,16 @@ class HeadBatch:
     state_index: Int[Tensor, " S"]
     alone: Int[Tensor, "S L"]
     changed: Int[Tensor, "S K L"]
-    bare: Bool[Tensor, "S K"] | None = None
+    bare: Bool[Tensor, "S K"]
 
     @property
     def valid(self) -> Bool[Tensor, "S K"]:
         """Branches that have a gain and a score: those there are, without the bare ones."""
-        there = self.position >= 0
-        return there if self.bare is None else there & ~self.bare
+        return (self.position >= 0) & ~self.bare
 
     def to(self, device: torch.device) -> HeadBatch:
         """The batch on another device."""
-        held = {f.name: getattr(self, f.name) for f in fields(HeadBatch)}
-        return replace(self, **{name: value.to(device) for name, value in held.items() if value is not None})
+        return HeadBatch(**{f.name: getattr(self, f.name).to(device) for f in fields(HeadBatch)})
 
 
 def cascade_gain(branch: dict[str, Any], alone: dict[str, Any], reference: np.ndarray, *, threshold: float) -> float:
@@ -189,10 +187,10 @@ class HeadData:
         for k, one in enumerate(columns(row["branches"])[: self.branches]):
             position[s, k] = one["position"] + offset
             kind[s, k] = one["kind"]
-            branch["log_confidence"][s, k] = one["log_confidence"]
-            branch["eq7"][s, k] = one["eq7"]
             if one["kind"] == BARE:
                 continue
+            branch["log_confidence"][s, k] = one["log_confidence"]
+            branch["eq7"][s, k] = one["eq7"]
             reference = (
                 np.asarray(one["answer"]) if len(one["answer"]) else shared
             )  # the branch's own right answer first

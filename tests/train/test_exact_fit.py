@@ -56,7 +56,7 @@ def test_pairs_are_labelled_by_what_a_drawn_token_does_to_the_others():
     batch = label_pairs(MODEL, label(MODEL, state, drawn, 0.9), torch.Generator().manual_seed(2))
     reading = predict(MODEL, state.tokens, state.feasible, None)
     assert torch.equal(batch.alone, reading.token)
-    assert torch.equal(batch.valid.sum(-1), state.feasible.sum(-1))
+    assert torch.equal(batch.bare.sum(-1), state.feasible.sum(-1))
     assert not batch.gain.any()
     known = batch.changed >= 0
     there = state.feasible.sum(-1)
