@@ -192,7 +192,8 @@ def draw(result: dict[str, Any], figure: Figure) -> None:
         name = (
             f"{found['length']} tokens, {found['rows']} prompt{'s' * (found['rows'] > 1)}{cache}: k = {found['knee']}"
         )
-        line(first, own, "times_slower", name, MARKERS[place % len(MARKERS)])
+        style = "-" if found["cache"] == "none" else "--"
+        line(first, own, "times_slower", name, MARKERS[place % len(MARKERS)], style)
     ks = sorted({row["branches"] for row in result["latency"]})
     tolerance = result["settings"]["tolerance"]
     first.plot(ks, ks, color="black", linestyle=":", label="k times as slow")
@@ -218,10 +219,21 @@ def draw(result: dict[str, Any], figure: Figure) -> None:
         axes.set_xlabel("branches k")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
+    first.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)  # twelve lines leave no room
 
 
-def line(axes: Any, rows: Sequence[Row], name: str, label: str, marker: str) -> None:
+def line(axes: Any, rows: Sequence[Row], name: str, label: str, marker: str, style: str = "-") -> None:
     """One figure against k, with its intervals."""
     found = [row[name] for row in rows]
     ks, middle = [row["branches"] for row in rows], [one["estimate"] for one in found]
-    axes.errorbar(ks, middle, yerr=whiskers(found), marker=marker, markersize=4, capsize=2, linewidth=1, label=label)
+    axes.errorbar(
+        ks,
+        middle,
+        yerr=whiskers(found),
+        marker=marker,
+        markersize=4,
+        capsize=2,
+        linewidth=1,
+        linestyle=style,
+        label=label,
+    )
