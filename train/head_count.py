@@ -117,10 +117,14 @@ def head_round(shape: Shape, config: HeadConfig, *, context: int, rows: int) -> 
     else:
         ran, before = context, Work(0, 0)
     own = _readout(config, inward) + (inward * (2 * config.pairs + 2) if config.pairs else 0)
-    products = 2 * context * context * config.pairs  # q_i . k_j of all positions, as the rule `pairs` takes them
+    tables = 2 if config.reach else 0  # what places and equal candidates say: one of equal candidates, one of others
+    products = (
+        (1 + tables) * 2 * context * context * config.pairs
+    )  # q_i with k_j, and with each table, of all positions
+    places = tables * (2 * config.reach + 1) * (config.pairs + 1)
     return Work(
         before.operations + 2 * ran * own + products,
-        before.weight_bytes + HEAD_BYTES * own,
+        before.weight_bytes + HEAD_BYTES * (own + places),
     )
 
 
@@ -176,4 +180,4 @@ def _variants(feature_names: tuple[str, ...]) -> list[tuple[str, HeadConfig]]:
     some = [("linear", HeadConfig("linear", feature_names)), ("features", HeadConfig("features", feature_names))]
     some.append(("hidden K=1", HeadConfig("hidden", feature_names)))
     some += [(f"lora K={k}", HeadConfig("lora", feature_names, blocks=k)) for k in (1, 2, 3)]
-    return [*some, ("lora K=1, pairs 16", HeadConfig("lora", feature_names, pairs=16))]
+    return [*some, ("lora K=1, pairs 16", HeadConfig("lora", feature_names, pairs=16, reach=96))]

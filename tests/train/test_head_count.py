@@ -53,6 +53,9 @@ def test_a_pairwise_output_runs_where_the_read_out_runs_and_multiplies_all_pairs
     own = inward * 12  # q and k of five, a and b
     assert with_.weight_bytes - without.weight_bytes == 4 * own
     assert with_.operations - without.operations == 2 * ran * own + 2 * 7 * 7 * 5
+    far = head_round(TINY, HeadConfig(variant, NAMES, width=4, pairs=5, reach=3), context=7, rows=2)
+    assert far.weight_bytes - with_.weight_bytes == 4 * 2 * 7 * 6  # offsets of -3 to 3, a bias and five
+    assert far.operations - with_.operations == 2 * (2 * 7 * 7 * 5)
 
 
 @pytest.mark.parametrize(("blocks", "again"), [(1, 368), (2, 800), (3, 1232)])
@@ -83,9 +86,9 @@ def test_the_shape_of_llada_is_the_published_one():
 @pytest.mark.parametrize(("variant", "blocks"), [("features", 1), ("lora", 1), ("lora", 2), ("linear", 1)])
 def test_matrices_counted_are_those_that_are_there(family, variant, blocks, pairs):
     base = models.load(GOLDEN / family, device="cpu")
-    config = HeadConfig(variant, NAMES, blocks=blocks, rank=4, width=16, pairs=pairs)
+    config = HeadConfig(variant, NAMES, blocks=blocks, rank=4, width=16, pairs=pairs, reach=2 * pairs)
     head = ScoringHead(config, base)
-    names = [name for name, p in head.named_parameters() if p.ndim == 2 and not name.startswith("stream.")]
+    names = [name for name, p in head.named_parameters() if p.ndim >= 2 and not name.startswith("stream.")]
     own = sum(p.numel() for name, p in head.named_parameters() if name in names or ".lora_" in name)
     shape = shape_of(json.loads((GOLDEN / family / "config.json").read_text()))
     counted = head_round(shape, config, context=9, rows=1).weight_bytes
