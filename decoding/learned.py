@@ -9,16 +9,17 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from decoding.cascade import follow
 from decoding.explore import BranchingPolicy
 from decoding.features import NAMES, features
 from decoding.policy import Policy, best, rank
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal, Reason
 from decoding.threshold import confident, require, require_one_of
-from models.scoring_head import Scores, ScoringHead
+from models.scoring_head import SMALLEST, Scores, ScoringHead
 
 TURNS = 9  # odd: see compatible_set
-RiskRule = Literal["each", "sum", "pairs", "total"]
+RiskRule = Literal["each", "sum", "pairs", "total", "confidence"]
 PAIRWISE = ("pairs", "total")
 Among = Literal["candidates", "all"]
 
@@ -28,6 +29,12 @@ def score(head: ScoringHead, state: DecodeState, reading: Reading) -> Scores:
     exploit = confident(reading, head.config.threshold)
     scores: Scores = head(features(state, reading, exploit), reading.rows, reading.token, reading.taps)
     return scores
+
+
+def unscored(reading: Reading) -> Scores:
+    """The confidence itself: r = 1 - c, no gain."""
+    log_c = (-reading.log_risk.expm1()).clamp(min=SMALLEST).log()
+    return Scores(risk_logit=reading.log_risk - log_c, gain=torch.zeros_like(log_c))
 
 
 def check_head(head: ScoringHead | None) -> None:
@@ -45,19 +52,22 @@ class Learned(Policy):
     E = {i : r_i < b} (each); the longest prefix in order of risk with summed risk < b (sum); or, from the safest on, every j that
     keeps max_{i in E} k_ij + r_j < b (pairs) or sum_{j in E} (r_j + sum_{i in E before j} k_ij) < b (total), k_ij the larger of the
     probabilities that committing one of the two changes the candidate of the other. `each` bounds the error of every position,
-    `pairs` that of every two committed together, `sum` and `total` that of the whole set, by union bounds. At least the safest
-    position. Then up to `explore` positions of the rest, greedily by gain - risk_weight * risk, while their summed risk stays
-    within `explore_bound`; with conflicts their risk holds those with E, not those among each other.
+    `pairs` that of every two committed together, `sum` and `total` that of the whole set, by union bounds; `confidence` is `sum` with
+    1 - c for r, without a look at the head. At least the safest position. Then up to `explore` positions of the rest, greedily by gain - risk_weight * risk, while their summed risk stays
+    within `explore_bound`; with conflicts their risk holds those with E, not those among each other. A head with a cascade then
+    foretells what all these make sure and commits that as well (`decoding.cascade.follow`).
 
     Args:
         head: the scoring head; read from the denoiser by `decoding.generate`.
         risk_bound: b, the dial between accuracy and rounds, in (0, 1].
-        rule: each position on its own, the summed risk of all, risk and conflict of every two, or the sum of these; None means
-            `pairs` with a head that has a pairwise output, else `sum`: what is harmless alone may be wrong together.
+        rule: each position on its own, the summed risk of all, risk and conflict of every two, the sum of these, or the summed
+            1 - c; None means `pairs` with a head that has a pairwise output, else `sum`: what is harmless alone may be wrong together.
         explore: exploration commits a round at most; 0 switches them off.
         explore_bound: bound on their summed risk, in (0, 1].
         risk_weight: lambda, positions of gain that a certain error outweighs, at least 0.
         step_budget: N, rounds before the next block opens; None waits until the opened blocks are full.
+        turns: looks at the cascade a round; None means 1 with a head that has one, else 0.
+        share: part of the bound that the summed risk of a turn's cascade may reach, above 0.
     """
 
     head: ScoringHead = field(repr=False)
@@ -67,6 +77,8 @@ class Learned(Policy):
     explore_bound: float = 0.1
     risk_weight: float = 10.0
     step_budget: int | None = None
+    turns: int | None = None
+    share: float = 0.3
 
     def __post_init__(self) -> None:
         check_head(self.head)
@@ -81,6 +93,9 @@ class Learned(Policy):
         require(0 < self.explore_bound <= 1, "explore_bound", "lie in (0, 1]", self.explore_bound)
         require(self.risk_weight >= 0, "risk_weight", "be at least 0", self.risk_weight)
         require(self.step_budget is None or self.step_budget >= 1, "step_budget", "be at least 1", self.step_budget)
+        require(self.turns is None or self.turns >= 0, "turns", "be at least 0", self.turns)
+        require(not self.turns or self.head.cascade is not None, "turns", "be 0 for a head without cascade", self.turns)
+        require(self.share > 0, "share", "be above 0", self.share)
 
     @property
     def taps(self) -> tuple[int, ...]:
@@ -89,7 +104,7 @@ class Learned(Policy):
 
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """Exploit by risk, then explore by gain."""
-        scores = score(self.head, state, reading)
+        scores = unscored(reading) if self.rule == "confidence" else score(self.head, state, reading)
         risk = scores.risk
         if scores.pairs is not None and self.rule in (*PAIRWISE, None):
             conflict, total = scores.pairs.conflict, self.rule == "total"
@@ -105,7 +120,10 @@ class Learned(Policy):
             chosen = rank(worth, left) < self.explore
             within = prefix_sum(risk, worth, left) <= self.explore_bound
             reason = torch.where(left & chosen & within & (worth > 0), int(Reason.EXPLORE), reason)
-        return Proposal.single(state, reading, reason)
+        turns = 1 if self.turns is None else self.turns
+        if self.head.cascade is None or not turns:
+            return Proposal.single(state, reading, reason)
+        return follow(self.head.cascade, state, reading, reason, bound=self.share * self.risk_bound, turns=turns)
 
 
 def safe_set(risk: Tensor, rows: Bool[Tensor, "B L"], bound: float, *, each: bool = False) -> Bool[Tensor, "B L"]:

@@ -55,7 +55,8 @@ class Reading:
         confidence: c = p(x̂) under softmax(logits), float32, whatever the temperature.
         log_risk: log(1 - c), computed without forming 1 - c.
         entropy: of softmax(logits), in nats.
-        top_log_probs: the five largest log-probabilities.
+        top_log_probs, top_tokens: the five largest log-probabilities of possible candidates, and whose they are.
+        log_normaliser: log sum exp of the logits.
         noise: uniform draws in [0, 1), or zeros where the policy has no random order.
         draws, draw_log_probs: tokens drawn from p^power / sum p^power and their log p; none unless a policy asks.
         chances: a uniform draw in [0, 1) for each of them.
@@ -69,6 +70,8 @@ class Reading:
     log_risk: Float[Tensor, "... L"]
     entropy: Float[Tensor, "... L"]
     top_log_probs: Float[Tensor, "... L 5"]
+    top_tokens: Int[Tensor, "... L 5"]
+    log_normaliser: Float[Tensor, "... L"]
     noise: Float[Tensor, "... L"]
     draws: Int[Tensor, "... L N"]
     draw_log_probs: Float[Tensor, "... L N"]
@@ -93,6 +96,8 @@ class Reading:
             log_risk=zeros,
             entropy=zeros,
             top_log_probs=zeros.unsqueeze(-1).expand(*shape, TOP),
+            top_tokens=zeros.unsqueeze(-1).expand(*shape, TOP).long(),
+            log_normaliser=zeros,
             noise=zeros,
             draws=none.long(),
             draw_log_probs=none,
@@ -103,7 +108,7 @@ class Reading:
     def scatter(self, index: Int[Tensor, "N 2"], shape: tuple[int, int]) -> Reading:
         """Spread the readings of N canvases over a [B, K] grid; places without a canvas read as empty."""
         if shape == (len(index), 1):  # one canvas a prompt, none missing: as it stands, without a copy of the taps
-            return self._map(lambda v: v.unsqueeze(1))
+            return self.map(lambda v: v.unsqueeze(1))
         blank = Reading.empty((*shape, self.rows.shape[-1]), self.rows.device, draws=self.draws.shape[-1])
         place = index.unbind(-1)
         dense = {n: getattr(blank, n).index_put(place, getattr(self, n)) for n in _dense_names()}
@@ -113,11 +118,11 @@ class Reading:
     def at(self, choice: Int[Tensor, " B"]) -> Reading:
         """The reading of one canvas per prompt, from a [B, K] grid."""
         if self.rows.shape[1] == 1:
-            return self._map(lambda v: v[:, 0])
+            return self.map(lambda v: v[:, 0])
         batch = torch.arange(choice.shape[0], device=choice.device)
-        return self._map(lambda v: v[batch, choice])
+        return self.map(lambda v: v[batch, choice])
 
-    def _map(self, function: Callable[[Tensor], Tensor]) -> Reading:
+    def map(self, function: Callable[[Tensor], Tensor]) -> Reading:
         dense: dict[str, Any] = {n: function(getattr(self, n)) for n in _dense_names()}
         return replace(self, **dense, taps=tuple(_map_tap(t, function) for t in self.taps))
 
@@ -174,7 +179,8 @@ def _read_chunk(z: Float[Tensor, "m V"], sampling: Sampling, generator: torch.Ge
     if sampling.unconfident:
         never = torch.isin(token, torch.tensor(sampling.unconfident, device=token.device))
         confidence, log_risk = confidence.masked_fill(never, 0.0), log_risk.masked_fill(never, 0.0)
-    top = (allowed.topk(min(TOP, z.shape[-1])).values - normaliser).clamp(min=-100.0)
+    top = allowed.topk(min(TOP, z.shape[-1]))
+    missing = (0, TOP - top.indices.shape[-1])
     log_probs = z - normaliser
     more = _draw_more(allowed - normaliser, sampling, generator) if sampling.draws else {}
     return {
@@ -182,7 +188,9 @@ def _read_chunk(z: Float[Tensor, "m V"], sampling: Sampling, generator: torch.Ge
         "confidence": confidence,
         "log_risk": log_risk,
         "entropy": torch.special.entr(log_probs.exp()).sum(-1),
-        "top_log_probs": torch.nn.functional.pad(top, (0, TOP - top.shape[-1]), value=-100.0),
+        "top_log_probs": torch.nn.functional.pad((top.values - normaliser).clamp(min=-100.0), missing, value=-100.0),
+        "top_tokens": torch.nn.functional.pad(top.indices, missing),
+        "log_normaliser": normaliser.squeeze(-1),
         **more,
     }
 

@@ -24,6 +24,7 @@ class Reason(IntEnum):
     END = 5  # filled with EOS after an early stop; never predicted, never counted
     REVOKED = 6  # was committed, taken back, and is masked again
     AGAIN = 7  # committed after it was taken back; never taken back again
+    CASCADE = 8  # sure once the round's other commits are in place, says the head's cascade
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,11 @@ class DecodeState:
         block = self.layout.block.expand_as(self.masked)
         earliest = torch.where(self.masked, block, self.layout.num_blocks).amin(-1, keepdim=True)
         return self.masked & (block == earliest)
+
+    @property
+    def accepted(self) -> Bool[Tensor, "... L"]:
+        """Positions whose token the rule took by its own bound, at once or in the cascade."""
+        return (self.reason == int(Reason.EXPLOIT)) | (self.reason == int(Reason.CASCADE))
 
     @property
     def unfinished(self) -> Bool[Tensor, "..."]:

@@ -196,7 +196,7 @@ def measure(made: Generation, right: Sequence[bool], reference: Int[Tensor, "B G
     state = made.state
     counts = Counts(made.rounds, made.sequence_forwards, made.token_positions, made.explored, made.nfe)
     figures = statistics(state, counts, eos_id=made.eos_id)
-    accepted = state.reason == int(Reason.EXPLOIT)
+    accepted = state.accepted
     clean, wrong = clean_commits(state, reference)
     columns = {
         "right": torch.tensor(right, device=state.tokens.device),
@@ -235,7 +235,7 @@ def clean_commits(state: DecodeState, reference: Int[Tensor, "B G"]) -> tuple[In
     round_ = state.committed_round[:, canvas]
     last = torch.iinfo(round_.dtype).max
     first_wrong = torch.where(differs, round_, last).amin(-1, keepdim=True)
-    counted = (state.reason[:, canvas] == int(Reason.EXPLOIT)) & (round_ <= first_wrong)
+    counted = state.accepted[:, canvas] & (round_ <= first_wrong)
     known = (reference >= 0).all(-1)
     clean, wrong = counted.sum(-1), (counted & differs).sum(-1)
     return torch.where(known, clean, -1), torch.where(known, wrong, -1)

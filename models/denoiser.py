@@ -73,8 +73,10 @@ class Denoiser(nn.Module, ABC):
     max_length: int
     tokenizer: Any = None
     head: Any = None
-    blocks: nn.ModuleList  # of a transformer denoiser: its blocks, final norm and width, which a side-stream re-uses
+    blocks: nn.ModuleList  # of a transformer denoiser: its parts, which a head re-uses
     final_norm: nn.Module
+    token_embedding: nn.Embedding
+    lm_head: nn.Linear
     hidden_size: int
 
     @property

@@ -110,6 +110,16 @@ class MaskedLM(Denoiser):
         return cast(nn.Module, self.model.model.norm)
 
     @property
+    def token_embedding(self) -> nn.Embedding:  # type: ignore[override]
+        """What turns ids into hidden states."""
+        return cast(nn.Embedding, self.model.model.embed_tokens)
+
+    @property
+    def lm_head(self) -> nn.Linear:  # type: ignore[override]
+        """What turns hidden states into logits."""
+        return cast(nn.Linear, self.model.lm_head)
+
+    @property
     def is_chat(self) -> bool:
         """Whether the checkpoint brings a chat template."""
         return bool(getattr(self.tokenizer, "chat_template", None))

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from models.denoiser import Denoiser, Tap
 from models.head_config import HeadConfig
 from models.pair_output import PairOutput, Pairs
-from models.side_stream import SideStream, load_lora, with_lora
+from models.cascade import CASCADE, Cascade, load_cascade, save_cascade
+from models.side_stream import SideStream, load_lora, predicting, with_lora
 
 HEAD_FILE = "head.safetensors"
 SMALLEST = 1e-9  # confidence of a candidate that has none
@@ -104,11 +105,13 @@ class ScoringHead(nn.Module):
         hidden_width = 0 if config.variant == "linear" else config.width
         self.readout = _readout(inward, hidden_width)
         self.pairs = PairOutput(inward, config.pairs, config.reach) if config.pairs else None
+        self.cascade: Cascade | None = None
 
     @property
     def taps(self) -> tuple[int, ...]:
-        """Base blocks the head reads."""
-        return tuple(range(self.first_block, self.first_block + self.config.blocks)) if self.config.reads_hidden else ()
+        """Base blocks the head reads, the last ones."""
+        own = range(self.first_block, self.first_block + self.config.blocks) if self.config.reads_hidden else ()
+        return max(tuple(own), () if self.cascade is None else self.cascade.taps, key=len)
 
     def normalise_by(self, features: Float[Tensor, "M F"]) -> None:
         """Set mean and spread of the features from a sample; one that does not vary there keeps its own unit elsewhere."""
@@ -127,7 +130,8 @@ class ScoringHead(nn.Module):
         scaled = (features - self.mean) / self.spread
         correction = features.new_zeros(*rows.shape, 2)
         if self.stream is not None:
-            hidden = self.stream(taps[-self.config.blocks :], rows).to(scaled.dtype)
+            own = taps[-self.config.blocks :]
+            hidden = self.stream(own, predicting(own[0], rows)).to(scaled.dtype)
             inward = torch.cat([scaled[rows], hidden], -1)
             correction = correction.masked_scatter(rows.unsqueeze(-1), self.readout(inward))
         else:
@@ -150,7 +154,8 @@ def _readout(inward: int, width: int) -> nn.Module:
 def own_state(head: ScoringHead) -> dict[str, Tensor]:
     """The head's tensors without the base's and without the adapter's; a fork's blocks are its own."""
     whole = head.config.variant == "fork"
-    return {k: v.contiguous() for k, v in head.state_dict().items() if whole or not k.startswith("stream.")}
+    own = {k: v for k, v in head.state_dict().items() if not k.startswith("cascade.")}
+    return {k: v.contiguous() for k, v in own.items() if whole or not k.startswith("stream.")}
 
 
 def save_head(head: ScoringHead, folder: Path) -> None:
@@ -163,6 +168,8 @@ def save_head(head: ScoringHead, folder: Path) -> None:
         cast(Any, head.stream).save_pretrained(str(folder))
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
     aside.rename(folder / HEAD_FILE)
+    if head.cascade is not None:
+        save_cascade(head.cascade, folder / CASCADE)
 
 
 def read_config(folder: Path) -> HeadConfig:
@@ -195,4 +202,6 @@ def load_head(folder: Path, denoiser: Denoiser) -> ScoringHead:
     head.load_state_dict(stored, strict=False)
     if config.variant == "lora" and head.stream is not None:
         load_lora(head.stream, folder)
+    if (folder / CASCADE).is_dir():
+        head.cascade = load_cascade(folder / CASCADE, denoiser)
     return head.to(denoiser.device).eval()

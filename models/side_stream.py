@@ -23,7 +23,7 @@ class SideStream(nn.Module):
 
     Parameters are the base's own tensors (not copies), frozen; only LoRA adds to them. With `fork` they are copies that learn.
     The first block attends to the base's keys and values of all positions; a later one sees its own keys and values of the
-    masked rows.
+    masked rows, and so does the first where the hidden states it starts from are not the base's.
     """
 
     def __init__(self, denoiser: Denoiser, blocks: int, *, fork: bool = False) -> None:
@@ -36,16 +36,17 @@ class SideStream(nn.Module):
         self.norm = take(base_norm)
         self.requires_grad_(fork)
 
-    def forward(self, taps: tuple[Tap, ...], rows: Bool[Tensor, "N L"]) -> Float[Tensor, "M D"]:
-        """Hidden states after the final norm that predict `rows`, packed in row-major order."""
-        place = _places(taps[0], rows)
-        hidden = taps[0].hidden[place]
+    def forward(
+        self, taps: tuple[Tap, ...], place: Place, changed: Float[Tensor, "M D"] | None = None
+    ) -> Float[Tensor, "M D"]:
+        """Hidden states after the final norm at `place`, in row-major order, from the base's or from `changed` ones."""
+        hidden = taps[0].hidden[place] if changed is None else changed
         for depth, (block, tap) in enumerate(zip(self.blocks, taps, strict=True)):
-            hidden = _run_block(block, hidden, tap, place, own_keys=depth > 0)
+            hidden = _run_block(block, hidden, tap, place, own_keys=changed is not None or depth > 0)
         return cast(Tensor, self.norm(hidden))
 
 
-def _places(tap: Tap, rows: Bool[Tensor, "N L"]) -> Place:
+def predicting(tap: Tap, rows: Bool[Tensor, "N L"]) -> Place:
     """Canvas and column of the hidden state that predicts each of the rows."""
     canvas = torch.arange(rows.shape[0], device=rows.device).unsqueeze(1).expand(rows.shape)
     return canvas[rows], tap.source[rows]
@@ -107,19 +108,21 @@ def _rotate(x: Float[Tensor, "M H d"], cos: Float[Tensor, "M 1 d"], sin: Float[T
 
 
 LORA_TARGETS = ("q_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+OWN_KEYS = ("k_proj", "v_proj")
 
 
-def with_lora(stream: SideStream, *, rank: int, alpha: int, dropout: float) -> nn.Module:
-    """LoRA on q, attention output and the MLP; not on k and v, whose base values the stream reads."""
+def with_lora(stream: SideStream, *, rank: int, alpha: int, dropout: float, own_keys: bool = False) -> nn.Module:
+    """LoRA on q, attention output and the MLP; on k and v only with `own_keys`, else the stream reads the base's values."""
     from peft import LoraConfig, get_peft_model
     from peft.tuners.lora import LoraLayer
 
-    lora = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(LORA_TARGETS))
+    targets = LORA_TARGETS + (OWN_KEYS if own_keys else ())
+    lora = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(targets))
     adapted = get_peft_model(cast(Any, stream), lora)
     matched = sum(isinstance(m, LoraLayer) for m in adapted.modules())
-    expected = len(stream.blocks) * len(LORA_TARGETS)
+    expected = len(stream.blocks) * len(targets)
     if matched != expected:
-        raise ValueError(f"LoRA must match {expected} modules ({', '.join(LORA_TARGETS)}), got {matched}")
+        raise ValueError(f"LoRA must match {expected} modules ({', '.join(targets)}), got {matched}")
     return cast(nn.Module, adapted)
 
 

@@ -15,6 +15,7 @@ COLOURS = {
     Reason.FORCED: 33,  # yellow
     Reason.IMPLICIT: 36,  # cyan
     Reason.EXPLORE: 35,  # magenta
+    Reason.CASCADE: 34,  # blue
     Reason.END: 90,  # grey
 }
 LEGEND = "  ".join(f"\x1b[{colour}m{reason.name.lower()}\x1b[0m" for reason, colour in COLOURS.items())

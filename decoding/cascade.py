@@ -1,0 +1,67 @@
+"""Commit the cascade with what sets it off: positions that the round's other commits make sure, in the same round."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from decoding.bounds import sum_before
+from decoding.policy import rank
+from decoding.reading import Reading
+from decoding.state import DecodeState, Proposal, Reason
+from models.cascade import Cascade
+
+
+def follow(
+    cascade: Cascade, state: DecodeState, reading: Reading, reason: Int[Tensor, "B L"], *, bound: float, turns: int
+) -> Proposal:
+    """What a round commits beside `reason`: as long as their risks add up to the bound at most, the safest of the positions left.
+
+    With S the positions committed so far in the round, r_j = 1 - max_v p(x_j = v | x, x_S) as the cascade foretells it, and every
+    turn commits the longest prefix in order of risk with sum r_j <= bound, then looks again.
+
+    Args:
+        cascade: foretells p.
+        state: before the round.
+        reading: of that state.
+        reason: why positions are committed in any case.
+        bound: on the summed risk of a turn's commits, above 0.
+        turns: looks, at least 0.
+    """
+    token, confidence = reading.token, reading.confidence
+    for _ in range(turns):
+        said, risk = foretell(cascade, reading, reason, token)
+        left = reading.rows & (reason == 0)
+        risk = risk.masked_fill(~left, 2.0)
+        sure = left & (sum_before(risk, rank(-risk, left)) + risk <= bound)
+        token, confidence = torch.where(sure, said, token), torch.where(sure, 1 - risk, confidence)
+        reason = torch.where(sure, int(Reason.CASCADE), reason)
+    plan = Proposal.single(state, replace(reading, token=token), reason)
+    return replace(plan, confidence=confidence.unsqueeze(1))
+
+
+def foretell(
+    cascade: Cascade, reading: Reading, reason: Int[Tensor, "B L"], token: Int[Tensor, "B L"]
+) -> tuple[Int[Tensor, "B L"], Float[Tensor, "B L"]]:
+    """The likeliest token of every position left and its risk; -1 and 0 elsewhere."""
+    committed = reason > 0
+    left = reading.rows & ~committed
+    log_probs = cascade(
+        reading.taps,
+        reading.rows,
+        committed,
+        token,
+        reading.top_tokens,
+        reading.top_log_probs,
+        reading.log_normaliser,
+    )
+    best = log_probs[:, :-1].argmax(-1, keepdim=True)
+    risk = log_probs.scatter(-1, best, -torch.inf).logsumexp(-1).exp()
+    likeliest = reading.top_tokens[left].gather(-1, best).squeeze(-1)
+    return (
+        torch.full_like(token, -1).masked_scatter(left, likeliest),
+        torch.zeros_like(reading.confidence).masked_scatter(left, risk),
+    )

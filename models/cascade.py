@@ -1,0 +1,147 @@
+"""The cascade of a commit: what the base would say of the positions left, foretold without its next forward.
+
+ETE's look-ahead runs the base on a canvas with the commit in place. Here only the last blocks run again, with LoRA of their own
+and the committed tokens put into their input, and are fitted to the distributions of that forward.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from models.denoiser import Denoiser, Tap
+from models.side_stream import SideStream, load_lora, predicting, with_lora
+
+CASCADE = "cascade"
+"""The folder of a cascade, inside that of its head."""
+FILE = "cascade.safetensors"
+LEAST = -100.0  # log-probability of a candidate that is none
+
+
+@dataclass(frozen=True)
+class CascadeConfig:
+    """What a cascade is made of.
+
+    Args:
+        blocks: K, how many of the base's last blocks run again.
+        rank, alpha: of the LoRA.
+        base: fingerprint of the base it is bound to.
+    """
+
+    blocks: int = 1
+    rank: int = 32
+    alpha: int = 64
+    base: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("blocks", "rank", "alpha"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+class Cascade(nn.Module):
+    """Distributions of the positions left, once some of a round's tokens are committed.
+
+    p(x_j | x, x_S) over the five likeliest candidates of p(x_j | x) and the rest of the vocabulary as one: nothing of the size of
+    the vocabulary is computed. Unfitted it says p(x_j | x), whatever is committed.
+    """
+
+    def __init__(self, config: CascadeConfig, denoiser: Denoiser) -> None:
+        super().__init__()
+        self.config = config
+        count, width = len(denoiser.blocks), denoiser.hidden_size
+        stream = SideStream(denoiser, config.blocks)
+        self.taps = tuple(range(count - config.blocks, count))
+        self.stream = with_lora(stream, rank=config.rank, alpha=config.alpha, dropout=0.0, own_keys=True)
+        self.inject = nn.Linear(width, width, bias=False)
+        self.rest = nn.Linear(width, 1)
+        for own in (self.inject.weight, self.rest.weight, self.rest.bias):
+            nn.init.zeros_(own)
+        self.__dict__["base"] = denoiser  # its embedding and LM head are read, and are no part of this module
+
+    def forward(
+        self,
+        taps: tuple[Tap, ...],
+        rows: Bool[Tensor, "N L"],
+        committed: Bool[Tensor, "N L"],
+        token: Int[Tensor, "N L"],
+        top_tokens: Int[Tensor, "N L 5"],
+        top_log_probs: Float[Tensor, "N L 5"],
+        log_normaliser: Float[Tensor, "N L"],
+    ) -> Float[Tensor, "M 6"]:
+        """Log-probabilities at the rows that are not committed, packed in row-major order.
+
+        Args:
+            taps: of the forward that predicted `rows`, those of the last K blocks last.
+            rows: positions predicted.
+            committed: those of them whose token is committed.
+            token: that token; any elsewhere.
+            top_tokens, top_log_probs: the candidates of that forward.
+            log_normaliser: log sum exp of its logits.
+
+        Returns:
+            log p of the five candidates in their order, and of all other tokens together.
+        """
+        taps = taps[-self.config.blocks :]
+        left = rows & ~committed
+        canvas, column = predicting(taps[0], left)
+        runs = committed.index_put((canvas, column), torch.ones_like(canvas, dtype=torch.bool))
+        place = runs.nonzero().unbind(-1)
+        hidden = taps[0].hidden[place]
+        added = self.inject(self.base.token_embedding(token[place].clamp(min=0)).to(self.inject.weight.dtype))
+        hidden = hidden + (added * committed[place].unsqueeze(-1)).to(hidden.dtype)
+        after = self.stream(taps, place, hidden)
+        after = taps[0].hidden.new_zeros(taps[0].hidden.shape).index_put(place, after)[canvas, column]
+        known = top_log_probs[left]
+        logits = torch.linalg.vecdot(self.base.lm_head.weight[top_tokens[left]], after.unsqueeze(1)).float()
+        logits = (logits - log_normaliser[left].unsqueeze(-1)).masked_fill(known <= LEAST, LEAST)
+        rest = (-known.exp().sum(-1, keepdim=True)).clamp(min=-1 + 1e-7).log1p()
+        return torch.cat([logits, rest + self.rest(after.to(self.rest.weight.dtype))], -1).log_softmax(-1)
+
+
+def own_state(cascade: Cascade) -> dict[str, Tensor]:
+    """The tensors that are neither the base's nor the adapter's."""
+    return {k: v.contiguous() for k, v in cascade.state_dict().items() if not k.startswith("stream.")}
+
+
+def save_cascade(cascade: Cascade, folder: Path) -> None:
+    """Write `cascade.safetensors` and PEFT's `adapter_config.json` and `adapter_model.safetensors`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    cast(Any, cascade.stream).save_pretrained(str(folder))
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+    aside = folder / (FILE + ".tmp")
+    save_file(own_state(cascade), aside, metadata={"config": json.dumps(asdict(cascade.config))})
+    aside.rename(folder / FILE)
+
+
+def load_cascade(folder: Path, denoiser: Denoiser) -> Cascade:
+    """Read a cascade back onto its base.
+
+    Raises:
+        ValueError: if it is broken, foreign or of another base.
+    """
+    file = folder / FILE
+    try:
+        with safe_open(file, framework="pt") as opened:
+            config = CascadeConfig(**json.loads((opened.metadata() or {})["config"]))
+        stored = load_file(file)
+    except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
+        raise ValueError(f"{file} must be a cascade of this project, got a foreign, broken or missing file") from error
+    if config.base and config.base != denoiser.fingerprint():
+        found = denoiser.fingerprint()[:12]
+        raise ValueError(f"the cascade in {folder} must be used on its own base ({config.base[:12]}), got a base {found}")
+    cascade = Cascade(config, denoiser)
+    own = own_state(cascade)
+    if {k: v.shape for k, v in stored.items()} != {k: v.shape for k, v in own.items()}:
+        raise ValueError(f"{file} must hold the {len(own)} tensors of this cascade, got other names or shapes")
+    cascade.load_state_dict(stored, strict=False)
+    load_lora(cascade.stream, folder)
+    return cascade.to(denoiser.device).eval()

@@ -1,0 +1,292 @@
+"""Fitting a cascade: the frozen base leads through states, and every forward is the label of the one before it."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning
+import torch
+from jaxtyping import Bool, Float, Int
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from decoding.policy import Policy
+from decoding.prompts import read_prompts
+from decoding.provenance import environment, write_json
+from decoding.reading import Reading, Sampling, read
+from decoding.state import DecodeState, commit, start
+from models.cascade import LEAST, Cascade
+from models.denoiser import Denoiser, Prediction
+from models.scoring_head import save_head
+from train.schedule import learning_rate_factor
+
+LAST = 4  # a batch is left when fewer than one row in so many is unfinished
+SAVES = 4  # times a run saves what it has
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The prompts of a task, and the canvas behind them."""
+
+    task: str
+    texts: Sequence[str]
+    gen_length: int
+    block_length: int
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A state, what its round commits, and what the base says of the positions left once that is done.
+
+    Attributes:
+        reading: of the state, with taps.
+        committed: positions that the round commits; the token is that of the reading.
+        left: positions that are still masked then.
+        target: log-probabilities there of the state's five candidates and of the rest together, packed.
+    """
+
+    reading: Reading
+    committed: Bool[Tensor, "B L"]
+    left: Bool[Tensor, "B L"]
+    target: Float[Tensor, "M 6"]
+
+    def foretold(self, cascade: Cascade) -> Float[Tensor, "M 6"]:
+        """What the cascade says at `left`."""
+        r = self.reading
+        said = cascade(
+            r.taps, r.rows, self.committed, r.token, r.top_tokens, r.top_log_probs, r.log_normaliser
+        )
+        return said[self.left[r.rows & ~self.committed]]
+
+    def unmoved(self) -> Float[Tensor, "M 6"]:
+        """What the state's own forward said there."""
+        top = self.reading.top_log_probs[self.left]
+        return torch.cat([top, rest_of(top)], -1).log_softmax(-1)
+
+
+def rest_of(log_probs: Float[Tensor, "M 5"]) -> Float[Tensor, "M 1"]:
+    """Log-probability of all other tokens."""
+    return (-log_probs.exp().sum(-1, keepdim=True)).clamp(min=-1 + 1e-7).log1p()
+
+
+def divergence(target: Float[Tensor, "M 6"], said: Float[Tensor, "M 6"]) -> Float[Tensor, " M"]:
+    """KL(target || said) in nats."""
+    return (target.exp() * (target - said)).sum(-1)
+
+
+@torch.no_grad()
+def look(
+    denoiser: Denoiser, state: DecodeState, attention_mask: Tensor | None, taps: Sequence[int]
+) -> tuple[Prediction, Reading]:
+    """One forward of the base."""
+    prediction: Prediction = denoiser(state.tokens, attention_mask=attention_mask, rows=state.feasible, taps=taps)
+    return prediction, read(prediction, Sampling(forbidden=(denoiser.mask_id,)))
+
+
+def candidates(
+    prediction: Prediction, tokens: Int[Tensor, "B L 5"], known: Float[Tensor, "B L 5"], left: Bool[Tensor, "B L"]
+) -> Float[Tensor, "M 6"]:
+    """Log-probabilities of given candidates, and of the rest together, at `left`, which are rows of the prediction."""
+    log_probs = prediction.logits.float().log_softmax(-1)[left[prediction.rows]]
+    top = log_probs.gather(-1, tokens[left]).clamp(min=LEAST).masked_fill(known[left] <= LEAST, LEAST)
+    return torch.cat([top, rest_of(top)], -1).log_softmax(-1)
+
+
+def lessons(
+    denoiser: Denoiser, prompts: Prompts, texts: Sequence[str], policy: Policy, taps: Sequence[int]
+) -> Iterator[Lesson]:
+    """Decode with a policy; every round but the first gives the lesson of the one before."""
+    batch = read_prompts(list(texts), None, denoiser).with_canvas(prompts.gen_length)
+    state = start(
+        batch.tokens,
+        gen_length=prompts.gen_length,
+        block_length=prompts.block_length,
+        mask_id=denoiser.mask_id,
+        eos_id=denoiser.eos_id,
+        step_budget=policy.step_budget,
+        initial_blocks=policy.initial_blocks,
+    )
+    mask, before = batch.attention_mask, None
+    while True:
+        prediction, reading = look(denoiser, state, mask, taps)
+        if before is not None:
+            seen, committed = before
+            left = state.feasible & seen.rows
+            target = candidates(prediction, seen.top_tokens, seen.top_log_probs, left)
+            yield Lesson(seen, committed, left, target)
+        proposal = policy.propose(state, reading)
+        after = commit(state, reading, proposal).at(torch.zeros_like(state.opened))
+        live = after.unfinished
+        if LAST * int(live.sum()) < len(texts):
+            return
+        committed = proposal.reason[:, 0] > 0
+        before = reading.map(lambda v: v[live]), committed[live]
+        state, mask = after.map(lambda v: v[live]), None if mask is None else mask[live]
+
+
+class Lessons(IterableDataset[Lesson]):
+    """Lessons without end: tasks in turn, prompts and drivers drawn from a seed."""
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        tasks: Sequence[Prompts],
+        drivers: Sequence[Policy],
+        taps: Sequence[int],
+        *,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        self.denoiser, self.tasks, self.drivers, self.taps = denoiser, tasks, drivers, taps
+        self.batch_size, self.seed = batch_size, seed
+
+    def __iter__(self) -> Iterator[Lesson]:
+        """Draw."""
+        draw = random.Random(self.seed)
+        while True:
+            for task in draw.sample(self.tasks, len(self.tasks)):
+                texts = draw.sample(task.texts, min(self.batch_size, len(task.texts)))
+                yield from lessons(self.denoiser, task, texts, draw.choice(self.drivers), self.taps)
+
+
+class CascadeModule(lightning.LightningModule):
+    """Steps and optimiser of a cascade; the base is frozen and no part of it."""
+
+    def __init__(self, cascade: Cascade, *, minutes: float, learning_rate: float) -> None:
+        super().__init__()
+        self.cascade = cascade
+        self.minutes, self.learning_rate = minutes, learning_rate
+        self.began = time.monotonic()
+
+    @property
+    def done(self) -> float:
+        """Share of the minutes that is over."""
+        return min(1.0, (time.monotonic() - self.began) / (60 * self.minutes))
+
+    def on_train_start(self) -> None:
+        """The minutes begin."""
+        self.began = time.monotonic()
+
+    def training_step(self, lesson: Lesson, batch_idx: int) -> Tensor:
+        """KL of the next forward from what the cascade says of it, averaged over positions."""
+        loss = divergence(lesson.target, lesson.foretold(self.cascade)).mean()
+        self.log("train/kl", loss.detach(), batch_size=1)
+        return loss
+
+    def on_train_batch_end(self, outputs: object, batch: Lesson, batch_idx: int) -> None:
+        """The minutes end."""
+        if self.done >= 1:
+            self.trainer.should_stop = True
+
+    def transfer_batch_to_device(self, batch: Lesson, device: torch.device, dataloader_idx: int) -> Lesson:
+        """Lessons are on the device already."""
+        return batch
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW over what the cascade owns, up and down again with the minutes."""
+        own = [p for p in self.cascade.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(own, lr=self.learning_rate, weight_decay=0.01)
+
+        def factor(step: int) -> float:
+            return max(1e-3, learning_rate_factor(self.done, warmup=0.05, decay=0.9)) if step else 1e-3
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class Keep(lightning.Callback):
+    """Saves the head with its cascade a few times on the way."""
+
+    def __init__(self, denoiser: Denoiser, out: Path) -> None:
+        self.denoiser, self.out = denoiser, out
+        self.saved = 0
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: object,
+        batch: Lesson,
+        batch_idx: int,
+    ) -> None:
+        """Save when another part of the minutes is over."""
+        if isinstance(pl_module, CascadeModule) and int(pl_module.done * SAVES) > self.saved:
+            self.saved = int(pl_module.done * SAVES)
+            save_head(self.denoiser.head, self.out)
+
+
+@torch.no_grad()
+def judge(
+    denoiser: Denoiser, prompts: Prompts, drivers: Sequence[Policy], *, batch_size: int
+) -> dict[str, float]:
+    """Mean KL of the next forward from the cascade, from the forward before it, and the share of it that the cascade explains."""
+    cascade = denoiser.head.cascade
+    total = torch.zeros(3, dtype=torch.double)
+    for policy in drivers:
+        for low in range(0, len(prompts.texts), batch_size):
+            texts = prompts.texts[low : low + batch_size]
+            for lesson in lessons(denoiser, prompts, texts, policy, cascade.taps):
+                with_cascade = divergence(lesson.target, lesson.foretold(cascade)).sum()
+                without = divergence(lesson.target, lesson.unmoved()).sum()
+                total += torch.tensor([float(with_cascade), float(without), len(lesson.target)], dtype=torch.double)
+    kl, kl_without, positions = total.tolist()
+    if not positions:
+        return {"positions": 0}
+    return {
+        "kl": kl / positions,
+        "kl_without": kl_without / positions,
+        "skill": 1 - kl / max(kl_without, 1e-12),
+        "positions": positions,
+    }
+
+
+def fit_cascade(
+    denoiser: Denoiser,
+    train: Sequence[Prompts],
+    dev: Sequence[Prompts],
+    drivers: Sequence[Policy],
+    out: Path,
+    *,
+    minutes: float,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+) -> None:
+    """Fit the cascade of the denoiser's head and save the head with it and `cascade/metrics.json`.
+
+    Args:
+        denoiser: the base with a head that has a cascade.
+        train, dev: prompts to learn from, and those that the metrics are taken on.
+        drivers: policies that lead through the states.
+        out: folder of the head.
+        minutes, batch_size, learning_rate, seed: see `train.cascade`.
+    """
+    cascade = denoiser.head.cascade
+    module = CascadeModule(cascade, minutes=minutes, learning_rate=learning_rate)
+    data = Lessons(denoiser, train, drivers, cascade.taps, batch_size=batch_size, seed=seed)
+    trainer = lightning.Trainer(
+        max_epochs=1,
+        accelerator="gpu" if denoiser.device.type == "cuda" else "cpu",
+        devices=1,
+        logger=CSVLogger(out, name="", version="logs"),
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        gradient_clip_val=1.0,
+        log_every_n_steps=50,
+        callbacks=[Keep(denoiser, out)],
+    )
+    cascade.train()
+    trainer.fit(module, DataLoader(data, batch_size=None))
+    cascade.to(denoiser.device).eval()
+    save_head(denoiser.head, out)
+    found = {p.task: judge(denoiser, p, drivers, batch_size=batch_size) for p in dev}
+    about = {"steps": trainer.global_step, "minutes": minutes, "environment": environment(device=denoiser.device, seed=seed)}
+    write_json(out / "cascade" / "metrics.json", {"tasks": found, **about})
+    for name, one in found.items():
+        print(f"{name:16s} " + "  ".join(f"{key} {value:.4g}" for key, value in one.items()))
