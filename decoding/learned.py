@@ -52,16 +52,18 @@ class Learned(Policy):
     E = {i : r_i < b} (each); the longest prefix in order of risk with summed risk < b (sum); or, from the safest on, every j that
     keeps max_{i in E} k_ij + r_j < b (pairs) or sum_{j in E} (r_j + sum_{i in E before j} k_ij) < b (total), k_ij the larger of the
     probabilities that committing one of the two changes the candidate of the other. `each` bounds the error of every position,
-    `pairs` that of every two committed together, `sum` and `total` that of the whole set, by union bounds; `confidence` is `sum` with
-    1 - c for r, without a look at the head. At least the safest position. Then up to `explore` positions of the rest, greedily by gain - risk_weight * risk, while their summed risk stays
-    within `explore_bound`; with conflicts their risk holds those with E, not those among each other. A head with a cascade then
-    foretells what all these make sure and commits that as well (`decoding.cascade.follow`).
+    `pairs` that of every two committed together, `sum` and `total` that of the whole set, by union bounds; `confidence` is `sum`
+    with 1 - c for r, without a look at the head. At least the safest position. Then up to `explore` positions of the rest, greedily
+    by gain - risk_weight * risk, while their summed risk stays within `explore_bound`; with conflicts their risk holds those with
+    E, not those among each other. A head with a cascade then foretells what all these make sure and commits that as well
+    (`decoding.cascade.follow`).
 
     Args:
         head: the scoring head; read from the denoiser by `decoding.generate`.
         risk_bound: b, the dial between accuracy and rounds, in (0, 1].
         rule: each position on its own, the summed risk of all, risk and conflict of every two, the sum of these, or the summed
-            1 - c; None means `pairs` with a head that has a pairwise output, else `sum`: what is harmless alone may be wrong together.
+            1 - c; None means `pairs` with a head that has a pairwise output, else `sum`: what is harmless alone may be wrong
+            together.
         explore: exploration commits a round at most; 0 switches them off.
         explore_bound: bound on their summed risk, in (0, 1].
         risk_weight: lambda, positions of gain that a certain error outweighs, at least 0.

@@ -20,7 +20,7 @@ from decoding.loop import Counts
 from decoding.policy import Policy
 from decoding.problems import Check, Problems, Split
 from decoding.prompts import read_prompts
-from decoding.state import DecodeState, Reason
+from decoding.state import DecodeState
 from decoding.statistics import is_predicted, statistics
 from models.denoiser import Denoiser
 

@@ -54,6 +54,8 @@ class Cascade(nn.Module):
     the vocabulary is computed. Unfitted it says p(x_j | x), whatever is committed.
     """
 
+    base: Denoiser
+
     def __init__(self, config: CascadeConfig, denoiser: Denoiser) -> None:
         super().__init__()
         self.config = config
@@ -137,7 +139,9 @@ def load_cascade(folder: Path, denoiser: Denoiser) -> Cascade:
         raise ValueError(f"{file} must be a cascade of this project, got a foreign, broken or missing file") from error
     if config.base and config.base != denoiser.fingerprint():
         found = denoiser.fingerprint()[:12]
-        raise ValueError(f"the cascade in {folder} must be used on its own base ({config.base[:12]}), got a base {found}")
+        raise ValueError(
+            f"the cascade in {folder} must be used on its own base ({config.base[:12]}), got a base {found}"
+        )
     cascade = Cascade(config, denoiser)
     own = own_state(cascade)
     if {k: v.shape for k, v in stored.items()} != {k: v.shape for k, v in own.items()}:

@@ -16,10 +16,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from models.cascade import CASCADE, Cascade, load_cascade, save_cascade
 from models.denoiser import Denoiser, Tap
 from models.head_config import HeadConfig
 from models.pair_output import PairOutput, Pairs
-from models.cascade import CASCADE, Cascade, load_cascade, save_cascade
 from models.side_stream import SideStream, load_lora, predicting, with_lora
 
 HEAD_FILE = "head.safetensors"

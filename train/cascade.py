@@ -75,7 +75,9 @@ def cascade(
     config = CascadeConfig(blocks=blocks, rank=rank, alpha=2 * rank, base=denoiser.fingerprint())
     if denoiser.head.cascade is None or denoiser.head.cascade.config != config:
         denoiser.head.cascade = Cascade(config, denoiser).to(denoiser.device)
-    leads = [make_policy(entry["policy"], {k: v for k, v in entry.items() if k != "policy"}, denoiser) for entry in drivers]
+    leads = [
+        make_policy(entry["policy"], {k: v for k, v in entry.items() if k != "policy"}, denoiser) for entry in drivers
+    ]
 
     def prompts(split: str, name: str, run: TaskRun) -> Prompts:
         count, task = run.prompts if split == "train" else run.dev_prompts, get(name)

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 import lightning
@@ -59,9 +60,7 @@ class Lesson:
     def foretold(self, cascade: Cascade) -> Float[Tensor, "M 6"]:
         """What the cascade says at `left`."""
         r = self.reading
-        said = cascade(
-            r.taps, r.rows, self.committed, r.token, r.top_tokens, r.top_log_probs, r.log_normaliser
-        )
+        said: Tensor = cascade(r.taps, r.rows, self.committed, r.token, r.top_tokens, r.top_log_probs, r.log_normaliser)
         return said[self.left[r.rows & ~self.committed]]
 
     def unmoved(self) -> Float[Tensor, "M 6"]:
@@ -126,8 +125,9 @@ def lessons(
         if LAST * int(live.sum()) < len(texts):
             return
         committed = proposal.reason[:, 0] > 0
-        before = reading.map(lambda v: v[live]), committed[live]
-        state, mask = after.map(lambda v: v[live]), None if mask is None else mask[live]
+        pick = itemgetter(live)
+        before = reading.map(pick), pick(committed)
+        state, mask = after.map(pick), None if mask is None else pick(mask)
 
 
 class Lessons(IterableDataset[Lesson]):
@@ -222,9 +222,7 @@ class Keep(lightning.Callback):
 
 
 @torch.no_grad()
-def judge(
-    denoiser: Denoiser, prompts: Prompts, drivers: Sequence[Policy], *, batch_size: int
-) -> dict[str, float]:
+def judge(denoiser: Denoiser, prompts: Prompts, drivers: Sequence[Policy], *, batch_size: int) -> dict[str, float]:
     """Mean KL of the next forward from the cascade, from the forward before it, and the share of it that the cascade explains."""
     cascade = denoiser.head.cascade
     total = torch.zeros(3, dtype=torch.double)
@@ -286,7 +284,11 @@ def fit_cascade(
     cascade.to(denoiser.device).eval()
     save_head(denoiser.head, out)
     found = {p.task: judge(denoiser, p, drivers, batch_size=batch_size) for p in dev}
-    about = {"steps": trainer.global_step, "minutes": minutes, "environment": environment(device=denoiser.device, seed=seed)}
+    about = {
+        "steps": trainer.global_step,
+        "minutes": minutes,
+        "environment": environment(device=denoiser.device, seed=seed),
+    }
     write_json(out / "cascade" / "metrics.json", {"tasks": found, **about})
     for name, one in found.items():
         print(f"{name:16s} " + "  ".join(f"{key} {value:.4g}" for key, value in one.items()))

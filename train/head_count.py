@@ -12,6 +12,8 @@ from typing import Any
 
 from models.head_config import HeadConfig
 
+CANDIDATES = 5  # of a position, whose logits a cascade computes
+
 BASE_BYTES = 2  # bfloat16
 HEAD_BYTES = 4  # a head's own tensors stay float32
 
@@ -137,6 +139,17 @@ def _again(shape: Shape, config: HeadConfig, *, context: int, rows: int) -> Work
     return Work(operations, BASE_BYTES * (again + norms) + HEAD_BYTES * lora)
 
 
+def cascade_round(shape: Shape, *, blocks: int, rank: int, context: int, rows: int) -> Work:
+    """What one look at the cascade adds: the last blocks on the masked rows with keys and values of their own, and a few logits."""
+    again, norms = blocks * (shape.query + shape.keys + shape.gated), (2 * blocks + 1) * shape.width
+    inner = shape.kv_heads * shape.head_dim
+    lora = blocks * (_lora(shape, rank) + 2 * rank * (shape.width + inner))
+    own = shape.width * shape.width + shape.width  # the committed tokens' way in, and the rest of the vocabulary
+    lines = rows * CANDIDATES * shape.width
+    operations = 2 * rows * (again + lora + own) + blocks * attention(shape, rows, context) + 2 * lines
+    return Work(operations, BASE_BYTES * (again + norms + lines) + HEAD_BYTES * (lora + own))
+
+
 def _layers(config: HeadConfig, features: int, *, context: int) -> Work:
     """The two feature layers, on all positions: four projections and an MLP of twice the width each, and their attention."""
     own = features * config.width + 2 * 8 * config.width**2
@@ -167,8 +180,10 @@ def table(
     """
     context, rows = prompt + gen_length, block_length
     found = []
-    for name, config in _variants(feature_names):
-        added = head_round(shape, config, context=context, rows=rows)
+    work = [(name, head_round(shape, one, context=context, rows=rows)) for name, one in _variants(feature_names)]
+    for blocks in (1, 2, 4):
+        work.append((f"cascade K={blocks}", cascade_round(shape, blocks=blocks, rank=32, context=context, rows=rows)))
+    for name, added in work:
         row: dict[str, Any] = {"head": name, "operations": added.operations, "weight_bytes": added.weight_bytes}
         for mode, computed in (("cached", block_length), ("uncached", context)):
             row[mode] = added.share(base_round(shape, computed=computed, context=context, rows=rows))
