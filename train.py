@@ -8,7 +8,7 @@ from decoding.arms import Arm
 from decoding.labelling import Labelling
 from train.command import run
 from train.estimate import foresee
-from train.head_settings import Fitting, TaskRun, only
+from train.head_settings import CascadeFitting, Fitting, TaskRun, only
 from train.job import Job, run_job
 
 
@@ -18,6 +18,7 @@ def train(  # one option a line, hence its length
     drivers: dict[str, dict[str, Any]],
     labelling: Labelling,
     fitting: Fitting,
+    cascade: CascadeFitting | None = None,
     catalogue: list[Arm] | None = None,
     relabel: dict[str, dict[str, Any]] | None = None,
     task: str | None = None,
@@ -44,6 +45,7 @@ def train(  # one option a line, hence its length
         drivers: policies that lead through the states, name -> {policy: NAME, setting: value}.
         labelling: how much is kept and tried of each prompt.
         fitting: how heads are fitted.
+        cascade: how the cascade of the run's head is fitted after it; without it there is none.
         catalogue: arms of the closing comparison.
         relabel: policies that the first head leads through states of its own with.
         task: the only one of the tasks to collect, or another one with its own counts by default.
@@ -64,7 +66,13 @@ def train(  # one option a line, hence its length
     """
     how: dict[str, Any] = {"num_prompts": num_prompts, "num_dev": num_dev, "batch_size": batch_size, "seed": seed}
     how |= {"adapter": adapter, "device": device, "dtype": dtype, "run_code": run_code, "budget_hours": budget_hours}
-    how |= {"model": model, "catalogue": tuple(catalogue or ()), "relabel": relabel or {}, "leave_out": leave_out}
+    how |= {
+        "model": model,
+        "catalogue": tuple(catalogue or ()),
+        "relabel": relabel or {},
+        "leave_out": leave_out,
+        "cascade": cascade,
+    }
     job = Job(
         out=Path(out),
         tasks=only(tasks, task, prompts, leave_out),

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from decoding.cascade import follow
-from decoding.explore import BranchingPolicy
+from decoding.cascade import follow, foretell
+from decoding.explore import BranchingPolicy, Plan
 from decoding.features import NAMES, features
 from decoding.policy import Policy, best, rank
 from decoding.reading import Reading
@@ -19,9 +19,11 @@ from decoding.threshold import confident, require, require_one_of
 from models.scoring_head import SMALLEST, Scores, ScoringHead
 
 TURNS = 9  # odd: see compatible_set
+NOTHING = 1e4  # nats below any score of Eq. 7 that sets something off
 RiskRule = Literal["each", "sum", "pairs", "total", "confidence"]
 PAIRWISE = ("pairs", "total")
 Among = Literal["candidates", "all"]
+Judge = Literal["gain", "cascade"]
 
 
 def score(head: ScoringHead, state: DecodeState, reading: Reading) -> Scores:
@@ -189,26 +191,34 @@ def prefix_sum(value: Tensor, order: Tensor, within: Bool[Tensor, "B L"]) -> Ten
 class LearnedParity(BranchingPolicy):
     """Beam ETE with the head in place of the look-ahead: exploit by confidence, explore where w = gain - lambda * risk is largest.
 
-    Where the two best differ by less than `gate`, both become branches of the next forward and Eq. 7 keeps one.
+    With `by` cascade w = s(j) - lambda * risk, s being Eq. 7 on what the head foretells of the forward after j in place of that
+    forward. Where the two best differ by less than `gate`, both become branches of the next forward and Eq. 7 keeps one.
 
     Args:
         head: the scoring head.
+        by: whether candidates are compared by the gain that the head gives them, or by the cascade that it foretells for each.
         among: choose among the k candidates of Eq. 6 (`candidates`), as the beam does, or among all masks left (`all`).
         risk_weight: lambda, positions of gain that a certain error outweighs, at least 0.
         gate: difference of w under which two branches are run, at least 0; 0 never runs them.
     """
 
     head: ScoringHead | None = field(default=None, repr=False)
+    by: Judge = "gain"
     among: Among = "candidates"
     risk_weight: float = 0.0
     gate: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_one_of(Judge, "by", self.by)
         require_one_of(Among, "among", self.among)
         require(self.risk_weight >= 0, "risk_weight", "be at least 0", self.risk_weight)
         require(self.gate >= 0, "gate", "be at least 0", self.gate)
         check_head(self.head)
+        foresees = self.head is not None and self.head.cascade is not None and self.among == "candidates"
+        require(
+            self.by == "gain" or foresees, "by", "be gain for a head without a cascade, or among all masks", self.by
+        )
 
     @property
     def taps(self) -> tuple[int, ...]:
@@ -224,7 +234,8 @@ class LearnedParity(BranchingPolicy):
             everywhere = torch.arange(left.shape[-1], device=left.device).expand_as(left)
             plan = replace(plan, candidates=everywhere, valid=left)
         scores = score(self.head, state, reading)
-        worth = (scores.gain - self.risk_weight * scores.risk).gather(-1, plan.candidates)
+        gain = scores.gain.gather(-1, plan.candidates) if self.by == "gain" else self.foreseen(state, reading, plan)
+        worth = gain - self.risk_weight * scores.risk.gather(-1, plan.candidates)
         worth = worth.masked_fill(~plan.valid, -torch.inf)
         top = worth.argsort(stable=True, dim=-1, descending=True)[:, : 2 if self.gate else 1]
         plan = plan.keep(top)
@@ -232,3 +243,14 @@ class LearnedParity(BranchingPolicy):
             worth = worth.gather(-1, top)
             plan = replace(plan, valid=plan.valid & (worth[:, :1] - worth < self.gate))
         return plan.branches(state, reading)
+
+    def foreseen(self, state: DecodeState, reading: Reading, plan: Plan) -> Float[Tensor, "B K"]:
+        """Eq. 7 of every candidate on the foretold forward; far below all others where that sets off nothing."""
+        assert self.head is not None
+        assert self.head.cascade is not None
+        proposal = plan.branches(state, reading)
+        reason = proposal.reason.flatten(0, 1)
+        each = reading.map(lambda v: v.repeat_interleave(proposal.reason.shape[1], 0))
+        _, risk = foretell(self.head.cascade, each, reason, each.token)
+        sure = (1 - risk).masked_fill(~each.rows | (reason > 0), 0.0).reshape(proposal.reason.shape)
+        return self.score(proposal, replace(each, confidence=sure)).clamp(min=-NOTHING)

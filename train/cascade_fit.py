@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from operator import itemgetter
 from pathlib import Path
 
@@ -17,15 +17,19 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from decoding.api import make_policy
 from decoding.policy import Policy
 from decoding.prompts import read_prompts
 from decoding.provenance import environment, write_json
 from decoding.reading import Reading, Sampling, read
 from decoding.state import DecodeState, commit, start
-from models.cascade import LEAST, Cascade
+from models.cascade import CASCADE, LEAST, Cascade, CascadeConfig
 from models.denoiser import Denoiser, Prediction
 from models.scoring_head import save_head
+from train.fit import prompts_of
+from train.head_settings import CascadeFitting, TaskRun
 from train.schedule import learning_rate_factor
+from train.tasks import get
 
 LAST = 4  # a batch is left when fewer than one row in so many is unfinished
 SAVES = 4  # times a run saves what it has
@@ -39,6 +43,15 @@ class Prompts:
     texts: Sequence[str]
     gen_length: int
     block_length: int
+
+    @staticmethod
+    def of(name: str, run: TaskRun, split: str, count: int | None, *, seed: int) -> Prompts:
+        """Those of a split that a run names, or `count` train prompts where the task generates them."""
+        task = get(name)
+        own = run.prompts if split == "train" else run.dev_prompts
+        wanted = count if count is not None and split == "train" and run.prompts_file is None else own
+        texts = [example.prompt for example in prompts_of(task, run, split, wanted, seed=seed)]
+        return Prompts(name, texts, task.gen_length, run.block_length or task.block_length)
 
 
 @dataclass(frozen=True)
@@ -158,16 +171,15 @@ class Lessons(IterableDataset[Lesson]):
 class CascadeModule(lightning.LightningModule):
     """Steps and optimiser of a cascade; the base is frozen and no part of it."""
 
-    def __init__(self, cascade: Cascade, *, minutes: float, learning_rate: float) -> None:
+    def __init__(self, cascade: Cascade, fitting: CascadeFitting) -> None:
         super().__init__()
-        self.cascade = cascade
-        self.minutes, self.learning_rate = minutes, learning_rate
+        self.cascade, self.fitting = cascade, fitting
         self.began = time.monotonic()
 
     @property
     def done(self) -> float:
         """Share of the minutes that is over."""
-        return min(1.0, (time.monotonic() - self.began) / (60 * self.minutes))
+        return min(1.0, (time.monotonic() - self.began) / (60 * self.fitting.minutes))
 
     def on_train_start(self) -> None:
         """The minutes begin."""
@@ -191,7 +203,7 @@ class CascadeModule(lightning.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over what the cascade owns, up and down again with the minutes."""
         own = [p for p in self.cascade.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(own, lr=self.learning_rate, weight_decay=0.01)
+        optimizer = torch.optim.AdamW(own, lr=self.fitting.learning_rate, weight_decay=0.01)
 
         def factor(step: int) -> float:
             return max(1e-3, learning_rate_factor(self.done, warmup=0.05, decay=0.9)) if step else 1e-3
@@ -244,51 +256,52 @@ def judge(denoiser: Denoiser, prompts: Prompts, drivers: Sequence[Policy], *, ba
     }
 
 
-def fit_cascade(
-    denoiser: Denoiser,
-    train: Sequence[Prompts],
-    dev: Sequence[Prompts],
-    drivers: Sequence[Policy],
-    out: Path,
-    *,
-    minutes: float,
-    batch_size: int,
-    learning_rate: float,
-    seed: int,
-) -> None:
-    """Fit the cascade of the denoiser's head and save the head with it and `cascade/metrics.json`.
+def teach(denoiser: Denoiser, tasks: Mapping[str, TaskRun], fitting: CascadeFitting, out: Path, *, seed: int) -> str:
+    """Fit the cascade of the denoiser's head and save the head with it and `cascade/metrics.json`; returns these as lines.
 
     Args:
-        denoiser: the base with a head that has a cascade.
-        train, dev: prompts to learn from, and those that the metrics are taken on.
-        drivers: policies that lead through the states.
+        denoiser: the base with its head; a cascade of another shape gives way to a new one.
+        tasks: which prompts.
+        fitting: how long, how large, and which drivers.
         out: folder of the head.
-        minutes, batch_size, learning_rate, seed: see `train.cascade`.
+        seed: of prompts and draws.
     """
+    torch.manual_seed(seed)
+    shape: dict[str, int] = {"blocks": fitting.blocks, "rank": fitting.rank, "alpha": 2 * fitting.rank}
+    config = CascadeConfig(**shape, base=denoiser.fingerprint())
+    if denoiser.head.cascade is None or denoiser.head.cascade.config != config:
+        denoiser.head.cascade = Cascade(config, denoiser).to(denoiser.device)
     cascade = denoiser.head.cascade
-    module = CascadeModule(cascade, minutes=minutes, learning_rate=learning_rate)
-    data = Lessons(denoiser, train, drivers, cascade.taps, batch_size=batch_size, seed=seed)
+    drivers = [
+        make_policy(e["policy"], {k: v for k, v in e.items() if k != "policy"}, denoiser) for e in fitting.drivers
+    ]
+    train, dev = (
+        [Prompts.of(name, run, split, fitting.prompts, seed=seed) for name, run in tasks.items()]
+        for split in ("train", "dev")
+    )
     trainer = lightning.Trainer(
         max_epochs=1,
         accelerator="gpu" if denoiser.device.type == "cuda" else "cpu",
         devices=1,
-        logger=CSVLogger(out, name="", version="logs"),
+        logger=CSVLogger(out, name="", version="cascade-logs"),
         enable_checkpointing=False,
         enable_model_summary=False,
         gradient_clip_val=1.0,
         log_every_n_steps=50,
         callbacks=[Keep(denoiser, out)],
     )
+    data = Lessons(denoiser, train, drivers, cascade.taps, batch_size=fitting.batch_size, seed=seed)
     cascade.train()
-    trainer.fit(module, DataLoader(data, batch_size=None))
+    trainer.fit(CascadeModule(cascade, fitting), DataLoader(data, batch_size=None))
     cascade.to(denoiser.device).eval()
     save_head(denoiser.head, out)
-    found = {p.task: judge(denoiser, p, drivers, batch_size=batch_size) for p in dev}
+    found = {prompts.task: judge(denoiser, prompts, drivers, batch_size=fitting.batch_size) for prompts in dev}
     about = {
         "steps": trainer.global_step,
-        "minutes": minutes,
+        "fitting": asdict(fitting),
         "environment": environment(device=denoiser.device, seed=seed),
     }
-    write_json(out / "cascade" / "metrics.json", {"tasks": found, **about})
-    for name, one in found.items():
-        print(f"{name:16s} " + "  ".join(f"{key} {value:.4g}" for key, value in one.items()))
+    write_json(out / CASCADE / "metrics.json", {"tasks": found, **about})
+    return "\n".join(
+        f"{name:24s} " + "  ".join(f"{key} {value:.4g}" for key, value in one.items()) for name, one in found.items()
+    )

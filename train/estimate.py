@@ -70,10 +70,10 @@ def foresee(job: Job, *, seconds: float = PROBE_SECONDS, clock: Callable[[], flo
     lines = [f"{name}: {size}" for name, size in sizes.items()]
     fits = job.fitting.seeds * len(job.fitting.variants)
     passes = "two passes of this size, the second in states of the head; " if job.relabel else ""
+    then = f"then {fits} fits of {job.fitting.epochs} epochs"
+    then += f" and {job.cascade.minutes:g} minutes of the cascade" if job.cascade is not None else ""
     whole = sum(sizes.values(), Size())
-    lines.append(
-        f"collection: {whole} on {denoiser.device}{_peak(denoiser)}; {passes}then {fits} fits of {job.fitting.epochs} epochs"
-    )
+    lines.append(f"collection: {whole} on {denoiser.device}{_peak(denoiser)}; {passes}{then}")
     if job.budget_hours is not None:
         share = min(1.0, _factor(job, whole))
         lines.append(f"budget: {job.budget_hours:g} h take {share:.0%} of the prompts")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from decoding.labelling import Labelling
+from decoding.names import POLICIES
 from models.head_config import HeadConfig, Variant
 
 TARGETS = ("gain", "eq7", "worth")
@@ -207,3 +208,46 @@ class Fitting:
             reach=self.reach if self.conflict(recipe) else 0,
             **more,
         )
+
+
+LEADS: tuple[dict[str, Any], ...] = (
+    *({"policy": "threshold", "threshold": c} for c in (0.8, 0.95, 0.99)),
+    *({"policy": "risk-sum", "risk_bound": b} for b in (0.003, 0.03, 0.2)),
+)
+"""Policies that lead through the states of a cascade, from bold to careful."""
+
+
+@dataclass(frozen=True)
+class CascadeFitting:
+    """How a cascade is fitted.
+
+    Args:
+        minutes: of fitting; what is reached is saved four times on the way.
+        prompts: train prompts of a task with a generator, in place of the task's own; None for these.
+        batch_size: prompts led together.
+        blocks: K, how many of the base's last blocks run again.
+        rank: of the LoRA.
+        learning_rate: of AdamW; up over the first twentieth of the minutes, then down to 0.
+        drivers: policies without branches, {policy: NAME, setting: value}; one leads each batch of prompts.
+    """
+
+    minutes: float = 10.0
+    prompts: int | None = None
+    batch_size: int = 16
+    blocks: int = 1
+    rank: int = 32
+    learning_rate: float = 1e-3
+    drivers: tuple[dict[str, Any], ...] = LEADS
+
+    def __post_init__(self) -> None:
+        for name in ("minutes", "learning_rate"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        for name in ("prompts", "batch_size", "blocks", "rank"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.drivers:
+            raise ValueError("drivers must name at least one policy, got none")
+        for entry in self.drivers:
+            if entry.get("policy") not in POLICIES:
+                raise ValueError(f"a driver must name its policy, one of {', '.join(POLICIES)}, got {entry}")

@@ -14,7 +14,7 @@ from decoding.labelling import Labelling
 from decoding.names import POLICIES
 from train.command import shipped
 from train.contest import Contest, hold, judge
-from train.head_settings import Fitting, TaskRun, names_of
+from train.head_settings import CascadeFitting, Fitting, TaskRun, names_of
 from train.question import MODEL, check_adapter, check_model
 from train.tasks import get, require_permission
 from train.tasks.hub import HUB
@@ -54,6 +54,7 @@ class Job:
         run_code: let checkers run what the base writes.
         budget_hours: what collection may take; prompts are cut to it beforehand, and no part is begun after it.
         leave_out: names of tasks that the head must not see, with commas between them; recorded beside its figures.
+        cascade: how the head's cascade is fitted after it; None for a head without one.
     """
 
     model: str | None
@@ -75,6 +76,7 @@ class Job:
     adapter: str | None = None
     budget_hours: float | None = None
     leave_out: str | None = None
+    cascade: CascadeFitting | None = None
 
     def __post_init__(self) -> None:
         if not self.tasks:
@@ -103,6 +105,8 @@ class Job:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.budget_hours is not None and self.budget_hours <= 0:
             raise ValueError(f"budget_hours must be above 0, got {self.budget_hours}")
+        if self.cascade is not None and self.fitting.universal:
+            raise ValueError("cascade must be left out for a universal head, which is bound to no base, got one")
         if self.catalogue:
             check_arms(self.catalogue)
         if self.model is not None:
@@ -145,7 +149,12 @@ def run_job(job: Job) -> str:
         head = fit(denoiser, data, first, job.out / "first", threshold=threshold, seed=job.seed)[first.variants[0]]
         folders += gather(job, denoiser, beam, job.relabel, "traces-own", head)
     data = prepare(denoiser, folders, job.fitting, threshold=threshold, seed=job.seed)
-    fit(denoiser, data, job.fitting, job.out, threshold=threshold, seed=job.seed, about=about)
+    heads = fit(denoiser, data, job.fitting, job.out, threshold=threshold, seed=job.seed, about=about)
+    if job.cascade is not None:
+        from train.cascade_fit import teach
+
+        cast(Any, denoiser).put_on(heads[job.fitting.variants[0]])
+        log.info(teach(denoiser, job.tasks, job.cascade, job.out, seed=job.seed))
     return compare_heads(job)
 
 
