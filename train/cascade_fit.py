@@ -235,13 +235,16 @@ class Keep(lightning.Callback):
 
 @torch.no_grad()
 def judge(denoiser: Denoiser, prompts: Prompts, drivers: Sequence[Policy], *, batch_size: int) -> dict[str, float]:
-    """Mean KL of the next forward from the cascade, from the forward before it, and the share of it that the cascade explains."""
+    """Mean KL of the next forward from the cascade, from the forward before it, and the share of it that the cascade explains.
+
+    The prompts are dealt to the drivers.
+    """
     cascade = denoiser.head.cascade
     total = torch.zeros(3, dtype=torch.double)
-    for policy in drivers:
-        for low in range(0, len(prompts.texts), batch_size):
-            texts = prompts.texts[low : low + batch_size]
-            for lesson in lessons(denoiser, prompts, texts, policy, cascade.taps):
+    for number, policy in enumerate(drivers):
+        own = prompts.texts[number :: len(drivers)]
+        for low in range(0, len(own), batch_size):
+            for lesson in lessons(denoiser, prompts, own[low : low + batch_size], policy, cascade.taps):
                 with_cascade = divergence(lesson.target, lesson.foretold(cascade)).sum()
                 without = divergence(lesson.target, lesson.unmoved()).sum()
                 total += torch.tensor([float(with_cascade), float(without), len(lesson.target)], dtype=torch.double)
