@@ -66,22 +66,15 @@ def train(  # one option a line, hence its length
     """
     how: dict[str, Any] = {"num_prompts": num_prompts, "num_dev": num_dev, "batch_size": batch_size, "seed": seed}
     how |= {"adapter": adapter, "device": device, "dtype": dtype, "run_code": run_code, "budget_hours": budget_hours}
-    how |= {
-        "model": model,
-        "catalogue": tuple(catalogue or ()),
-        "relabel": relabel or {},
-        "leave_out": leave_out,
+    how |= {"model": model, "catalogue": tuple(catalogue or ()), "relabel": relabel or {}, "leave_out": leave_out}
+    what: dict[str, Any] = {
+        "beam": beam,
+        "drivers": drivers,
+        "labelling": labelling,
+        "fitting": fitting,
         "cascade": cascade,
     }
-    job = Job(
-        out=Path(out),
-        tasks=only(tasks, task, prompts, leave_out),
-        beam=beam,
-        drivers=drivers,
-        labelling=labelling,
-        fitting=fitting,
-        **how,
-    )
+    job = Job(out=Path(out), tasks=only(tasks, task, prompts, leave_out), **what, **how)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     print(foresee(job) if estimate else run_job(job))
 

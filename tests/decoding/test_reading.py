@@ -146,3 +146,48 @@ def test_one_canvas_a_prompt_comes_back_as_it_stands_and_a_missing_one_reads_as_
 def test_settings_out_of_range_are_refused_by_name_rule_and_value(make):
     with pytest.raises(ValueError, match=r"^(temperature|top_p) must .*, got -?[0-9.]+$"):
         make()
+
+
+def test_the_five_largest_are_kept_with_their_tokens_in_order():
+    reading = read_lines([[0.05, 0.3, 0.02, 0.25, 0.1, 0.2, 0.08]])
+    assert reading.top_tokens.tolist() == [[[1, 3, 5, 4, 6]]]
+    assert reading.top_log_probs[0, 0].exp().tolist() == pytest.approx([0.3, 0.25, 0.2, 0.1, 0.08])
+    logits = torch.randn(50, 40, generator=torch.Generator().manual_seed(4))
+    rows = torch.ones(1, 50, dtype=torch.bool)
+    found = read(Prediction(logits, rows, torch.tensor([50])), Sampling())
+    torch.testing.assert_close(logits.log_softmax(-1).gather(-1, found.top_tokens[0]), found.top_log_probs[0])
+    assert torch.equal(found.top_tokens[..., 0], found.token)
+
+
+def test_the_normaliser_is_that_of_the_logits_as_they_came():
+    logits = torch.tensor([[2.0, -1.0, 0.5], [7.0, 7.0, 1.0]])
+    rows = torch.tensor([[True, False, True]])
+    for sampling in (Sampling(), Sampling(forbidden=(0,)), Sampling(temperature=2.0)):
+        reading = read(Prediction(logits, rows, torch.tensor([3])), sampling, torch.Generator().manual_seed(0))
+        expected = [math.log(sum(map(math.exp, line))) for line in logits.tolist()]
+        assert reading.log_normaliser[0].tolist() == pytest.approx([expected[0], 0.0, expected[1]], rel=1e-6)
+
+
+def test_forbidden_tokens_are_not_among_the_five():
+    reading = read_lines([[0.4, 0.2, 0.15, 0.1, 0.08, 0.07]], Sampling(forbidden=(0,)))
+    assert reading.top_tokens.tolist() == [[[1, 2, 3, 4, 5]]]
+    assert reading.top_log_probs[0, 0].exp().tolist() == pytest.approx([0.2, 0.15, 0.1, 0.08, 0.07])
+
+
+def test_a_small_vocabulary_is_padded_with_candidates_that_are_none():
+    reading = read_lines([[0.2, 0.5, 0.3]])
+    assert reading.top_tokens.tolist() == [[[1, 2, 0, 0, 0]]]
+    assert reading.top_log_probs[0, 0, 3:].tolist() == [-100.0, -100.0]
+
+
+def test_candidates_and_normaliser_stay_with_their_position_on_a_grid():
+    rows = torch.tensor([[False, True], [True, False]])
+    logits = torch.tensor([[0.0, 2.0, 1.0], [3.0, 0.0, 1.0]])
+    reading = read(Prediction(logits, rows, torch.tensor([2, 2])), Sampling())
+    assert reading.top_tokens[..., :3].tolist() == [[[0, 0, 0], [1, 2, 0]], [[0, 2, 1], [0, 0, 0]]]
+    grid = reading.scatter(torch.tensor([[0, 1], [1, 0]]), (2, 2))
+    back = grid.at(torch.tensor([1, 0]))
+    assert torch.equal(back.top_tokens, reading.top_tokens)
+    assert torch.equal(back.log_normaliser, reading.log_normaliser)
+    assert torch.equal(grid.first().log_normaliser, reading.log_normaliser)
+    assert not grid.log_normaliser[0, 0].any()

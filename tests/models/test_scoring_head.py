@@ -52,6 +52,11 @@ def score(denoiser, head, tokens, mask, rows):
     return head(figures, rows, reading.token, reading.taps), reading
 
 
+def over(stream, taps, rows):
+    """The stream's hidden states that predict `rows`."""
+    return stream(taps, side_stream.predicting(taps[0], rows))
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_base_keeps_its_bits_with_a_head_attached_run_and_trained(golden, variant):
     tokens, mask, rows = case(golden, "_left")
@@ -98,7 +103,7 @@ def test_the_stream_without_lora_predicts_what_the_base_predicts(golden, blocks,
     handle = golden.denoiser.final_norm.register_forward_hook(lambda _, inputs, output: last.append(output))
     prediction = golden.denoiser(tokens, attention_mask=mask, rows=rows, taps=range(2)[-blocks:])
     handle.remove()
-    hidden = stream(prediction.taps, rows)
+    hidden = over(stream, prediction.taps, rows)
     torch.testing.assert_close(hidden, last[0], atol=1e-5, rtol=0)
     torch.testing.assert_close(golden.denoiser.model.lm_head(hidden), prediction.logits, atol=1e-5, rtol=0)
 
@@ -114,7 +119,7 @@ def test_the_stream_reads_what_a_cached_forward_read(golden, blocks, mode):
     rows = rows & (tokens == 250)
     prediction = cached(tokens, rows=rows, refresh=~opening, taps=range(2)[-blocks:])
     assert (prediction.positions < 24).all()
-    logits = golden.denoiser.model.lm_head(stream(prediction.taps, rows))
+    logits = golden.denoiser.model.lm_head(over(stream, prediction.taps, rows))
     torch.testing.assert_close(logits, prediction.logits, atol=1e-5, rtol=0)
 
 
@@ -139,10 +144,10 @@ def test_with_lora_queries_are_its_own_and_so_are_the_later_blocks_keys_of_its_r
     tokens, mask, rows = case(golden, padding)
     stream = make_head(golden, "lora", blocks=blocks, seed=1).stream
     taps = golden.denoiser(tokens, attention_mask=mask, rows=rows, taps=range(2)[-blocks:]).taps
-    hidden = stream(taps, rows)
+    hidden = over(stream, taps, rows)
     expected = by_native_layers(golden, stream.base_model.model, taps, rows, mask)
     torch.testing.assert_close(hidden, expected, atol=2e-5, rtol=1e-4)
-    plain = make_head(golden, "hidden", blocks=blocks).stream(taps, rows)
+    plain = over(make_head(golden, "hidden", blocks=blocks).stream, taps, rows)
     assert (hidden - plain).abs().max() > 0.1
 
 
@@ -157,11 +162,11 @@ def test_attention_computes_no_more_queries_than_the_fullest_canvas_has_rows(gol
     rows[0, 20], rows[1, 16], rows[1, 19] = True, True, True
     stream = make_head(golden, "hidden").stream
     taps = golden.denoiser(tokens, rows=rows, taps=(1,)).taps
-    together = stream(taps, rows)
+    together = over(stream, taps, rows)
     assert widths == [2]
-    assert stream(taps, torch.zeros_like(rows)).shape == (0, golden.denoiser.hidden_size)
+    assert over(stream, taps, torch.zeros_like(rows)).shape == (0, golden.denoiser.hidden_size)
     alone = rows & (torch.arange(len(rows)) == 1).unsqueeze(1)
-    torch.testing.assert_close(stream(taps, alone), together[1:], atol=1e-5, rtol=0)
+    torch.testing.assert_close(over(stream, taps, alone), together[1:], atol=1e-5, rtol=0)
 
 
 def test_rows_that_are_not_asked_for_keep_the_base_keys(golden):
@@ -169,10 +174,10 @@ def test_rows_that_are_not_asked_for_keep_the_base_keys(golden):
     tokens, _, rows = case(golden)
     stream = make_head(golden, "lora", seed=1).stream
     taps = golden.denoiser(tokens, rows=rows, taps=(1,)).taps
-    together = stream(taps, rows)
+    together = over(stream, taps, rows)
     alone = torch.zeros_like(rows)
     alone[1, 20] = True
-    torch.testing.assert_close(stream(taps, alone)[0], together[alone[rows]][0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(over(stream, taps, alone)[0], together[alone[rows]][0], atol=1e-5, rtol=0)
 
 
 def test_a_left_padded_row_scores_as_the_row_alone(golden):

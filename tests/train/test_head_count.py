@@ -10,7 +10,7 @@ import pytest
 import models
 from models.head_config import HeadConfig
 from models.scoring_head import ScoringHead
-from train.head_count import LLADA_8B, Shape, base_round, head_round, shape_of, table
+from train.head_count import LLADA_8B, Shape, base_round, cascade_round, head_round, shape_of, table
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TINY = Shape(layers=3, width=8, heads=2, kv_heads=1, head_dim=4, mlp=10, vocabulary=20)
@@ -100,10 +100,23 @@ def test_matrices_counted_are_those_that_are_there(family, variant, blocks, pair
 
 def test_at_the_8b_shape_one_block_keeps_to_the_bar_and_features_cost_nothing():
     rows = {row["head"]: row for row in table(LLADA_8B, NAMES, prompt=128, gen_length=256, block_length=32)}
-    assert list(rows) == ["linear", "features", "hidden K=1", "lora K=1", "lora K=2", "lora K=3", "lora K=1, pairs 16"]
+    loras, cascades = [f"lora K={k}" for k in (1, 2, 3)], [f"cascade K={k}" for k in (1, 2, 4)]
+    assert list(rows) == ["linear", "features", "hidden K=1", *loras, "lora K=1, pairs 16", *cascades]
     for mode in ("cached", "uncached"):
         assert max(rows["lora K=1"][mode].values()) < 3.5
+        assert max(rows["cascade K=1"][mode].values()) < 3.5
         assert max(rows["features"][mode].values()) < 0.1
         assert 0 < rows["lora K=1, pairs 16"][mode]["weight_bytes"] - rows["lora K=1"][mode]["weight_bytes"] < 0.01
     assert rows["lora K=1"]["cached"]["weight_bytes"] > 2
     assert rows["lora K=1"]["uncached"]["operations"] < 0.5
+
+
+def test_a_look_at_the_cascade_is_its_blocks_its_lora_and_a_few_logits():
+    shape = Shape(layers=3, width=8, heads=2, kv_heads=1, head_dim=4, mlp=12, vocabulary=50)
+    q, kv, mlp = 8 * 8, 8 * 4, 8 * 12
+    block = 2 * q + 2 * kv + 3 * mlp
+    lora = 2 * (2 * (8 + 8) + 2 * (8 + 4) + 3 * (8 + 12))  # rank 2 on seven matrices
+    own, lines = 8 * 8 + 8, 5 * 5 * 8
+    work = cascade_round(shape, blocks=2, rank=2, context=20, rows=5)
+    assert work.operations == 2 * 5 * (2 * (block + lora) + own) + 2 * 4 * 5 * 20 * 8 + 2 * lines
+    assert work.weight_bytes == 2 * (2 * block + 5 * 8 + lines) + 4 * (2 * lora + own)
