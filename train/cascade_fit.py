@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from operator import itemgetter
 from pathlib import Path
 
@@ -138,13 +138,14 @@ def lessons(
         if LAST * int(live.sum()) < len(texts):
             return
         committed = proposal.reason[:, 0] > 0
+        reading = replace(reading, token=torch.where(committed, proposal.tokens[:, 0], reading.token))
         pick = itemgetter(live)
         before = reading.map(pick), pick(committed)
         state, mask = after.map(pick), None if mask is None else pick(mask)
 
 
 class Lessons(IterableDataset[Lesson]):
-    """Lessons without end: tasks in turn, prompts and drivers drawn from a seed."""
+    """Lessons without end, as many of each task whatever the rounds of its decodes; prompts and drivers are drawn from a seed."""
 
     def __init__(
         self,
@@ -162,10 +163,14 @@ class Lessons(IterableDataset[Lesson]):
     def __iter__(self) -> Iterator[Lesson]:
         """Draw."""
         draw = random.Random(self.seed)
+        given = [0] * len(self.tasks)
         while True:
-            for task in draw.sample(self.tasks, len(self.tasks)):
-                texts = draw.sample(task.texts, min(self.batch_size, len(task.texts)))
-                yield from lessons(self.denoiser, task, texts, draw.choice(self.drivers), self.taps)
+            least = given.index(min(given))
+            task, given[least] = self.tasks[least], given[least] + 1  # a decode of one round gives none
+            texts = draw.sample(task.texts, min(self.batch_size, len(task.texts)))
+            for lesson in lessons(self.denoiser, task, texts, draw.choice(self.drivers), self.taps):
+                yield lesson
+                given[least] += 1
 
 
 class CascadeModule(lightning.LightningModule):
@@ -250,7 +255,7 @@ def judge(denoiser: Denoiser, prompts: Prompts, drivers: Sequence[Policy], *, ba
                 total += torch.tensor([float(with_cascade), float(without), len(lesson.target)], dtype=torch.double)
     kl, kl_without, positions = total.tolist()
     if not positions:
-        return {"positions": 0}
+        return {"positions": 0.0}
     return {
         "kl": kl / positions,
         "kl_without": kl_without / positions,

@@ -293,7 +293,7 @@ def test_risks_far_below_rounding_are_told_apart(reading):
             return said.expand(int((rows & ~committed).sum()), 6)
 
     _, risk = foretell(Sure(), reading, FIRST, reading.token)
-    assert risk[0, 1].item() == pytest.approx(math.exp(-30) + math.exp(-40), rel=1e-4)
+    assert risk[0, 1].item() == pytest.approx(math.exp(-30) + math.exp(-40), rel=1e-4, abs=0)
 
 
 def test_without_a_turn_the_state_after_is_that_of_the_plain_proposal(canvas, reading):

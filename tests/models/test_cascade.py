@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+import models
 from decoding.features import NAMES
 from decoding.reading import Sampling, read
 from models.cascade import CASCADE, FILE, Cascade, CascadeConfig, load_cascade, own_state, save_cascade
@@ -355,3 +356,16 @@ def test_a_head_folder_with_a_wrong_cascade_is_refused(goldens, tmp_path):
     (tmp_path / CASCADE / FILE).unlink()
     with pytest.raises(ValueError, match=r"must be a cascade of this project, got a foreign, broken or missing file$"):
         load_head(tmp_path, golden.denoiser)
+
+
+def test_it_runs_and_learns_beside_a_base_in_bfloat16(golden):
+    base = models.load(golden.folder, device="cpu", dtype=torch.bfloat16)
+    cascade = Cascade(CascadeConfig(blocks=2, rank=4), base)
+    tokens, mask, rows = case(golden, "_left")
+    with torch.no_grad():
+        reading = read(base(tokens, attention_mask=mask, rows=rows, taps=cascade.taps), Sampling(forbidden=(250,)))
+    said = say(cascade, reading, every_third(rows))
+    assert said.dtype == torch.float32
+    torch.testing.assert_close(said.exp(), unmoved(reading, rows & ~every_third(rows)).exp(), atol=0.05, rtol=0)
+    said[:, 0].sum().backward()
+    assert cascade.inject.weight.grad.abs().max() > 0
