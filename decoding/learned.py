@@ -82,7 +82,7 @@ class Learned(Policy):
     risk_weight: float = 10.0
     step_budget: int | None = None
     turns: int | None = None
-    share: float = 0.3
+    share: float = 1.0
 
     def __post_init__(self) -> None:
         check_head(self.head)
@@ -90,7 +90,7 @@ class Learned(Policy):
         if self.rule is not None:
             require_one_of(RiskRule, "rule", self.rule)
         seen = self.rule not in PAIRWISE or self.head.config.pairs > 0
-        require(seen, "rule", "be each or sum for a head without a conflict output", self.rule)
+        require(seen, "rule", "be each, sum or confidence for a head without a conflict output", self.rule)
         require(self.explore >= 0, "explore", "be at least 0", self.explore)
         ranks = self.head.config.target != "gain"  # nothing to weigh against risk
         require(not (self.explore and ranks), "explore", "be 0 for a head whose gain only ranks", self.explore)

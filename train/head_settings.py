@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from decoding.labelling import Labelling
-from decoding.names import POLICIES
 from models.head_config import HeadConfig, Variant
 
 TARGETS = ("gain", "eq7", "worth")
@@ -216,6 +215,19 @@ LEADS: tuple[dict[str, Any], ...] = (
 )
 """Policies that lead through the states of a cascade, from bold to careful."""
 
+LEADERS = (
+    "threshold",
+    "margin",
+    "entropy",
+    "factor",
+    "entropy-bound",
+    "risk-sum",
+    "sequential",
+    "left-to-right",
+    "learned",
+)
+"""Those that may: one canvas a round, nothing drawn."""
+
 
 @dataclass(frozen=True)
 class CascadeFitting:
@@ -228,7 +240,7 @@ class CascadeFitting:
         blocks: K, how many of the base's last blocks run again.
         rank: of the LoRA.
         learning_rate: of AdamW; up over the first twentieth of the minutes, then down to 0.
-        drivers: policies without branches, {policy: NAME, setting: value}; one leads each batch of prompts.
+        drivers: policies of LEADERS, {policy: NAME, setting: value}; one leads each batch of prompts.
     """
 
     minutes: float = 10.0
@@ -249,5 +261,5 @@ class CascadeFitting:
         if not self.drivers:
             raise ValueError("drivers must name at least one policy, got none")
         for entry in self.drivers:
-            if entry.get("policy") not in POLICIES:
-                raise ValueError(f"a driver must name its policy, one of {', '.join(POLICIES)}, got {entry}")
+            if entry.get("policy") not in LEADERS:
+                raise ValueError(f"a driver must name its policy, one of {', '.join(LEADERS)}, got {entry}")

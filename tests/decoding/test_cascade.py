@@ -361,7 +361,7 @@ def test_confidence_decodes_as_the_summed_risk_on_every_toy(run, any_denoiser, p
         ({"share": 0.4}, {0, 1, 2}),  # bound .2
         ({"share": 0.4, "turns": 0}, {0}),
         ({"share": 0.4, "turns": 3}, {0, 1, 2}),
-        ({}, {0, 2}),  # share .3, bound .15
+        ({}, {0, 1, 2, 4}),  # the whole bound
     ],
 )
 def test_a_turn_has_its_share_of_the_bound(canvas, reading, settings, expected):

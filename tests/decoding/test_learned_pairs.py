@@ -136,6 +136,6 @@ def test_without_a_rule_a_head_with_conflicts_uses_them_and_another_sums_its_ris
 @pytest.mark.parametrize("rule", ["pairs", "total"])
 def test_a_head_without_pairs_is_refused(rule):
     with pytest.raises(
-        ValueError, match=f"^rule must be each or sum for a head without a conflict output, got '{rule}'$"
+        ValueError, match=f"^rule must be each, sum or confidence for a head without a conflict output, got '{rule}'$"
     ):
         Learned(ScoringHead(HeadConfig("linear", NAMES)), rule=rule)
