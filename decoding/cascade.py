@@ -36,7 +36,6 @@ def follow(
     for _ in range(turns):
         said, risk = foretell(cascade, reading, reason, token)
         left = reading.rows & (reason == 0)
-        risk = risk.masked_fill(~left, 2.0)
         sure = left & (sum_before(risk, rank(-risk, left)) + risk <= bound)
         token, confidence = torch.where(sure, said, token), torch.where(sure, 1 - risk, confidence)
         reason = torch.where(sure, int(Reason.CASCADE), reason)
