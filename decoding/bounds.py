@@ -27,6 +27,13 @@ def sum_before(value: Float[Tensor, "B L"], place: Int[Tensor, "B L"]) -> Float[
     return before.gather(-1, place)
 
 
+def prefix_sum(value: Tensor, order: Tensor, within: Bool[Tensor, "B L"]) -> Tensor:
+    """Sum of `value` over a position and all of `within` that come before it in descending `order`."""
+    place = rank(order, within)
+    ordered = torch.zeros_like(value).scatter(-1, place, value.masked_fill(~within, 0.0))
+    return ordered.cumsum(-1).gather(-1, place)
+
+
 @final
 @dataclass(frozen=True)
 class Factor(AcceptancePolicy):

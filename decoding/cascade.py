@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from decoding.bounds import sum_before
-from decoding.policy import rank
+from decoding.bounds import prefix_sum
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal, Reason
 from models.cascade import Cascade
@@ -36,7 +35,7 @@ def follow(
     for _ in range(turns):
         said, risk = foretell(cascade, reading, reason, token)
         left = reading.rows & (reason == 0)
-        sure = left & (sum_before(risk, rank(-risk, left)) + risk <= bound)
+        sure = left & (prefix_sum(risk, -risk, left) <= bound)
         token, confidence = torch.where(sure, said, token), torch.where(sure, 1 - risk, confidence)
         reason = torch.where(sure, int(Reason.CASCADE), reason)
     plan = Proposal.single(state, replace(reading, token=token), reason)
@@ -49,15 +48,7 @@ def foretell(
     """The likeliest token of every position left and its risk; -1 and 0 elsewhere."""
     committed = reason > 0
     left = reading.rows & ~committed
-    log_probs = cascade(
-        reading.taps,
-        reading.rows,
-        committed,
-        token,
-        reading.top_tokens,
-        reading.top_log_probs,
-        reading.log_normaliser,
-    )
+    log_probs = ask(cascade, reading, committed, token)
     best = log_probs[:, :-1].argmax(-1, keepdim=True)
     risk = log_probs.scatter(-1, best, -torch.inf).logsumexp(-1).exp()
     likeliest = reading.top_tokens[left].gather(-1, best).squeeze(-1)
@@ -65,3 +56,12 @@ def foretell(
         torch.full_like(token, -1).masked_scatter(left, likeliest),
         torch.zeros_like(reading.confidence).masked_scatter(left, risk),
     )
+
+
+def ask(
+    cascade: Cascade, reading: Reading, committed: Bool[Tensor, "B L"], token: Int[Tensor, "B L"]
+) -> Float[Tensor, "M 6"]:
+    """Log-probabilities of the reading's candidates, and of the rest, at the positions left, packed (`Cascade.forward`)."""
+    figures = (reading.top_tokens, reading.top_log_probs, reading.log_normaliser)
+    log_probs: Tensor = cascade(reading.taps, reading.rows, committed, token, *figures)
+    return log_probs

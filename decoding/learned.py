@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from decoding.bounds import prefix_sum
 from decoding.cascade import follow, foretell
 from decoding.explore import BranchingPolicy, Plan
 from decoding.features import NAMES, features
@@ -16,7 +17,7 @@ from decoding.policy import Policy, best, rank
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal, Reason
 from decoding.threshold import confident, require, require_one_of
-from models.scoring_head import SMALLEST, Scores, ScoringHead
+from models.scoring_head import Scores, ScoringHead, prior_of
 
 TURNS = 9  # odd: see compatible_set
 NOTHING = 1e4  # nats below any score of Eq. 7 that sets something off
@@ -35,8 +36,7 @@ def score(head: ScoringHead, state: DecodeState, reading: Reading) -> Scores:
 
 def unscored(reading: Reading) -> Scores:
     """The confidence itself: r = 1 - c, no gain."""
-    log_c = (-reading.log_risk.expm1()).clamp(min=SMALLEST).log()
-    return Scores(risk_logit=reading.log_risk - log_c, gain=torch.zeros_like(log_c))
+    return Scores(risk_logit=prior_of(reading.log_risk), gain=torch.zeros_like(reading.log_risk))
 
 
 def check_head(head: ScoringHead | None) -> None:
@@ -177,13 +177,6 @@ def compatible_set(
             level = level + ((level * taken).unsqueeze(-2) @ before.to(level.dtype)).squeeze(-2)
         taken = rows & (level < bound) | first
     return taken & (risk < bound), beside(taken, either)
-
-
-def prefix_sum(value: Tensor, order: Tensor, within: Bool[Tensor, "B L"]) -> Tensor:
-    """Sum of `value` over a position and all of `within` that come before it in descending `order`."""
-    place = rank(order, within)
-    ordered = torch.zeros_like(value).scatter(-1, place, value.masked_fill(~within, 0.0))
-    return ordered.cumsum(-1).gather(-1, place)
 
 
 @final

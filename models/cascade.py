@@ -105,8 +105,13 @@ class Cascade(nn.Module):
         known = top_log_probs[left]
         logits = torch.linalg.vecdot(self.base.lm_head.weight[top_tokens[left]], after.unsqueeze(1)).float()
         logits = (logits - log_normaliser[left].unsqueeze(-1)).masked_fill(known <= LEAST, LEAST)
-        rest = (-known.exp().sum(-1, keepdim=True)).clamp(min=-1 + 1e-7).log1p()
-        return torch.cat([logits, rest + self.rest(after.to(self.rest.weight.dtype))], -1).log_softmax(-1)
+        rest = rest_of(known) + self.rest(after.to(self.rest.weight.dtype))
+        return torch.cat([logits, rest], -1).log_softmax(-1)
+
+
+def rest_of(log_probs: Float[Tensor, "M 5"]) -> Float[Tensor, "M 1"]:
+    """Log-probability of all other tokens."""
+    return (-log_probs.exp().sum(-1, keepdim=True)).clamp(min=-1 + 1e-7).log1p()
 
 
 def own_state(cascade: Cascade) -> dict[str, Tensor]:

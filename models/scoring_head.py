@@ -138,10 +138,14 @@ class ScoringHead(nn.Module):
             inward = scaled if self.layers is None else torch.cat([scaled, self.layers(scaled, rows)], -1)
             correction = torch.where(rows.unsqueeze(-1), self.readout(inward), correction)
         log_risk = features[..., self.config.feature_names.index("log_risk")]
-        log_c = (-log_risk.expm1()).clamp(min=SMALLEST).log()  # not log p1: the candidate need not be the top token
-        prior = (log_risk - log_c).masked_fill(~rows, 0.0)
+        prior = prior_of(log_risk).masked_fill(~rows, 0.0)
         pairs = None if self.pairs is None else self.pairs(inward, rows, prior, token)
         return Scores(risk_logit=prior + correction[..., 0], gain=correction[..., 1], pairs=pairs)
+
+
+def prior_of(log_risk: Float[Tensor, "*N L"]) -> Float[Tensor, "*N L"]:
+    """log(1 - c) - log c, the risk that the confidence itself says; not from log p1: the candidate need not be the top token."""
+    return log_risk - (-log_risk.expm1()).clamp(min=SMALLEST).log()
 
 
 def _readout(inward: int, width: int) -> nn.Module:

@@ -17,17 +17,18 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from decoding.api import make_policy
+from decoding.cascade import ask
 from decoding.policy import Policy
 from decoding.prompts import read_prompts
 from decoding.provenance import environment, write_json
 from decoding.reading import Reading, Sampling, read
 from decoding.state import DecodeState, commit, start
-from models.cascade import CASCADE, LEAST, Cascade, CascadeConfig
+from models.cascade import CASCADE, LEAST, Cascade, CascadeConfig, rest_of
 from models.denoiser import Denoiser, Prediction
 from models.scoring_head import save_head
 from train.fit import prompts_of
 from train.head_settings import CascadeFitting, TaskRun
+from train.job import policy_of
 from train.schedule import learning_rate_factor
 from train.tasks import get
 
@@ -72,19 +73,17 @@ class Lesson:
 
     def foretold(self, cascade: Cascade) -> Float[Tensor, "M 6"]:
         """What the cascade says at `left`."""
-        r = self.reading
-        said: Tensor = cascade(r.taps, r.rows, self.committed, r.token, r.top_tokens, r.top_log_probs, r.log_normaliser)
-        return said[self.left[r.rows & ~self.committed]]
+        said = ask(cascade, self.reading, self.committed, self.reading.token)
+        return said[self.left[self.reading.rows & ~self.committed]]
 
     def unmoved(self) -> Float[Tensor, "M 6"]:
         """What the state's own forward said there."""
-        top = self.reading.top_log_probs[self.left]
-        return torch.cat([top, rest_of(top)], -1).log_softmax(-1)
+        return with_rest(self.reading.top_log_probs[self.left])
 
 
-def rest_of(log_probs: Float[Tensor, "M 5"]) -> Float[Tensor, "M 1"]:
-    """Log-probability of all other tokens."""
-    return (-log_probs.exp().sum(-1, keepdim=True)).clamp(min=-1 + 1e-7).log1p()
+def with_rest(log_probs: Float[Tensor, "M 5"]) -> Float[Tensor, "M 6"]:
+    """The candidates, and all other tokens together behind them."""
+    return torch.cat([log_probs, rest_of(log_probs)], -1).log_softmax(-1)
 
 
 def divergence(target: Float[Tensor, "M 6"], said: Float[Tensor, "M 6"]) -> Float[Tensor, " M"]:
@@ -107,7 +106,7 @@ def candidates(
     """Log-probabilities of given candidates, and of the rest together, at `left`, which are rows of the prediction."""
     log_probs = prediction.logits.float().log_softmax(-1)[left[prediction.rows]]
     top = log_probs.gather(-1, tokens[left]).clamp(min=LEAST).masked_fill(known[left] <= LEAST, LEAST)
-    return torch.cat([top, rest_of(top)], -1).log_softmax(-1)
+    return with_rest(top)
 
 
 def lessons(
@@ -280,9 +279,7 @@ def teach(denoiser: Denoiser, tasks: Mapping[str, TaskRun], fitting: CascadeFitt
     if denoiser.head.cascade is None or denoiser.head.cascade.config != config:
         denoiser.head.cascade = Cascade(config, denoiser).to(denoiser.device)
     cascade = denoiser.head.cascade
-    drivers = [
-        make_policy(e["policy"], {k: v for k, v in e.items() if k != "policy"}, denoiser) for e in fitting.drivers
-    ]
+    drivers = [policy_of(entry, denoiser) for entry in fitting.drivers]
     train, dev = (
         [Prompts.of(name, run, split, fitting.prompts, seed=seed) for name, run in tasks.items()]
         for split in ("train", "dev")

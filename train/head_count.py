@@ -113,16 +113,16 @@ def head_round(shape: Shape, config: HeadConfig, *, context: int, rows: int) -> 
     """
     inward = len(config.feature_names)
     if config.reads_hidden:
-        inward, ran, before = inward + shape.width, rows, _again(shape, config, context=context, rows=rows)
+        rank = config.rank if config.variant == "lora" else 0
+        inward, ran = inward + shape.width, rows
+        before = _again(shape, config.blocks, rank, context=context, rows=rows)
     elif config.variant == "features":
         before, ran, inward = _layers(config, inward, context=context), context, inward + config.width
     else:
         ran, before = context, Work(0, 0)
     own = _readout(config, inward) + (inward * (2 * config.pairs + 2) if config.pairs else 0)
     tables = 2 if config.reach else 0  # what places and equal candidates say: one of equal candidates, one of others
-    products = (
-        (1 + tables) * 2 * context * context * config.pairs
-    )  # q_i with k_j, and with each table, of all positions
+    products = (1 + tables) * 2 * context * context * config.pairs  # q_i with k_j and with each table, of all positions
     places = tables * (2 * config.reach + 1) * (config.pairs + 1)
     return Work(
         before.operations + 2 * ran * own + products,
@@ -130,24 +130,23 @@ def head_round(shape: Shape, config: HeadConfig, *, context: int, rows: int) -> 
     )
 
 
-def _again(shape: Shape, config: HeadConfig, *, context: int, rows: int) -> Work:
-    """The base's last blocks, on the masked rows."""
-    again = config.blocks * (shape.query + shape.gated) + (config.blocks - 1) * shape.keys
-    lora = config.blocks * _lora(shape, config.rank) if config.variant == "lora" else 0
-    norms = (2 * config.blocks + 1) * shape.width
-    operations = 2 * rows * (again + lora) + config.blocks * attention(shape, rows, context)
-    return Work(operations, BASE_BYTES * (again + norms) + HEAD_BYTES * lora)
-
-
 def cascade_round(shape: Shape, *, blocks: int, rank: int, context: int, rows: int) -> Work:
     """What one look at the cascade adds: the last blocks on the masked rows with keys and values of their own, and a few logits."""
-    again, norms = blocks * (shape.query + shape.keys + shape.gated), (2 * blocks + 1) * shape.width
-    inner = shape.kv_heads * shape.head_dim
-    lora = blocks * (_lora(shape, rank) + 2 * rank * (shape.width + inner))
+    again = _again(shape, blocks, rank, context=context, rows=rows, own_keys=True)
     own = shape.width * shape.width + shape.width  # the committed tokens' way in, and the rest of the vocabulary
     lines = rows * CANDIDATES * shape.width
-    operations = 2 * rows * (again + lora + own) + blocks * attention(shape, rows, context) + 2 * lines
-    return Work(operations, BASE_BYTES * (again + norms + lines) + HEAD_BYTES * (lora + own))
+    return Work(
+        again.operations + 2 * rows * own + 2 * lines, again.weight_bytes + BASE_BYTES * lines + HEAD_BYTES * own
+    )
+
+
+def _again(shape: Shape, blocks: int, rank: int, *, context: int, rows: int, own_keys: bool = False) -> Work:
+    """The base's last blocks on the masked rows, with LoRA where there is a rank; the first one's keys are the base's, or its own."""
+    again = blocks * (shape.query + shape.gated) + (blocks - (not own_keys)) * shape.keys
+    lora = blocks * _lora(shape, rank, own_keys=own_keys)
+    norms = (2 * blocks + 1) * shape.width
+    operations = 2 * rows * (again + lora) + blocks * attention(shape, rows, context)
+    return Work(operations, BASE_BYTES * (again + norms) + HEAD_BYTES * lora)
 
 
 def _layers(config: HeadConfig, features: int, *, context: int) -> Work:
@@ -161,10 +160,11 @@ def _readout(config: HeadConfig, inward: int) -> int:
     return 2 * inward if config.variant == "linear" else config.width * (inward + 2)
 
 
-def _lora(shape: Shape, rank: int) -> int:
-    """LoRA on q, attention output and the MLP's three matrices: r (in + out) each."""
-    inner = shape.heads * shape.head_dim
-    return rank * (2 * (shape.width + inner) + 3 * (shape.width + shape.mlp))
+def _lora(shape: Shape, rank: int, *, own_keys: bool) -> int:
+    """LoRA on q, attention output and the MLP's three matrices, on k and v with `own_keys`: r (in + out) each."""
+    inner, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    sides = 2 * (shape.width + inner) + 3 * (shape.width + shape.mlp) + own_keys * 2 * (shape.width + keys)
+    return rank * sides
 
 
 def table(

@@ -242,16 +242,17 @@ def make_drivers(
     entries: Mapping[str, Mapping[str, Any]], denoiser: Denoiser, head: ScoringHead | None
 ) -> dict[str, Policy]:
     """The policies that a config names; learned ones get the head."""
-    from decoding.api import make_policy
-
     if head is not None:
         cast(Any, denoiser).put_on(head)
-    return {
-        name: make_policy(
-            entry["policy"], {k: v for k, v in entry.items() if k not in ("policy", BLOCK_LENGTH)}, denoiser
-        )
-        for name, entry in entries.items()
-    }
+    own = {name: {k: v for k, v in entry.items() if k != BLOCK_LENGTH} for name, entry in entries.items()}
+    return {name: policy_of(entry, denoiser) for name, entry in own.items()}
+
+
+def policy_of(entry: Mapping[str, Any], denoiser: Denoiser) -> Policy:
+    """The policy that one entry names, with its settings."""
+    from decoding.api import make_policy
+
+    return make_policy(entry["policy"], {name: value for name, value in entry.items() if name != "policy"}, denoiser)
 
 
 def compare_heads(job: Job) -> str:
