@@ -141,7 +141,7 @@ def cascade_round(shape: Shape, *, blocks: int, rank: int, context: int, rows: i
 
 
 def _again(shape: Shape, blocks: int, rank: int, *, context: int, rows: int, own_keys: bool = False) -> Work:
-    """The base's last blocks on the masked rows, with LoRA where there is a rank; the first one's keys are the base's, or its own."""
+    """The base's last blocks on the masked rows, with LoRA where there is a rank; the first keeps the base's keys, or its own."""
     again = blocks * (shape.query + shape.gated) + (blocks - (not own_keys)) * shape.keys
     lora = blocks * _lora(shape, rank, own_keys=own_keys)
     norms = (2 * blocks + 1) * shape.width
