@@ -20,8 +20,8 @@ def follow(
     """What a round commits beside `reason`: as long as their risks add up to the bound at most, the safest of the positions left.
 
     With S the positions committed so far in the round, r_j = 1 - max_v p(x_j = v | x, x_S) as the cascade foretells it, and every
-    turn commits the longest prefix in order of risk with sum r_j <= bound, then looks again. Its tokens are the likeliest ones,
-    whatever the temperature; what the sampling holds for unconfident is not known here.
+    turn commits the longest prefix in order of risk with sum r_j <= bound, then looks again. Its tokens are the likeliest ones: at
+    temperature 1 a draw would differ with probability r_j, at a lower one with less.
 
     Args:
         cascade: foretells p.

@@ -102,9 +102,14 @@ class Learned(Policy):
         require(self.share > 0, "share", "be above 0", self.share)
 
     @property
+    def looks(self) -> int:
+        """Looks at the cascade a round."""
+        return 0 if self.head.cascade is None else 1 if self.turns is None else self.turns
+
+    @property
     def taps(self) -> tuple[int, ...]:
-        """Base blocks the head reads."""
-        return self.head.taps
+        """Base blocks the head reads, and those of its cascade where that is asked."""
+        return self.head.taps_ahead if self.looks else self.head.taps
 
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """Exploit by risk, then explore by gain."""
@@ -124,10 +129,9 @@ class Learned(Policy):
             chosen = rank(worth, left) < self.explore
             within = prefix_sum(risk, worth, left) <= self.explore_bound
             reason = torch.where(left & chosen & within & (worth > 0), int(Reason.EXPLORE), reason)
-        turns = 1 if self.turns is None else self.turns
-        if self.head.cascade is None or not turns:
+        if self.head.cascade is None or not self.looks:
             return Proposal.single(state, reading, reason)
-        return follow(self.head.cascade, state, reading, reason, bound=self.share * self.risk_bound, turns=turns)
+        return follow(self.head.cascade, state, reading, reason, bound=self.share * self.risk_bound, turns=self.looks)
 
 
 def safe_set(risk: Tensor, rows: Bool[Tensor, "B L"], bound: float, *, each: bool = False) -> Bool[Tensor, "B L"]:
@@ -215,8 +219,9 @@ class LearnedParity(BranchingPolicy):
 
     @property
     def taps(self) -> tuple[int, ...]:
-        """Base blocks the head reads."""
-        return self.head.taps if self.head is not None else ()
+        """Base blocks the head reads, and those of its cascade where that judges."""
+        assert self.head is not None
+        return self.head.taps if self.by == "gain" else self.head.taps_ahead
 
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """The plan of Explore-Then-Exploit with the head's candidate, or with its two best where they are close."""

@@ -51,6 +51,11 @@ class Policy(ABC):
         return 1.0
 
     @property
+    def looks(self) -> int:
+        """How often a round it foretells tokens, which no sampling draws."""
+        return 0
+
+    @property
     def taps(self) -> tuple[int, ...]:
         """Base blocks whose input, keys and values the policy's head reads."""
         return ()

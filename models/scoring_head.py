@@ -110,8 +110,13 @@ class ScoringHead(nn.Module):
     @property
     def taps(self) -> tuple[int, ...]:
         """Base blocks the head reads, the last ones."""
-        own = range(self.first_block, self.first_block + self.config.blocks) if self.config.reads_hidden else ()
-        return max(tuple(own), () if self.cascade is None else self.cascade.taps, key=len)
+        count = self.config.blocks if self.config.reads_hidden else 0
+        return tuple(range(self.first_block, self.first_block + count))
+
+    @property
+    def taps_ahead(self) -> tuple[int, ...]:
+        """Those that the head and its cascade read."""
+        return max(self.taps, () if self.cascade is None else self.cascade.taps, key=len)
 
     def normalise_by(self, features: Float[Tensor, "M F"]) -> None:
         """Set mean and spread of the features from a sample; one that does not vary there keeps its own unit elsewhere."""

@@ -248,7 +248,7 @@ def judge(denoiser: Denoiser, prompts: Prompts, drivers: Sequence[Policy], *, ba
     for number, policy in enumerate(drivers):
         own = prompts.texts[number :: len(drivers)]
         for low in range(0, len(own), batch_size):
-            for lesson in lessons(denoiser, prompts, own[low : low + batch_size], policy, denoiser.head.taps):
+            for lesson in lessons(denoiser, prompts, own[low : low + batch_size], policy, denoiser.head.taps_ahead):
                 with_cascade = divergence(lesson.target, lesson.foretold(cascade)).sum()
                 without = divergence(lesson.target, lesson.unmoved()).sum()
                 total += torch.tensor([float(with_cascade), float(without), len(lesson.target)], dtype=torch.double)
@@ -295,7 +295,7 @@ def teach(denoiser: Denoiser, tasks: Mapping[str, TaskRun], fitting: CascadeFitt
         log_every_n_steps=50,
         callbacks=[Keep(denoiser, out)],
     )
-    data = Lessons(denoiser, train, drivers, denoiser.head.taps, batch_size=fitting.batch_size, seed=seed)
+    data = Lessons(denoiser, train, drivers, denoiser.head.taps_ahead, batch_size=fitting.batch_size, seed=seed)
     cascade.train()
     trainer.fit(CascadeModule(cascade, fitting), DataLoader(data, batch_size=None))
     cascade.to(denoiser.device).eval()

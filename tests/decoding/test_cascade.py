@@ -218,8 +218,13 @@ def test_settings_are_refused_in_a_sentence(base):
         Learned(foresees, turns=-1)
     with pytest.raises(ValueError, match=r"^share must be above 0, got 0.0$"):
         Learned(foresees, share=0.0)
-    assert Learned(plain, turns=0).taps == ()
-    assert Learned(foresees).taps == (len(base.blocks) - 1,)
+    with pytest.raises(ValueError, match=r"^turns must be 0 with confidence_eos_eot_inf, .* got 2 a round$"):
+        decode(base, Learned(foresees, turns=2), confidence_eos_eot_inf=True)
+    decode(base, Learned(foresees, turns=0), confidence_eos_eot_inf=True)
+    last = len(base.blocks) - 1
+    assert (Learned(plain).taps, Learned(foresees, turns=0).taps, Learned(foresees).taps) == ((), (), (last,))
+    assert (Learned(plain).looks, Learned(foresees, turns=0).looks, Learned(foresees).looks) == (0, 0, 1)
+    assert (LearnedParity(head=foresees).taps, LearnedParity(head=foresees, by="cascade").taps) == ((), (last,))
 
 
 def told_exactly(monkeypatch, *risks):

@@ -62,7 +62,7 @@ def countdown() -> Prompts:
 
 @pytest.fixture(scope="module")
 def taught(base, countdown) -> list[Lesson]:
-    return list(lessons(base, countdown, countdown.texts, Threshold(0.7), base.head.taps))
+    return list(lessons(base, countdown, countdown.texts, Threshold(0.7), base.head.taps_ahead))
 
 
 def test_the_target_is_the_mass_of_the_candidates_and_of_the_rest():
@@ -229,7 +229,7 @@ def test_the_label_of_every_round_is_the_forward_of_what_it_commits(base, countd
 def test_positions_of_a_block_that_opens_later_are_no_part_of_a_lesson(base, countdown):
     """A budget of one round opens the next block while the last one still has masks."""
     narrow = replace(countdown, block_length=countdown.gen_length // 4)
-    found = list(lessons(base, narrow, countdown.texts[:4], FixedSteps(), base.head.taps))
+    found = list(lessons(base, narrow, countdown.texts[:4], FixedSteps(), base.head.taps_ahead))
     opened = 0
     for one, following in pairwise(found):
         assert not (one.left & ~one.reading.rows).any()
@@ -256,7 +256,7 @@ def test_skill_is_the_share_of_the_divergence_that_is_gone(base, countdown, monk
     expected = [
         one
         for number, policy in enumerate(drivers)
-        for one in lessons(base, countdown, countdown.texts[number::2], policy, base.head.taps)
+        for one in lessons(base, countdown, countdown.texts[number::2], policy, base.head.taps_ahead)
     ]
     count = sum(len(one.target) for one in expected)
     without = sum(float(divergence(one.target, one.unmoved()).sum()) for one in expected) / count
@@ -324,7 +324,7 @@ def test_bad_input_is_judged_before_torch_is_imported(tmp_path):
 def test_every_task_gives_as_many_lessons_however_long_its_decodes(base):
     tasks = [Prompts.of(name, TaskRun(prompts=4), "train", None, seed=0) for name in ("lists", "countdown4")]
     drivers = [Threshold(0.9), Threshold(0.99)]
-    stream, again = (Lessons(base, tasks, drivers, base.head.taps, batch_size=2, seed=3) for _ in range(2))
+    stream, again = (Lessons(base, tasks, drivers, base.head.taps_ahead, batch_size=2, seed=3) for _ in range(2))
     widths = [lesson.left.shape[1] for lesson in islice(stream, 60)]
     short, long = sorted({min(widths), max(widths)})
     assert widths == [lesson.left.shape[1] for lesson in islice(again, 60)]
@@ -341,7 +341,7 @@ class SecondBest(Policy):
 
 
 def test_a_lesson_tells_the_token_that_was_committed(base, countdown):
-    one = next(lessons(base, countdown, countdown.texts[:2], SecondBest(), base.head.taps))
+    one = next(lessons(base, countdown, countdown.texts[:2], SecondBest(), base.head.taps_ahead))
     assert torch.equal(one.reading.token[one.committed], one.reading.top_tokens[..., 1][one.committed])
 
 
