@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -123,6 +124,29 @@ def make_runner(
     models = {"": denoiser, **(heads or {})}
     fingerprints = {name: head_fingerprint(model) for name, model in models.items() if model.head is not None}
     return Runner(denoiser, problems, check, ledger, heads or {}, fingerprints, size, seed, progress)
+
+
+def refuse_settings(
+    arms: Sequence[Arm], task: str, denoiser: Denoiser, heads: Mapping[str, Denoiser], *, points: int, seed: int
+) -> None:
+    """Make every policy that is going to run on a task, so that what one of them refuses is refused before any has run.
+
+    Args:
+        arms: with their own heads in `heads`.
+        task: whose settings.
+        denoiser: with the head of all other arms.
+        heads: arm -> the model with that arm's own head.
+        points: of every tuning space, those that `tune` draws with this seed.
+
+    Raises:
+        ValueError: for a setting out of range, or one that a head is not made for.
+    """
+    for arm in (full.on(task) for full in arms):
+        for cell in itertools.chain(*(a.cells for a in arm.draws(points, seed=seed) or (replace(arm, tune={}),))):
+            try:
+                make_policy(cell.policy, cell.rule, heads.get(arm.name, denoiser))
+            except ValueError as error:
+                raise ValueError(f"{error}, in arm {arm.name}") from error
 
 
 def head_fingerprint(denoiser: Denoiser) -> str:

@@ -123,6 +123,27 @@ def test_a_run_writes_its_results_and_goes_on_where_it_was(capsys, tmp_path, tin
     assert json.loads((tmp_path / "comparison.json").read_text())["results"] == found["results"]
 
 
+@pytest.mark.parametrize(
+    ("space", "sentence"),
+    [
+        ("values: [0.9], values_for: {countdown4: [1.5]}", "threshold must lie in (0, 1], got 1.5, in arm late"),
+        (
+            "values: [0.9], tune: {turns: [1]}",
+            "settings of policy threshold must be among threshold, got turns, in arm",
+        ),
+    ],
+)
+def test_settings_that_an_arm_refuses_are_told_before_any_arm_runs(capsys, tmp_path, tiny, space, sentence):
+    small = tmp_path / "small.yaml"
+    small.write_text(
+        "catalogue:\n- {name: sequential, kind: headless, policy: sequential}\n"
+        f"- {{name: late, kind: headless, policy: threshold, dial: threshold, {space}}}\n"
+    )
+    arguments = ["--config", str(small), "--task", "countdown3,countdown4", "--model", str(tiny), "--tuning", "1"]
+    assert complaint(capsys, *arguments, "--out", str(tmp_path / "out")).startswith(f"compare.py: {sentence}")
+    assert not list((tmp_path / "out").glob("*.jsonl"))
+
+
 def test_prompts_of_a_file_are_the_test_prompts(tmp_path, tiny):
     dev = draw(get("countdown3"), "dev", 2, seed=0)
     file = tmp_path / "mine.txt"

@@ -257,6 +257,7 @@ def hold(
     from decoding.ab_table import plot, table
     from decoding.comparison import Comparison, compare
     from decoding.provenance import environment
+    from decoding.runner import refuse_settings
 
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     folder = Path(out)
@@ -265,6 +266,8 @@ def hold(
     heads = {
         arm.name: models.load(contest.model, head=arm.head, **base) for arm in contest.arms if arm.head is not None
     }
+    for entry in contest.entries:
+        refuse_settings(contest.arms, entry.problems.task, denoiser, heads, points=parity or tuning, seed=seed)
     whole: Comparison = Comparison()
     said = [f"left out for want of a scoring head: {', '.join(contest.left_out)}\n"] if contest.left_out else []
     for full in contest.entries:
