@@ -23,11 +23,12 @@ from models.denoiser import Prediction
 from models.head_config import HeadConfig
 from models.scoring_head import ScoringHead, load_head, save_head
 from train.cascade import cascade as command
-from train.cascade_fit import LAST, Lesson, Lessons, Prompts, candidates, divergence, judge, lessons, teach
+from train.cascade_fit import judge, teach
 from train.command import run, shipped
 from train.fit import NAMES
 from train.head_settings import CascadeFitting, Fitting, TaskRun
 from train.job import Job
+from train.lessons import LAST, Lesson, Lessons, Prompts, candidates, divergence, lessons
 
 BASE = str(shipped("checkpoints/reason-7m"))
 SHORT = CascadeFitting(
