@@ -6,19 +6,16 @@ and the committed tokens put into their input, and are fitted to the distributio
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from models.denoiser import Denoiser, Tap
-from models.side_stream import SideStream, load_lora, predicting, with_lora
+from models.parts import check_base, load_part, read_part, save_part
+from models.side_stream import SideStream, predicting, with_lora
 
 CASCADE = "cascade"
 """The folder of a cascade, inside that of its head."""
@@ -116,17 +113,12 @@ def rest_of(log_probs: Float[Tensor, "M 5"]) -> Float[Tensor, "M 1"]:
 
 def own_state(cascade: Cascade) -> dict[str, Tensor]:
     """The tensors that are neither the base's nor the adapter's."""
-    return {k: v.contiguous() for k, v in cascade.state_dict().items() if not k.startswith("stream.")}
+    return {name: tensor for name, tensor in cascade.state_dict().items() if not name.startswith("stream.")}
 
 
 def save_cascade(cascade: Cascade, folder: Path) -> None:
     """Write `cascade.safetensors` and PEFT's `adapter_config.json` and `adapter_model.safetensors`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    cast(Any, cascade.stream).save_pretrained(str(folder))
-    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
-    aside = folder / (FILE + ".tmp")
-    save_file(own_state(cascade), aside, metadata={"config": json.dumps(asdict(cascade.config))})
-    aside.rename(folder / FILE)
+    save_part(folder / FILE, own_state(cascade), asdict(cascade.config), cascade.stream)
 
 
 def load_cascade(folder: Path, denoiser: Denoiser) -> Cascade:
@@ -135,22 +127,8 @@ def load_cascade(folder: Path, denoiser: Denoiser) -> Cascade:
     Raises:
         ValueError: if it is broken, foreign or of another base.
     """
-    file = folder / FILE
-    try:
-        with safe_open(file, framework="pt") as opened:
-            config = CascadeConfig(**json.loads((opened.metadata() or {})["config"]))
-        stored = load_file(file)
-    except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
-        raise ValueError(f"{file} must be a cascade of this project, got a foreign, broken or missing file") from error
-    if config.base and config.base != denoiser.fingerprint():
-        found = denoiser.fingerprint()[:12]
-        raise ValueError(
-            f"the cascade in {folder} must be used on its own base ({config.base[:12]}), got a base {found}"
-        )
+    config = read_part(folder / FILE, "cascade", lambda raw: CascadeConfig(**raw))
+    check_base("cascade", folder, config.base, denoiser)
     cascade = Cascade(config, denoiser)
-    own = own_state(cascade)
-    if {k: v.shape for k, v in stored.items()} != {k: v.shape for k, v in own.items()}:
-        raise ValueError(f"{file} must hold the {len(own)} tensors of this cascade, got other names or shapes")
-    cascade.load_state_dict(stored, strict=False)
-    load_lora(cascade.stream, folder)
+    load_part(cascade, own_state(cascade), folder / FILE, cascade.stream)
     return cascade.to(denoiser.device).eval()

@@ -5,22 +5,20 @@ It reads the forward that was run anyway and never feeds back: the base logits a
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from models.cascade import CASCADE, Cascade, load_cascade, save_cascade
 from models.denoiser import Denoiser, Tap
 from models.head_config import HeadConfig
 from models.pair_output import PairOutput, Pairs
-from models.side_stream import SideStream, load_lora, predicting, with_lora
+from models.parts import check_base, load_part, read_part, save_part
+from models.side_stream import SideStream, predicting, with_lora
 
 HEAD_FILE = "head.safetensors"
 SMALLEST = 1e-9  # confidence of a candidate that has none
@@ -161,56 +159,38 @@ def _readout(inward: int, width: int) -> nn.Module:
 
 
 def own_state(head: ScoringHead) -> dict[str, Tensor]:
-    """The head's tensors without the base's and without the adapter's; a fork's blocks are its own."""
-    whole = head.config.variant == "fork"
-    own = {k: v for k, v in head.state_dict().items() if not k.startswith("cascade.")}
-    return {k: v.contiguous() for k, v in own.items() if whole or not k.startswith("stream.")}
+    """The head's tensors without the base's, the adapter's and the cascade's; a fork's blocks are its own."""
+    foreign = ("cascade.",) if head.config.variant == "fork" else ("cascade.", "stream.")
+    return {name: tensor for name, tensor in head.state_dict().items() if not name.startswith(foreign)}
 
 
 def save_head(head: ScoringHead, folder: Path) -> None:
-    """Write `head.safetensors` and, for a LoRA head, PEFT's `adapter_config.json` and `adapter_model.safetensors`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    aside = folder / (HEAD_FILE + ".tmp")
+    """Write `head.safetensors`, PEFT's files of a LoRA head beside it, and the cascade into a folder of its own."""
     config = {name: value for name, value in asdict(head.config).items() if name not in ("pairs", "reach") or value}
-    save_file(own_state(head), aside, metadata={"config": json.dumps(config)})
-    if head.config.variant == "lora":
-        cast(Any, head.stream).save_pretrained(str(folder))
-        (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
-    aside.rename(folder / HEAD_FILE)
+    save_part(folder / HEAD_FILE, own_state(head), config, _lora_of(head))
     if head.cascade is not None:
         save_cascade(head.cascade, folder / CASCADE)
 
 
 def read_config(folder: Path) -> HeadConfig:
     """The config of a saved head; ValueError where there is none or it cannot be read."""
-    file = folder / HEAD_FILE
-    if not file.is_file():
-        raise ValueError(f"a head folder must hold {HEAD_FILE}, got {folder}")
-    try:
-        with safe_open(file, framework="pt") as opened:
-            raw = json.loads((opened.metadata() or {})["config"])
-        return HeadConfig(**{**raw, "feature_names": tuple(raw["feature_names"])})
-    except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
-        raise ValueError(f"{file} must be a scoring head of this project, got a foreign or broken file") from error
+    return read_part(
+        folder / HEAD_FILE,
+        "scoring head",
+        lambda raw: HeadConfig(**{**raw, "feature_names": tuple(raw["feature_names"])}),
+    )
 
 
 def load_head(folder: Path, denoiser: Denoiser) -> ScoringHead:
     """Read a head back and put it on its base; refuses the head of another base."""
     config = read_config(folder)
-    if config.base and config.base != denoiser.fingerprint():
-        found = denoiser.fingerprint()
-        raise ValueError(
-            f"the head in {folder} must be used on its own base ({config.base[:12]}), got a base {found[:12]}"
-        )
+    check_base("head", folder, config.base, denoiser)
     head = ScoringHead(config, denoiser)
-    stored, own = load_file(folder / HEAD_FILE), own_state(head)
-    wrong = {name for name in stored.keys() | own.keys() if name not in own or name not in stored}
-    wrong |= {name for name in stored.keys() & own.keys() if stored[name].shape != own[name].shape}
-    if wrong:
-        raise ValueError(f"{folder / HEAD_FILE} must hold this head's tensors, got others for {sorted(wrong)[0]}")
-    head.load_state_dict(stored, strict=False)
-    if config.variant == "lora" and head.stream is not None:
-        load_lora(head.stream, folder)
+    load_part(head, own_state(head), folder / HEAD_FILE, _lora_of(head))
     if (folder / CASCADE).is_dir():
         head.cascade = load_cascade(folder / CASCADE, denoiser)
     return head.to(denoiser.device).eval()
+
+
+def _lora_of(head: ScoringHead) -> nn.Module | None:
+    return head.stream if head.config.variant == "lora" else None

@@ -197,7 +197,7 @@ def test_what_is_not_its_own_is_refused(goldens, tmp_path):
     config = {"config": json.dumps({**asdict(make(golden).config), "base": ""})}
     own = own_state(make(golden))
     save_file({**own, "rest.bias": torch.zeros(2)}, tmp_path / CASCADE / FILE, metadata=config)
-    with pytest.raises(ValueError, match="must hold the 3 tensors of this cascade, got other names or shapes"):
+    with pytest.raises(ValueError, match="must hold the 3 tensors of this part, got others for rest.bias"):
         load_cascade(tmp_path / CASCADE, golden.denoiser)
     (tmp_path / CASCADE / FILE).write_bytes(b"no")
     with pytest.raises(ValueError, match="foreign, broken or missing"):
