@@ -168,7 +168,7 @@ def test_it_comes_back_from_the_folder_of_its_head(golden, tmp_path):
     assert asdict(back.config) == asdict(head.cascade.config)
     reading = reading_of(golden, back, *case(golden))
     committed = every_third(reading.rows)
-    assert torch.equal(say(back, reading, committed), say(head.cascade, reading, committed))
+    assert torch.equal(say(back, reading, committed), say(head.cascade.fold(), reading, committed))
 
 
 def test_a_head_without_one_has_none(golden, tmp_path):
@@ -197,7 +197,7 @@ def test_what_is_not_its_own_is_refused(goldens, tmp_path):
     config = {"config": json.dumps({**asdict(make(golden).config), "base": ""})}
     own = own_state(make(golden))
     save_file({**own, "rest.bias": torch.zeros(2)}, tmp_path / CASCADE / FILE, metadata=config)
-    with pytest.raises(ValueError, match="must hold the 3 tensors of this part, got others for rest.bias"):
+    with pytest.raises(ValueError, match=r"must hold the 3 tensors of this part, got others for rest\.bias"):
         load_cascade(tmp_path / CASCADE, golden.denoiser)
     (tmp_path / CASCADE / FILE).write_bytes(b"no")
     with pytest.raises(ValueError, match="foreign, broken or missing"):
@@ -333,6 +333,23 @@ def test_head_and_cascade_read_their_own_blocks_off_common_taps(golden, own, for
         narrow, wide = (reading_of(golden, head.cascade, tokens, mask, rows, t) for t in (None, head.taps_ahead))
         committed = every_third(rows)
         assert torch.equal(say(head.cascade, narrow, committed), say(head.cascade, wide, committed))
+
+
+def test_a_fold_says_the_same_beside_a_base_that_stays_as_it_was_and_ends_with_training(golden):
+    cascade, (tokens, mask, rows) = make(golden, blocks=2, seed=11), case(golden)
+    with torch.no_grad():
+        reading = reading_of(golden, cascade, tokens, mask, rows)
+        apart, names = say(cascade, reading, every_third(rows)), cascade.state_dict().keys()
+        before = {name: p.clone() for name, p in golden.denoiser.named_parameters()}
+        folded = say(cascade.fold().eval(), reading, every_third(rows))
+    assert not any("lora" in name for name, _ in cascade.folded.named_parameters())
+    torch.testing.assert_close(folded, apart, atol=1e-4, rtol=1e-4)
+    assert cascade.state_dict().keys() == names
+    assert all(torch.equal(p, before[name]) for name, p in golden.denoiser.named_parameters())
+    assert cascade.train().folded is None
+    loss = say(cascade, reading, every_third(rows)).sum()
+    loss.backward()
+    assert any(p.grad is not None and p.grad.any() for n, p in cascade.stream.named_parameters() if "lora" in n)
 
 
 def test_a_head_folder_with_a_wrong_cascade_is_refused(goldens, tmp_path):

@@ -281,7 +281,9 @@ def test_tensors_that_the_config_does_not_ask_for_are_refused(goldens, tmp_path,
     stored = load_file(file)
     changed = {"missing": {}, "more": stored | {"bias": torch.ones(2)}, "shape": stored | {"mean": torch.ones(2)}}[how]
     save_file(changed or {"mean": stored["mean"]}, file, metadata=metadata)
-    with pytest.raises(ValueError, match=r"head.safetensors must hold the \d+ tensors of this part, got others for \w+"):
+    with pytest.raises(
+        ValueError, match=r"head.safetensors must hold the \d+ tensors of this part, got others for \w+"
+    ):
         load_head(tmp_path, goldens["llada"].denoiser)
 
 
