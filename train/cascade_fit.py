@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import lightning
 import torch
@@ -19,6 +20,7 @@ from decoding.provenance import environment, write_json
 from models.cascade import CASCADE, Cascade, CascadeConfig
 from models.denoiser import Denoiser
 from models.scoring_head import save_head
+from train.head_metrics import Judged, risk_figures
 from train.head_settings import CascadeFitting, TaskRun
 from train.job import policy_of
 from train.lessons import Lesson, Lessons, Prompts, divergence, lessons
@@ -93,29 +95,49 @@ class Keep(lightning.Callback):
 
 
 @torch.no_grad()
-def judge(denoiser: Denoiser, prompts: Prompts, drivers: Sequence[Policy], *, batch_size: int) -> dict[str, float]:
+def judge(denoiser: Denoiser, prompts: Prompts, drivers: Sequence[Policy], *, batch_size: int) -> dict[str, Any]:
     """Mean KL of the next forward from the cascade, from the forward before it, and the share of it that the cascade explains.
 
-    The prompts are dealt to the drivers.
+    The prompts are dealt to the drivers. `changed` is how well the cascade tells the candidates that the next forward no longer
+    holds for likeliest, on half of the prompts, against 1 - c recalibrated on the other half.
     """
-    cascade = denoiser.head.cascade
-    total = torch.zeros(3, dtype=torch.double)
+    parts: list[tuple[Tensor, ...]] = []
     for number, policy in enumerate(drivers):
         own = prompts.texts[number :: len(drivers)]
         for low in range(0, len(own), batch_size):
-            for lesson in lessons(denoiser, prompts, own[low : low + batch_size], policy, denoiser.head.taps_ahead):
-                with_cascade = divergence(lesson.target, lesson.foretold(cascade)).sum()
-                without = divergence(lesson.target, lesson.unmoved()).sum()
-                total += torch.tensor([float(with_cascade), float(without), len(lesson.target)], dtype=torch.double)
-    kl, kl_without, positions = total.tolist()
-    if not positions:
-        return {"positions": 0.0}
+            for one in lessons(denoiser, prompts, own[low : low + batch_size], policy, denoiser.head.taps_ahead):
+                row = one.prompt.unsqueeze(-1).expand(one.left.shape)[one.left]
+                prompt = number + len(drivers) * (low + row)
+                parts.append((prompt, *judged(one, denoiser.head.cascade)))
+    if not parts:
+        return {"positions": 0}
+    owner, *columns = (torch.cat(column).double().cpu().numpy() for column in zip(*parts, strict=True))
+    kl, kl_without = (float(column.mean()) for column in columns[:2])
+    halves = [owner // len(drivers) % 2 == half for half in (0, 1)]
+    fitted_on, unseen = (Judged(owner[half].astype(int), *(c[half] for c in columns[2:])) for half in halves)
+    both = all(0 < half.wrong.sum() < len(half.wrong) for half in (fitted_on, unseen))
     return {
-        "kl": kl / positions,
-        "kl_without": kl_without / positions,
+        "kl": kl,
+        "kl_without": kl_without,
         "skill": 1 - kl / max(kl_without, 1e-12),
-        "positions": positions,
+        "positions": len(owner),
+        **({"changed": risk_figures(fitted_on, unseen)} if both else {}),
     }
+
+
+def judged(lesson: Lesson, cascade: Cascade) -> tuple[Tensor, ...]:
+    """Of every position left: both divergences, whether its candidate changes, and the chance of that with and without the cascade.
+
+    A candidate changes where the next forward holds another one, or all others together, for likelier.
+    """
+    said = lesson.foretold(cascade)
+    return (
+        divergence(lesson.target, said),
+        divergence(lesson.target, lesson.unmoved()),
+        lesson.target.argmax(-1) > 0,
+        said[:, 1:].logsumexp(-1).exp(),
+        lesson.reading.log_risk[lesson.left].exp(),
+    )
 
 
 def teach(denoiser: Denoiser, tasks: Mapping[str, TaskRun], fitting: CascadeFitting, out: Path, *, seed: int) -> str:
@@ -163,5 +185,6 @@ def teach(denoiser: Denoiser, tasks: Mapping[str, TaskRun], fitting: CascadeFitt
     }
     write_json(out / CASCADE / "metrics.json", {"tasks": found, **about})
     return "\n".join(
-        f"{name:24s} " + "  ".join(f"{key} {value:.4g}" for key, value in one.items()) for name, one in found.items()
+        f"{name:24s} " + "  ".join(f"{key} {value:.4g}" for key, value in one.items() if key != "changed")
+        for name, one in found.items()
     )

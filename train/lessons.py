@@ -54,12 +54,14 @@ class Lesson:
         committed: positions that the round commits; the token is that of the reading.
         left: positions that are still masked then.
         target: log-probabilities there of the state's five candidates and of the rest together, packed.
+        prompt: which of the prompts each row decodes.
     """
 
     reading: Reading
     committed: Bool[Tensor, "B L"]
     left: Bool[Tensor, "B L"]
     target: Float[Tensor, "M 6"]
+    prompt: Int[Tensor, " B"]
 
     def foretold(self, cascade: Cascade) -> Float[Tensor, "M 6"]:
         """What the cascade says at `left`."""
@@ -114,13 +116,14 @@ def lessons(
         initial_blocks=policy.initial_blocks,
     )
     mask, before = batch.attention_mask, None
+    prompt = torch.arange(len(texts), device=state.tokens.device)
     while True:
         prediction, reading = look(denoiser, state, mask, taps)
         if before is not None:
             seen, committed = before
             left = state.feasible & seen.rows
             target = candidates(prediction, seen.top_tokens, seen.top_log_probs, left)
-            yield Lesson(seen, committed, left, target)
+            yield Lesson(seen, committed, left, target, prompt)
         proposal = policy.propose(state, reading)
         after = commit(state, reading, proposal).at(torch.zeros_like(state.opened))
         live = after.unfinished
@@ -130,7 +133,7 @@ def lessons(
         reading = replace(reading, token=torch.where(committed, proposal.tokens[:, 0], reading.token))
         pick = itemgetter(live)
         before = reading.map(pick), pick(committed)
-        state, mask = after.map(pick), None if mask is None else pick(mask)
+        state, mask, prompt = after.map(pick), None if mask is None else pick(mask), pick(prompt)
 
 
 class Lessons(IterableDataset[Lesson]):

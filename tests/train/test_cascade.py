@@ -273,6 +273,41 @@ def test_skill_is_the_share_of_the_divergence_that_is_gone(base, countdown, monk
         assert found["skill"] == pytest.approx(skill, abs=1e-4)
 
 
+def test_what_changes_is_judged_on_the_other_half_of_the_prompts(base, countdown, monkeypatch):
+    """A cascade that knows the next forward tells which candidates it takes back; one that knows nothing is 1 - c as it is."""
+    drivers = [Threshold(0.4), Threshold(0.6)]
+    each = [
+        one
+        for number, policy in enumerate(drivers)
+        for one in lessons(base, countdown, countdown.texts[number::2], policy, base.head.taps_ahead)
+    ]
+    odd = [(one.prompt.unsqueeze(-1).expand(one.left.shape)[one.left] % 2 == 1) for one in each]
+    changed = [one.target[half].argmax(-1) > 0 for one, half in zip(each, odd, strict=True)]
+    monkeypatch.setattr(Lesson, "foretold", lambda self, cascade: self.target)
+    knows = judge(base, countdown, drivers, batch_size=8)["changed"]
+    assert knows["positions"] == sum(len(one) for one in changed)
+    assert knows["share_wrong"] == pytest.approx(float(torch.cat(changed).float().mean()))
+    assert 0 < knows["share_wrong"] < 1
+    assert knows["auroc"] > 0.99
+    assert knows["log_loss_skill"]["low"] > 0
+    monkeypatch.setattr(Lesson, "foretold", lambda self, cascade: self.unmoved())
+    assert judge(base, countdown, drivers, batch_size=8)["changed"]["log_loss_skill"]["estimate"] < 0.2
+
+
+def test_rows_of_a_lesson_know_their_prompts(base, countdown):
+    """What a row has committed is what a decode of its prompt alone commits."""
+    several = list(lessons(base, countdown, countdown.texts[:4], Threshold(0.7), base.head.taps_ahead))
+    last = several[-1]
+    for row, number in enumerate(last.prompt.tolist()):
+        alone = list(
+            lessons(base, countdown, countdown.texts[number : number + 1], Threshold(0.7), base.head.taps_ahead)
+        )
+        again = alone[len(several) - 1]
+        canvas = countdown.gen_length
+        assert torch.equal(again.committed[0, -canvas:], last.committed[row, -canvas:])
+        assert torch.equal(again.left[0, -canvas:], last.left[row, -canvas:])
+
+
 def test_decodes_of_one_round_teach_nothing(base, countdown):
     assert judge(base, countdown, [Threshold(1e-6)], batch_size=8) == {"positions": 0}
 
