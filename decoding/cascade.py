@@ -13,9 +13,18 @@ from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal, Reason
 from models.cascade import Cascade
 
+Told = tuple[Int[Tensor, "B L"], Float[Tensor, "B L"]]  # token and risk
+
 
 def follow(
-    cascade: Cascade, state: DecodeState, reading: Reading, reason: Int[Tensor, "B L"], *, bound: float, turns: int
+    cascade: Cascade,
+    state: DecodeState,
+    reading: Reading,
+    reason: Int[Tensor, "B L"],
+    *,
+    bound: float,
+    turns: int,
+    first: Told | None = None,
 ) -> Proposal:
     """What a round commits beside `reason`: as long as their risks add up to the bound at most, the safest of the positions left.
 
@@ -30,10 +39,11 @@ def follow(
         reason: why positions are committed in any case.
         bound: on the summed risk of a turn's commits, above 0.
         turns: looks, at least 0.
+        first: what the first look says, where that is known.
     """
     token, confidence = reading.token, reading.confidence
-    for _ in range(turns):
-        said, risk = foretell(cascade, reading, reason, token)
+    for turn in range(turns):
+        said, risk = first if first is not None and not turn else foretell(cascade, reading, reason, token)
         left = reading.rows & (reason == 0)
         sure = left & (prefix_sum(risk, -risk, left) <= bound)
         token, confidence = torch.where(sure, said, token), torch.where(sure, 1 - risk, confidence)
@@ -42,9 +52,7 @@ def follow(
     return replace(plan, confidence=confidence.unsqueeze(1))
 
 
-def foretell(
-    cascade: Cascade, reading: Reading, reason: Int[Tensor, "B L"], token: Int[Tensor, "B L"]
-) -> tuple[Int[Tensor, "B L"], Float[Tensor, "B L"]]:
+def foretell(cascade: Cascade, reading: Reading, reason: Int[Tensor, "B L"], token: Int[Tensor, "B L"]) -> Told:
     """The likeliest token of every position left and its risk; -1 and 0 elsewhere."""
     committed = reason > 0
     left = reading.rows & ~committed

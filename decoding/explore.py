@@ -120,11 +120,13 @@ class ExplorePolicy(Policy):
         require_one_of(Frontier, "frontier", self.frontier)
         require_one_of(Scope, "implicit_scope", self.implicit_scope)
 
+    def exploit(self, reading: Reading) -> Bool[Tensor, "B L"]:
+        """E: every c >= C, or the factor rule."""
+        return confident(reading, self.threshold) if self.factor is None else within_factor(reading, self.factor)
+
     def plan(self, state: DecodeState, reading: Reading) -> Plan:
         """Exploit, decide whether to explore, explore implicitly, and list the candidates of targeted exploration."""
-        exploited = confident(reading, self.threshold)
-        if self.factor is not None:
-            exploited = within_factor(reading, self.factor)
+        exploited = self.exploit(reading)
         left = reading.rows & ~exploited
         triggered = trigger(state, reading, left, over=self.frontier, gamma=self.gamma, min_masks=self.min_masks)
         reason = at_least_one(exploited, reading.confidence, reading)

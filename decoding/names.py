@@ -28,7 +28,8 @@ POLICIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "wino": ("decoding.remask:DraftVerify", {}),
     "remask-lowest": ("decoding.remask:RemaskLowest", {}),
     "learned": ("decoding.learned:Learned", {}),
-    "learned-parity": ("decoding.learned:LearnedParity", {}),
+    "learned-ete": ("decoding.learned_ete:LearnedETE", {}),
+    "learned-parity": ("decoding.learned_ete:LearnedParity", {}),
 }
 """Name -> where the class is, and the settings that the name fixes. A class with a field `head` gets the denoiser's."""
 

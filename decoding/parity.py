@@ -10,7 +10,7 @@ from decoding import curves
 from decoding.arms import Arm, Cell
 from decoding.curves import Array
 from decoding.explore import ExplorePolicy, RandomParity
-from decoding.learned import LearnedParity
+from decoding.learned_ete import LearnedParity
 from decoding.runner import Runner
 from decoding.standings import Pair, Row, estimate, pair_row, result_rows
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from decoding.provenance import environment, write_json
 from models.cascade import CASCADE, Cascade, CascadeConfig
 from models.denoiser import Denoiser
 from models.scoring_head import save_head
-from train.head_metrics import Judged, risk_figures
+from train.head_metrics import Judged, Recalibration, risk_figures
 from train.head_settings import CascadeFitting, TaskRun
 from train.job import policy_of
 from train.lessons import Lesson, Lessons, Prompts, divergence, lessons
@@ -99,7 +99,7 @@ def judge(denoiser: Denoiser, prompts: Prompts, drivers: Sequence[Policy], *, ba
     """Mean KL of the next forward from the cascade, from the forward before it, and the share of it that the cascade explains.
 
     The prompts are dealt to the drivers. `changed` is how well the cascade tells the candidates that the next forward no longer
-    holds for likeliest, on half of the prompts, against 1 - c recalibrated on the other half.
+    holds for likeliest, on half of the prompts, against 1 - c; both are recalibrated on the other half.
     """
     parts: list[tuple[Tensor, ...]] = []
     for number, policy in enumerate(drivers):
@@ -116,6 +116,8 @@ def judge(denoiser: Denoiser, prompts: Prompts, drivers: Sequence[Policy], *, ba
     halves = [owner // len(drivers) % 2 == half for half in (0, 1)]
     fitted_on, unseen = (Judged(owner[half].astype(int), *(c[half] for c in columns[2:])) for half in halves)
     both = all(0 < half.wrong.sum() < len(half.wrong) for half in (fitted_on, unseen))
+    if both:
+        unseen = replace(unseen, head=Recalibration.fit(fitted_on.head, fitted_on.wrong)(unseen.head))
     return {
         "kl": kl,
         "kl_without": kl_without,

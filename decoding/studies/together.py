@@ -99,5 +99,5 @@ class ExactPairs(Policy):
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """Commit what is safe together, at least the surest position."""
         risk = reading.log_risk.exp()
-        safe, _ = compatible_set(risk, exact_conflict(self.model, state), reading.rows, self.risk_bound)
+        safe = compatible_set(risk, exact_conflict(self.model, state), reading.rows, self.risk_bound)
         return Proposal.single(state, reading, at_least_one(safe, reading.confidence, reading))

@@ -12,7 +12,8 @@ from decoding.bounds import EntropyBound, Factor, RiskSum
 from decoding.explore import BeamETE, RandomParity
 from decoding.features import NAMES
 from decoding.imh import HeadFuture, IndependentMH
-from decoding.learned import Learned, LearnedParity
+from decoding.learned import Learned
+from decoding.learned_ete import LearnedParity
 from decoding.lookahead import LoPA
 from decoding.loop import decode
 from decoding.policy import Policy
@@ -79,7 +80,6 @@ POLICIES: dict[str, Policy] = {
     "learned": Learned(HEAD, risk_bound=0.5, rule="each"),
     "learned-sum": Learned(HEAD, rule="sum", risk_bound=0.9, step_budget=2),
     "learned-pairs": Learned(PAIRS, rule="pairs", risk_bound=0.9),
-    "learned-explore": Learned(HEAD, risk_bound=0.2, explore=2, explore_bound=0.9, risk_weight=0.5, step_budget=2),
     "learned-parity": LearnedParity(gamma=0.8, min_masks=1, branches=3, step_budget=2, head=HEAD),
     "learned-parity-all": LearnedParity(gamma=0.8, min_masks=1, initial_blocks=2, head=HEAD, among="all"),
     "learned-parity-gate": LearnedParity(gamma=0.8, min_masks=1, branches=3, step_budget=2, head=HEAD, gate=0.5),

@@ -15,7 +15,8 @@ from decoding import generate
 from decoding.bounds import RiskSum
 from decoding.cascade import follow, foretell
 from decoding.features import NAMES
-from decoding.learned import Learned, LearnedParity, unscored
+from decoding.learned import Learned, unscored
+from decoding.learned_ete import LearnedETE, LearnedParity, foretell_branches
 from decoding.state import Proposal, Reason, commit
 from models.cascade import Cascade, CascadeConfig
 from models.head_config import HeadConfig
@@ -197,14 +198,13 @@ def test_parity_by_the_cascade_takes_the_branch_whose_foretold_cascade_scores_mo
         )
         return token, torch.where(sets_off > 0, 0.05, 0.7)
 
-    monkeypatch.setattr("decoding.learned.foretell", told)
+    monkeypatch.setattr("decoding.learned_ete.foretell", told)
     head = ScoringHead(HeadConfig("linear", NAMES))
-    head.cascade = nn.Identity()
+    head.cascade = Oracle(RISKS)
     policy = LearnedParity(head=head, by="cascade", branches=4, gamma=1.0, min_masks=0, implicit=False, threshold=0.9)
     plan = policy.plan(state, reading)
-    policy.foreseen(state, reading, plan)
     assert plan.candidates[0].tolist() == [1, 2, 3, 4]
-    assert policy.foreseen(state, reading, plan).argmax().item() == 2
+    assert policy.foreseen(plan, state, reading).argmax().item() == 2
     proposal = policy.propose(state, reading)
     assert proposal.tokens.shape[1] == 1
     assert taken(proposal) == {0: FORCED, 3: int(Reason.EXPLORE)}
@@ -377,16 +377,86 @@ def test_a_turn_has_its_share_of_the_bound(canvas, reading, settings, expected):
     assert len(oracle.asked) == settings.get("turns", 1)
 
 
-def test_explored_and_forced_positions_set_off_a_cascade_too(base):
-    policy = Learned(
-        head_of(base, cascade=True, seed=1), rule="sum", risk_bound=0.05, explore=2, explore_bound=1.0, share=50.0
-    )
-    policy.head.readout.bias[1] = 30.0  # worth exploring
-    made = decode(base, policy)
+def test_without_exploration_it_is_the_rule_confidence(base):
+    head = head_of(base, cascade=True, seed=1)
+    for bound, share in ((0.3, 1.0), (0.9, 5.0)):
+        ours = decode(base, LearnedETE(head=head, risk_bound=bound, share=share, turns=2, gamma=0.0))
+        theirs = decode(base, Learned(head, rule="confidence", risk_bound=bound, share=share, turns=2))
+        assert torch.equal(ours.sequences, theirs.sequences)
+        assert torch.equal(ours.state.committed_round, theirs.state.committed_round)
+        assert torch.equal(ours.state.reason, theirs.state.reason)
+
+
+def test_a_branch_is_foretold_and_followed_in_one_forward(base):
+    head = head_of(base, cascade=True, seed=1)
+    made = decode(base, LearnedETE(head=head, risk_bound=0.05, share=50.0, gamma=1.0, min_masks=1, branches=3))
+    assert (made.sequence_forwards == made.rounds).all()
     assert not made.state.masked.any()
     found = set(made.state.reason[:, -16:].unique().tolist())
-    assert found <= {EXPLOIT, FORCED, int(Reason.EXPLORE), CASCADE}
-    assert {int(Reason.EXPLORE), CASCADE} <= found
+    assert {int(Reason.EXPLORE), CASCADE} <= found <= {EXPLOIT, FORCED, int(Reason.EXPLORE), CASCADE}
+
+
+def test_the_branch_kept_is_the_one_foretold_to_set_off_most_and_what_it_sets_off_is_committed(
+    canvas, reading, monkeypatch
+):
+    """Of four candidates only the third makes two others sure, of tokens that the forward did not hold for likeliest."""
+    asked = []
+
+    def told(cascade, each, reason, token):
+        asked.append(len(reason))
+        sets_off = (reason[:, 3:4] > 0) & torch.tensor([[True, True, False, False, False, False]])
+        left = each.rows & (reason == 0)
+        return torch.where(left, 3, -1), torch.where(left, torch.where(sets_off, 0.05, 0.7), 0.0)
+
+    for module in ("learned_ete", "cascade"):
+        monkeypatch.setattr(f"decoding.{module}.foretell", told)
+    head = ScoringHead(HeadConfig("linear", NAMES))
+    head.cascade = Oracle(RISKS)
+    state = canvas(6)
+    reading = replace(reading, rows=torch.ones(1, 6, dtype=torch.bool), confidence=torch.full((1, 6), 0.3))
+    settings = {"branches": 4, "gamma": 1.0, "min_masks": 0, "threshold": 0.9, "risk_bound": 0.1}
+    proposal = LearnedETE(head=head, **settings, turns=1).propose(state, reading)
+    assert taken(proposal) == {0: FORCED, 3: int(Reason.EXPLORE), 1: CASCADE}
+    assert proposal.tokens[0, 0, 1] == 3
+    assert asked == [4]
+    assert taken(LearnedETE(head=head, **settings, turns=2).propose(state, reading)).keys() == {0, 1, 3}
+    assert asked == [4, 4, 1]
+
+
+def test_only_live_branches_are_looked_at_and_each_is_what_it_is_alone(base):
+    """Two rows of three branches, one of which explores nothing."""
+    head, seen = head_of(base, cascade=True, seed=2), []
+    policy = LearnedETE(head=head, risk_bound=0.05, gamma=1.0, min_masks=1, branches=3)
+    decode(base, policy, on_step=lambda state, reading: seen.append((state, reading)))
+    state, reading = seen[0]
+    proposal = policy.plan(state, reading).branches(state, reading)
+    live = proposal.live & torch.tensor([[True, True, True], [True, False, False]])
+    with torch.no_grad():
+        token, risk = foretell_branches(head.cascade, replace(proposal, live=live), reading)
+        for row, branch in live.nonzero().tolist():
+            one = reading.map(lambda v: v[row : row + 1])  # noqa: B023
+            alone = foretell(head.cascade, one, proposal.reason[row : row + 1, branch], one.token)
+            assert torch.equal(token[row, branch], alone[0][0])
+            torch.testing.assert_close(risk[row, branch], alone[1][0], atol=1e-5, rtol=1e-4)
+    assert (token[~live] == -1).all()
+    assert (risk[~live] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"risk_bound": 0.0}, r"risk_bound must lie in \(0, 1\], got 0.0"),
+        ({"turns": 0}, "turns must be at least 1, got 0"),
+        ({"share": 0.0}, "share must be above 0, got 0.0"),
+        ({"factor": 0.5}, "factor must be left out: risk_bound exploits, got 0.5"),
+        ({"gamma": 1.1}, r"gamma must lie in \[0, 1\], got 1.1"),
+    ],
+)
+def test_settings_of_exploration_out_of_range_are_refused(base, settings, sentence):
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
+        LearnedETE(head=head_of(base, cascade=True), **settings)
+    with pytest.raises(ValueError, match=r"^cascade of the head must be there, got None$"):
+        LearnedETE(head=head_of(base, cascade=False))
 
 
 def test_an_unfitted_cascade_commits_what_the_forward_said_itself(base):

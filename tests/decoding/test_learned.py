@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from decoding.bounds import prefix_sum
 from decoding.explore import BeamETE
 from decoding.features import NAMES
-from decoding.learned import Learned, LearnedParity, prefix_sum, safe_set
+from decoding.learned import Learned, safe_set
+from decoding.learned_ete import LearnedParity
 from decoding.state import Reason
 from decoding.threshold import Threshold
 from models.head_config import HeadConfig
@@ -54,13 +56,6 @@ def test_what_is_safe(committed, settings, expected):
     )
 
 
-def test_a_gain_that_only_ranks_is_not_weighed_against_risk():
-    ranks = ScoringHead(HeadConfig("linear", NAMES, target="eq7"))
-    with pytest.raises(ValueError, match="explore must be 0 for a head whose gain only ranks, got 1"):
-        Learned(ranks, explore=1)
-    assert Learned(ranks).explore == 0
-
-
 def test_the_safest_position_commits_where_none_is_safe(committed):
     for rule in ("each", "sum"):
         policy = Learned(Opinion(RISK), risk_bound=0.0099, rule=rule)
@@ -80,35 +75,6 @@ def test_the_running_sum_follows_the_order():
     value, order = torch.tensor([[1.0, 2.0, 4.0, 8.0]]), torch.tensor([[0.1, 0.4, 0.3, 0.2]])
     within = torch.tensor([[True, True, False, True]])
     assert prefix_sum(value, order, within)[within].tolist() == [11.0, 2.0, 10.0]
-
-
-GAIN = [9.0, 5.0, 9.0, 9.0, 8.0, 4.0]  # 0, 2 and 3 are safe; of the rest by gain 4, 1, 5
-EXPLORING = {"rule": "each", "risk_bound": 0.045, "explore": 3, "explore_bound": 1.0, "risk_weight": 0.0}
-
-
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [
-        ({}, {1, 4, 5}),
-        ({"explore": 2}, {1, 4}),
-        ({"explore": 1}, {4}),
-        ({"explore": 0}, set()),
-        ({"explore_bound": 0.91}, {1, 4}),  # .6, .9, .95
-        ({"explore_bound": 0.61}, {4}),
-        ({"explore_bound": 0.59}, set()),
-        ({"risk_weight": 10.0, "explore": 2}, {1, 5}),  # 8 - 6, 5 - 3, 4 - .5
-        ({"risk_weight": 15.0}, {1, 5}),  # 8 - 9 is worth nothing
-        ({"risk_weight": 100.0}, set()),
-    ],
-)
-def test_exploration_is_greedy_within_its_bounds(committed, settings, expected):
-    policy = Learned(Opinion(RISK, GAIN), **{**EXPLORING, **settings})
-    assert committed(policy, CONFIDENCE) == {**dict.fromkeys((0, 2, 3), EXPLOIT), **dict.fromkeys(expected, EXPLORE)}
-
-
-def test_a_gain_of_nothing_is_not_explored(committed):
-    policy = Learned(Opinion(RISK), **EXPLORING)
-    assert committed(policy, CONFIDENCE) == dict.fromkeys((0, 2, 3), EXPLOIT)
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.75, 0.95])
@@ -265,9 +231,6 @@ def test_a_head_of_other_features_is_refused(policy):
     [
         ({"risk_bound": 0.0}, r"risk_bound must lie in \(0, 1\], got 0.0"),
         ({"risk_bound": 1.1}, r"risk_bound must lie in \(0, 1\], got 1.1"),
-        ({"explore": -1}, "explore must be at least 0, got -1"),
-        ({"explore_bound": 0.0}, r"explore_bound must lie in \(0, 1\], got 0.0"),
-        ({"risk_weight": -0.1}, "risk_weight must be at least 0, got -0.1"),
         ({"step_budget": 0}, "step_budget must be at least 1, got 0"),
     ],
 )

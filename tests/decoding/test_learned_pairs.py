@@ -85,7 +85,7 @@ def test_rows_of_a_batch_are_judged_apart_and_as_one_by_one_in_order_of_risk(tot
     draw = torch.Generator().manual_seed(0)
     risk, conflict = torch.rand(20, 7, generator=draw), torch.rand(20, 7, 7, generator=draw) * 0.6
     rows = torch.rand(20, 7, generator=draw) < 0.7
-    found, level = compatible_set(risk, conflict, rows, 0.6, total=total)
+    found = compatible_set(risk, conflict, rows, 0.6, total=total)
     for b in range(20):
         taken: list[int] = []
         spent = 0.0
@@ -100,9 +100,6 @@ def test_rows_of_a_batch_are_judged_apart_and_as_one_by_one_in_order_of_risk(tot
                 spent += beside(j) * total
                 taken.append(j)
         assert found[b].nonzero().squeeze(-1).tolist() == sorted(taken)
-        taken = taken or places[:1]  # committed in any case
-        for j in set(places) - set(taken):
-            assert float(level[b, j]) == pytest.approx(beside(j))
     assert (found != safe_set(risk, rows, 0.6, each=True)).any()
 
 
@@ -111,7 +108,7 @@ def test_in_a_long_chain_of_conflicts_what_is_taken_is_compatible_and_right_wher
     length = 40
     conflict = torch.diag(torch.full((length - 1,), 0.9), 1).unsqueeze(0)
     risk = torch.linspace(0.01, 0.1, length).unsqueeze(0)
-    found = compatible_set(risk, conflict, risk > 0, 0.2)[0][0]
+    found = compatible_set(risk, conflict, risk > 0, 0.2)[0]
     assert found[:TURNS].tolist() == [place % 2 == 0 for place in range(TURNS)]
     assert not (found[1:] & found[:-1]).any()
 
@@ -120,8 +117,7 @@ def test_without_conflicts_it_is_each():
     risk = torch.rand(20, 7, generator=torch.Generator().manual_seed(1))
     rows = risk > 0.1
     for bound in (0.05, 0.3, 1.0):
-        ours, level = compatible_set(risk, torch.zeros(20, 7, 7), rows, bound)
-        assert torch.equal(level, risk)
+        ours = compatible_set(risk, torch.zeros(20, 7, 7), rows, bound)
         assert torch.equal(ours, safe_set(risk, rows, bound, each=True))
 
 

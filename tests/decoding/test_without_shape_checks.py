@@ -11,7 +11,8 @@ from torch import nn
 
 from decoding.explore import BeamETE
 from decoding.features import NAMES, features
-from decoding.learned import Learned, LearnedParity
+from decoding.learned import Learned
+from decoding.learned_ete import LearnedParity
 from decoding.quota import Sequential
 from decoding.reading import Reading, read
 from decoding.state import commit

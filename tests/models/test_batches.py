@@ -10,6 +10,7 @@ from decoding import generate
 from decoding.api import make_policy
 from decoding.features import NAMES
 from decoding.names import POLICIES
+from models.cascade import Cascade, CascadeConfig
 from models.head_config import HeadConfig
 from models.scoring_head import ScoringHead
 
@@ -25,14 +26,8 @@ SETTINGS = {
     "risk-sum": {"risk_bound": 3.0},
     "ete": LOOSE,
     "lopa": {"threshold": 0.02, "branches": 3},
-    "learned": {
-        "rule": "each",
-        "risk_bound": 0.97,
-        "step_budget": 3,
-        "explore": 1,
-        "explore_bound": 1.0,
-        "risk_weight": 0.0,
-    },
+    "learned": {"rule": "each", "risk_bound": 0.97, "step_budget": 3},
+    "learned-ete": {"risk_bound": 1.0, "gamma": 1.0, "min_masks": 0, "share": 20.0},
     "learned-parity": LOOSE,
     "wino": {"draft": 0.02, "verify": 0.5},
     "remask-lowest": {"threshold": 0.02, "keep": 0.03},
@@ -41,10 +36,11 @@ SETTINGS = {
 
 @pytest.fixture(params=["llada", "dream"], scope="module")
 def denoiser(goldens, request):
-    """A golden model with a LoRA head whose trainable tensors are random."""
+    """A golden model with a LoRA head and a cascade whose trainable tensors are random."""
     made = models.load(goldens[request.param].folder, device="cpu")
     torch.manual_seed(0)
     head = ScoringHead(HeadConfig("lora", NAMES, rank=4, width=16, base=made.fingerprint()), made).eval()
+    head.cascade = Cascade(CascadeConfig(rank=4, base=made.fingerprint()), made).eval()
     for parameter in (p for p in head.parameters() if p.requires_grad):
         torch.nn.init.normal_(parameter, std=0.05)
     made.put_on(head)
