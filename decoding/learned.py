@@ -58,7 +58,7 @@ class Learned(Policy):
         head: the scoring head; read from the denoiser by `decoding.generate`.
         risk_bound: b, the dial between accuracy and rounds, in (0, 1].
         rule: each position on its own, the summed risk of all, risk and conflict of every two, the sum of these, or the summed
-            1 - c; None means `pairs` with a head that has a pairwise output, else `sum`: what is harmless alone may be wrong
+            1 - c; None means `total` with a head that has a pairwise output, else `sum`: what is harmless alone may be wrong
             together.
         step_budget: N, rounds before the next block opens; None waits until the opened blocks are full.
         turns: looks at the cascade a round; None means 1 with a head that has one, else 0.
@@ -99,8 +99,8 @@ class Learned(Policy):
         scores = unscored(reading) if self.rule == "confidence" else score(self.head, state, reading)
         risk = scores.risk
         if scores.pairs is not None and self.rule in (*PAIRWISE, None):
-            conflict, total = scores.pairs.conflict, self.rule == "total"
-            safe = compatible_set(risk, conflict, reading.rows, self.risk_bound, total=total)
+            total = self.rule != "pairs"
+            safe = compatible_set(risk, scores.pairs.conflict, reading.rows, self.risk_bound, total=total)
         else:
             safe = safe_set(risk, reading.rows, self.risk_bound, each=self.rule == "each")
         nothing = ~safe.any(-1, keepdim=True)
