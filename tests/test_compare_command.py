@@ -140,6 +140,7 @@ def test_settings_that_an_arm_refuses_are_told_before_any_arm_runs(capsys, tmp_p
         f"- {{name: late, kind: headless, policy: threshold, dial: threshold, {space}}}\n"
     )
     arguments = ["--config", str(small), "--task", "countdown3,countdown4", "--model", str(tiny), "--tuning", "1"]
+    arguments += ["--num_prompts", "3", "--num_dev", "2"]
     assert complaint(capsys, *arguments, "--out", str(tmp_path / "out")).startswith(f"compare.py: {sentence}")
     assert not list((tmp_path / "out").glob("*.jsonl"))
 
