@@ -66,7 +66,7 @@ class Learned(Policy):
     """
 
     head: ScoringHead = field(repr=False)
-    risk_bound: float = 0.005
+    risk_bound: float = 0.01
     rule: RiskRule | None = None
     step_budget: int | None = None
     turns: int | None = None
