@@ -245,7 +245,7 @@ def make_sampling(request: Request, denoiser: Denoiser, eos_id: int | None, rule
             )
     if options.get("confidence_eos_eot_inf") and rule.looks:
         raise ValueError(
-            f"turns must be 0 with confidence_eos_eot_inf, which a cascade does not know, got {rule.looks} a round"
+            f"confidence_eos_eot_inf must be left out where a cascade is looked at, got it with {rule.looks} looks a round"
         )
     ends = tuple(i for i in (eos_id, getattr(denoiser, "end_of_turn_id", None)) if i is not None)
     forbidden = ends[:1] if options.get("logits_eos_inf") and eos_id is not None else ()

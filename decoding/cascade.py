@@ -30,7 +30,7 @@ def follow(
 
     With S the positions committed so far in the round, r_j = 1 - max_v p(x_j = v | x, x_S) as the cascade foretells it, and every
     turn commits the longest prefix in order of risk with sum r_j <= bound, then looks again. Its tokens are the likeliest ones: at
-    temperature 1 a draw would differ with probability r_j, at a lower one with less.
+    temperature 1 a draw would differ with probability r_j, at a lower one with less, at a higher one with more.
 
     Args:
         cascade: foretells p.

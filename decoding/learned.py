@@ -92,6 +92,8 @@ class Learned(Policy):
     @property
     def taps(self) -> tuple[int, ...]:
         """Base blocks the head reads, and those of its cascade where that is asked."""
+        if self.rule == "confidence":
+            return self.head.cascade.taps if self.head.cascade is not None and self.looks else ()
         return self.head.taps_ahead if self.looks else self.head.taps
 
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
@@ -141,12 +143,11 @@ def compatible_set(
     place = rank(-risk, rows)
     before = place.unsqueeze(-1) < place.unsqueeze(-2)
     either = torch.maximum(conflict, conflict.transpose(-1, -2))
-    first = rows & (place == 0)
-    taken = rows & (risk < bound) | first
+    taken = rows & (risk < bound)
     for _ in range(TURNS):
         held = either * before * taken.unsqueeze(-1)
         level = risk + (held.sum(-2) if total else held.amax(-2))
         if total:
             level = level + ((level * taken).unsqueeze(-2) @ before.to(level.dtype)).squeeze(-2)
-        taken = rows & (level < bound) | first
-    return taken & (risk < bound)
+        taken = rows & (level < bound)
+    return taken

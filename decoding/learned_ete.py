@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from typing import Literal, final
 
 import torch
@@ -18,6 +19,7 @@ from decoding.threshold import require, require_one_of
 from models.cascade import Cascade
 from models.scoring_head import ScoringHead
 
+CHUNK = 256  # canvases looked at together: each takes a copy of the taps
 NOTHING = 1e4  # nats below any score of Eq. 7 that sets something off
 Among = Literal["candidates", "all"]
 Judge = Literal["gain", "cascade"]
@@ -28,11 +30,13 @@ Judge = Literal["gain", "cascade"]
 class LearnedETE(BranchingPolicy):
     """Explore-Then-Exploit in one forward: every branch is foretold in place of being run, and the one kept is followed at once.
 
-    E: the most confident positions with sum (1 - c_i) < b                                          exploit
-    if the row explores: j maximises Eq. 7 on what is foretold once E and j are committed;  commit j    explore
+    E: the most confident positions with sum (1 - c_i) < b, at least one                                exploit
+    if the row explores: of the k candidates of Eq. 6 commit the j that maximises Eq. 7 on what is
+    foretold once E and j are committed                                                                 explore
     `turns` times: commit what is foretold, as long as the risks of a turn add up to share * b          follow
 
-    Without exploration (gamma 0) it is `Learned` with the rule `confidence`. `threshold` is C of Eq. 7 alone.
+    Without exploration (gamma 0) it is `Learned` with the rule `confidence` and the same b, turns and share. `threshold` is C of
+    Eq. 7 and of the candidate band, and exploits nothing.
 
     Args:
         head: one with a cascade; read from the denoiser by `decoding.generate`.
@@ -97,14 +101,16 @@ def foretell_branches(
     cascade: Cascade, proposal: Proposal, reading: Reading
 ) -> tuple[Int[Tensor, "B K L"], Float[Tensor, "B K L"]]:
     """The likeliest token and its risk at every position left in every live canvas; -1 and 0 elsewhere."""
-    place = proposal.live.nonzero().unbind(-1)
-    each = reading.map(lambda v: v[place[0]])
-    token, risk = foretell(cascade, each, proposal.reason[place], each.token)
-    shape = proposal.reason.shape
-    return (
-        token.new_full(shape, -1).index_put(place, token),
-        risk.new_zeros(shape).index_put(place, risk),
+    token, risk = (
+        torch.full_like(proposal.reason, -1),
+        torch.zeros(proposal.reason.shape, device=proposal.reason.device),
     )
+    for some in torch.split(proposal.live.nonzero(), CHUNK):
+        place = some.unbind(-1)
+        each = reading.map(itemgetter(place[0]))
+        told = foretell(cascade, each, proposal.reason[place], each.token)
+        token, risk = token.index_put(place, told[0].to(token.dtype)), risk.index_put(place, told[1])
+    return token, risk
 
 
 def sureness(reading: Reading, token: Int[Tensor, "B K L"], risk: Float[Tensor, "B K L"]) -> Reading:

@@ -129,7 +129,7 @@ def make_runner(
 def refuse_settings(
     arms: Sequence[Arm], task: str, denoiser: Denoiser, heads: Mapping[str, Denoiser], *, points: int, seed: int
 ) -> None:
-    """Make every policy that is going to run on a task, so that what one of them refuses is refused before any has run.
+    """Make every policy of the arms on a task, so that what one of them refuses is refused before any has run.
 
     Args:
         arms: with their own heads in `heads`.

@@ -69,9 +69,11 @@ class Cascade(nn.Module):
             nn.init.zeros_(own)
         self.__dict__["base"] = denoiser  # its embedding and LM head are read, and are no part of this module
         self.__dict__["folded"] = None
+        cast(Any, self).register_load_state_dict_post_hook(_unfold)
 
     def fold(self) -> Cascade:
         """Read from now on with the LoRA added into a copy of the blocks, for a quarter less time a look; `train()` ends it."""
+        self.eval()
         self.__dict__["folded"] = cast(Any, copy.deepcopy(self.stream)).merge_and_unload()
         return self
 
@@ -79,6 +81,11 @@ class Cascade(nn.Module):
         """Training mode needs the LoRA apart."""
         self.__dict__["folded"] = None if mode else self.folded
         return super().train(mode)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        if self.folded is not None:  # no part of this module, but moved with it
+            cast(Any, self.folded)._apply(fn, recurse)
+        return cast(Any, super())._apply(fn, recurse)
 
     def forward(
         self,
@@ -118,6 +125,10 @@ class Cascade(nn.Module):
         logits = (logits - log_normaliser[left].unsqueeze(-1)).masked_fill(known <= LEAST, LEAST)
         rest = rest_of(known) + self.rest(after.to(self.rest.weight.dtype))
         return torch.cat([logits, rest], -1).log_softmax(-1)
+
+
+def _unfold(cascade: Cascade, _: object) -> None:
+    cascade.__dict__["folded"] = None
 
 
 def rest_of(log_probs: Float[Tensor, "M 5"]) -> Float[Tensor, "M 1"]:

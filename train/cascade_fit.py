@@ -98,8 +98,8 @@ class Keep(lightning.Callback):
 def judge(denoiser: Denoiser, prompts: Prompts, drivers: Sequence[Policy], *, batch_size: int) -> dict[str, Any]:
     """Mean KL of the next forward from the cascade, from the forward before it, and the share of it that the cascade explains.
 
-    The prompts are dealt to the drivers. `changed` is how well the cascade tells the candidates that the next forward no longer
-    holds for likeliest, on half of the prompts, against 1 - c; both are recalibrated on the other half.
+    The prompts are dealt to the drivers. `changed` is how well the cascade tells the candidates that change (`judged`) on half of
+    the prompts, against 1 - c; its skills compare both recalibrated on the other half.
     """
     parts: list[tuple[Tensor, ...]] = []
     for number, policy in enumerate(drivers):

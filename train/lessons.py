@@ -83,7 +83,6 @@ def divergence(target: Float[Tensor, "M 6"], said: Float[Tensor, "M 6"]) -> Floa
     return (target.exp() * (target - said)).sum(-1)
 
 
-@torch.no_grad()
 def look(
     denoiser: Denoiser, state: DecodeState, attention_mask: Tensor | None, taps: Sequence[int]
 ) -> tuple[Prediction, Reading]:
@@ -101,6 +100,7 @@ def candidates(
     return with_rest(top)
 
 
+@torch.no_grad()
 def lessons(
     denoiser: Denoiser, prompts: Prompts, texts: Sequence[str], policy: Policy, taps: Sequence[int]
 ) -> Iterator[Lesson]:

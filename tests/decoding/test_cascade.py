@@ -218,7 +218,7 @@ def test_settings_are_refused_in_a_sentence(base):
         Learned(foresees, turns=-1)
     with pytest.raises(ValueError, match=r"^share must be above 0, got 0.0$"):
         Learned(foresees, share=0.0)
-    with pytest.raises(ValueError, match=r"^turns must be 0 with confidence_eos_eot_inf, .* got 2 a round$"):
+    with pytest.raises(ValueError, match=r"^confidence_eos_eot_inf must be left out .* got it with 2 looks"):
         decode(base, Learned(foresees, turns=2), confidence_eos_eot_inf=True)
     decode(base, Learned(foresees, turns=0), confidence_eos_eot_inf=True)
     last = len(base.blocks) - 1

@@ -346,6 +346,10 @@ def test_a_fold_says_the_same_beside_a_base_that_stays_as_it_was_and_ends_with_t
     torch.testing.assert_close(folded, apart, atol=1e-4, rtol=1e-4)
     assert cascade.state_dict().keys() == names
     assert all(torch.equal(p, before[name]) for name, p in golden.denoiser.named_parameters())
+    assert {p.dtype for p in cascade.double().folded.parameters()} == {torch.float64}
+    cascade.float().load_state_dict(cascade.state_dict())
+    assert cascade.folded is None
+    assert not cascade.train().fold().training
     assert cascade.train().folded is None
     loss = say(cascade, reading, every_third(rows)).sum()
     loss.backward()
