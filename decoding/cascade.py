@@ -29,8 +29,8 @@ def follow(
     """What a round commits beside `reason`: as long as their risks add up to the bound at most, the safest of the positions left.
 
     With S the positions committed so far in the round, r_j = 1 - max_v p(x_j = v | x, x_S) as the cascade foretells it, and every
-    turn commits the longest prefix in order of risk with sum r_j <= bound, then looks again. Its tokens are the likeliest ones: at
-    temperature 1 a draw would differ with probability r_j, at a lower one with less, at a higher one with more.
+    turn commits the longest prefix in order of risk with sum r_j <= bound, then looks again where there was one. Its tokens are the
+    likeliest ones: at temperature 1 a draw would differ with probability r_j, at a lower one with less, at a higher one with more.
 
     Args:
         cascade: foretells p.
@@ -41,20 +41,23 @@ def follow(
         turns: looks, at least 0.
         first: what the first look says, where that is known.
     """
-    token, confidence = reading.token, reading.confidence
+    token, confidence, asked = reading.token, reading.confidence, reading
     for turn in range(turns):
-        said, risk = first if first is not None and not turn else foretell(cascade, reading, reason, token)
-        left = reading.rows & (reason == 0)
+        if not asked.rows.any():
+            break
+        said, risk = first if first is not None and not turn else foretell(cascade, asked, reason, token)
+        left = asked.rows & (reason == 0)
         sure = left & (prefix_sum(risk, -risk, left) <= bound)
         token, confidence = torch.where(sure, said, token), torch.where(sure, 1 - risk, confidence)
         reason = torch.where(sure, int(Reason.CASCADE), reason)
+        asked = replace(asked, rows=asked.rows & sure.any(-1, keepdim=True))  # elsewhere a look would say the same
     plan = Proposal.single(state, replace(reading, token=token), reason)
     return replace(plan, confidence=confidence.unsqueeze(1))
 
 
 def foretell(cascade: Cascade, reading: Reading, reason: Int[Tensor, "B L"], token: Int[Tensor, "B L"]) -> Told:
     """The likeliest token of every position left and its risk; -1 and 0 elsewhere."""
-    committed = reason > 0
+    committed = reading.rows & (reason > 0)
     left = reading.rows & ~committed
     log_probs = ask(cascade, reading, committed, token)
     best = log_probs[:, :-1].argmax(-1, keepdim=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from decoding.provenance import environment, write_json
 from models.cascade import CASCADE, Cascade, CascadeConfig
 from models.denoiser import Denoiser
 from models.scoring_head import save_head
-from train.head_metrics import Judged, Recalibration, risk_figures
+from train.head_metrics import Judged, risk_figures
 from train.head_settings import CascadeFitting, TaskRun
 from train.job import policy_of
 from train.lessons import Lesson, Lessons, Prompts, divergence, lessons
@@ -114,16 +114,14 @@ def judge(denoiser: Denoiser, prompts: Prompts, drivers: Sequence[Policy], *, ba
     owner, *columns = (torch.cat(column).double().cpu().numpy() for column in zip(*parts, strict=True))
     kl, kl_without = (float(column.mean()) for column in columns[:2])
     halves = [owner // len(drivers) % 2 == half for half in (0, 1)]
-    fitted_on, unseen = (Judged(owner[half].astype(int), *(c[half] for c in columns[2:])) for half in halves)
-    both = all(0 < half.wrong.sum() < len(half.wrong) for half in (fitted_on, unseen))
-    if both:
-        unseen = replace(unseen, head=Recalibration.fit(fitted_on.head, fitted_on.wrong)(unseen.head))
+    fitted_on, unseen = (Judged(owner.astype(int), *columns[2:]).where(half) for half in halves)
+    both = fitted_on.mixed and unseen.mixed
     return {
         "kl": kl,
         "kl_without": kl_without,
         "skill": 1 - kl / max(kl_without, 1e-12),
         "positions": len(owner),
-        **({"changed": risk_figures(fitted_on, unseen)} if both else {}),
+        **({"changed": risk_figures(fitted_on, unseen.recalibrated(fitted_on))} if both else {}),
     }
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics.classification import BinaryAUROC
@@ -16,7 +17,7 @@ from torchmetrics.retrieval import RetrievalNormalizedDCG
 
 from decoding.curves import Array, Estimate, interval, ratio_of_means, resample
 from models.scoring_head import ScoringHead
-from train.head_module import Prepared
+from train.head_module import Prepared, PreparedBatches
 
 BINS = 200  # quantile bins of the isotonic recalibration
 
@@ -61,20 +62,36 @@ class Judged:
     head: Array
     confidence: Array
 
+    def where(self, some: NDArray[np.bool_]) -> Judged:
+        """Some of the positions."""
+        return Judged(self.prompt[some], self.wrong[some], self.head[some], self.confidence[some])
+
+    def recalibrated(self, fitted_on: Judged) -> Judged:
+        """The head's estimates through the isotonic map that fits other prompts."""
+        return replace(self, head=Recalibration.fit(fitted_on.head, fitted_on.wrong)(self.head))
+
+    @property
+    def mixed(self) -> bool:
+        """Whether both labels occur."""
+        return bool(0 < self.wrong.sum() < len(self.wrong))
+
 
 @torch.no_grad()
-def judge_risk(head: ScoringHead, prepared: Sequence[Prepared], prompt_of: Sequence[int]) -> Judged:
-    """Collect labels and estimates of all known positions."""
+def judge_risk(
+    head: ScoringHead,
+    prepared: PreparedBatches | Sequence[Prepared],
+    prompt_of: Sequence[int],
+    estimate: Callable[[Prepared], Float[Tensor, "S L"]] | None = None,
+) -> Judged:
+    """Collect labels and estimates of all known positions; the head's own risks unless another `estimate` is given."""
     head.eval()
     parts: list[tuple[Tensor, ...]] = []
     ids = torch.tensor(list(prompt_of))
-    for one in prepared:
+    for one in (prepared[i] for i in range(len(prepared))):
         known = one.known
-        scores = one.scored_by(head)
+        risk = one.scored_by(head).risk if estimate is None else estimate(one)
         prompt = ids[one.batch.state_index.cpu()][:, None].expand(known.shape)[known.cpu()]
-        parts.append(
-            (prompt, one.wrong[known].cpu(), scores.risk[known].cpu(), one.reading.log_risk.exp()[known].cpu())
-        )
+        parts.append((prompt, one.wrong[known].cpu(), risk[known].cpu(), one.reading.log_risk.exp()[known].cpu()))
     columns = [np.asarray(torch.cat(column)) for column in zip(*parts, strict=True)]
     return Judged(columns[0], *(c.astype(np.float64) for c in columns[1:]))
 

@@ -225,6 +225,8 @@ LEADERS = (
     "sequential",
     "left-to-right",
     "learned",
+    "learned-ete",
+    "learned-parity",
 )
 """Those that may: one canvas a round, nothing drawn."""
 
@@ -263,3 +265,5 @@ class CascadeFitting:
         for entry in self.drivers:
             if entry.get("policy") not in LEADERS:
                 raise ValueError(f"a driver must name its policy, one of {', '.join(LEADERS)}, got {entry}")
+            if entry.get("gate"):
+                raise ValueError(f"gate of a driver must be 0, for it runs one canvas a round, got {entry['gate']}")

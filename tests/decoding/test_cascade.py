@@ -91,6 +91,25 @@ def test_a_second_look_sees_what_the_first_committed(canvas, reading):
     assert proposal.confidence[0, 0, 2:4].tolist() == pytest.approx([1 - 0.0625, 0.99])
 
 
+def test_a_second_look_is_at_the_canvases_where_the_first_committed(canvas, reading_of):
+    """The second of two rows finds nothing; the first goes on as it would alone."""
+    reading = reading_of([0.9, 0.5, 0.4, 0.3], batch=2)
+    reading = replace(reading, top_tokens=torch.tensor([0, 3, 4, 4, 4]).expand(2, 4, 5))
+    rows = []
+
+    class Uneven(Oracle):
+        def forward(self, taps, asked, committed, *figures):
+            rows.append(asked.any(-1).tolist())
+            self.risks[0] = torch.tensor([[0.0, 0.01, 0.3, 0.3], [0.0, 0.3, 0.3, 0.3]])
+            return super().forward(taps, asked, committed, *figures)
+
+    told = Uneven([], [0.0, 0.0, 0.01, 0.3])
+    proposal = follow(told, canvas(4, batch=2), reading, torch.tensor([[EXPLOIT, 0, 0, 0]] * 2), bound=0.1, turns=3)
+    assert rows == [[True, True], [True, False], [True, False]]
+    assert [one[1].any().item() for one in told.asked] == [True, False, False]
+    assert proposal.reason[:, 0].tolist() == [[EXPLOIT, CASCADE, CASCADE, 0], [EXPLOIT, 0, 0, 0]]
+
+
 def test_without_a_turn_nothing_is_asked(canvas, reading):
     oracle = Oracle(RISKS)
     proposal, single = (
@@ -359,22 +378,22 @@ def test_confidence_decodes_as_the_summed_risk_on_every_toy(run, any_denoiser, p
 
 
 @pytest.mark.parametrize(
-    ("settings", "expected"),
+    ("settings", "expected", "looks"),
     [
-        ({"share": 0.1}, {0}),  # bound .05
-        ({"share": 0.2}, {0, 2}),  # bound .1
-        ({"share": 0.4}, {0, 1, 2}),  # bound .2
-        ({"share": 0.4, "turns": 0}, {0}),
-        ({"share": 0.4, "turns": 3}, {0, 1, 2}),
-        ({}, {0, 1, 2, 4}),  # the whole bound
+        ({"share": 0.1}, {0}, 1),  # bound .05
+        ({"share": 0.2}, {0, 2}, 1),  # bound .1
+        ({"share": 0.4}, {0, 1, 2}, 1),  # bound .2
+        ({"share": 0.4, "turns": 0}, {0}, 0),
+        ({"share": 0.4, "turns": 3}, {0, 1, 2}, 2),  # the second finds nothing: a third would say the same
+        ({}, {0, 1, 2, 4}, 1),  # the whole bound
     ],
 )
-def test_a_turn_has_its_share_of_the_bound(canvas, reading, settings, expected):
+def test_a_turn_has_its_share_of_the_bound(canvas, reading, settings, expected, looks):
     oracle = Oracle(RISKS)
     policy = Learned(Opinion(oracle), rule="confidence", risk_bound=0.5, **settings)
     proposal = policy.propose(canvas(6), reading)
     assert taken(proposal) == {0: EXPLOIT, **dict.fromkeys(sorted(expected - {0}), CASCADE)}
-    assert len(oracle.asked) == settings.get("turns", 1)
+    assert len(oracle.asked) == looks
 
 
 def test_without_exploration_it_is_the_rule_confidence(base):

@@ -27,7 +27,7 @@ from train.cascade_fit import judge, teach
 from train.command import run, shipped
 from train.fit import NAMES
 from train.head_settings import CascadeFitting, Fitting, TaskRun
-from train.job import Job
+from train.job import Job, policy_of
 from train.lessons import LAST, Lesson, Lessons, Prompts, candidates, divergence, lessons
 
 BASE = str(shipped("checkpoints/reason-7m"))
@@ -172,6 +172,10 @@ def test_prompts_are_those_of_the_split_and_as_many_as_asked():
         ({"prompts": 0}, "prompts must be at least 1, got 0"),
         ({"drivers": ()}, "drivers must name at least one policy, got none"),
         ({"drivers": ({"threshold": 0.5},)}, "a driver must name its policy, one of .*, got {'threshold': 0.5}"),
+        (
+            {"drivers": ({"policy": "learned-parity", "gate": 0.5},)},
+            "gate of a driver must be 0, for it runs one canvas a round, got 0.5",
+        ),
     ],
 )
 def test_settings_are_refused_in_a_sentence(changes, complaint):
@@ -379,6 +383,23 @@ class SecondBest(Policy):
 def test_a_lesson_tells_the_token_that_was_committed(base, countdown):
     one = next(lessons(base, countdown, countdown.texts[:2], SecondBest(), base.head.taps_ahead))
     assert torch.equal(one.reading.token[one.committed], one.reading.top_tokens[..., 1][one.committed])
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"policy": "learned-parity", "by": "cascade", "threshold": 0.9, "gamma": 1.0, "min_masks": 1, "gate": 0.0},
+        {"policy": "learned-ete", "risk_bound": 0.1, "gamma": 1.0, "min_masks": 1},
+    ],
+)
+def test_a_driver_may_explore(base, countdown, entry):
+    """Its tokens of medium confidence are part of what a lesson commits."""
+    fitting = CascadeFitting(drivers=(entry,))
+    policy = policy_of(fitting.drivers[0], base)
+    found = list(islice(lessons(base, countdown, countdown.texts[:4], policy, base.head.taps_ahead), 3))
+    least = min(float(one.reading.confidence[one.committed].min()) for one in found)
+    assert least < 0.6
+    assert all(one.committed.sum(-1).min() > 1 for one in found)
 
 
 def test_the_target_is_read_at_the_positions_left_and_no_others():
