@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from decoding.policy import rank
@@ -20,18 +20,16 @@ def within_factor(reading: Reading, factor: float) -> Bool[Tensor, "B L"]:
     return reading.rows & ((place + 1) * reading.log_risk.exp() <= factor)
 
 
-def sum_before(value: Float[Tensor, "B L"], place: Int[Tensor, "B L"]) -> Float[Tensor, "B L"]:
-    """For each position the sum of `value` over the positions that come before it in the order `place`."""
-    ordered = value.gather(-1, torch.argsort(place, dim=-1))
-    before = torch.nn.functional.pad(ordered.cumsum(-1), (1, 0))[..., :-1]
-    return before.gather(-1, place)
+def sum_before(value: Tensor, order: Tensor, within: Bool[Tensor, "B L"]) -> Tensor:
+    """Sum of `value` over all of `within` that come before a position in descending `order`."""
+    place = rank(order, within)
+    ordered = torch.zeros_like(value).scatter(-1, place, value.masked_fill(~within, 0.0))
+    return torch.nn.functional.pad(ordered.cumsum(-1), (1, 0))[..., :-1].gather(-1, place)
 
 
 def prefix_sum(value: Tensor, order: Tensor, within: Bool[Tensor, "B L"]) -> Tensor:
-    """Sum of `value` over a position and all of `within` that come before it in descending `order`."""
-    place = rank(order, within)
-    ordered = torch.zeros_like(value).scatter(-1, place, value.masked_fill(~within, 0.0))
-    return ordered.cumsum(-1).gather(-1, place)
+    """The same with the position itself."""
+    return sum_before(value, order, within) + value
 
 
 @final
@@ -75,8 +73,7 @@ class EntropyBound(AcceptancePolicy):
 
     def accept(self, reading: Reading) -> Bool[Tensor, "B L"]:
         """The entropies that come before sum up to the bound at most: in ascending order the maximum is the last."""
-        entropy = reading.entropy * reading.rows
-        return sum_before(entropy, rank(-entropy, reading.rows)) <= self.entropy_bound
+        return sum_before(reading.entropy, -reading.entropy, reading.rows) <= self.entropy_bound
 
     def score(self, reading: Reading) -> Float[Tensor, "B L"]:
         """Certainty: minus the entropy."""
@@ -102,5 +99,4 @@ class RiskSum(AcceptancePolicy):
 
     def accept(self, reading: Reading) -> Bool[Tensor, "B L"]:
         """The risks up to and with this position sum up to the bound at most."""
-        risk = reading.log_risk.exp() * reading.rows
-        return sum_before(risk, rank(-reading.log_risk, reading.rows)) + risk <= self.risk_bound
+        return prefix_sum(reading.log_risk.exp(), -reading.log_risk, reading.rows) <= self.risk_bound
