@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar, cast
 
 from safetensors import SafetensorError, safe_open
@@ -18,15 +19,18 @@ Config = TypeVar("Config")
 
 
 def save_part(file: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any], lora: nn.Module | None) -> None:
-    """Write a LoRA's `adapter_config.json` and `adapter_model.safetensors`, then `file`, aside and renamed."""
+    """Write a LoRA's `adapter_config.json` and `adapter_model.safetensors`, and `file`: all aside, then renamed."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    if lora is not None:
-        cast(Any, lora).save_pretrained(str(file.parent))
-        (file.parent / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
-    aside = file.with_name(file.name + ".tmp")
-    own = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    save_file(own, aside, metadata={"config": json.dumps(dict(config))})
-    aside.rename(file)
+    with TemporaryDirectory(dir=file.parent, prefix=file.stem) as folder:
+        aside = Path(folder)
+        if lora is not None:
+            cast(Any, lora).save_pretrained(folder)
+            (aside / "README.md").unlink()  # PEFT's empty model card
+        own = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        save_file(own, aside / file.name, metadata={"config": json.dumps(dict(config))})
+        for one in aside.iterdir():
+            one.chmod(0o644)  # safetensors are written for their owner alone
+            one.replace(file.with_name(one.name))
 
 
 def read_part(file: Path, kind: str, make: Callable[[dict[str, Any]], Config]) -> Config:

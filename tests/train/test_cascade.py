@@ -18,7 +18,7 @@ from decoding.labelling import Labelling
 from decoding.policy import Policy, best
 from decoding.state import Proposal
 from decoding.threshold import Threshold
-from models.cascade import CASCADE, Cascade, CascadeConfig
+from models.cascade import CASCADE, Cascade, CascadeConfig, save_cascade
 from models.denoiser import Prediction
 from models.head_config import HeadConfig
 from models.scoring_head import ScoringHead, load_head, save_head
@@ -207,7 +207,18 @@ def test_half_a_head_is_not_left_behind(base, tmp_path):
         "adapter_model.safetensors",
         "cascade.safetensors",
     ]
-    assert not list(Path(tmp_path).rglob("*.tmp"))
+    assert all(file.stat().st_mode & 0o044 == 0o044 for file in tmp_path.rglob("*.safetensors"))
+
+
+def test_a_save_that_fails_leaves_what_was_there(base, tmp_path, monkeypatch):
+    """Adapter and own tensors belong together: not one of them is of the later save."""
+    save_head(base.head, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    cascade = Cascade(CascadeConfig(rank=4, base=base.fingerprint()), base)  # another adapter
+    monkeypatch.setattr("models.parts.save_file", lambda *_, **__: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(OSError, match="full"):
+        save_cascade(cascade, tmp_path / CASCADE)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_the_label_of_every_round_is_the_forward_of_what_it_commits(base, countdown, taught):
