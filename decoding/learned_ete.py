@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from operator import itemgetter
 from typing import Literal, final
 
@@ -19,7 +19,7 @@ from decoding.threshold import require, require_one_of
 from models.cascade import Cascade
 from models.scoring_head import ScoringHead
 
-CHUNK = 256  # canvases looked at together: each takes a copy of the taps
+COPIED = 1 << 28  # numbers of the taps that canvases looked at together may copy
 NOTHING = 1e4  # nats below any score of Eq. 7 that sets something off
 Among = Literal["candidates", "all"]
 Judge = Literal["gain", "cascade"]
@@ -105,7 +105,8 @@ def foretell_branches(
         torch.full_like(proposal.reason, -1),
         torch.zeros(proposal.reason.shape, device=proposal.reason.device),
     )
-    for some in torch.split(proposal.live.nonzero(), CHUNK):
+    copied = sum(getattr(tap, f.name).shape[1:].numel() for tap in reading.taps for f in fields(tap))
+    for some in torch.split(proposal.live.nonzero(), max(1, COPIED // max(1, copied))):
         place = some.unbind(-1)
         each = reading.map(itemgetter(place[0]))
         told = foretell(cascade, each, proposal.reason[place], each.token)

@@ -13,7 +13,8 @@ from torch import Tensor
 from models.denoiser import Prediction, Tap
 
 TOP = 5  # log p1..p5 are the features of a scoring head
-CHUNK = 256  # rows of logits turned into float32 at a time, to bound memory at a vocabulary of 150k
+LOGITS = {"cpu": 1 << 18}  # read at a time: what a core's cache holds
+MANY_LOGITS = 1 << 25  # on any other device: few launches, and no more memory than a vocabulary of 150k can bear
 
 
 @dataclass(frozen=True)
@@ -151,8 +152,9 @@ def read(prediction: Prediction, sampling: Sampling, generator: torch.Generator 
 
     c = exp(z_x̂ - logsumexp z) with z the logits at temperature 1, as in LLaDA and Fast-dLLM.
     """
-    rows = prediction.rows
-    chunks = [_read_chunk(z.float(), sampling, generator) for z in torch.split(prediction.logits, CHUNK)]
+    rows, logits = prediction.rows, prediction.logits
+    lines = max(1, LOGITS.get(logits.device.type, MANY_LOGITS) // logits.shape[-1])
+    chunks = [_read_chunk(z.float(), sampling, generator) for z in torch.split(logits, lines)]
     packed = {name: torch.cat([c[name] for c in chunks]) for name in chunks[0]}
     blank = Reading.empty(tuple(rows.shape), rows.device, draws=sampling.draws)
     dense = {n: _unpack(values, rows, getattr(blank, n)) for n, values in packed.items()}

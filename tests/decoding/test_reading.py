@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from decoding.reading import CHUNK, Reading, Sampling, read
+from decoding.reading import LOGITS, Reading, Sampling, read
 from models.denoiser import Prediction
 
 
@@ -105,7 +105,7 @@ def test_positions_nobody_asked_for_read_as_empty():
 
 
 def test_reading_in_chunks_changes_nothing():
-    logits = torch.randn(2 * CHUNK + 7, 9, generator=torch.Generator().manual_seed(3))
+    logits = torch.randn(2 * (LOGITS["cpu"] // 9) + 7, 9, generator=torch.Generator().manual_seed(3))
     rows = torch.ones(1, len(logits), dtype=torch.bool)
     reading = read(Prediction(logits, rows, torch.tensor([len(logits)])), Sampling())
     torch.testing.assert_close(reading.confidence[0], logits.softmax(-1).amax(-1))
