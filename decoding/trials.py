@@ -20,7 +20,7 @@ from decoding.loop import Counts
 from decoding.policy import Policy
 from decoding.problems import Check, Problems, Split
 from decoding.prompts import read_prompts
-from decoding.state import DecodeState
+from decoding.state import DecodeState, Reason
 from decoding.statistics import is_predicted, statistics
 from models.denoiser import Denoiser
 
@@ -227,15 +227,19 @@ def rounds_with(committed: Bool[Tensor, "B L"], committed_round: Int[Tensor, "B 
 def clean_commits(state: DecodeState, reference: Int[Tensor, "B G"]) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"]]:
     """Commits that the rule accepted in states without a wrong token, and how many of them are wrong; -1 without a reference.
 
-    The states up to the round of the first wrong commit hold no wrong token, so that round's own commits count.
+    The states up to the round of the first wrong commit hold no wrong token, so that round's own commits count: but for what a
+    cascade commits behind a wrong one of them, for the state it is made from holds these.
     """
     canvas = state.layout.block >= 0
     predicted = is_predicted(state)[:, canvas]
     differs = predicted & (state.tokens[:, canvas] != reference)
     round_ = state.committed_round[:, canvas]
     last = torch.iinfo(round_.dtype).max
+    follows = state.reason[:, canvas] == int(Reason.CASCADE)
     first_wrong = torch.where(differs, round_, last).amin(-1, keepdim=True)
-    counted = state.accepted[:, canvas] & (round_ <= first_wrong)
+    there = round_ == first_wrong
+    behind = there & follows & (there & differs & ~follows).any(-1, keepdim=True)
+    counted = state.accepted[:, canvas] & (round_ <= first_wrong) & ~behind
     known = (reference >= 0).all(-1)
     clean, wrong = counted.sum(-1), (counted & differs).sum(-1)
     return torch.where(known, clean, -1), torch.where(known, wrong, -1)

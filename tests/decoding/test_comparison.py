@@ -380,6 +380,29 @@ def test_clean_commits_end_with_the_round_of_the_first_error() -> None:
     assert (clean.tolist(), wrong.tolist()) == ([-1], [-1])
 
 
+@pytest.mark.parametrize(
+    ("reasons", "tokens", "found"),
+    [
+        (
+            "FORCED CASCADE CASCADE",
+            [0, 1, 0],
+            (2, 0),
+        ),  # the guess is wrong, and what follows from it is no state's without error
+        ("FORCED CASCADE CASCADE", [1, 0, 1], (4, 1)),  # the cascade itself is wrong
+        ("EXPLOIT CASCADE CASCADE", [0, 0, 1], (3, 1)),
+        ("EXPLOIT EXPLOIT CASCADE", [1, 0, 0], (4, 1)),
+    ],
+)
+def test_a_cascade_behind_a_wrong_commit_of_its_round_is_not_clean(reasons, tokens, found) -> None:
+    """The first round is right and has a cascade of its own; the second is the one in question; the third comes after an error."""
+    first, third = [int(Reason.EXPLOIT), int(Reason.CASCADE)], [int(Reason.CASCADE)]
+    state = finished(
+        [1, 1, 2, 2, 2, 3], [*first, *(int(Reason[r]) for r in reasons.split()), *third], [1, 1, *tokens, 1]
+    )
+    clean, wrong = clean_commits(state, torch.ones(1, 6, dtype=torch.long))
+    assert (clean.item(), wrong.item()) == found
+
+
 def test_idle_rounds_are_those_without_an_accepted_commit() -> None:
     accepted = torch.tensor([[True, True, False, True], [False, False, False, False]])
     rounds = torch.tensor([[1, 1, 2, 3], [1, 2, 3, 4]])
