@@ -61,7 +61,7 @@ class Learned(Policy):
             1 - c; None means `total` with a head that has a pairwise output, else `sum`: what is harmless alone may be wrong
             together.
         step_budget: N, rounds before the next block opens; None waits until the opened blocks are full.
-        turns: looks at the cascade a round; None means 1 with a head that has one, else 0.
+        turns: looks at the cascade a round at most; None means 2 with a head that has one, else 0.
         share: part of the bound that the summed risk of a turn's cascade may reach, above 0.
     """
 
@@ -86,8 +86,8 @@ class Learned(Policy):
 
     @property
     def looks(self) -> int:
-        """Looks at the cascade a round."""
-        return 0 if self.head.cascade is None else 1 if self.turns is None else self.turns
+        """Looks at the cascade a round at most."""
+        return 0 if self.head.cascade is None else 2 if self.turns is None else self.turns
 
     @property
     def taps(self) -> tuple[int, ...]:

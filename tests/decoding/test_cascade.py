@@ -242,7 +242,7 @@ def test_settings_are_refused_in_a_sentence(base):
     decode(base, Learned(foresees, turns=0), confidence_eos_eot_inf=True)
     last = len(base.blocks) - 1
     assert (Learned(plain).taps, Learned(foresees, turns=0).taps, Learned(foresees).taps) == ((), (), (last,))
-    assert (Learned(plain).looks, Learned(foresees, turns=0).looks, Learned(foresees).looks) == (0, 0, 1)
+    assert (Learned(plain).looks, Learned(foresees, turns=0).looks, Learned(foresees).looks) == (0, 0, 2)
     assert (LearnedParity(head=foresees).taps, LearnedParity(head=foresees, by="cascade").taps) == ((), (last,))
 
 
