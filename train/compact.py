@@ -1,0 +1,83 @@
+"""A head as it ships: ``python -m train.compact --head checkpoints/runs/cascade --out checkpoints/runs/compact --rank 20``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from models.cascade import Cascade
+
+
+def compact(*, head: Path, out: Path, model: str = "checkpoints/reason-7m", rank: int | None = None) -> None:
+    """Round every matrix of a head and its cascade to bfloat16, and cut the cascade's LoRA to its largest singular values.
+
+    Args:
+        head: folder of the head.
+        out: another folder, for a copy of everything in that of the head, with smaller weights.
+        model: folder or hub id of the base it was fitted on.
+        rank: of the LoRA that the cascade keeps, below its own; None keeps all of it.
+    """
+    from train.question import check_model
+
+    check_model(model, "")
+    if not (head / "head.safetensors").is_file():
+        raise ValueError(f"head must be a folder with head.safetensors, got {head}")
+    if out.resolve() == head.resolve():
+        raise ValueError(f"out must be another folder than head, got {out}")
+    if rank is not None and rank < 1:
+        raise ValueError(f"rank must be at least 1, got {rank}")
+
+    import shutil
+
+    import models
+    from models.scoring_head import save_head
+
+    small = models.load(model, head=str(head), device="cpu").head
+    if rank is not None:
+        if small.cascade is None or rank >= small.cascade.config.rank:
+            own = "no cascade" if small.cascade is None else f"rank {small.cascade.config.rank}"
+            raise ValueError(f"rank must be below that of the head's cascade, got {rank} with {own}")
+        small.cascade = cut(small.cascade, rank)
+    shutil.copytree(head, out, dirs_exist_ok=True)
+    save_head(small, out)
+    for file in out.rglob("*.safetensors"):
+        halve(file)
+
+
+def cut(cascade: Cascade, rank: int) -> Cascade:
+    """The cascade with the best LoRA of a lower rank: every product B A by its `rank` largest singular values."""
+    import warnings
+    from dataclasses import replace
+    from typing import Any, cast
+
+    from peft import convert_to_lora, set_peft_model_state_dict
+
+    made = type(cascade)(replace(cascade.config, rank=rank, alpha=rank), cascade.base)
+    made.load_state_dict({k: v for k, v in cascade.state_dict().items() if "lora_" not in k}, strict=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Converting a PEFT adapter to LoRA that is already")
+        _, lora = convert_to_lora(cast(Any, cascade.stream), rank)
+    set_peft_model_state_dict(cast(Any, made.stream), lora)
+    return made
+
+
+def halve(file: Path) -> None:
+    """Rewrite a safetensors file with its matrices in bfloat16; vectors, means and biases stay as they are."""
+    import torch
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    with safe_open(file, framework="pt") as opened:
+        about, names = opened.metadata(), opened.keys()
+        tensors = {name: opened.get_tensor(name) for name in names}
+    aside = file.with_name(f"{file.name}.part")
+    save_file({n: t.to(torch.bfloat16) if t.ndim > 1 else t for n, t in tensors.items()}, aside, metadata=about)
+    aside.chmod(0o644)
+    aside.replace(file)
+
+
+if __name__ == "__main__":
+    from train.command import run
+
+    run(compact)
