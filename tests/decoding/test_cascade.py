@@ -180,12 +180,15 @@ def test_a_decode_with_cascades_fills_the_canvas(base, cache, rule):
         assert set(rounds[canvas[row] == CASCADE].tolist()) <= set(rounds[canvas[row] != CASCADE].tolist())
 
 
-def test_a_head_with_a_cascade_follows_it_once_by_default(base):
+def test_a_head_with_a_cascade_follows_it_twice_by_default(base):
     head = head_of(base, cascade=True, seed=1)
-    once, never = (decode(base, Learned(head, rule="sum", risk_bound=0.9, turns=t, share=5.0)) for t in (1, 0))
+    twice, once, never = (
+        decode(base, Learned(head, rule="sum", risk_bound=0.9, turns=t, share=5.0)) for t in (2, 1, 0)
+    )
     default = decode(base, Learned(head, rule="sum", risk_bound=0.9, share=5.0))
-    assert torch.equal(default.sequences, once.sequences)
-    assert torch.equal(default.rounds, once.rounds)
+    assert torch.equal(default.state.committed_round, twice.state.committed_round)
+    assert not torch.equal(default.state.committed_round, once.state.committed_round)
+    assert torch.equal(default.sequences, twice.sequences)
     assert not (never.state.reason == CASCADE).any()
 
 
@@ -381,11 +384,12 @@ def test_confidence_decodes_as_the_summed_risk_on_every_toy(run, any_denoiser, p
     ("settings", "expected", "looks"),
     [
         ({"share": 0.1}, {0}, 1),  # bound .05
-        ({"share": 0.2}, {0, 2}, 1),  # bound .1
-        ({"share": 0.4}, {0, 1, 2}, 1),  # bound .2
+        ({"share": 0.2}, {0, 2}, 2),  # bound .1; it found one and looks again
+        ({"share": 0.4, "turns": 1}, {0, 1, 2}, 1),  # bound .2
         ({"share": 0.4, "turns": 0}, {0}, 0),
         ({"share": 0.4, "turns": 3}, {0, 1, 2}, 2),  # the second finds nothing: a third would say the same
-        ({}, {0, 1, 2, 4}, 1),  # the whole bound
+        ({"turns": 1}, {0, 1, 2, 4}, 1),  # the whole bound
+        ({}, {0, 1, 2, 3, 4}, 2),
     ],
 )
 def test_a_turn_has_its_share_of_the_bound(canvas, reading, settings, expected, looks):
