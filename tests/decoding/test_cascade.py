@@ -446,8 +446,10 @@ def test_the_branch_kept_is_the_one_foretold_to_set_off_most_and_what_it_sets_of
     assert asked == [4, 4, 1]
 
 
-def test_only_live_branches_are_looked_at_and_each_is_what_it_is_alone(base):
-    """Two rows of three branches, one of which explores nothing."""
+@pytest.mark.parametrize("copied", [1, 1 << 28])
+def test_only_live_branches_are_looked_at_and_each_is_what_it_is_alone(base, monkeypatch, copied):
+    """Two rows of three branches, one of which explores nothing; looked at one by one, or together."""
+    monkeypatch.setattr("decoding.learned_ete.COPIED", copied)
     head, seen = head_of(base, cascade=True, seed=2), []
     policy = LearnedETE(head=head, risk_bound=0.05, gamma=1.0, min_masks=1, branches=3)
     decode(base, policy, on_step=lambda state, reading: seen.append((state, reading)))

@@ -394,13 +394,22 @@ def test_clean_commits_end_with_the_round_of_the_first_error() -> None:
     ],
 )
 def test_a_cascade_behind_a_wrong_commit_of_its_round_is_not_clean(reasons, tokens, found) -> None:
-    """The first round is right and has a cascade of its own; the second is the one in question; the third comes after an error."""
-    first, third = [int(Reason.EXPLOIT), int(Reason.CASCADE)], [int(Reason.CASCADE)]
-    state = finished(
-        [1, 1, 2, 2, 2, 3], [*first, *(int(Reason[r]) for r in reasons.split()), *third], [1, 1, *tokens, 1]
-    )
-    clean, wrong = clean_commits(state, torch.ones(1, 6, dtype=torch.long))
-    assert (clean.item(), wrong.item()) == found
+    """The first round is right and has a cascade of its own; the second is the one in question; the third comes after an error.
+
+    Beside it lies a row that is led astray in its first round.
+    """
+    own = [Reason.EXPLOIT, Reason.CASCADE, *(Reason[r] for r in reasons.split()), Reason.EXPLOIT]
+    other = [Reason.FORCED, *[Reason.CASCADE] * 5]
+    rows = [
+        finished([1, 1, 2, 2, 2, 3], [int(r) for r in own], [1, 1, *tokens, 0]),
+        finished([1, 1, 1, 1, 1, 2], [int(r) for r in other], [0] * 6),
+    ]
+    for order in (rows, rows[::-1]):
+        both = {
+            name: torch.cat([getattr(row, name) for row in order]) for name in ("tokens", "committed_round", "reason")
+        }
+        clean, wrong = clean_commits(replace(rows[0], **both), torch.ones(2, 6, dtype=torch.long))
+        assert sorted(zip(clean.tolist(), wrong.tolist(), strict=True)) == [(0, 0), found]
 
 
 def test_idle_rounds_are_those_without_an_accepted_commit() -> None:
