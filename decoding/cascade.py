@@ -43,10 +43,11 @@ def follow(
     """
     token, confidence, asked = reading.token, reading.confidence, reading
     for turn in range(turns):
-        if not asked.rows.any():
+        left = asked.rows & (reason == 0)
+        asked = replace(asked, rows=asked.rows & left.any(-1, keepdim=True))
+        if not left.any():
             break
         said, risk = first if first is not None and not turn else foretell(cascade, asked, reason, token)
-        left = asked.rows & (reason == 0)
         sure = left & (prefix_sum(risk, -risk, left) <= bound)
         token, confidence = torch.where(sure, said, token), torch.where(sure, 1 - risk, confidence)
         reason = torch.where(sure, int(Reason.CASCADE), reason)

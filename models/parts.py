@@ -28,7 +28,9 @@ def save_part(file: Path, tensors: Mapping[str, Tensor], config: Mapping[str, An
             (aside / "README.md").unlink()  # PEFT's empty model card
         own = {name: tensor.contiguous() for name, tensor in tensors.items()}
         save_file(own, aside / file.name, metadata={"config": json.dumps(dict(config))})
-        for one in aside.iterdir():
+        for one in sorted(
+            aside.iterdir(), key=lambda one: one.name == file.name
+        ):  # `file` last: it says that all is there
             one.chmod(0o644)  # safetensors are written for their owner alone
             one.replace(file.with_name(one.name))
 

@@ -14,7 +14,7 @@ def compact(*, head: Path, out: Path, model: str = "checkpoints/reason-7m", rank
 
     Args:
         head: folder of the head.
-        out: another folder, for a copy of everything in that of the head, with smaller weights.
+        out: a folder apart from it and without a head, for a copy of everything there with smaller weights.
         model: folder or hub id of the base it was fitted on.
         rank: of the LoRA that the cascade keeps, below its own; None keeps all of it.
     """
@@ -23,8 +23,11 @@ def compact(*, head: Path, out: Path, model: str = "checkpoints/reason-7m", rank
     check_model(model, "")
     if not (head / "head.safetensors").is_file():
         raise ValueError(f"head must be a folder with head.safetensors, got {head}")
-    if out.resolve() == head.resolve():
-        raise ValueError(f"out must be another folder than head, got {out}")
+    here, there = head.resolve(), out.resolve()
+    if here in (there, *there.parents) or there in here.parents:
+        raise ValueError(f"out must be a folder apart from head, got {out}")
+    if (out / "head.safetensors").exists() or (out / "cascade").exists():
+        raise ValueError(f"out must be a folder without a head, got {out}")
     if rank is not None and rank < 1:
         raise ValueError(f"rank must be at least 1, got {rank}")
 
@@ -39,10 +42,12 @@ def compact(*, head: Path, out: Path, model: str = "checkpoints/reason-7m", rank
             own = "no cascade" if small.cascade is None else f"rank {small.cascade.config.rank}"
             raise ValueError(f"rank must be below that of the head's cascade, got {rank} with {own}")
         small.cascade = cut(small.cascade, rank)
-    shutil.copytree(head, out, dirs_exist_ok=True)
+    shutil.copytree(
+        head, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.safetensors", "adapter_config.json")
+    )
     save_head(small, out)
-    for file in out.rglob("*.safetensors"):
-        halve(file)
+    for file in head.rglob("*.safetensors"):
+        halve(out / file.relative_to(head))
 
 
 def cut(cascade: Cascade, rank: int) -> Cascade:
@@ -53,11 +58,13 @@ def cut(cascade: Cascade, rank: int) -> Cascade:
 
     from peft import convert_to_lora, set_peft_model_state_dict
 
-    made = type(cascade)(replace(cascade.config, rank=rank, alpha=rank), cascade.base)
+    scale = cascade.config.alpha // cascade.config.rank or 1
+    made = type(cascade)(replace(cascade.config, rank=rank, alpha=scale * rank), cascade.base)
     made.load_state_dict({k: v for k, v in cascade.state_dict().items() if "lora_" not in k}, strict=False)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Converting a PEFT adapter to LoRA that is already")
         _, lora = convert_to_lora(cast(Any, cascade.stream), rank)
+    lora = {name: value / scale if "lora_B" in name else value for name, value in lora.items()}  # made for alpha = rank
     set_peft_model_state_dict(cast(Any, made.stream), lora)
     return made
 

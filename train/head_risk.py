@@ -20,7 +20,7 @@ DRIVERS: Mapping[str, Mapping[str, Any]] = {
     "factor": {"policy": "factor", "factor": 0.03},
 }
 """Careful ones: where the answer is unique, risk is only labelled in states without a wrong token."""
-CROSSED = 0.9  # the confidence from which the features count a position as about to be committed
+CROSSED = 0.9  # C of the look-ahead that labels
 
 
 def head_risk(
@@ -117,16 +117,17 @@ def figures(denoiser: Denoiser, rows: list[dict[str, Any]], *, risk_bound: float
 
     from decoding.learned import Learned
     from train.head_data import HeadData, columns
-    from train.head_metrics import judge_risk, risk_figures
+    from train.head_metrics import judge_risk
     from train.head_module import PreparedBatches
 
     if not rows:
         return {}
     head = denoiser.head
     width = max(len(columns(row["branches"])) for row in rows)
-    data = HeadData(rows, denoiser.mask_id, denoiser.eos_id, CROSSED, max(1, width))
+    crossed = head.config.threshold
+    data = HeadData(rows, denoiser.mask_id, denoiser.eos_id, crossed, max(1, width))
     batches = list(data.batches(batch_size, generator=None))
-    prepared = PreparedBatches(denoiser, batches, taps=head.taps_ahead, threshold=CROSSED)
+    prepared = PreparedBatches(denoiser, batches, taps=head.taps_ahead, threshold=crossed)
     policy, of = Learned(head, risk_bound=risk_bound, turns=0), [row["prompt_id"] for row in rows]
     left = judge_risk(head, prepared, of, lambda one: left_by(policy, one).float()).head > 0
     estimates = {"head": judge_risk(head, prepared, of)}
@@ -134,12 +135,16 @@ def figures(denoiser: Denoiser, rows: list[dict[str, Any]], *, risk_bound: float
         for name, weight in (("look", 0.0), ("both", 1.0)):
             estimates[name] = judge_risk(head, prepared, of, partial(after_look, policy, weight=weight))
 
-    def skills(judged: Judged) -> dict[str, Any]:
-        fitted_on, unseen = (judged.where(judged.prompt % 2 == half) for half in (0, 1))
-        mixed = fitted_on.mixed and unseen.mixed
-        return risk_figures(fitted_on, unseen.recalibrated(fitted_on)) if mixed else {}
-
     return {name: {"all": skills(one), "left": skills(one.where(left))} for name, one in estimates.items()}
+
+
+def skills(judged: Judged) -> dict[str, Any]:
+    """Figures on the prompts of odd number, everything recalibrated on those of even number; empty where a half has one label."""
+    from train.head_metrics import risk_figures
+
+    fitted_on, unseen = (judged.where(judged.prompt % 2 == half) for half in (0, 1))
+    mixed = fitted_on.mixed and unseen.mixed
+    return risk_figures(fitted_on, unseen.recalibrated(fitted_on)) if mixed else {}
 
 
 def left_by(policy: Learned, one: Prepared) -> Tensor:

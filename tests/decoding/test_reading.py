@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+import decoding.reading as reading_module
 from decoding.reading import LOGITS, Reading, Sampling, read
 from models.denoiser import Prediction
 
@@ -110,6 +111,22 @@ def test_reading_in_chunks_changes_nothing():
     reading = read(Prediction(logits, rows, torch.tensor([len(logits)])), Sampling())
     torch.testing.assert_close(reading.confidence[0], logits.softmax(-1).amax(-1))
     assert torch.equal(reading.token[0], logits.argmax(-1))
+
+
+@pytest.mark.parametrize(("held", "lines"), [(20, [2, 2, 1]), (8, [1] * 5)])  # a line has nine numbers
+def test_chunks_hold_so_many_logits_or_one_line(monkeypatch, held, lines):
+    seen = []
+
+    def noted(z, *rest):
+        seen.append(len(z))
+        return whole(z, *rest)
+
+    whole = reading_module._read_chunk
+    monkeypatch.setattr(reading_module, "_read_chunk", noted)
+    monkeypatch.setitem(LOGITS, "cpu", held)
+    rows = torch.ones(1, 5, dtype=torch.bool)
+    read(Prediction(torch.randn(5, 9), rows, torch.tensor([5])), Sampling())
+    assert seen == lines
 
 
 def test_no_positions_at_all_is_a_reading_too():

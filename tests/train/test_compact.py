@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import models
 from models.cascade import CASCADE, Cascade, CascadeConfig
@@ -48,10 +48,10 @@ def test_the_lora_keeps_its_largest_singular_values(fitted, tmp_path):
     compact(head=fitted, out=tmp_path / "small", model=BASE, rank=KEPT)
     u, s, v = torch.linalg.svd(product(fitted, ALPHA), full_matrices=False)
     wanted = u[:, :KEPT] * s[:KEPT] @ v[:KEPT]
-    found = product(tmp_path / "small", KEPT)
+    found = product(tmp_path / "small", KEPT * ALPHA / RANK)
     assert (found - wanted).norm() / wanted.norm() < 0.01  # of bfloat16
     denoiser = models.load(BASE, head=str(tmp_path / "small"), device="cpu")
-    assert denoiser.head.cascade.config.rank == KEPT
+    assert (denoiser.head.cascade.config.rank, denoiser.head.cascade.config.alpha) == (KEPT, KEPT * ALPHA // RANK)
     whole = models.load(BASE, head=str(fitted), device="cpu").head.cascade
     torch.testing.assert_close(denoiser.head.cascade.inject.weight, whole.inject.weight, rtol=0.01, atol=0)
     torch.testing.assert_close(denoiser.head.cascade.rest.bias, whole.rest.bias, rtol=0, atol=0)
@@ -75,12 +75,14 @@ def test_matrices_are_halved_and_everything_else_is_there(fitted, tmp_path):
     [
         ({"rank": RANK}, "rank must be below that of the head's cascade, got 6 with rank 6"),
         ({"rank": 0}, "rank must be at least 1, got 0"),
-        ({"out": None}, "out must be another folder than head"),
+        ({"out": "."}, "out must be a folder apart from head"),
+        ({"out": ".."}, "out must be a folder apart from head"),
+        ({"out": "small"}, "out must be a folder apart from head"),
         ({"head": "nowhere"}, "head must be a folder with head.safetensors, got nowhere"),
     ],
 )
 def test_bad_input_is_one_sentence(fitted, tmp_path, capsys, change, sentence):
-    out = change.get("out", tmp_path / "small") or fitted
+    out = fitted / change["out"] if "out" in change else tmp_path / "small"
     given = [f"--head={change.get('head', fitted)}", f"--out={out}", f"--model={BASE}"]
     with pytest.raises(SystemExit) as stop:
         run(compact, [*given, *([f"--rank={change['rank']}"] if "rank" in change else [])])
@@ -88,6 +90,17 @@ def test_bad_input_is_one_sentence(fitted, tmp_path, capsys, change, sentence):
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "small" / "head.safetensors").exists()
     assert (fitted / "head.safetensors").is_file()
+
+
+def test_what_lies_in_the_folder_already_stays(fitted, tmp_path):
+    """Weights that are not the head's are not rounded, and a head that is there is not written over."""
+    stranger = tmp_path / "other.safetensors"
+    save_file({"weight": torch.full((2, 2), 1 / 3)}, stranger)
+    compact(head=fitted, out=tmp_path, model=BASE)
+    assert load_file(stranger)["weight"].dtype == torch.float32
+    assert all(file.stat().st_mode & 0o777 == 0o644 for file in (tmp_path / CASCADE).glob("*.safetensors"))
+    with pytest.raises(ValueError, match="out must be a folder without a head"):
+        compact(head=fitted, out=tmp_path, model=BASE)
 
 
 def test_a_head_without_cascade_has_nothing_to_cut(tmp_path):

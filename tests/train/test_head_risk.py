@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,8 +17,9 @@ from models.head_config import HeadConfig
 from models.scoring_head import ScoringHead, save_head
 from train.command import run, shipped
 from train.head_data import HeadData
+from train.head_metrics import Judged
 from train.head_module import PreparedBatches
-from train.head_risk import CROSSED, after_look, figures, head_risk, left_by, traces
+from train.head_risk import CROSSED, after_look, figures, head_risk, left_by, skills, traces
 
 BASE = str(shipped("checkpoints/reason-7m"))
 
@@ -64,16 +67,17 @@ def test_of_positions_committed_the_risk_stays_and_an_unfitted_look_changes_noth
     assert torch.equal(plain[committed], corrected[committed])
 
 
-def test_the_risk_is_of_the_candidate_itself(base, some, monkeypatch):
+@pytest.mark.parametrize("own", [0.125, 0.0078125])
+def test_the_risk_is_of_the_candidate_itself(base, some, monkeypatch, own):
     """Where the next forward would take another token, the candidate's risk is all that is not its own."""
-    said = torch.tensor([0.125, 0.5, 0.0625, 0.0625, 0.0625, 0.1875]).log()
+    said = torch.tensor([own, 0.625 - own, 0.0625, 0.0625, 0.0625, 0.1875]).log()
     monkeypatch.setattr(
         "decoding.cascade.ask",
         lambda cascade, reading, committed, token: said.expand(int((reading.rows & ~committed).sum()), 6),
     )
     policy = Learned(base.head, risk_bound=0.3, turns=0)
     risk = after_look(policy, some, weight=0.0)[left_by(policy, some)]
-    torch.testing.assert_close(risk, torch.full_like(risk, 0.875))
+    torch.testing.assert_close(risk, torch.full_like(risk, 1 - own))
 
 
 def test_figures_are_of_all_positions_and_of_those_left(base, rows):
@@ -84,6 +88,32 @@ def test_figures_are_of_all_positions_and_of_those_left(base, rows):
     assert every["share_wrong"] < left["share_wrong"]
     assert found["head"]["all"]["log_loss_skill"]["estimate"] == pytest.approx(0, abs=0.02)  # 1 - c itself
     assert figures(base, [], risk_bound=0.3, batch_size=4) == {}
+
+
+def test_a_look_leaves_the_correction_out_and_both_has_all_of_it(base, rows, monkeypatch):
+    weights = []
+
+    def noted(policy, one, *, weight):
+        weights.append(weight)
+        return one.scored_by(policy.head).risk
+
+    monkeypatch.setattr("train.head_risk.after_look", noted)
+    assert list(figures(base, rows[:4], risk_bound=0.3, batch_size=4)) == ["head", "look", "both"]
+    assert weights == [0.0, 1.0]
+
+
+def test_skill_is_judged_on_other_prompts_than_everything_is_fitted_on():
+    """The estimate is right on even prompts and the opposite of right on odd ones; the confidence knows nothing."""
+    prompt = np.arange(8) // 2
+    wrong = np.array([1.0, 0.0] * 4)
+    estimate = np.where((wrong > 0) == (prompt % 2 == 0), 0.75, 0.25)
+    judged = Judged(prompt, wrong, estimate, np.full(8, 0.5))
+    found = skills(judged)
+    assert found["positions"] == 4
+    assert found["brier_skill"]["estimate"] == pytest.approx(-3, abs=0.01)  # 1 against .25
+    for half in (0, 1):
+        for only in (0.0, 1.0):
+            assert skills(replace(judged, wrong=np.where(prompt % 2 == half, only, wrong))) == {}
 
 
 def test_the_command_writes_what_it_prints(base, tmp_path, capsys):
