@@ -228,8 +228,8 @@ def clean_commits(state: DecodeState, reference: Int[Tensor, "B G"]) -> tuple[In
     """Commits that the rule accepted in states without a wrong token, and how many of them are wrong; -1 without a reference.
 
     The states up to the round of the first wrong commit hold no wrong token, so that round's own commits count: but for what a
-    cascade commits behind a wrong one that is not its own, for the state it is made from holds these. Commits of a second look behind
-    a wrong one of the first still count: the state does not tell looks apart.
+    cascade commits behind a wrong one that is not its own, for the state it is made from holds these. What a second look commits
+    behind a wrong commit of the first still counts: the state does not tell looks apart.
     """
     canvas = state.layout.block >= 0
     predicted = is_predicted(state)[:, canvas]
