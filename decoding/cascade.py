@@ -41,17 +41,16 @@ def follow(
         turns: looks, at least 0.
         first: what the first look says, where that is known.
     """
-    token, confidence, asked = reading.token, reading.confidence, reading
+    token, confidence, left = reading.token, reading.confidence, reading.rows & (reason == 0)
     for turn in range(turns):
-        left = asked.rows & (reason == 0)
-        asked = replace(asked, rows=asked.rows & left.any(-1, keepdim=True))
         if not left.any():
             break
+        asked = replace(reading, rows=reading.rows & left.any(-1, keepdim=True))
         said, risk = first if first is not None and not turn else foretell(cascade, asked, reason, token)
         sure = left & (prefix_sum(risk, -risk, left) <= bound)
         token, confidence = torch.where(sure, said, token), torch.where(sure, 1 - risk, confidence)
         reason = torch.where(sure, int(Reason.CASCADE), reason)
-        asked = replace(asked, rows=asked.rows & sure.any(-1, keepdim=True))  # elsewhere a look would say the same
+        left = left & ~sure & sure.any(-1, keepdim=True)  # elsewhere a look would say the same
     plan = Proposal.single(state, replace(reading, token=token), reason)
     return replace(plan, confidence=confidence.unsqueeze(1))
 

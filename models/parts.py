@@ -28,9 +28,8 @@ def save_part(file: Path, tensors: Mapping[str, Tensor], config: Mapping[str, An
             (aside / "README.md").unlink()  # PEFT's empty model card
         own = {name: tensor.contiguous() for name, tensor in tensors.items()}
         save_file(own, aside / file.name, metadata={"config": json.dumps(dict(config))})
-        for one in sorted(
-            aside.iterdir(), key=lambda one: one.name == file.name
-        ):  # `file` last: it says that all is there
+        last = aside / file.name  # says that all is there
+        for one in [*({*aside.iterdir()} - {last}), last]:
             one.chmod(0o644)  # safetensors are written for their owner alone
             one.replace(file.with_name(one.name))
 

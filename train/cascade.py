@@ -36,13 +36,12 @@ def cascade(
         dtype: of the base.
         tf32: faster matrix products on a GPU, with inputs of 10 bits.
     """
-    from train.question import check_model
+    from train.question import check_head_folder, check_model
 
     if not tasks:
         raise ValueError("tasks must name at least one task, got none")
     check_model(model, "")
-    if not (Path(head) / "head.safetensors").is_file():
-        raise ValueError(f"head must be a folder with head.safetensors, got {head}")
+    check_head_folder(head)
 
     import torch
 

@@ -18,11 +18,10 @@ def compact(*, head: Path, out: Path, model: str = "checkpoints/reason-7m", rank
         model: folder or hub id of the base it was fitted on.
         rank: of the LoRA that the cascade keeps, below its own; None keeps all of it.
     """
-    from train.question import check_model
+    from train.question import check_head_folder, check_model
 
     check_model(model, "")
-    if not (head / "head.safetensors").is_file():
-        raise ValueError(f"head must be a folder with head.safetensors, got {head}")
+    check_head_folder(head)
     here, there = head.resolve(), out.resolve()
     if here in (there, *there.parents) or there in here.parents:
         raise ValueError(f"out must be a folder apart from head, got {out}")
@@ -45,9 +44,10 @@ def compact(*, head: Path, out: Path, model: str = "checkpoints/reason-7m", rank
     shutil.copytree(
         head, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.safetensors", "adapter_config.json")
     )
+    for own in small.parameters():
+        if own.ndim > 1:  # vectors, means and biases stay as they are
+            own.data = own.data.bfloat16()
     save_head(small, out)
-    for file in head.rglob("*.safetensors"):
-        halve(out / file.relative_to(head))
 
 
 def cut(cascade: Cascade, rank: int) -> Cascade:
@@ -67,21 +67,6 @@ def cut(cascade: Cascade, rank: int) -> Cascade:
     lora = {name: value / scale if "lora_B" in name else value for name, value in lora.items()}  # made for alpha = rank
     set_peft_model_state_dict(cast(Any, made.stream), lora)
     return made
-
-
-def halve(file: Path) -> None:
-    """Rewrite a safetensors file with its matrices in bfloat16; vectors, means and biases stay as they are."""
-    import torch
-    from safetensors import safe_open
-    from safetensors.torch import save_file
-
-    with safe_open(file, framework="pt") as opened:
-        about, names = opened.metadata(), opened.keys()
-        tensors = {name: opened.get_tensor(name) for name in names}
-    aside = file.with_name(f"{file.name}.part")
-    save_file({n: t.to(torch.bfloat16) if t.ndim > 1 else t for n, t in tensors.items()}, aside, metadata=about)
-    aside.chmod(0o644)
-    aside.replace(file)
 
 
 if __name__ == "__main__":

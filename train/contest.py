@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from decoding.arms import Arm, select
 from decoding.problems import Check, Problems, Split
 from train.command import shipped
-from train.question import HEAD, MODEL, check_adapter, check_model
+from train.question import HEAD, MODEL, check_adapter, check_head_folder, check_model
 from train.tasks import Example, Task, get, require_answers, require_permission
 from train.tasks.hub import HUB
 
@@ -105,8 +105,7 @@ def judge(
         get(name, run_code=run_code)
     fitted = fitted or any(arm.head is not None for arm in running)
     for folder in {head, *(arm.head for arm in running)} - {None}:
-        if not (Path(str(folder)) / "head.safetensors").is_file():
-            raise ValueError(f"head must be a folder with head.safetensors, got {folder}")
+        check_head_folder(str(folder))
     model = str(shipped(MODEL)) if model is None else model
     check_model(model, "")
     check_adapter(adapter)

@@ -53,7 +53,7 @@ def head_risk(
         device: where to run; by default the GPU if there is one.
         out: folder of traces and head-risk.json; traces that are there already are not collected again.
     """
-    from train.question import check_model
+    from train.question import check_head_folder, check_model
     from train.tasks import get
 
     names = [name.strip() for name in task.split(",")]
@@ -67,8 +67,7 @@ def head_risk(
     if not 0 < risk_bound <= 1:
         raise ValueError(f"risk_bound must lie in (0, 1], got {risk_bound}")
     check_model(model, "")
-    if not (Path(head) / "head.safetensors").is_file():
-        raise ValueError(f"head must be a folder with head.safetensors, got {head}")
+    check_head_folder(head)
 
     import models
     from decoding.provenance import environment, write_json

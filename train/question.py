@@ -126,6 +126,12 @@ def find_example(task: Task | None, prompt: str | None, prompts: str | None, row
     return found
 
 
+def check_head_folder(folder: str | Path) -> None:
+    """Refuse a folder that holds no scoring head, in one sentence."""
+    if not (Path(folder) / "head.safetensors").is_file():
+        raise ValueError(f"head must be a folder with head.safetensors, got {folder}")
+
+
 def check_model(model: str, prompt: str) -> None:
     """Refuse a folder without a checkpoint, and a prompt that spells its mask token; a hub id is left to the loader.
 
