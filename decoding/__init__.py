@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 from decoding.names import POLICIES
 
 if TYPE_CHECKING:
-    from decoding.api import Generation, generate, make_policy
+    from decoding.api import generate, make_policy
+    from decoding.generation import Generation, Row
     from decoding.policy import Policy
 
-__all__ = ["Generation", "Policy", "generate", "make_policy"]
+__all__ = ["Generation", "Policy", "Row", "generate", "make_policy"]
 
-_HOME = dict.fromkeys(("Generation", "generate", "make_policy"), "decoding.api") | {"Policy": "decoding.policy"}
+_HOME = dict.fromkeys(("generate", "make_policy"), "decoding.api") | {"Policy": "decoding.policy"}
+_HOME |= dict.fromkeys(("Generation", "Row"), "decoding.generation")
 _HOME |= {name: module for module, _, name in (target.partition(":") for target, _ in POLICIES.values())}
 
 

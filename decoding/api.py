@@ -3,77 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from jaxtyping import Int
 from torch import Tensor
 
+from decoding.generation import Generation
 from decoding.loop import OnStep, decode
 from decoding.names import POLICIES, Request, resolve
 from decoding.policy import Policy
 from decoding.prompts import read_prompts
 from decoding.reading import Reading, Sampling
 from decoding.state import DecodeState, start
+from decoding.streaming import Stream
 from models.denoiser import Denoiser
-
-
-@dataclass(frozen=True)
-class Generation:
-    """What a call of `generate` gives; unpacks as `sequences, nfe`.
-
-    Attributes:
-        sequences: prompts (left padded) and canvases.
-        rounds: sequential forwards that each row waited for.
-        sequence_forwards: canvases of each row through the model; a round of k branches is 1 round and k of these.
-        token_positions: positions computed for each row, padding not counted.
-        explored: rounds in which each row ran more than one canvas.
-        nfe: batched model calls.
-        seconds: wall clock of the decode, prompts and text not counted.
-        state: the last state: when, why and how sure each position was committed.
-        policy: the policy with all its settings.
-        history: with `history=True` the state before every commit, and the last one.
-    """
-
-    sequences: Int[Tensor, "B L"]
-    rounds: Int[Tensor, " B"]
-    sequence_forwards: Int[Tensor, " B"]
-    token_positions: Int[Tensor, " B"]
-    explored: Int[Tensor, " B"]
-    nfe: int
-    seconds: float
-    state: DecodeState = field(repr=False)
-    policy: Policy
-    history: tuple[DecodeState, ...] = field(default=(), repr=False)
-    tokenizer: Any = field(default=None, repr=False)
-    eos_id: int | None = None
-
-    def __iter__(self) -> Iterator[Any]:
-        """`x, nfe = generate(...)`."""
-        return iter((self.sequences, self.nfe))
-
-    @property
-    def canvas(self) -> Int[Tensor, "B G"]:
-        """The generated part of the sequences."""
-        return self.sequences[:, self.state.layout.block >= 0]
-
-    @property
-    def text(self) -> list[str]:
-        """Each canvas up to its first EOS, as a string.
-
-        Raises:
-            ValueError: if the model has no tokenizer.
-        """
-        if self.tokenizer is None:
-            raise ValueError("text needs a model with a tokenizer, got one without")
-        rows = self.canvas.tolist()
-        ends = [row.index(self.eos_id) if self.eos_id in row else len(row) for row in rows]
-        return [self.tokenizer.decode(row[:end], skip_special_tokens=True) for row, end in zip(rows, ends, strict=True)]
 
 
 def generate(
@@ -90,13 +38,16 @@ def generate(
     top_p: float = 1.0,
     early_stop: bool = True,
     history: bool = False,
+    num_return_sequences: int = 1,
+    streamer: Any = None,
     **settings: Any,
 ) -> Generation:
     """Fill a canvas after every prompt: `x, nfe = generate(model, "2,3,4,24", "ete", gen_length=24, block_length=8)`.
 
     Args:
         model: a Denoiser, a folder or hub id (loaded once and kept), or a loaded LLaDA or Dream model.
-        prompts: token ids [P] or [B, P], a list of id lists, a string, or a list of strings.
+        prompts: token ids [P] or [B, P] (tensor or NumPy array), a list of id lists, a string, a list of strings, a chat (a list of
+            messages `{"role": ..., "content": ...}`), or a list of chats.
         policy: a policy, or a name of `decoding.names.POLICIES` whose settings may follow as keywords. By default the rule that
             the settings mean in the field (`factor`, `threshold`, `steps`, `remasking`, ... in this order), else `learned`.
         gen_length: positions to generate, EOS included.
@@ -108,6 +59,9 @@ def generate(
         top_p: nucleus of the draw, in (0, 1].
         early_stop: fill a row with EOS once everything before a committed EOS is committed; not counted as work.
         history: keep the state of every round.
+        num_return_sequences: answers to each prompt, at least 1; those of one prompt are neighbouring rows.
+        streamer: for one row, an object of transformers' interface: `put` gets the prompt, then the tokens before which
+            everything is committed; `put_draft`, where it has one, the rest of the canvas as it would be filled now.
         settings: of the policy, `use_cache` (none, prefix or dual), `mask_id`, `eos_id`, `tokenizer` (of a loaded
             model), `chat`, `logits_eos_inf`, `confidence_eos_eot_inf`, and the field's other spellings (`decoding.names.ALIASES`).
 
@@ -122,7 +76,9 @@ def generate(
     request = resolve(policy, given | settings)
     denoiser = with_cache(as_denoiser(model, request.options), request.options.get("use_cache", "none"))
     rule = make_policy(request.policy, request.settings, denoiser)
-    prompt = read_prompts(prompts, attention_mask, denoiser, chat=request.options.get("chat"))
+    prompt = read_prompts(
+        prompts, attention_mask, denoiser, chat=request.options.get("chat"), copies=num_return_sequences
+    )
     eos_id = check_fit(request, denoiser, prompt_length=prompt.tokens.shape[1], generator=generator)
     batch = prompt.with_canvas(request.gen_length)
     state = start(
@@ -136,6 +92,8 @@ def generate(
     )
     seen: list[DecodeState] = []
     keep = bool(request.options.get("history", False))
+    stream = None if streamer is None else Stream.open(streamer, state, eos_id=eos_id, whole=rule.takes_back)
+    hooks = (seen_by(seen) if keep else None, None if stream is None else stream.step, on_step)
     began = _now(denoiser.device)
     final, counts = decode(
         denoiser,
@@ -144,8 +102,11 @@ def generate(
         attention_mask=batch.attention_mask,
         sampling=make_sampling(request, denoiser, eos_id, rule),
         generator=generator,
-        on_step=watch(seen, on_step) if keep else on_step,
+        on_step=together([hook for hook in hooks if hook is not None]),
     )
+    seconds = _now(denoiser.device) - began
+    if stream is not None:
+        stream.close(final)
     return Generation(
         sequences=final.tokens,
         rounds=counts.rounds,
@@ -153,7 +114,7 @@ def generate(
         token_positions=counts.token_positions,
         explored=counts.explored,
         nfe=counts.nfe,
-        seconds=_now(denoiser.device) - began,
+        seconds=seconds,
         state=final,
         policy=rule,
         history=(*seen, final) if keep else (),
@@ -260,15 +221,19 @@ def make_sampling(request: Request, denoiser: Denoiser, eos_id: int | None, rule
     )
 
 
-def watch(seen: list[DecodeState], on_step: OnStep | None) -> OnStep:
-    """A hook that keeps every state and then calls the user's."""
+def together(hooks: Sequence[OnStep]) -> OnStep | None:
+    """Hooks one after the other as one hook; None where there is none."""
 
     def step(state: DecodeState, reading: Reading) -> None:
-        seen.append(state)
-        if on_step is not None:
-            on_step(state, reading)
+        for hook in hooks:
+            hook(state, reading)
 
-    return step
+    return step if hooks else None
+
+
+def seen_by(seen: list[DecodeState]) -> OnStep:
+    """A hook that keeps every state."""
+    return lambda state, reading: seen.append(state)
 
 
 def _now(device: torch.device) -> float:

@@ -72,6 +72,11 @@ class Policy(ABC):
         """What the next `propose` sees of the K readings: that of the canvas chosen, unless others have something to add."""
         return reading.at(choice)
 
+    @property
+    def takes_back(self) -> bool:
+        """Whether the rule may mask a committed position again."""
+        return False
+
 
 def rank(score: Float[Tensor, "B L"], within: Bool[Tensor, "B L"]) -> Int[Tensor, "B L"]:
     """Place of each position in descending order of score, 0 the best; positions outside `within` come last. Ties go leftmost."""

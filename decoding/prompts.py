@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -35,19 +36,24 @@ class Prompts:
 
 
 def read_prompts(
-    prompts: Any, attention_mask: Tensor | None, denoiser: Denoiser, *, chat: bool | None = None
+    prompts: Any, attention_mask: Tensor | None, denoiser: Denoiser, *, chat: bool | None = None, copies: int = 1
 ) -> Prompts:
-    """Read ids [P] or [B, P], a list of id lists, a string or a list of strings; rows of unequal length are padded on the left.
+    """Read ids [P] or [B, P], a list of id lists, strings or chats; rows of unequal length are padded on the left.
 
     Args:
         prompts: the prompts.
         attention_mask: for ids [P] or [B, P] alone: 0 on their padding, which must be on the left.
         denoiser: whose ids these are, and whose `encode` reads strings.
         chat: for strings, as in `encode`: as a user message where True, or where None and the model has a chat template.
+        copies: rows of each prompt, one after the other; at least 1.
 
     Raises:
         ValueError: for an empty prompt, a mask id in a prompt, an id outside the vocabulary, or padding on the right.
     """
+    if not isinstance(copies, int) or isinstance(copies, bool) or copies < 1:
+        raise ValueError(f"num_return_sequences must be a whole number of at least 1, got {copies!r}")
+    if isinstance(prompts, np.ndarray):
+        prompts = _read_array(prompts)
     if isinstance(prompts, Tensor):
         batch = _read_tensor(prompts, attention_mask)
     elif attention_mask is not None:
@@ -55,8 +61,8 @@ def read_prompts(
     else:
         batch = _pad_left(_id_lists(prompts, denoiser, chat))
     batch = Prompts(
-        batch.tokens.to(denoiser.device),
-        None if batch.attention_mask is None else batch.attention_mask.to(denoiser.device),
+        batch.tokens.to(denoiser.device).repeat_interleave(copies, 0),
+        None if batch.attention_mask is None else batch.attention_mask.to(denoiser.device).repeat_interleave(copies, 0),
     )
     _check(batch, denoiser)
     return batch
@@ -66,6 +72,12 @@ def leave_room(prompts: Sequence[str], denoiser: Denoiser, gen_length: int) -> l
     """Say of each prompt whether the model has positions enough for it and `gen_length` more."""
     rows = _id_lists(prompts, denoiser, None) if prompts else []
     return [len(row) + gen_length <= denoiser.max_length for row in rows]
+
+
+def _read_array(ids: np.ndarray) -> Tensor:
+    if ids.dtype.kind not in "iu":
+        raise ValueError(f"prompts must be whole-number ids [P] or [B, P], got {ids.dtype} {ids.shape}")
+    return torch.from_numpy(ids.astype(np.int64))
 
 
 def _read_tensor(tokens: Tensor, attention_mask: Tensor | None) -> Prompts:
@@ -87,15 +99,23 @@ def _id_lists(prompts: Any, denoiser: Denoiser, chat: bool | None) -> list[list[
         prompts = [prompts]
     if not isinstance(prompts, Sequence) or not prompts:
         raise ValueError(f"prompts must be ids, a string or a list of either, got {prompts!r}")
-    if all(isinstance(prompt, str) for prompt in prompts):
+    prompts = [prompts] if all(isinstance(message, Mapping) for message in prompts) else prompts
+    if all(isinstance(prompt, str) or is_chat(prompt) for prompt in prompts):
         encode = getattr(denoiser, "encode", None)
         if encode is None:
-            raise ValueError(f"prompts must be token ids for a model without a tokenizer, got {prompts[0][:60]!r}")
+            raise ValueError(f"prompts must be token ids for a model without a tokenizer, got {str(prompts[0])[:60]!r}")
         return [list(ids) for ids in encode(prompts, chat=chat)]
-    rows = [prompts] if all(isinstance(prompt, int) for prompt in prompts) else prompts
-    if not all(isinstance(row, Sequence) and all(isinstance(token, int) for token in row) for row in rows):
+    whole = (int, np.integer)
+    rows = [prompts] if all(isinstance(prompt, whole) for prompt in prompts) else prompts
+    rows = [row.tolist() if isinstance(row, np.ndarray | Tensor) else row for row in rows]
+    if not all(isinstance(row, Sequence) and all(isinstance(token, whole) for token in row) for row in rows):
         raise ValueError(f"prompts must be ids, a string or a list of either, got a list with {prompts[0]!r}")
-    return [list(row) for row in rows]
+    return [[int(token) for token in row] for row in rows]
+
+
+def is_chat(prompt: Any) -> bool:
+    """Whether a prompt is a list of chat messages."""
+    return isinstance(prompt, Sequence) and bool(prompt) and all(isinstance(message, Mapping) for message in prompt)
 
 
 def _pad_left(rows: list[list[int]]) -> Prompts:

@@ -13,7 +13,7 @@ from transformers.masking_utils import create_bidirectional_mask
 from models.block_cache import BlockCache
 from models.block_run import Recorder, Run, context_of, positions_of, predictors, themselves
 from models.checkpoints.files import combine, digest
-from models.checkpoints.tokenizer import check_prompts, encode
+from models.checkpoints.tokenizer import Prompt, check_prompts, encode
 from models.denoiser import Denoiser, Prediction, Tap
 
 
@@ -80,11 +80,11 @@ class MaskedLM(Denoiser):
         """Whether the checkpoint brings a chat template."""
         return bool(getattr(self.tokenizer, "chat_template", None))
 
-    def encode(self, prompts: Sequence[str], chat: bool | None = None) -> list[list[int]]:
+    def encode(self, prompts: Sequence[Prompt], chat: bool | None = None) -> list[list[int]]:
         """Prompts as token ids.
 
         Args:
-            prompts: the texts.
+            prompts: texts, or chats (messages with `role` and `content`).
             chat: render each as a user message with the assistant's turn open; None: where there is a chat template.
 
         Returns:
@@ -95,6 +95,11 @@ class MaskedLM(Denoiser):
         """
         if self.tokenizer is None:
             raise ValueError("prompts must be token ids where the checkpoint has no tokenizer, got strings")
+        messages = any(not isinstance(prompt, str) for prompt in prompts)
+        if messages and (chat is False or not self.is_chat):
+            raise ValueError(
+                "messages must come with a model that has a chat template, and chat left on, got one without"
+            )
         if chat and not self.is_chat:
             raise ValueError("chat must be False where the tokenizer has no chat template, got True")
         if "" in prompts:

@@ -13,11 +13,12 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from decoding.api import Generation, generate
+from decoding.api import generate
 from decoding.comparison.arms import BLOCK_LENGTH, Cell
 from decoding.comparison.curves import Array
 from decoding.comparison.problems import Check, Problems, Split
 from decoding.comparison.statistics import is_predicted, statistics
+from decoding.generation import Generation
 from decoding.loop import Counts
 from decoding.policy import Policy
 from decoding.prompts import read_prompts

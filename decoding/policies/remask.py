@@ -77,6 +77,11 @@ class DraftVerify(Policy):
         """Canvases of a round at most."""
         return self.groups + 1
 
+    @property
+    def takes_back(self) -> bool:
+        """It does."""
+        return True
+
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """The drafts with what failed masked again as canvas 0, then one canvas for each group of unsure drafts."""
         reason = drafts(state, reading, self.draft)
@@ -127,6 +132,11 @@ class RemaskLowest(Policy):
         require(0 < self.threshold <= 1, "threshold", "lie in (0, 1]", self.threshold)
         require(0 < self.keep <= 1, "keep", "lie in (0, 1]", self.keep)
         require(self.count >= 1, "count", "be at least 1", self.count)
+
+    @property
+    def takes_back(self) -> bool:
+        """It does."""
+        return True
 
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """Commit, and mask the least sure earlier commits again."""

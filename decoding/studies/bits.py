@@ -17,11 +17,12 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from decoding.api import Generation, generate
+from decoding.api import generate
 from decoding.comparison.curves import Array, ratio_of_means, resample
 from decoding.comparison.results import Row, estimate
 from decoding.comparison.runs import Encoded
 from decoding.comparison.statistics import bits_to_rounds, exploit_bound
+from decoding.generation import Generation
 from decoding.policies.bounds import Factor
 from decoding.policies.ete import BeamETE
 from decoding.studies.chain_rule import by_round, chain, decoded_order, joint_bound

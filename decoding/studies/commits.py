@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from decoding.api import Generation
 from decoding.comparison.results import Row
+from decoding.generation import Generation
 from decoding.policies.quota import Sequential
 from decoding.reading import Reading
 from decoding.state import DecodeState, Reason

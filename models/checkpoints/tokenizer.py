@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from models.checkpoints.families import CheckpointError
+
+Prompt = str | Sequence[Mapping[str, str]]
+"""A text, or a chat: messages with `role` and `content`."""
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -27,15 +30,18 @@ def load_tokenizer(folder: Path) -> Any:
     return None
 
 
-def encode(tokenizer: Any, prompts: Sequence[str], *, chat: bool) -> list[list[int]]:
-    """Prompts as token ids: as one user message with the assistant's turn open, or plain without special tokens."""
-    texts = [_as_chat(tokenizer, prompt) if chat else prompt for prompt in prompts]
+def encode(tokenizer: Any, prompts: Sequence[Prompt], *, chat: bool) -> list[list[int]]:
+    """Prompts as token ids: chats, and texts as one user message, with the assistant's turn open; or plain texts."""
+    texts = [prompt if isinstance(prompt, str) and not chat else _as_chat(tokenizer, prompt) for prompt in prompts]
     return [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
 
 
-def _as_chat(tokenizer: Any, prompt: str) -> str:
-    message = [{"role": "user", "content": prompt}]
-    text: str = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+def _as_chat(tokenizer: Any, prompt: Prompt) -> str:
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+    wrong = [m for m in messages if not all(isinstance(m.get(key), str) for key in ("role", "content"))]
+    if wrong:
+        raise ValueError(f"messages of a chat must have a role and a content, both text, got {wrong[0]!r}")
+    text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     return text
 
 

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from decoding.api import Generation, generate
+from decoding.api import generate
+from decoding.generation import Generation
 from decoding.policies.bounds import EntropyBound, Factor
 from decoding.policies.ete import BeamETE
 from decoding.policies.imh import IndependentMH

@@ -15,9 +15,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from decoding.api import Generation, generate
+from decoding.api import generate
 from decoding.comparison.curves import Array, resample
 from decoding.comparison.results import estimate
+from decoding.generation import Generation
 from decoding.policies.quota import Quota
 from decoding.prompts import read_prompts
 from decoding.studies.inputs import StudyInputs

@@ -63,6 +63,20 @@ def test_a_chat_checkpoint_opens_the_assistants_turn(checkpoint):
     assert denoiser.end_of_turn_id == 249
 
 
+def test_messages_are_rendered_by_the_template(checkpoint):
+    denoiser = load(checkpoint(chat=True), device="cpu")
+    alone = [{"role": "user", "content": "hi"}]
+    longer = [*alone, {"role": "assistant", "content": "ho"}, {"role": "user", "content": "a"}]
+    one, two = denoiser.encode([alone, longer])
+    assert [one] == denoiser.encode(["hi"])
+    assert len(two) > len(one)
+    with pytest.raises(ValueError, match="messages of a chat must have a role and a content, both text"):
+        denoiser.encode([[{"role": "user"}]])
+    for chat, model in ((False, denoiser), (None, load(checkpoint(chat=False), device="cpu"))):
+        with pytest.raises(ValueError, match="messages must come with a model that has a chat template"):
+            model.encode([alone], chat=chat)
+
+
 def test_the_mask_id_comes_from_the_config_where_the_tokenizer_names_none(checkpoint):
     folder = checkpoint(chat=False)
     assert load(folder, device="cpu").mask_id == 250

@@ -1,0 +1,129 @@
+"""What a call of `generate` gives: sequences, text, and what each row cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from jaxtyping import Int
+from torch import Tensor
+
+from decoding.policy import Policy
+from decoding.state import DecodeState
+
+SHOWN = 60  # characters of a text that `repr` shows
+ROWS_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class Row:
+    """One answer of a call.
+
+    Attributes:
+        text: the canvas up to its first EOS; None for a model without a tokenizer.
+        ids: token ids of the canvas up to and including its first EOS.
+        rounds, sequence_forwards, token_positions, explored: as in `Generation`.
+    """
+
+    text: str | None
+    ids: tuple[int, ...]
+    rounds: int
+    sequence_forwards: int
+    token_positions: int
+    explored: int
+
+    @property
+    def new_tokens(self) -> int:
+        """Length of the answer, its first EOS included."""
+        return len(self.ids)
+
+
+@dataclass(frozen=True, repr=False)
+class Generation:
+    """What a call of `generate` gives; unpacks as `sequences, nfe`.
+
+    Attributes:
+        sequences: prompts (left padded) and canvases.
+        rounds: sequential forwards that each row waited for.
+        sequence_forwards: canvases of each row through the model; a round of k branches is 1 round and k of these.
+        token_positions: positions computed for each row, padding not counted.
+        explored: rounds in which each row ran more than one canvas.
+        nfe: batched model calls.
+        seconds: wall clock of the decode, prompts and text not counted.
+        state: the last state: when, why and how sure each position was committed.
+        policy: the policy with all its settings.
+        history: with `history=True` the state before every commit, and the last one.
+    """
+
+    sequences: Int[Tensor, "B L"]
+    rounds: Int[Tensor, " B"]
+    sequence_forwards: Int[Tensor, " B"]
+    token_positions: Int[Tensor, " B"]
+    explored: Int[Tensor, " B"]
+    nfe: int
+    seconds: float
+    state: DecodeState = field(repr=False)
+    policy: Policy
+    history: tuple[DecodeState, ...] = field(default=(), repr=False)
+    tokenizer: Any = field(default=None, repr=False)
+    eos_id: int | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        """`x, nfe = generate(...)`."""
+        return iter((self.sequences, self.nfe))
+
+    @property
+    def canvas(self) -> Int[Tensor, "B G"]:
+        """The generated part of the sequences."""
+        return self.sequences[:, self.state.layout.block >= 0]
+
+    @property
+    def text(self) -> list[str]:
+        """Each canvas up to its first EOS, as a string.
+
+        Raises:
+            ValueError: if the model has no tokenizer.
+        """
+        if self.tokenizer is None:
+            raise ValueError("text needs a model with a tokenizer, got one without")
+        return [str(self.row(index).text) for index in range(len(self.sequences))]
+
+    def row(self, index: int) -> Row:
+        """One answer with what it cost.
+
+        Args:
+            index: of the row, negative ones from the end.
+
+        Raises:
+            IndexError: if there is no such row.
+        """
+        canvas = self.canvas[index].tolist()
+        end = canvas.index(self.eos_id) if self.eos_id in canvas else len(canvas)
+        counts = (self.rounds, self.sequence_forwards, self.token_positions, self.explored)
+        return Row(
+            None if self.tokenizer is None else self._spell(canvas[:end]),
+            tuple(canvas[: end + 1]),
+            *(int(count[index]) for count in counts),
+        )
+
+    def __repr__(self) -> str:
+        rows = [self.row(index) for index in range(min(ROWS_SHOWN, len(self.sequences)))]
+        more = ", ..." if len(self.sequences) > ROWS_SHOWN else ""
+        columns: dict[str, list[Any]] = {
+            "text" if self.tokenizer else "ids": [row.text if self.tokenizer else row.ids for row in rows],
+            "rounds": [row.rounds for row in rows],
+            "sequence_forwards": [row.sequence_forwards for row in rows],
+        }
+        said = [
+            f"{name}=[{', '.join(_short(repr(value)) for value in values)}{more}]" for name, values in columns.items()
+        ]
+        return f"Generation({', '.join(said)}, nfe={self.nfe}, seconds={self.seconds:.3g})"
+
+    def _spell(self, ids: list[int]) -> str:
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return text
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= SHOWN else text[: SHOWN - 4] + "..." + text[-1]
