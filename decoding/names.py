@@ -5,8 +5,9 @@ Imports nothing heavy, so that a command judges its arguments before it loads an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
 POLICIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -237,12 +238,18 @@ def _name(policy: str | None, settings: Mapping[str, Any]) -> str:
     if policy is not None:
         name = policy.replace("_", "-")
         if name not in POLICIES:
-            raise ValueError(f"policy must be one of {', '.join(POLICIES)}, got {policy!r}")
+            raise ValueError(f"policy must be one of {', '.join(POLICIES)}, got {policy!r}{nearest(policy, POLICIES)}")
         return name
     rule = next((rule for rule in RULES if rule in settings), None)
     if rule is None or not settings.keys() <= {*RULES, *OPTIONS, "order", "gen_length", "block_length"}:
         return DEFAULT_POLICY
     return REMASKING.get(str(settings[rule]), ("quota", None))[0] if rule == "remasking" else RULES[rule]
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """A question about the known name that is most like a misspelt one; "" where none is like it."""
+    found = get_close_matches(name, known, n=1, cutoff=0.7)
+    return f": did you mean {found[0]}?" if found else ""
 
 
 def _settings(name: str, settings: dict[str, Any], gen_length: int, block_length: int) -> dict[str, Any]:

@@ -74,6 +74,32 @@ def leave_room(prompts: Sequence[str], denoiser: Denoiser, gen_length: int) -> l
     return [len(row) + gen_length <= denoiser.max_length for row in rows]
 
 
+def cut_prompt(prompt: Any, denoiser: Any, room: int, *, chat: bool | None = None) -> list[int]:
+    """Token ids of a prompt that was too long: its end, or that of a chat's last message inside its template.
+
+    Args:
+        prompt: a string or a chat.
+        denoiser: whose `encode` and tokenizer read it.
+        room: tokens there is room for, at least 1.
+        chat: as in `read_prompts`.
+
+    Raises:
+        ValueError: if template and earlier messages alone are too long.
+    """
+    ids: list[int] = denoiser.encode([prompt], chat=chat)[0]
+    if isinstance(prompt, str) and not (denoiser.is_chat if chat is None else chat):
+        return ids[len(ids) - room :] if len(ids) > room else ids
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+    last = denoiser.tokenizer(messages[-1]["content"], add_special_tokens=False)["input_ids"]
+    while len(ids) > room:
+        last = last[len(ids) - room :]
+        if not last:
+            raise ValueError(f"messages before the last one must leave room for it in {room} tokens, got more")
+        content = denoiser.tokenizer.decode(last)
+        ids = denoiser.encode([[*messages[:-1], {**messages[-1], "content": content}]])[0]
+    return ids
+
+
 def _read_array(ids: np.ndarray) -> Tensor:
     if ids.dtype.kind not in "iu":
         raise ValueError(f"prompts must be whole-number ids [P] or [B, P], got {ids.dtype} {ids.shape}")

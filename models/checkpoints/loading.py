@@ -13,6 +13,7 @@ from models.checkpoints import files as checkpoint
 from models.checkpoints.families import DREAM, LLADA, CheckpointError, Family, family_of, native_config
 from models.checkpoints.tokenizer import load_tokenizer
 from models.masked_lm import MaskedLM
+from models.placement import pick_device, pick_dtype
 
 
 def load(
@@ -41,8 +42,8 @@ def load(
     folder = checkpoint.find_folder(path_or_hub_id)
     config = checkpoint.read_json(folder / "config.json")
     family = family_of(config)
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    wanted = as_dtype(dtype) or (torch.float32 if target.type == "cpu" else None)
+    target = pick_device(device)
+    wanted = pick_dtype(dtype, target)
     model = empty_model(family, config)
     fingerprint = _fill_from_files(model, family, folder, device=target, dtype=wanted)
     denoiser = MaskedLM(
@@ -128,6 +129,20 @@ def _fill_from_files(
     return checkpoint.combine(digests)
 
 
+def fingerprint_of(folder: Path) -> str:
+    """What `Denoiser.fingerprint` says of the checkpoint in a folder, without a model to load it onto.
+
+    Raises:
+        CheckpointError: if the checkpoint is damaged or outside the two families.
+    """
+    family = family_of(checkpoint.read_json(folder / "config.json"))
+    files = checkpoint.weight_files(folder)
+    native = native_names(family, checkpoint.stored_shapes(files))
+    return checkpoint.combine(
+        {native[name]: checkpoint.digest(native[name], tensor) for name, tensor in checkpoint.stream(files)}
+    )
+
+
 def _fill_from_model(model: Any, family: Family, state: Mapping[str, Tensor]) -> Any:
     """Put the tensors of a state dict on an empty model, shared."""
     native = native_names(family, state)
@@ -156,14 +171,6 @@ def finish(model: Any, *, tied: bool) -> None:
     left = [name for name, t in [*model.named_parameters(), *model.named_buffers()] if t.is_meta]
     if left:
         raise CheckpointError(f"every tensor of the model must be loaded, got none for {left[0]}")
-
-
-def as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
-    """A floating dtype by object or name."""
-    found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
-    if dtype is not None and not (isinstance(found, torch.dtype) and found.is_floating_point):
-        raise ValueError(f"dtype must be a floating dtype such as bfloat16, got {dtype!r}")
-    return found
 
 
 def special_ids(family: Family, config: Mapping[str, Any], tokenizer: Any) -> dict[str, Any]:

@@ -11,14 +11,29 @@ from collections.abc import Callable, Sequence, Set
 from itertools import zip_longest
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
+
+from train.commands.spelling import settings_help, spread
 
 DATA = Path(__file__).resolve().parents[1] / "_data"  # only in the wheel
+FILES = (".jsonl",)  # an `out` that ends so is a file, no folder that keeps the options beside the results
 
 
-def parser_of(function: Callable[..., object], *, skip: Set[str] = frozenset()) -> ArgumentParser:
-    """Options from the signature and docstring of a function, and `--config` for a YAML that holds any of them."""
-    parser = ArgumentParser(prog=f"{function.__name__}.py", description=_summary(function), exit_on_error=False)
+def parser_of(function: Callable[..., object], *, skip: Set[str] = frozenset(), closing: str = "") -> ArgumentParser:
+    """Options from the signature and docstring of a function, and `--config` for a YAML that holds any of them.
+
+    Args:
+        function: the command.
+        skip: parameters that are no options.
+        closing: what the help says last, line by line.
+    """
+    parser = ArgumentParser(
+        prog=prog_of(function),
+        description=_summary(function),
+        epilog=closing,
+        formatter_class=_Help,
+        exit_on_error=False,
+    )
     parser.add_argument("--config", action="config", help="YAML with any of these options")
     parser.add_function_arguments(function, as_positional=False, skip=set(skip))
     return parser
@@ -43,16 +58,17 @@ def run(
         positional: the parameter whose value may come first without its name.
     """
     try:
-        parser = parser_of(function)
-        given = with_flags(function, sys.argv[1:] if arguments is None else arguments)
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        parser = parser_of(function, closing=settings_help(function, given))
         if positional is not None and given and not given[0].startswith("-"):
             default_config = default_config and default_config.replace(f"{{{positional}}}", given[0])
             given = [f"--{positional}={given[0]}", *given[1:]]
+        given = with_flags(function, spread(function, given))
         named = any(one.startswith("--config") for one in given)
         if default_config is not None and not named and (positional is None or shipped(default_config).is_file()):
             given = ["--config", str(shipped(default_config)), *given]
         options = parser.parse_args(given)
-        if options.get("out") is not None and not options.get("estimate"):
+        if options.get("out") is not None and not options.get("estimate") and not options.out.endswith(FILES):
             out = Path(options.out)
             out.mkdir(parents=True, exist_ok=True)
             parser.save(options, out / f"{function.__name__}.yaml", overwrite=True)
@@ -61,7 +77,7 @@ def run(
     except (ValueError, OSError, argparse.ArgumentError) as error:
         if os.environ.get("TRACEBACK"):
             raise
-        sys.stderr.write(f"{function.__name__}.py: {sentence(error, function)}\n")
+        sys.stderr.write(f"{prog_of(function)}: {sentence(error, function)}\n")
         raise SystemExit(2) from None
 
 
@@ -85,9 +101,19 @@ def with_flags(function: Callable[..., object], arguments: Sequence[str]) -> lis
     return [f"{this}=true" if this in flags and following.startswith("--") else this for this, following in after]
 
 
+def prog_of(function: Callable[..., object]) -> str:
+    """What a user types: a file of the source tree, or the console script of an installed wheel, which has no such files."""
+    name = function.__name__
+    return f"fewer-rounds {name}" if DATA.is_dir() else f"{name}.py"
+
+
 def shipped(path: str) -> Path:
     """Where a file that ships with the project lies: in the source tree, or among the package data of an installed wheel."""
     return DATA / path if DATA.is_dir() else DATA.parents[1] / path
+
+
+class _Help(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """Keeps the lines of the closing part."""
 
 
 def _summary(function: Callable[..., object]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from train.commands.command_line import shipped
+
 MODEL, HEAD = "checkpoints/reason-7m", "checkpoints/reason-7m-head"
 
 
@@ -22,6 +24,54 @@ def check_head_folder(folder: str | Path) -> None:
     """Refuse a folder that holds no scoring head, in one sentence."""
     if not (Path(folder) / "head.safetensors").is_file():
         raise ValueError(f"head must be a folder with head.safetensors, got {folder}")
+
+
+def needs_head(policy: str) -> bool:
+    """Whether a policy has a field for a scoring head."""
+    return str(policy).startswith("learned")
+
+
+def find_head(model: str | None, head: str | None = None, adapter: str | None = None) -> str | None:
+    """The folder of the scoring head of a model: the one named, else the one that ships for these very weights.
+
+    Args:
+        model: checkpoint folder or hub id; None is the model that ships.
+        head: folder named on the command line.
+        adapter: of a model whose weights it changes: none ships for those.
+
+    Returns:
+        None where there is no such head.
+
+    Raises:
+        ValueError: if the folder named holds no head.
+    """
+    if head is not None:
+        check_head_folder(head)
+        return head
+    if adapter is not None:
+        return None
+    if model is None:
+        return str(shipped(HEAD)) if shipped(HEAD).is_dir() else None
+    return _by_fingerprint(Path(model))
+
+
+def _by_fingerprint(model: Path) -> str | None:
+    """The shipped head that was fitted on the weights in a folder; weights of another shape than a shipped base's are not read."""
+    for folder in sorted(shipped("checkpoints").glob("*-head")):
+        fitted = json.loads((folder / "metrics.json").read_text(encoding="utf-8")).get("fitted_on", {})
+        base = folder.with_name(fitted.get("name", "none"))
+        if not base.is_dir() or not model.is_dir() or _shape(base) != _shape(model):
+            continue
+        from models.checkpoints.loading import fingerprint_of
+
+        if fingerprint_of(model) == fitted["fingerprint"]:
+            return str(folder)
+    return None
+
+
+def _shape(folder: Path) -> dict[str, object]:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return {name: value for name, value in config.items() if isinstance(value, int)}
 
 
 def check_model(model: str, prompt: str) -> None:

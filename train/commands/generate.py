@@ -1,49 +1,74 @@
-"""One prompt from the command line: judged before torch is imported, then decoded and reported."""
+"""Prompts from the command line: judged before torch is imported, then decoded and reported, one alone or in bulk."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from decoding.names import DEFAULT_POLICY, Request, resolve
+from train.commands.bulk import Long, fit_prompts, run_bulk
 from train.commands.command_line import shipped
-from train.commands.folders import HEAD, MODEL, check_adapter, check_model
+from train.commands.conversation import Conversation, run_chat
+from train.commands.folders import MODEL, check_adapter, check_model, find_head, needs_head
+from train.commands.policy_settings import check_settings
+from train.commands.prompt_file import Asked, read_prompts, typed
 from train.tasks import Example, Task, get, require_permission
 
 if TYPE_CHECKING:
-    from decoding import Generation
+    from decoding import Policy, Row
 
 GEN_LENGTH = 64
+LENGTHS = {"gen_length", "max_new_tokens", "max_tokens", "gen_len"}
+BLOCKS = {"block_length", "block_size", "canvas_length", "dllm_block_length"}
 
 
 @dataclass(frozen=True)
 class GenerateCall:
-    """A prompt and how to decode it, as far as that can be judged without torch.
+    """Prompts and how to decode them, as far as that can be judged without torch.
 
     Attributes:
-        example: the prompt, with what its checker compares with.
-        task: whose prompt it is, or None.
+        prompts: what is decoded; none for a conversation.
+        task: whose prompts these are, or None.
         request: policy, lengths and settings.
         model: checkpoint folder or hub id.
         head: folder of the scoring head, or None where the policy reads none.
         adapter: folder of a PEFT adapter that is merged into the model, or None.
     """
 
-    example: Example
+    prompts: tuple[Asked, ...]
     task: Task | None
     request: Request
     model: str
     head: str | None
     adapter: str | None = None
 
+    @property
+    def example(self) -> Example:
+        """The first prompt."""
+        return self.prompts[0].example
 
-def judge(
-    prompt: str | None,
+    def settings(self, rule: Policy, seed: int) -> dict[str, Any]:
+        """Everything the answers depend on."""
+        policy = {f.name: getattr(rule, f.name) for f in fields(rule) if f.repr and f.name != "head"}
+        return {
+            "model": self.model,
+            "head": self.head,
+            "adapter": self.adapter,
+            "task": self.task and self.task.name,
+            "policy": {"name": self.request.policy, **policy},
+            "gen_length": self.request.gen_length,
+            "block_length": self.request.block_length,
+            **self.request.options,
+            "seed": seed,
+        }
+
+
+def check_generate(
+    prompt: str | Sequence[str] | None,
     task: str | None,
     policy: str | None,
     options: Mapping[str, Any],
@@ -52,80 +77,159 @@ def judge(
     head: str | None = None,
     adapter: str | None = None,
     prompts: str | None = None,
-    row: int = 1,
+    row: int | None = None,
     run_code: bool = False,
+    conversation: bool = False,
 ) -> GenerateCall:
     """Refuse what cannot be decoded, and fill in what was left out.
 
     Args:
-        prompt: the text, or None where it is a row of a file.
+        prompt: the text or texts, or None where they come from a file.
         task: name of a task, which sets the lengths and, for a benchmark, how the model is asked.
         policy: name; by default learned where there is a head, else ete.
         options: lengths, temperature and settings of the policy, None for those left out.
         model: checkpoint folder or hub id; by default the one that ships.
-        head: folder of a scoring head; by default the one that ships, with the model that ships.
+        head: folder of a scoring head; by default the one that ships for the model.
         adapter: folder of a PEFT LoRA adapter, merged into the model.
-        prompts: file of the task's prompts, or `hub`.
-        row: which of them, counted from 1.
+        prompts: file of prompts, `-` for standard input, or `hub`.
+        row: the only one of them, counted from 1.
         run_code: let the checker run what the model writes, where it has to.
+        conversation: there are no prompts yet.
 
     Raises:
         ValueError: in one sentence with name, rule and value.
     """
     kind = None if task is None else get(task, run_code=run_code)
-    example = find_example(kind, prompt, prompts, row)
-    if kind is not None and kind.judges(example):
+    asked = () if conversation else find_prompts(kind, prompt, prompts, row)
+    if kind is not None and any(kind.judges(one.example) for one in asked):
         require_permission(kind, run_code)
-    options = {name: value for name, value in options.items() if value is not None}
-    if not options.keys() & {"gen_length", "max_new_tokens", "max_tokens", "gen_len"}:
-        options |= {"gen_length": kind.gen_length if kind else GEN_LENGTH}
-        options |= {"block_length": kind.block_length} if kind and "block_length" not in options else {}
-    if head is None and model is None and adapter is None and shipped(HEAD).is_dir():
-        head = str(shipped(HEAD))
+    options = with_lengths(kind, {name: value for name, value in options.items() if value is not None})
     request = resolve(policy, options)
+    check_model(str(shipped(MODEL)) if model is None else model, "\n".join(map(str, (one.prompt for one in asked))))
+    check_adapter(adapter)
+    learned = needs_head(request.policy)
+    if learned or policy is None:
+        head = find_head(model, head, adapter)
     if policy is None and request.policy == DEFAULT_POLICY and head is None:
         request = resolve("ete", options)
-    needs_head = str(request.policy).startswith("learned")
-    if needs_head and (head is None or not (Path(head) / "head.safetensors").is_file()):
+        learned = False
+    if learned and head is None:
         raise ValueError(f"head must be a folder with head.safetensors for policy {request.policy}, got {head}")
+    check_settings(request.policy, request.settings)
     model = str(shipped(MODEL)) if model is None else model
-    check_model(model, example.prompt)
-    check_adapter(adapter)
-    return GenerateCall(example, kind, request, model, head if needs_head else None, adapter)
+    return GenerateCall(asked, kind, request, model, head if learned else None, adapter)
 
 
-def find_example(task: Task | None, prompt: str | None, prompts: str | None, row: int) -> Example:
-    """What is decoded: the prompt typed, put as the task asks it, or a row of a file.
+def with_lengths(task: Task | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with the lengths of the task, or those of a prompt of one's own, where none are given."""
+    if options.keys() & LENGTHS:
+        return dict(options)
+    found = {**options, "gen_length": task.gen_length if task else GEN_LENGTH}
+    return found if task is None or options.keys() & BLOCKS else {**found, "block_length": task.block_length}
+
+
+def find_prompts(
+    task: Task | None, prompt: str | Sequence[str] | None, prompts: str | None, row: int | None
+) -> tuple[Asked, ...]:
+    """What is decoded: the prompts typed, put as the task asks them, those of a file, or one of its rows.
 
     Raises:
-        ValueError: if there is no such prompt, or both are given.
+        ValueError: if there is no such prompt, or prompts are given in both ways.
     """
-    if (prompt is None) == (prompts is None):
+    given = [prompt] if isinstance(prompt, str) else prompt
+    if (given is None) == (prompts is None):
         raise ValueError(f"prompt or prompts must be given, got {'neither' if prompt is None else 'both'}")
-    if prompt is not None:
-        if not prompt:
-            raise ValueError("prompt must hold at least one character, got ''")
-        if task is not None:
-            task.canonical(prompt)
-        return Example(prompt if task is None else task.ask(prompt), "")
-    if task is None:
-        raise ValueError(f"prompts must come with a task, got {prompts} alone")
-    found = next(islice(task.read(str(prompts)), max(0, row - 1), None), None) if row > 0 else None
-    if found is None:
+    if given is not None:
+        return typed(given, task)
+    if row is None:
+        found = tuple(read_prompts(str(prompts), task))
+        if not found:
+            raise ValueError(f"prompts must hold at least one prompt, got none in {prompts}")
+        return found
+    one = next(islice(read_prompts(str(prompts), task), max(0, row - 1), None), None) if row > 0 else None
+    if one is None:
         raise ValueError(f"row must be one of the prompts in {prompts}, counted from 1, got {row}")
-    return found
+    return (one,)
+
+
+def run_generate(
+    call: GenerateCall,
+    *,
+    out: str | None = None,
+    samples: int = 1,
+    batch_size: int | None = None,
+    long: Long = "refuse",
+    seed: int = 0,
+    device: str | None = None,
+    dtype: str | None = None,
+    watch: bool = False,
+    as_json: bool = False,
+) -> str:
+    """Hold a conversation, answer one prompt for people, or answer many with a line of JSON each.
+
+    Args:
+        call: what `check_generate` let through.
+        out: `.jsonl` file for the answers; many without it go to standard output.
+        samples: answers to each prompt.
+        batch_size: prompts at a time; by default what the memory holds.
+        long: whether prompts too long for the model are refused or cut.
+        seed: of every draw.
+        device: where to run; by default the GPU if there is one.
+        dtype: of the weights; by default float32 on the CPU and the checkpoint's own elsewhere.
+        watch: write the canvas to stdout after every round.
+        as_json: report one prompt as JSON.
+
+    Returns:
+        What is left to say on standard output.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    many = out is not None or samples != 1 or len(call.prompts) != 1
+    where: dict[str, Any] = {"seed": seed, "device": device, "dtype": dtype}
+    if not call.prompts:
+        converse(call, **where, watch=watch, cut=long == "cut")
+        return ""
+    if not many:
+        return answer(call, **where, watch=watch, long=long, as_json=as_json)
+    if watch:
+        raise ValueError(f"watch must go with one prompt and no out, got {len(call.prompts)} prompts and out {out}")
+    if out is not None and not out.endswith(".jsonl"):
+        raise ValueError(f"out must be a file that ends in .jsonl, got {out}")
+    said = run_bulk(call, out=out, samples=samples, batch_size=batch_size, long=long, **where)
+    if out is not None:
+        return said
+    sys.stderr.write(said + "\n")
+    return ""
+
+
+def converse(call: GenerateCall, *, seed: int, device: str | None, dtype: str | None, watch: bool, cut: bool) -> None:
+    """Talk with the model of a call over standard input and output."""
+    import models
+
+    denoiser = models.load(call.model, device=device, dtype=dtype, adapter=call.adapter, head=call.head)
+    run_chat(Conversation(denoiser, call.request, seed=seed, stream=sys.stdout, watch=watch, cut=cut))
 
 
 def answer(
-    question: GenerateCall, *, seed: int = 0, device: str | None = None, watch: bool = False, as_json: bool = False
+    question: GenerateCall,
+    *,
+    seed: int = 0,
+    device: str | None = None,
+    dtype: str | None = None,
+    watch: bool = False,
+    long: Long = "refuse",
+    as_json: bool = False,
 ) -> str:
-    """Decode and report: the text and what it cost, for people or as one JSON object.
+    """Decode one prompt and report: the text and what it cost, for people or as one JSON object.
 
     Args:
-        question: what `judge` let through.
+        question: what `check_generate` let through.
         seed: of every draw.
         device: where to run; by default the GPU if there is one.
+        dtype: of the weights; by default float32 on the CPU and the checkpoint's own elsewhere.
         watch: write the canvas to stdout after every round.
+        long: whether a prompt too long for the model is refused or cut.
         as_json: report as JSON.
     """
     import torch
@@ -134,12 +238,13 @@ def answer(
     from decoding import generate
     from train.commands.screen import Screen
 
-    denoiser = models.load(question.model, device=device, adapter=question.adapter, head=question.head)
+    where: dict[str, Any] = {"device": device, "dtype": dtype}
+    denoiser = models.load(question.model, **where, adapter=question.adapter, head=question.head)
     screen = Screen(sys.stdout, denoiser)
     request = question.request
     result = generate(
         denoiser,
-        question.example.prompt,
+        fit_prompts(denoiser, question, long=long),
         request.policy,
         gen_length=request.gen_length,
         block_length=request.block_length,
@@ -150,33 +255,22 @@ def answer(
     )
     if watch:
         screen.show(result.state)
-    judged = question.task is not None and question.task.judges(question.example)
-    accepted = question.task.check(question.example, result.text[0]) if question.task and judged else None
-    facts = {
-        "text": result.text[0],
-        **({} if accepted is None else {"accepted": accepted}),
-        "rounds": int(result.rounds[0]),
-        "sequence_forwards": int(result.sequence_forwards[0]),
-        "token_positions": int(result.token_positions[0]),
-        "seconds": round(result.seconds - screen.paused, 4),
-        "settings": settings_of(question, result, seed),
-    }
+    facts = facts_of(question, result.row(0), seconds=result.seconds - screen.paused)
+    facts["settings"] = question.settings(result.policy, seed)
     return json.dumps(facts) if as_json else report(facts, question)
 
 
-def settings_of(question: GenerateCall, result: Generation, seed: int) -> dict[str, Any]:
-    """Everything the answer depends on."""
-    policy = {f.name: getattr(result.policy, f.name) for f in fields(result.policy) if f.name != "head"}
+def facts_of(question: GenerateCall, row: Row, *, seconds: float) -> dict[str, Any]:
+    """The text, whether it is right where that can be told, and what it cost."""
+    task = question.task
+    judged = task is not None and task.judges(question.example)
     return {
-        "model": question.model,
-        "head": question.head,
-        "adapter": question.adapter,
-        "task": question.task and question.task.name,
-        "policy": {"name": question.request.policy, **policy},
-        "gen_length": question.request.gen_length,
-        "block_length": question.request.block_length,
-        **question.request.options,
-        "seed": seed,
+        "text": row.text,
+        **({"accepted": task.check(question.example, str(row.text))} if task is not None and judged else {}),
+        "rounds": row.rounds,
+        "sequence_forwards": row.sequence_forwards,
+        "token_positions": row.token_positions,
+        "seconds": round(seconds, 4),
     }
 
 

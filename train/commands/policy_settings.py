@@ -10,7 +10,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from decoding.names import POLICIES
+from decoding.names import POLICIES, nearest
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Description:
 
 @cache
 def describe(policy: str) -> Description:
-    """What the policy of a name is and may be given."""
-    target, fixed = POLICIES[policy]
+    """What the policy of a name, or of one's own at `package.module:Class`, is and may be given."""
+    target, fixed = (policy, {}) if ":" in policy else POLICIES[policy]
     module, _, name = target.partition(":")
     found = _class(module, name)
     settings = {s.name: s for s in found.settings.values() if s.name not in {*fixed, "head"}}
@@ -54,16 +54,36 @@ def describe(policy: str) -> Description:
 
 
 @cache
-def setting_names() -> frozenset[str]:
-    """Every setting that some policy has."""
-    return frozenset(name for policy in POLICIES for name in describe(policy).settings)
+def setting_names(own: str | None = None) -> frozenset[str]:
+    """Every setting that some policy has; `own` names a policy of one's own besides."""
+    policies = [*POLICIES, *([] if own is None else [own])]
+    return frozenset(name for policy in policies for name in describe(policy).settings)
+
+
+def check_settings(policy: str, settings: Mapping[str, object]) -> None:
+    """Refuse settings that a policy does not have.
+
+    Raises:
+        ValueError: in one sentence, with the nearest name.
+    """
+    free = describe(policy).settings
+    if any("Policy" in setting.kind for setting in free.values()):
+        return  # it passes settings on to a rule, which judges them when it is made
+    unknown = sorted(settings.keys() - free.keys())
+    if unknown:
+        rule = f"be among {', '.join(sorted(free))}" if free else "be left out"
+        raise ValueError(
+            f"settings of policy {policy} must {rule}, got {', '.join(unknown)}{nearest(unknown[0], free)}"
+        )
 
 
 @cache
 def _class(module: str, name: str) -> Description:
     """A class of a module: its own fields after those of its bases, each with the nearest docstring that explains it."""
     tree = _source(module)
-    node = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name)
+    node = next((n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name), None)
+    if node is None:
+        raise ValueError(f"policy must be a class of {module}, got {name!r}")
     homes = {
         alias.asname or alias.name: str(n.module)
         for n in tree.body
@@ -115,7 +135,7 @@ def arguments_of(doc: str) -> dict[str, str]:
     found: dict[str, str] = {}
     names: Sequence[str] = ()
     for line in (section[1] if section else "").splitlines():
-        start = re.match(r"    ([a-z_, ]+): (.*)", line)
+        start = re.match(r"    ([a-z_0-9, ]+): (.*)", line)
         if start:
             names = start[1].split(", ")
             found |= dict.fromkeys(names, start[2])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import time
+from collections import Counter
 from typing import Any
 
 from decoding.reading import Reading
@@ -18,9 +20,22 @@ COLOURS = {
     Reason.CASCADE: 34,  # blue
     Reason.END: 90,  # grey
 }
-LEGEND = "  ".join(f"\x1b[{colour}m{reason.name.lower()}\x1b[0m" for reason, colour in COLOURS.items())
-LEGEND_WIDTH = len("round 999   " + "  ".join(reason.name for reason in COLOURS))
+WORDS = {
+    Reason.EXPLOIT: "accepted",
+    Reason.FORCED: "the best one",
+    Reason.IMPLICIT: "explored",
+    Reason.EXPLORE: "looked ahead",
+    Reason.CASCADE: "foretold",
+    Reason.REVOKED: "taken back",
+    Reason.AGAIN: "again",
+    Reason.END: "after the end",
+}
 MASK, EOS = "·", "∎"
+SIGNS = f"{MASK} masked  {EOS} end"
+LEGEND = f"{SIGNS}  " + "  ".join(f"\x1b[{colour}m{WORDS[reason]}\x1b[0m" for reason, colour in COLOURS.items())
+LEGEND_WIDTH = len(f"round 999   {SIGNS}  " + "  ".join(WORDS[reason] for reason in COLOURS))
+PIPED = f"round  canvas: {SIGNS}  [new in this round]   how many of what"
+SPACES = {"\n": "⏎", "\r": "⏎", "\t": "⇥", "\v": "⏎", "\f": "⏎", "\x1b": "␛"}  # what would break a line of the canvas
 PAUSE = 0.12  # seconds a round stays on a terminal
 
 
@@ -47,7 +62,8 @@ class Screen:
         pieces = self.spell(state)
         done = int(state.round[0]) - int(state.masked[0].any())  # a state that goes on has been read once more
         if not self.terminal:
-            self.stream.write(f"{done:4d}  {''.join(piece for piece, _ in pieces)}\n")
+            self.stream.write(("" if self._drawn else f"{PIPED}\n") + f"{done:4d}  {plain(pieces)}\n")
+            self._drawn = 1
             return
         width = shutil.get_terminal_size().columns - 1
         lines = [*wrap(pieces, width), f"round {done}   {LEGEND}" if width >= LEGEND_WIDTH else f"round {done}"]
@@ -74,7 +90,17 @@ class Screen:
         if token == self.denoiser.eos_id:
             return EOS
         text: str = self.denoiser.tokenizer.decode([token])
-        return text.replace("\n", "⏎")
+        return "".join(SPACES.get(letter, letter) for letter in text)
+
+
+def plain(pieces: list[tuple[str, int]]) -> str:
+    """One line without colours: what is new in brackets, and at its end how many of what."""
+    found = "".join(
+        "".join(piece for piece, _ in group) if not new else f"[{''.join(piece for piece, _ in group)}]"
+        for new, group in itertools.groupby(pieces, lambda one: one[1] > 0)
+    )
+    counts = Counter(WORDS[Reason(reason)] for _, reason in pieces if reason)
+    return found + ("   " + ", ".join(f"{count} {word}" for word, count in counts.items()) if counts else "")
 
 
 def wrap(pieces: list[tuple[str, int]], width: int) -> list[str]:

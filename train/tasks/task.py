@@ -144,7 +144,7 @@ class Task:
                 ", ".join(f".{name}" for name in allowed) + " or " + " or ".join(f".{name}.gz" for name in allowed)
             )
             raise ValueError(f"file name must end in {endings}, got {path.name!r}")
-        parse = self._parse_json if suffix == "jsonl" else self._parse_text
+        parse = self.parse_json if suffix == "jsonl" else self._parse_text
         for number, line in enumerate(lines_of(path), 1):
             try:
                 example = parse(line.rstrip("\r\n")) if line.strip() else None
@@ -162,7 +162,12 @@ class Task:
             except ValueError as error:
                 raise ValueError(f"{self.hub.dataset}, row {number}: {error}") from error
 
-    def _parse_json(self, line: str) -> Example | None:
+    def parse_json(self, line: str) -> Example | None:
+        """Read one line of a JSONL file; None for a record that is another task's.
+
+        Raises:
+            ValueError: if it cannot be read.
+        """
         try:
             record = json.loads(line)
         except json.JSONDecodeError as error:

@@ -1,0 +1,261 @@
+"""`generate` in bulk: every prompt of a file answered in order, one line of JSON each, going on where a run was stopped."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TextIO
+
+from train.commands.batches import Answer, decode_all
+from train.commands.memory import batch_size_for
+from train.commands.prompt_file import Asked
+
+if TYPE_CHECKING:
+    from decoding import Policy
+    from models.denoiser import Denoiser
+    from train.commands.generate import GenerateCall
+
+Long = Literal["refuse", "cut"]
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What a run of many prompts came to.
+
+    Attributes:
+        answers: lines written.
+        judged, right: answers that a checker judged, and accepted.
+        rounds, sequence_forwards, tokens: sums over the answers.
+        seconds: of decoding.
+    """
+
+    answers: int = 0
+    judged: int = 0
+    right: int = 0
+    rounds: int = 0
+    sequence_forwards: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+    def plus(self, line: Mapping[str, Any]) -> Totals:
+        """With one line more."""
+        return Totals(
+            self.answers + 1,
+            self.judged + ("accepted" in line),
+            self.right + bool(line.get("accepted")),
+            self.rounds + line["rounds"],
+            self.sequence_forwards + line["sequence_forwards"],
+            self.tokens + line["tokens"],
+            self.seconds + line["seconds"],
+        )
+
+    def report(self, out: str | None) -> str:
+        """One sentence for people."""
+        if not self.answers:
+            return "no prompts"
+        right = f", {self.right} of {self.judged} right by the checker" if self.judged else ""
+        each = (
+            f"{self.rounds / self.answers:.2f} rounds and {self.sequence_forwards / self.answers:.2f} sequence forwards"
+        )
+        speed = f"{self.tokens / max(self.seconds, 1e-9):.0f} tokens a second"
+        return f"{self.answers} answers{right}: {each} each, {speed}" + (f", in {out}" if out else "")
+
+
+def run_bulk(
+    call: GenerateCall,
+    *,
+    out: str | None,
+    samples: int = 1,
+    batch_size: int | None = None,
+    long: Long = "refuse",
+    seed: int = 0,
+    device: str | None = None,
+    dtype: str | None = None,
+) -> str:
+    """Decode every prompt of a call and write a line of JSON for each; returns what it came to.
+
+    Args:
+        call: what was judged.
+        out: `.jsonl` file that lines are added to; None writes them to standard output.
+        samples: answers to each prompt.
+        batch_size: rows at a time; by default what the memory holds.
+        long: whether prompts that leave too few positions are refused or cut at their beginning.
+        seed: of every draw.
+        device: where to run; by default the GPU if there is one.
+        dtype: of the weights.
+    """
+    import models
+    from decoding import make_policy
+
+    if samples < 1:
+        raise ValueError(f"samples must be at least 1, got {samples}")
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    denoiser = models.load(call.model, device=device, dtype=dtype, adapter=call.adapter, head=call.head)
+    rule = make_policy(call.request.policy, call.request.settings, denoiser)
+    refuse_equal_samples(denoiser, call, rule, samples)
+    ids = fit_prompts(denoiser, call, long=long)
+    lines = lines_of(Path(out)) if out is not None else []
+    size = batch_size or _size_before(lines) or _batch_size(denoiser, call, ids)
+    settings = {**call.settings(rule, seed), "dtype": str(next(denoiser.parameters()).dtype).removeprefix("torch.")}
+    settings |= {"batch_size": size, "samples": samples}
+    rows = [(asked, sample) for asked in call.prompts for sample in range(samples)]
+    for line, (asked, sample) in zip(lines, rows, strict=False):
+        check_line(line, asked, sample, settings, str(out))
+    if len(lines) > len(rows):
+        raise ValueError(
+            f"out must hold answers to these prompts alone, got {len(lines)} lines for {len(rows)} in {out}"
+        )
+    totals = Totals()
+    for line in lines:
+        totals = totals.plus(line)
+    prompts = [ids[index // samples] for index in range(len(rows))]
+    answers = decode_all(denoiser, prompts, call.request, batch_size=size, seed=seed, done=set(range(len(lines))))
+    with opened(out) as stream, progress(len(rows), len(lines)) as advance:
+        for answer in answers:
+            asked, sample = rows[answer.index]
+            line = line_of(answer, asked, sample, call, settings)
+            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+            stream.flush()
+            totals = totals.plus(line)
+            advance(line["tokens"])
+    return totals.report(out)
+
+
+def refuse_equal_samples(denoiser: Denoiser, call: GenerateCall, rule: Policy, samples: int) -> None:
+    """Refuse several answers to a prompt where nothing is drawn, so that all would be the same."""
+    from decoding.api import make_sampling
+
+    sampling = make_sampling(call.request, denoiser, denoiser.eos_id, rule)
+    if samples > 1 and not sampling.temperature and not sampling.noise and not sampling.draws:
+        raise ValueError(f"samples must be 1 at temperature 0, where every answer is the same, got {samples}")
+
+
+def fit_prompts(denoiser: Denoiser, call: GenerateCall, *, long: Long) -> list[list[int]]:
+    """Token ids of every prompt, those too long refused by name or cut.
+
+    Raises:
+        ValueError: naming the first prompt that is too long, and how many are.
+    """
+    from decoding.prompts import cut_prompt
+
+    encode: Any = denoiser.encode  # type: ignore[operator]
+    chat = call.request.options.get("chat")
+    ids: list[list[int]] = encode([_as_list(asked.prompt) for asked in call.prompts], chat=chat)
+    room = denoiser.max_length - call.request.gen_length
+    over = [index for index, row in enumerate(ids) if len(row) > room]
+    if over and (long == "refuse" or room < 1):
+        name, length = call.prompts[over[0]].id, len(ids[over[0]])
+        raise ValueError(
+            f"prompts must leave {call.request.gen_length} of the model's {denoiser.max_length} positions (--long cut drops their "
+            f"beginning), got {len(over)} that do not, the first one {name!r} with {length} tokens"
+        )
+    for index in over:
+        ids[index] = cut_prompt(_as_list(call.prompts[index].prompt), denoiser, room, chat=chat)
+    return ids
+
+
+def line_of(
+    answer: Answer, asked: Asked, sample: int, call: GenerateCall, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """One answer as it is written."""
+    row, task = answer.row, call.task
+    judged = task is not None and task.judges(asked.example)
+    return {
+        "id": asked.id,
+        "sample": sample,
+        "prompt": asked.prompt,
+        "text": row.text,
+        **({"accepted": task.check(asked.example, str(row.text))} if task is not None and judged else {}),
+        "rounds": row.rounds,
+        "sequence_forwards": row.sequence_forwards,
+        "token_positions": row.token_positions,
+        "tokens": row.new_tokens,
+        "seconds": round(answer.seconds, 5),
+        "seed": answer.seed,
+        "settings": settings,
+    }
+
+
+def lines_of(out: Path) -> list[dict[str, Any]]:
+    """The lines that an earlier run has written; a last one that was cut off is taken away.
+
+    Raises:
+        ValueError: for a file that holds anything else.
+    """
+    if not out.is_file():
+        return []
+    data = out.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        with out.open("r+b") as file:
+            file.truncate(len(whole))
+    try:
+        lines = [json.loads(line) for line in whole.splitlines()]
+    except ValueError as error:
+        raise ValueError(
+            f"out must be a file of this command, or none, got {out} with other lines ({error})"
+        ) from error
+    if not all(isinstance(line, dict) and "settings" in line for line in lines):
+        raise ValueError(f"out must be a file of this command, or none, got {out} with other lines")
+    return lines
+
+
+def check_line(line: Mapping[str, Any], asked: Asked, sample: int, settings: Mapping[str, Any], out: str) -> None:
+    """Refuse a line that answers another prompt, or that other settings gave.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    now = json.loads(json.dumps({"id": asked.id, "sample": sample, "prompt": asked.prompt, **settings}))
+    then = {**{name: line.get(name) for name in ("id", "sample", "prompt")}, **line["settings"]}
+    for name in now.keys() | then.keys():
+        if now.get(name) != then.get(name):
+            raise ValueError(f"{name} must be that of the lines in {out} ({then.get(name)!r}), got {now.get(name)!r}")
+
+
+@contextmanager
+def opened(out: str | None) -> Iterator[TextIO]:
+    """Standard output, or a file that lines are added to."""
+    if out is None:
+        yield sys.stdout
+        return
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    with Path(out).open("a", encoding="utf-8") as stream:
+        yield stream
+
+
+@contextmanager
+def progress(total: int, done: int) -> Iterator[Any]:
+    """A bar with tokens a second on a terminal's standard error; yields what is called with the tokens of every answer."""
+    from tqdm import tqdm
+
+    began, tokens = time.perf_counter(), 0
+    with tqdm(total=total, initial=done, unit="answer", disable=None, dynamic_ncols=True) as bar:
+
+        def advance(count: int) -> None:
+            nonlocal tokens
+            tokens += count
+            bar.set_postfix_str(f"{tokens / (time.perf_counter() - began):.0f} tokens/s", refresh=False)
+            bar.update()
+
+        yield advance
+
+
+def _batch_size(denoiser: Denoiser, call: GenerateCall, ids: Sequence[Sequence[int]]) -> int:
+    canvases = 1 + int(call.request.settings.get("branches", 4))
+    length = max(map(len, ids), default=0) + call.request.gen_length
+    return batch_size_for(denoiser, length=length, gen_length=call.request.gen_length, canvases=canvases)
+
+
+def _size_before(lines: Sequence[Mapping[str, Any]]) -> int | None:
+    return lines[0]["settings"].get("batch_size") if lines else None
+
+
+def _as_list(prompt: Any) -> Any:
+    return prompt if isinstance(prompt, str) else list(prompt)

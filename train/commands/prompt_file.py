@@ -1,0 +1,128 @@
+"""Prompts in bulk: from options, a file or standard input, each with the id that its answer carries."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from train.tasks import Example, Task
+from train.tasks.hub import HUB
+from train.tasks.task import lines_of
+
+STDIN = "-"
+SUFFIXES = (".jsonl", ".jsonl.gz", ".txt", ".txt.gz")
+IDS = ("id", "task_id", "question_id")
+FIELDS = ("prompt", "input", "question", "text", "quiz")
+MESSAGES = "messages"
+
+Prompt = str | tuple[Mapping[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prompt to be decoded.
+
+    Attributes:
+        id: the record's own, else its number in the file, counted from 1.
+        prompt: a text, or the messages of a chat.
+        example: the same with what the task's checker compares with.
+    """
+
+    id: str | int
+    prompt: Prompt
+    example: Example
+
+
+def typed(prompts: Sequence[str], task: Task | None) -> tuple[Asked, ...]:
+    """Prompts of the command line, put as the task asks them."""
+    return tuple(Asked(number, *_bare(prompt, task)) for number, prompt in enumerate(prompts, 1))
+
+
+def read_prompts(source: str, task: Task | None) -> Iterator[Asked]:
+    """The prompts of a file, of `-` (standard input), or of a benchmark on the hub.
+
+    A line of JSON has a field prompt, input, question, text, quiz or messages, or the benchmark's own ones; `id`, `task_id` or
+    `question_id` is kept. Any other line is a prompt, with a task's answer after `||` where there is one.
+
+    Args:
+        source: `.jsonl` or `.txt`, packed if the name ends in `.gz`; `-`; or `hub`, with a task.
+        task: whose prompts these are, or None for prompts of one's own.
+
+    Raises:
+        ValueError: naming file and line.
+    """
+    if source == HUB:
+        if task is None:
+            raise ValueError("prompts must come with a task, got hub alone")
+        yield from (Asked(number, one.prompt, one) for number, one in enumerate(task.read(HUB), 1))
+        return
+    name = "standard input" if source == STDIN else source
+    if source != STDIN and not source.endswith(SUFFIXES):
+        raise ValueError(f"prompts must be a file that ends in {', '.join(SUFFIXES)}, - or hub, got {source}")
+    lines: Iterable[str] = sys.stdin if source == STDIN else lines_of(Path(source))
+    as_json = ".jsonl" in Path(source).name
+    for number, line in enumerate(lines, 1):
+        text = line.rstrip("\r\n")
+        if not text.strip():
+            continue
+        try:
+            found = _record(text, number, task) if as_json or (source == STDIN and text[0] == "{") else None
+            yield found or Asked(number, *_line(text, task))
+        except ValueError as error:
+            raise ValueError(f"{name}, line {number}: {error}") from error
+
+
+def _record(text: str, number: int, task: Task | None) -> Asked:
+    """A line of JSON."""
+    try:
+        record: Any = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"line must be JSON, got {text[:60]!r} ({error.msg})") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"line must be a JSON object, got {text[:60]!r}")
+    number_or_id = next((record[key] for key in IDS if isinstance(record.get(key), str | int)), number)
+    if isinstance(record.get(MESSAGES), list):
+        return Asked(number_or_id, *_chat(record[MESSAGES]))
+    if task is not None:
+        example = task.parse_json(text)
+        if example is None:
+            raise ValueError(f"line must be a prompt of task {task.name}, got {text[:60]!r}")
+        return Asked(number_or_id, example.prompt, example)
+    key = next((key for key in FIELDS if key in record), None)
+    if key is None:
+        raise ValueError(
+            f"line must have {', '.join(FIELDS)} or {MESSAGES}, got {', '.join(map(str, record)) or 'none'}"
+        )
+    if not isinstance(record[key], str) or not record[key].strip():
+        raise ValueError(f"{key} must be text, got {record[key]!r}")
+    return Asked(number_or_id, record[key], Example(record[key], ""))
+
+
+def _chat(messages: Sequence[Any]) -> tuple[Prompt, Example]:
+    wrong = [m for m in messages if not (isinstance(m, dict) and {"role", "content"} <= m.keys())]
+    if wrong or not messages:
+        raise ValueError(f"messages must be a list of objects with role and content, got {(wrong or [messages])[0]!r}")
+    return tuple(messages), Example(str(messages[-1]["content"]), "")
+
+
+def _line(text: str, task: Task | None) -> tuple[Prompt, Example]:
+    """A line of plain text."""
+    prompt, bar, response = text.partition("||")
+    if task is None or task.row is not None or not bar:
+        return _bare(text, task)
+    task.canonical(prompt)
+    return prompt, Example(prompt, response)
+
+
+def _bare(text: str, task: Task | None) -> tuple[Prompt, Example]:
+    """A prompt without an answer, put as the task asks it."""
+    if not text:
+        raise ValueError("prompt must hold at least one character, got ''")
+    if task is None:
+        return text, Example(text, "")
+    task.canonical(text)
+    return task.ask(text), Example(task.ask(text), "")

@@ -1,0 +1,87 @@
+"""How people type options: settings of a policy beside those of the command, one option several times, a name slightly wrong."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
+
+from decoding.names import ALIASES, OF_THE_MODEL, OPTIONS, RULES, WITHOUT_EFFECT, nearest
+from train.commands.policy_settings import setting_names
+
+PARSERS_OWN = ("help", "config", "print_config")
+NOT_TYPED = {"tokenizer", "history", *OF_THE_MODEL} - {"chat", "mask_id", "eos_id"}
+SETTINGS = "settings"  # the parameter that takes the settings of a policy
+TEXTS = "list[str]"  # annotation of an option that may be given several times
+
+
+def spread(function: Callable[..., object], arguments: Sequence[str]) -> list[str]:
+    """The command line in the words of its parser.
+
+    `--threshold 0.9` of a command that takes a policy becomes `--settings.threshold=0.9`, `--a b --a c` of an option that takes a
+    list becomes `--a=["b", "c"]`, and `--a-name` becomes `--a_name`.
+
+    Raises:
+        ValueError: for an option that there is not, with the nearest name.
+    """
+    parameters = inspect.signature(function).parameters
+    several = {name for name, one in parameters.items() if TEXTS in inspect.formatannotation(one.annotation)}
+    settings = typed_settings(_policy(arguments)) if SETTINGS in parameters and "policy" in parameters else frozenset()
+    lists: dict[str, list[str]] = {}
+    written: list[str] = []
+    for name, value in options_of(arguments):
+        own = name.partition(".")[0].removesuffix("+")
+        if name in several and value is not None:
+            lists.setdefault(name, []).append(value)
+        elif not name:
+            written.append(str(value))
+        elif own in parameters or own in PARSERS_OWN:
+            written += [f"--{name}"] if value is None else [f"--{name}", value]
+        elif own in settings:
+            written.append(f"--{SETTINGS}.{name}={'true' if value is None else value}")
+        else:
+            known = nearest(own, {*parameters, *settings})
+            raise ValueError(f"option must be one that --help or --list settings names, got --{name}{known}")
+    return [*written, *(f"--{name}={json.dumps(values)}" for name, values in lists.items())]
+
+
+def options_of(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """Name and value of every option, underscores for hyphens; "" and the argument itself for one that is no option's value."""
+    taken = False
+    for this, following in zip_longest(arguments, arguments[1:]):
+        if taken:
+            taken = False
+        elif not this.startswith("--") or len(this) == 2:
+            yield "", this
+        elif "=" in this:
+            name, _, value = this[2:].partition("=")
+            yield name.replace("-", "_"), value
+        else:
+            taken = following is not None and not following.startswith("--")
+            yield this[2:].replace("-", "_"), following if taken else None
+
+
+def typed_settings(policy: str | None) -> frozenset[str]:
+    """What may be typed as an option beside the command's own: settings of the policies, and the field's spellings of them.
+
+    Args:
+        policy: a policy of one's own, `package.module:Class`, has its own settings besides.
+    """
+    of_the_field = {*ALIASES, *RULES, *OPTIONS, *WITHOUT_EFFECT, "dual_cache"} - NOT_TYPED
+    return setting_names(policy if policy is not None and ":" in policy else None) | of_the_field
+
+
+def settings_help(function: Callable[..., object], arguments: Sequence[str]) -> str:
+    """The settings of the policy that a command line names, or of all, for its help; "" where no help is asked for."""
+    parameters = inspect.signature(function).parameters
+    if not {"-h", "--help"} & {*arguments} or SETTINGS not in parameters or "policy" not in parameters:
+        return ""
+    from train.commands.listing import listing
+
+    policy = _policy(arguments)
+    return f"settings of policy {policy or 'NAME, as options of the command'}:\n" + listing("policies", policy)
+
+
+def _policy(arguments: Sequence[str]) -> str | None:
+    return next((value for name, value in options_of(arguments) if name == "policy"), None)
