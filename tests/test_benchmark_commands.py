@@ -20,7 +20,7 @@ from decoding.traces.labelling import Labelling
 from train.base.export import export
 from train.commands.command_line import run, shipped, with_flags
 from train.commands.compare import judge, leave_out_long
-from train.commands.generate import judge as judge_question
+from train.commands.generate import check_generate
 from train.commands.train import run_train
 from train.head.head_run import HeadRun
 from train.head.settings import Fitting, TaskRun, only
@@ -173,7 +173,7 @@ def test_commands_refuse_to_run_code_without_the_flag(capsys, name, tmp_path, ti
     assert complaint(capsys, generate_command.generate, *arguments) == f"generate.py: {refused}"
     with pytest.raises(ValueError, match=refused):
         job_of(tmp_path, tasks={name: TaskRun(prompts_file=str(path))})
-    assert judge_question("def f():", name, "threshold", {}, model=str(tiny)).example.answer == ""
+    assert check_generate("def f():", name, "threshold", {}, model=str(tiny)).example.answer == ""
 
 
 def test_generate_decodes_a_row_of_a_file_and_judges_it(capsys, file, tiny):
@@ -193,7 +193,8 @@ def test_generate_decodes_a_row_of_a_file_and_judges_it(capsys, file, tiny):
     ("arguments", "sentence"),
     [
         (("--prompt", "1", "--prompts", "x.jsonl", "--task", "gsm8k"), "prompt or prompts must be given, got both"),
-        (("--prompts", "x.jsonl"), "prompts must come with a task, got x.jsonl alone"),
+        (("--prompts", "hub"), "prompts must come with a task, got hub alone"),
+        (("--prompts", "x.csv"), "prompts must be a file that ends in .jsonl, .jsonl.gz, .txt, .txt.gz, - or hub, got x.csv"),
         (("--prompts", "{file}", "--task", "gsm8k", "--row", "41"), ROW + "41"),
         (("--prompts", "{file}", "--task", "gsm8k", "--row", "0"), ROW + "0"),
     ],

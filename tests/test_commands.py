@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,14 @@ BAD_INPUT = [
     (("--prompt", "1", "--task", "suduko"), "task must be one of sudoku, "),
     (("--prompt", "2,3", "--task", "countdown3"), "countdown3 prompt must be 4 whole numbers joined by commas, got '2,3'"),
     (("--prompt", "1", "--policy", "tea"), "policy must be one of sequential, "),
+    (("--prompt", "1", "--treshold", ".9"), "option must be one that --help or --list settings names, got --treshold: did you mean threshold?"),
+    (("--prompt", "1", "--policy", "threshold", "--gamma", ".9"), "settings of policy threshold must be among threshold, got gamma"),
+    (("--prompt", "1", "--samples", "0", "--policy", "ete"), "samples must be at least 1, got 0"),
+    (("--prompt", "1", "--prompt", "2", "--watch"), "watch must go with one prompt and no out, got 2 prompts and out None"),
+    (("--prompt", "1", "--out", "x.csv"), "out must be a file that ends in .jsonl, got x.csv"),
+    (("--prompt", "1", "--device", "tpu"), "device must be one that is here (cpu"),
+    (("--prompt", "1", "--dtype", "int8"), "dtype must be "),
+    (("--prompt", "1", "--use_cache", "tripel"), "use_cache must be "),
     (("--prompt", "1", "--model", "checkpoints/nothing"), "model must be a checkpoint folder or a hub id, got 'checkpoints/"),
     (("--prompt", "1", "--model", "tests"), "model must be a folder with config.json and tokenizer_config.json, got 'tests'"),
     (("--prompt", "1", "--policy", "learned", "--head", "tests"), "head must be a folder with head.safetensors for policy"),
@@ -76,7 +85,7 @@ def test_bad_input_is_told_in_one_sentence(capsys, arguments, sentence):
     ("arguments", "sentence"),
     [
         (("--prompt", "a<|mdm_mask|>b"), "prompt must not hold the mask token, got '<|mdm_mask|>' in it"),
-        (("--prompt", "1 " * 40, "--gen_length", "96"), "prompt + gen_length must be at most the model's 128, got "),
+        (("--prompt", "1 " * 40, "--gen_length", "96"), "prompts must leave 96 of the model's 128 positions (--long cut drops their beginning), got 1 that do not, the first one 1 with "),
         ((*SUM, "--policy", "factor", "--settings.colour", "1"), "settings of policy factor must be among factor, got colour"),
         ((*SUM, "--policy", "ete", "--settings.gamma", "1.5"), "gamma must lie in [0, 1], got 1.5"),
     ],
@@ -110,12 +119,15 @@ def test_bad_input_is_judged_before_torch_is_imported():
 
 def test_json_on_the_last_line_holds_text_costs_and_settings(capsys, tiny):
     run(generate_command.generate, [*SUM, "--model", str(tiny), "--policy", "factor", "--watch", "--json"])
-    *rounds, last = capsys.readouterr().out.splitlines()
+    legend, *rounds, last = capsys.readouterr().out.splitlines()
+    assert legend.startswith("round  canvas: · masked  ∎ end")
     facts = json.loads(last)
     assert list(facts) == "text accepted rounds sequence_forwards token_positions seconds settings".split()
     assert len(rounds) == facts["rounds"] + 1  # the canvas before the first round, and after every one
     assert rounds[0] == f"   0  {'·' * 24}"
     assert "·" not in rounds[-1]
+    assert "[" in rounds[-1]
+    assert sum(int(n) for line in rounds[1:] for n in re.findall(r"(\d+) (?:accepted|the best one|after)", line)) == 24
     assert rounds[-1].startswith(f"{facts['rounds']:4d}  ")
     assert facts["settings"]["policy"] == {"name": "factor", "factor": 1.0}
     assert facts["settings"]["gen_length"] == 24

@@ -68,7 +68,7 @@ def run(
         if default_config is not None and not named and (positional is None or shipped(default_config).is_file()):
             given = ["--config", str(shipped(default_config)), *given]
         options = parser.parse_args(given)
-        if options.get("out") is not None and not options.get("estimate") and not options.out.endswith(FILES):
+        if options.get("out") is not None and not options.get("estimate") and not str(options.out).endswith(FILES):
             out = Path(options.out)
             out.mkdir(parents=True, exist_ok=True)
             parser.save(options, out / f"{function.__name__}.yaml", overwrite=True)

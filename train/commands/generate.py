@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from decoding.names import DEFAULT_POLICY, Request, resolve
@@ -108,6 +109,8 @@ def check_generate(
     check_model(str(shipped(MODEL)) if model is None else model, "\n".join(map(str, (one.prompt for one in asked))))
     check_adapter(adapter)
     learned = needs_head(request.policy)
+    if learned and head is not None and not (Path(head) / "head.safetensors").is_file():
+        raise ValueError(f"head must be a folder with head.safetensors for policy {request.policy}, got {head}")
     if learned or policy is None:
         head = find_head(model, head, adapter)
     if policy is None and request.policy == DEFAULT_POLICY and head is None:
