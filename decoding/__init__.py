@@ -21,7 +21,7 @@ __all__ = ["Generation", "Policy", "Row", "generate", "make_policy"]
 
 _HOME = dict.fromkeys(("generate", "make_policy"), "decoding.api") | {"Policy": "decoding.policy"}
 _HOME |= dict.fromkeys(("Generation", "Row"), "decoding.generation")
-_HOME |= {name: module for module, _, name in (target.partition(":") for target, _ in POLICIES.values())}
+_HOME |= {kind: module for module, _, kind in (policy.home.partition(":") for policy in POLICIES.values())}
 
 
 def __getattr__(name: str) -> Any:

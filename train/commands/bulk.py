@@ -101,7 +101,9 @@ def run_bulk(
     refuse_equal_samples(denoiser, call, rule, samples)
     ids = fit_prompts(denoiser, call, long=long)
     lines = lines_of(Path(out)) if out is not None else []
-    size = batch_size or _size_before(lines) or _batch_size(denoiser, call, ids)
+    length = max(map(len, ids), default=0) + call.request.gen_length
+    canvas = {"length": length, "gen_length": call.request.gen_length, "canvases": rule.needs.canvases}
+    size = batch_size or _size_before(lines) or batch_size_for(denoiser, **canvas)
     settings = {**call.settings(rule, seed), "dtype": str(next(denoiser.parameters()).dtype).removeprefix("torch.")}
     settings |= {"batch_size": size, "samples": samples}
     rows = [(asked, sample) for asked in call.prompts for sample in range(samples)]
@@ -144,7 +146,7 @@ def fit_prompts(denoiser: Denoiser, call: GenerateCall, *, long: Long) -> list[l
     """
     from decoding.prompts import cut_prompt
 
-    encode: Any = denoiser.encode  # type: ignore[operator]
+    encode: Any = denoiser.encode
     chat = call.request.options.get("chat")
     ids: list[list[int]] = encode([_as_list(asked.prompt) for asked in call.prompts], chat=chat)
     room = denoiser.max_length - call.request.gen_length
@@ -245,12 +247,6 @@ def progress(total: int, done: int) -> Iterator[Any]:
             bar.update()
 
         yield advance
-
-
-def _batch_size(denoiser: Denoiser, call: GenerateCall, ids: Sequence[Sequence[int]]) -> int:
-    canvases = 1 + int(call.request.settings.get("branches", 4))
-    length = max(map(len, ids), default=0) + call.request.gen_length
-    return batch_size_for(denoiser, length=length, gen_length=call.request.gen_length, canvases=canvases)
 
 
 def _size_before(lines: Sequence[Mapping[str, Any]]) -> int | None:

@@ -82,7 +82,7 @@ class Conversation:
 
     def _fit(self, messages: list[dict[str, str]]) -> list[dict[str, str]]:
         """The messages, without the oldest turns where they are too long and that is wanted."""
-        encode: Any = self.denoiser.encode  # type: ignore[operator]
+        encode: Any = self.denoiser.encode
         room = self.denoiser.max_length - self.request.gen_length
         while len(messages) > 2 and self.cut and len(encode([messages])[0]) > room:
             messages = messages[2:]

@@ -26,11 +26,6 @@ def check_head_folder(folder: str | Path) -> None:
         raise ValueError(f"head must be a folder with head.safetensors, got {folder}")
 
 
-def needs_head(policy: str) -> bool:
-    """Whether a policy has a field for a scoring head."""
-    return str(policy).startswith("learned")
-
-
 def find_head(model: str | None, head: str | None = None, adapter: str | None = None) -> str | None:
     """The folder of the scoring head of a model: the one named, else the one that ships for these very weights.
 

@@ -10,11 +10,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from decoding.names import DEFAULT_POLICY, Request, resolve
+from decoding.names import DEFAULT_POLICY, Request, find_policy, resolve
 from train.commands.bulk import Long, fit_prompts, run_bulk
 from train.commands.command_line import shipped
 from train.commands.conversation import Conversation, run_chat
-from train.commands.folders import MODEL, check_adapter, check_model, find_head, needs_head
+from train.commands.folders import MODEL, check_adapter, check_model, find_head
 from train.commands.policy_settings import check_settings
 from train.commands.prompt_file import Asked, read_prompts, typed
 from train.tasks import Example, Task, get, require_permission
@@ -108,7 +108,7 @@ def check_generate(
     request = resolve(policy, options)
     check_model(str(shipped(MODEL)) if model is None else model, "\n".join(map(str, (one.prompt for one in asked))))
     check_adapter(adapter)
-    learned = needs_head(request.policy)
+    learned = find_policy(request.policy).head
     if learned and head is not None and not (Path(head) / "head.safetensors").is_file():
         raise ValueError(f"head must be a folder with head.safetensors for policy {request.policy}, got {head}")
     if learned or policy is None:

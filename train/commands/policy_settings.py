@@ -10,7 +10,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from decoding.names import POLICIES, nearest
+from decoding.names import POLICIES, NamedPolicy, nearest
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ class Description:
 @cache
 def describe(policy: str) -> Description:
     """What the policy of a name, or of one's own at `package.module:Class`, is and may be given."""
-    target, fixed = (policy, {}) if ":" in policy else POLICIES[policy]
-    module, _, name = target.partition(":")
+    named = NamedPolicy(policy) if ":" in policy else POLICIES[policy]
+    module, _, name = named.home.partition(":")
     found = _class(module, name)
-    settings = {s.name: s for s in found.settings.values() if s.name not in {*fixed, "head"}}
+    settings = {s.name: s for s in found.settings.values() if s.name not in {*named.fixed, "head"}}
     return Description(found.summary, settings)
 
 
