@@ -43,13 +43,16 @@ def python(code: str, cwd: Path, *path: Path) -> subprocess.CompletedProcess[str
 def test_wheel_holds_packages_configs_and_the_small_base(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     tops = {name.partition("/")[0] for name in names if ".dist-info/" not in name}
-    assert tops == {"decoding", "models", "train"}
+    assert tops == {"decoding", "models", "train", "fewer_rounds.py"}
     data = "train/_data"
     sources = {"configs": f"{data}/configs", "checkpoints/reason-7m": f"{data}/checkpoints/reason-7m"}
     for source, target in sources.items():
         files = [file for file in (ROOT / source).rglob("*") if file.is_file()]
         assert {f"{target}/{file.relative_to(ROOT / source).as_posix()}" for file in files} <= names
     assert f"{data}/checkpoints/reason-7m/model.safetensors" in names
+    commands = {file.name for file in ROOT.glob("*.py")} - {"fewer_rounds.py"}
+    assert {f"{data}/{name}" for name in commands} <= names
+    assert {f"{package}/py.typed" for package in ("decoding", "models", "train")} <= names
     assert not any(name.startswith("tests") or "/runs/" in name for name in names)
 
 
@@ -77,3 +80,40 @@ def test_decoding_says_so_where_models_is_another_package(site, tmp_path):
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     assert last == f"ImportError: package decoding in {site} needs the package models beside it, got {tmp_path}"
+
+
+SUM = ("--prompt", "2,3,4,24", "--task", "countdown3", "--policy", "threshold")
+
+
+def console(site: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The console script of the installed wheel."""
+    environment = {**OFFLINE, "PYTHONPATH": os.pathsep.join((str(cwd), str(site)))}
+    script = [sys.executable, str(site / "bin" / "fewer-rounds"), *arguments]
+    return subprocess.run(script, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_console_script_works_from_a_folder_with_packages_of_the_same_names(site, tmp_path):
+    for name in ("models", "train"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('not this one')")
+    (tmp_path / "decoding.py").write_text("raise SystemExit('not this one')")
+    done = console(site, tmp_path, "generate", *SUM)
+    assert done.returncode == 0, done.stderr
+    assert "says the checker of countdown3" in done.stdout
+    (tmp_path / "train" / "__init__.py").unlink()
+    (tmp_path / "train").rmdir()
+    (tmp_path / "train.py").write_text("raise SystemExit('not this one')")
+    wrong = console(site, tmp_path, "generate", *SUM[:4], "--policy", "tea")
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+    assert wrong.stderr.startswith("fewer-rounds generate: policy must be one of")
+
+
+def test_console_script_names_its_commands(site, tmp_path):
+    listed = console(site, tmp_path, "--help").stdout
+    assert [line.split()[0] for line in listed.splitlines()[2:6]] == ["generate", "compare", "train", "study"]
+    wrong = console(site, tmp_path, "genrate")
+    assert wrong.returncode == 2
+    assert wrong.stderr.endswith("got 'genrate': did you mean generate?\n")
+    assert console(site, tmp_path, "--version").stdout.strip() == "0.1.0"
+    for command in ("compare", "train", "study"):
+        assert console(site, tmp_path, command, "--help").stdout.startswith(f"usage: fewer-rounds {command}")

@@ -225,10 +225,12 @@ def test_batch_size_follows_the_memory_there_is(tiny, monkeypatch):
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")])
 def test_out_of_memory_says_what_to_lower(error):
-    with pytest.raises(
-        ValueError, match="batch_size must be lower for the memory there is .* got 8 rows of 512 positions"
+    with (
+        pytest.raises(
+            ValueError, match=r"batch_size must be lower for the memory there is .* got 8 rows of 512 positions"
+        ),
+        told_in_one_sentence(8, 512),
     ):
-        with told_in_one_sentence(8, 512):
-            raise error
+        raise error
     with pytest.raises(RuntimeError, match="else"), told_in_one_sentence(8, 512):
         raise RuntimeError("something else")
