@@ -1,0 +1,126 @@
+"""The harness itself on a task file of this machine, offline; skipped where the extra `eval` is not installed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from train.commands.command_line import shipped
+
+lm_eval = pytest.importorskip("lm_eval", reason='lm_eval is not installed (pip install ".[eval]")')
+pytestmark = pytest.mark.filterwarnings("ignore")  # the harness's own libraries warn
+
+BASE = str(shipped("checkpoints/reason-7m"))
+GENERATE = """
+task: sums
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {data}}}}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{{{input}}}}"
+doc_to_target: "{{{{output}}}}"
+generation_kwargs: {{until: ["="], max_gen_toks: 24}}
+metric_list: [{{metric: exact_match}}]
+"""
+CHOOSE = """
+task: choices
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {data}}}}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{{{input}}}}"
+doc_to_choice: ["1+2=3,", "9*9*9"]
+doc_to_target: 0
+metric_list: [{{metric: acc}}]
+"""
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("tasks")
+    data = folder / "sums.jsonl"
+    prompts = ["2,3,4,24", "10,20,30,60", "90,47,9,52", "58,71,93,80", "5,6,7,77"]
+    data.write_text("".join(json.dumps({"input": one, "output": "3*4"}) + "\n" for one in prompts))
+    (folder / "sums.yaml").write_text(GENERATE.format(data=data))
+    (folder / "choices.yaml").write_text(CHOOSE.format(data=data))
+    return folder
+
+
+def evaluate(tasks: Path, names: list[str], **arguments) -> dict:
+    from lm_eval.tasks import TaskManager
+
+    from train.harness.model import FewerRounds
+
+    given = {"pretrained": BASE, "device": "cpu", "samples": 4, "block_length": 24, "policy": "threshold", **arguments}
+    manager = TaskManager(include_path=str(tasks), include_defaults=False)
+    found = lm_eval.simple_evaluate(
+        FewerRounds(**given), tasks=names, task_manager=manager, bootstrap_iters=0, verbosity="ERROR"
+    )
+    samples = {name: [(s["doc_id"], s["filtered_resps"]) for s in found["samples"][name]] for name in names}
+    return {"results": found["results"], "samples": samples, "config": found["config"]}
+
+
+def test_scores_do_not_depend_on_the_batch_or_on_an_interruption(tasks, tmp_path):
+    names, folder = ["sums", "choices"], tmp_path / "kept"
+    one = evaluate(tasks, names, batch_size=1, save_dir=str(folder))
+    four = evaluate(tasks, names, batch_size=4)
+    assert [text for _, text in one["samples"]["sums"]] == [text for _, text in four["samples"]["sums"]]
+    assert one["results"]["sums"] == four["results"]["sums"]
+    assert one["results"]["choices"] == four["results"]["choices"]
+    assert one["samples"]["sums"][0][1] == ["3*4"]  # up to the stop string
+    lines = [json.loads(line) for line in (folder / "samples-0.jsonl").read_text().splitlines()]
+    answers = [line for line in lines if "rounds" in line]
+    assert [line["doc_id"] for line in answers if line["task"] == "sums"] == list(range(5))
+    assert all(line["tokens"] > 0 and line["rounds"] > 0 and line["seconds"] >= 0 for line in answers)
+    assert one["config"]["rounds_per_answer"] == sum(line["rounds"] for line in answers) / 5
+
+    whole = (folder / "samples-0.jsonl").read_bytes()
+    (folder / "samples-0.jsonl").write_bytes(whole[: whole.find(b"\n", len(whole) // 3) + 20])
+    again = evaluate(tasks, names, batch_size=1, save_dir=str(folder))
+    assert again["samples"] == one["samples"]
+    assert again["results"] == one["results"]
+    with pytest.raises(
+        ValueError, match="save_dir must hold answers of the same settings, or none, got .* with another"
+    ):
+        evaluate(tasks, names, save_dir=str(folder), threshold=0.5)
+
+
+def test_the_command_registers_the_model_and_reports(tasks, tmp_path):
+    arguments = ["--model_args", f"pretrained={BASE},policy=threshold,threshold=0.9,block_length=24,device=cpu"]
+    arguments += ["--tasks", "sums", "--include_path", str(tasks), "--limit", "2"]
+    done = subprocess.run(
+        [sys.executable, "-m", "train.harness", *arguments], capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "|sums |" in done.stdout
+    wrong = subprocess.run(
+        [sys.executable, "-m", "train.harness", *arguments[:1], "policy=treshold", *arguments[2:]],
+        capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert wrong.returncode == 2
+    assert "did you mean threshold?" in wrong.stderr.splitlines()[-1]
+
+
+def test_long_contexts_are_refused_or_cut(tasks):
+    from train.harness.model import FewerRounds
+
+    how = {"pretrained": BASE, "device": "cpu", "policy": "threshold"}
+    model = FewerRounds(**how)
+    with pytest.raises(ValueError, match="contexts must leave 24 of the model's .* positions"):
+        model._context("1," * 4000, 24)
+    assert len(FewerRounds(**how, long="cut")._context("1," * 4000, 24)) == model.max_length - 24
+
+
+def test_equal_requests_have_lines_of_their_own(tmp_path):
+    from train.harness.journal import Journal
+
+    journal = Journal(str(tmp_path), 0, {"a": 1})
+    first, second = journal.key("k", ("x",)), journal.key("k", ("x",))
+    assert first != second
+    journal.add(second, {"text": "b"})
+    again = Journal(str(tmp_path), 0, {"a": 1})
+    assert again.known[second]["text"] == "b"
+    again.start()
+    assert again.key("k", ("x",)) == first

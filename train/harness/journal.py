@@ -1,0 +1,75 @@
+"""One line for every sample that was evaluated, beside which it cost, and from which a stopped run goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+class Journal:
+    """Answers by the request that they answer, in a file of a folder.
+
+    Args:
+        folder: None keeps nothing.
+        rank: of this process, which has a file of its own.
+        header: all that the answers depend on.
+
+    Raises:
+        ValueError: if the folder holds answers of another header.
+    """
+
+    def __init__(self, folder: str | None, rank: int, header: Mapping[str, Any]) -> None:
+        self.file = None if folder is None else Path(folder) / f"samples-{rank}.jsonl"
+        self.known: dict[str, dict[str, Any]] = {}
+        self._seen: dict[str, int] = {}
+        if self.file is None:
+            return
+        now = json.loads(json.dumps(dict(header)))
+        lines = _whole_lines(self.file)
+        if lines and lines[0] != now:
+            differs = next(name for name in {*now, *lines[0]} if now.get(name) != lines[0].get(name))
+            raise ValueError(
+                f"save_dir must hold answers of the same settings, or none, got {folder} with another {differs}: "
+                f"{lines[0].get(differs)!r} there, {now.get(differs)!r} now"
+            )
+        self.known = {line["key"]: line for line in lines[1:]}
+        if not lines:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            self._write(now)
+
+    def key(self, kind: str, arguments: tuple[Any, ...]) -> str:
+        """What names a request: its kind and text, and how often the same one came before."""
+        text = json.dumps([kind, *arguments], sort_keys=True, default=str)
+        number = self._seen[text] = self._seen.get(text, -1) + 1
+        return hashlib.sha256(f"{number}/{text}".encode()).hexdigest()[:32]
+
+    def start(self) -> None:
+        """Count equal requests from the first again: the harness hands over a new list."""
+        self._seen = {}
+
+    def add(self, key: str, line: Mapping[str, Any]) -> None:
+        """Keep an answer."""
+        entry = {"key": key, **line}
+        self.known[key] = entry
+        if self.file is not None:
+            self._write(entry)
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        assert self.file is not None
+        with self.file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _whole_lines(file: Path) -> list[dict[str, Any]]:
+    """The lines of a file; one that was cut off is taken away."""
+    if not file.is_file():
+        return []
+    data = file.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        with file.open("r+b") as stream:
+            stream.truncate(len(whole))
+    return [json.loads(line) for line in whole.splitlines()]
