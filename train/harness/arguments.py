@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from decoding.names import DEFAULT_POLICY, Request, find_policy, resolve
@@ -125,12 +125,18 @@ def judge_arguments(given: Mapping[str, Any]) -> Evaluation:
     flags["add_bos"] = _flag("add_bos_token", values.pop("add_bos_token", False))
     long = "cut" if values.pop("truncation", None) is True else values.pop("long", "refuse")
     batch = values.pop("batch_size", None)
+    batch = None if batch is None or str(batch).startswith("auto") else batch
+    if long not in ("refuse", "cut"):
+        raise ValueError(f"long must be refuse or cut, got {long!r}")
+    for name, value in (("batch_size", batch), *((name, known.get(name)) for name in ("samples", "gen_length"))):
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
     evaluation = Evaluation(
         model=str(shipped(MODEL)) if paths["pretrained"] is None else str(paths["pretrained"]),
         head=paths["head"],
         adapter=paths["adapter"],
         settings={name: value for name, value in values.items() if value is not None},
-        batch_size=None if batch is None or str(batch).startswith("auto") else batch,
+        batch_size=batch,
         long=long,
         save_dir=paths["save_dir"],
         **known,
@@ -141,13 +147,6 @@ def judge_arguments(given: Mapping[str, Any]) -> Evaluation:
 
 def _checked(evaluation: Evaluation, named: str | None) -> Evaluation:
     """The evaluation with the head that it needs."""
-    from dataclasses import replace
-
-    for name, value in (("samples", evaluation.samples), ("batch_size", evaluation.batch_size)):
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-    if evaluation.long not in ("refuse", "cut"):
-        raise ValueError(f"long must be refuse or cut, got {evaluation.long!r}")
     check_model(evaluation.model, "")
     check_adapter(evaluation.adapter)
     request = evaluation.request()

@@ -82,7 +82,7 @@ def test_scores_do_not_depend_on_the_batch_or_on_an_interruption(tasks, tmp_path
     assert again["samples"] == one["samples"]
     assert again["results"] == one["results"]
     with pytest.raises(
-        ValueError, match="save_dir must hold answers of the same settings, or none, got .* with another"
+        ValueError, match=r"save_dir must hold answers of the same settings, or none, got .* with another"
     ):
         evaluate(tasks, names, save_dir=str(folder), threshold=0.5)
 
@@ -108,7 +108,7 @@ def test_long_contexts_are_refused_or_cut(tasks):
 
     how = {"pretrained": BASE, "device": "cpu", "policy": "threshold"}
     model = FewerRounds(**how)
-    with pytest.raises(ValueError, match="contexts must leave 24 of the model's .* positions"):
+    with pytest.raises(ValueError, match=r"contexts must leave 24 of the model's .* positions"):
         model._context("1," * 4000, 24)
     assert len(FewerRounds(**how, long="cut")._context("1," * 4000, 24)) == model.max_length - 24
 
