@@ -53,16 +53,19 @@ def decode(
     state before the commit that follows it, and only reads.
 
     Raises:
-        RuntimeError: if the policy commits nothing in a round.
+        RuntimeError: in the round in which the policy commits nothing of an unfinished row, or in the last one that its
+            `idle_rounds` allow.
     """
     counts = torch.zeros(4, len(state.tokens), dtype=torch.long, device=state.tokens.device)
-    most = int(state.masked.sum(-1).max()) + state.layout.num_blocks  # a round leaves fewer masks, or opens a block
+    most = int(state.masked.sum(-1).max()) + policy.idle_rounds  # every other round leaves fewer masks
     nfe = 0
     canvases, live = state.repeat(1), state.unfinished.unsqueeze(1)
     proposal = Proposal.single(state, Reading.empty(tuple(state.tokens.shape), state.tokens.device), state.reason)
     while nfe <= most:
-        index = (live & canvases.unfinished).nonzero()  # the one small tensor the host waits for
         shape = (canvases.tokens.shape[0], canvases.tokens.shape[1])
+        index = open_canvases(state, canvases, live, may_idle=not nfe or policy.idle_rounds > 0).nonzero()
+        if len(index) > live.numel():
+            break
         reading = Reading.empty(tuple(canvases.tokens.shape), index.device)
         if len(index):
             row, branch = index.unbind(-1)
@@ -88,4 +91,27 @@ def decode(
             on_step(state, reading)
         proposal = policy.propose(state, reading)
         canvases, live = commit(state, reading, proposal), proposal.live
-    raise RuntimeError(f"a policy must commit a position of every unfinished row in a round, got none from {policy!r}")
+    rule = "a policy must commit a position of every unfinished row in a round"
+    raise RuntimeError(f"{rule}, got none in round {nfe} from {policy!r}")
+
+
+def open_canvases(
+    state: DecodeState, canvases: DecodeState, live: Bool[Tensor, "B K"], *, may_idle: bool
+) -> Bool[Tensor, "B W"]:
+    """The live canvases with a mask, [B, K]: the one small tensor the host waits for.
+
+    If no live canvas of a row has fewer masks than the row had, B (K + 1) entries more are set, beyond all canvases: their number
+    tells the host, which waits for nothing else.
+
+    Args:
+        state: before the commit, [B].
+        canvases: after it, [B, K].
+        live: canvases worth a forward.
+        may_idle: whether a round without a commit is allowed.
+    """
+    going = live & canvases.unfinished
+    if may_idle:
+        return going
+    fewer = canvases.masked.sum(-1) < state.masked.sum(-1, keepdim=True)
+    idle = going.any(-1) & ~(live & fewer).any(-1)
+    return torch.cat([going, idle.any().expand(len(live), live.shape[1] + 1)], 1)

@@ -18,9 +18,9 @@ from decoding.state import DecodeState, Proposal
 class Policy(ABC):
     """A decoding rule: a frozen dataclass that holds its settings. A new decoder is one file with one final subclass.
 
-    `propose` and `choose` are tensor programs over the batch: no `.item()`, no Python loop over rows or positions. Each unfinished
-    row must commit at least one position a round, and only positions that are masked. It may take back fewer positions than it
-    commits, none of them twice.
+    `propose` and `choose` are tensor programs over the batch: no `.item()`, no Python loop over rows or positions.
+    Each unfinished row must commit at least one position a round (but see `idle_rounds`), and only positions that are
+    masked. It may take back fewer positions than it commits, none of them twice.
     """
 
     early_stop: ClassVar[bool] = True
@@ -49,6 +49,11 @@ class Policy(ABC):
     def power(self) -> float:
         """Exponent of those draws."""
         return 1.0
+
+    @property
+    def idle_rounds(self) -> int:
+        """Rounds of a decode that may commit nothing at most; 0: every round commits a position of every unfinished row."""
+        return 0
 
     @property
     def looks(self) -> int:

@@ -39,6 +39,11 @@ class DreamQuota(OrderedPolicy):
         require(self.steps >= 1, "steps", "be at least 1", self.steps)
         require(0 < self.eps < 1, "eps", "lie in (0, 1)", self.eps)
 
+    @property
+    def idle_rounds(self) -> int:
+        """All but the last."""
+        return self.steps - 1
+
     def quota(self, state: DecodeState) -> Int[Tensor, " B"]:
         """How many positions each row commits; float32 as published, so that the floors are the same."""
         time = torch.linspace(1, self.eps, self.steps + 1, device=state.tokens.device)
