@@ -129,6 +129,11 @@ class Forced(Policy):
         """As the inner one."""
         return self.inner.random
 
+    @property
+    def idle_rounds(self) -> int:
+        """As the inner one."""
+        return self.inner.idle_rounds
+
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """The inner proposal with the given tokens."""
         proposal = self.inner.propose(state, reading)
