@@ -73,8 +73,7 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         "random": {"steps": 6, "order": "random"},
         "margin": {"steps": 3, "order": "margin"},
     },
-    "dream-quota": {
-        "one": {"steps": 1},
+    "dream-quota": {  # its schedule is of the whole canvas
         "short": {"steps": 6},
         "long": {"steps": 40, "order": "margin"},
         "random": {"steps": 20, "order": "random"},
@@ -96,14 +95,8 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         "head": {"proposals": 3, "future": HeadFuture(HEAD)},
         "alone": {"proposals": 1, "order": "random"},
     },
-    "wino": {
-        "two": {"draft": 0.3, "verify": 0.9, "groups": 2},
-        "one": {"draft": 0.5, "verify": 0.7, "groups": 1},
-    },
-    "remask-lowest": {
-        "one": {"threshold": 0.3, "keep": 0.9, "count": 1},
-        "all": {"threshold": 0.2, "keep": 1.0, "count": 20},
-    },
+    "wino": {"two": {"draft": 0.3, "verify": 0.9, "groups": 2}, "one": {"draft": 0.5, "verify": 0.7, "groups": 1}},
+    "remask-lowest": {"one": {"threshold": 0.3, "count": 1}, "all": {"threshold": 0.2, "keep": 1.0, "count": 20}},
     "learned": {
         "each": {"head": HEAD, "risk_bound": 0.5, "rule": "each"},
         "sum": {"head": HEAD, "rule": "sum", "risk_bound": 0.9, "step_budget": 2},
@@ -212,8 +205,7 @@ def begin():
     """The first state of a decode of `policy`."""
 
     def state_of(denoiser, policy, prompts, *, gen_length=GEN_LENGTH, block_length=None, early_stop=True):
-        whole = isinstance(policy, DreamQuota)  # its schedule is of the whole canvas
-        block_length = block_length or (gen_length if whole else BLOCK_LENGTH)
+        block_length = block_length or (gen_length if isinstance(policy, DreamQuota) else BLOCK_LENGTH)
         return start(
             nn.functional.pad(prompts, (0, gen_length)),
             gen_length=gen_length,
