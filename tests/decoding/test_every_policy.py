@@ -1,5 +1,6 @@
 """What holds for every decoder on every denoiser."""
 
+import re
 from dataclasses import dataclass
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from decoding.comparison.statistics import statistics
 from decoding.loop import Counts
+from decoding.names import POLICIES
 from decoding.policy import Policy
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal, Reason
@@ -62,10 +64,13 @@ def test_nothing_commits_twice_unless_taken_back_once_and_only_feasible_position
         assert (after.committed_round[committed] == before.round.unsqueeze(-1).expand_as(new)[committed]).all()
 
 
-def test_every_unfinished_row_gains_at_least_one_position_a_round(traced):
+def test_every_unfinished_row_gains_at_least_one_position_a_round_but_in_the_policys_idle_rounds(traced, any_policy):
+    idle = torch.zeros(len(traced.states[0].tokens), dtype=torch.long)
     for before, after in zip(traced.states, traced.states[1:], strict=False):
         progress = before.masked.sum(-1) - after.masked.sum(-1)
-        assert (progress[before.unfinished] >= 1).all()
+        assert (progress >= 0).all()
+        idle = idle + (before.unfinished & (progress == 0)).long()
+    assert (idle <= any_policy.idle_rounds).all()
 
 
 def test_a_finished_row_proposes_nothing(traced, any_policy):
@@ -120,15 +125,40 @@ def test_the_same_seed_gives_the_same_tokens(run, denoisers, any_policy, prompts
     assert torch.equal(cost.sequence_forwards, again.sequence_forwards)
 
 
+@dataclass(frozen=True)
 class Idle(Policy):
-    """Breaks the contract: commits nothing."""
+    """Commits the leftmost position, but nothing of the second row from a round on; `allowed` such rounds are no error."""
+
+    since: int = 2
+    allowed: int = 0
+
+    @property
+    def idle_rounds(self):
+        return self.allowed
 
     def propose(self, state, reading):
-        return Proposal.single(state, reading, torch.zeros_like(state.reason))
+        first = reading.rows & (reading.rows.long().cumsum(-1) == 1)
+        first[1] &= state.round[1] < self.since
+        return Proposal.single(state, reading, first.long())
 
 
-def test_a_policy_that_commits_nothing_is_named_and_does_not_run_for_ever(run, denoisers, prompts):
-    with pytest.raises(
-        RuntimeError, match=r"^a policy must commit a position of every unfinished row in a round, got none from"
-    ):
-        run(denoisers["flat"], Idle(), prompts)
+@pytest.mark.parametrize("since", [1, 2, 5])
+def test_a_policy_that_commits_nothing_of_a_row_is_named_in_that_round(run, counting, denoisers, prompts, since):
+    denoiser = counting(denoisers["flat"])
+    sentence = (
+        f"a policy must commit a position of every unfinished row in a round, got none in round {since} from Idle("
+    )
+    with pytest.raises(RuntimeError, match=f"^{re.escape(sentence)}"):
+        run(denoiser, Idle(since), prompts, early_stop=False)
+    assert denoiser.calls == since
+
+
+def test_a_policy_with_idle_rounds_does_not_run_for_ever(run, counting, denoisers, prompts):
+    denoiser = counting(denoisers["flat"])
+    with pytest.raises(RuntimeError, match=r"got none in round 16 from Idle\("):
+        run(denoiser, Idle(allowed=3), prompts, early_stop=False)
+
+
+def test_every_policy_stands_in_the_grid(settings):
+    assert settings.keys() == POLICIES.keys()
+    assert all(settings.values())
