@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from models.denoiser import Denoiser, Tap
 from models.heads.cascade import CASCADE, Cascade, load_cascade, save_cascade
 from models.heads.config import HeadConfig
-from models.heads.pair_output import PairOutput, Pairs
+from models.heads.conflict_output import ConflictOutput, Conflicts
 from models.heads.saved_part import check_base, load_fitted, read_fitted, save_fitted
 from models.heads.side_stream import SideStream, predicting, with_lora
 
@@ -36,7 +36,7 @@ class Scores:
 
     risk_logit: Float[Tensor, "*N L"]
     gain: Float[Tensor, "*N L"]
-    pairs: Pairs | None = None
+    pairs: Conflicts | None = None
 
     @property
     def risk(self) -> Float[Tensor, "*N L"]:
@@ -102,7 +102,7 @@ class ScoringHead(nn.Module):
             inward += config.width
         hidden_width = 0 if config.variant == "linear" else config.width
         self.readout = _readout(inward, hidden_width)
-        self.pairs = PairOutput(inward, config.pairs, config.reach) if config.pairs else None
+        self.pairs = ConflictOutput(inward, config.pairs, config.reach) if config.pairs else None
         self.cascade: Cascade | None = None
 
     @property

@@ -17,7 +17,7 @@ from models.heads.config import HeadConfig
 from models.heads.scoring_head import ScoringHead, save_head
 from train.commands.command_line import run, shipped
 from train.head.data import HeadData
-from train.head.metrics import Judged
+from train.head.metrics import RiskEstimates
 from train.head.module import PreparedBatches
 from train.head_risk import CROSSED, after_look, figures, head_risk, left_by, skills, traces
 
@@ -107,7 +107,7 @@ def test_skill_is_judged_on_other_prompts_than_everything_is_fitted_on():
     prompt = np.arange(8) // 2
     wrong = np.array([1.0, 0.0] * 4)
     estimate = np.where((wrong > 0) == (prompt % 2 == 0), 0.75, 0.25)
-    judged = Judged(prompt, wrong, estimate, np.full(8, 0.5))
+    judged = RiskEstimates(prompt, wrong, estimate, np.full(8, 0.5))
     found = skills(judged)
     assert found["positions"] == 4
     assert found["brier_skill"]["estimate"] == pytest.approx(-3, abs=0.01)  # 1 against .25

@@ -209,13 +209,13 @@ class Fitting:
         )
 
 
-LEADS: tuple[dict[str, Any], ...] = (
+DEFAULT_DRIVERS: tuple[dict[str, Any], ...] = (
     *({"policy": "threshold", "threshold": c} for c in (0.8, 0.95, 0.99)),
     *({"policy": "risk-sum", "risk_bound": b} for b in (0.003, 0.03, 0.2)),
 )
 """Policies that lead through the states of a cascade, from bold to careful."""
 
-LEADERS = (
+CASCADE_DRIVERS = (
     "threshold",
     "margin",
     "entropy",
@@ -242,7 +242,7 @@ class CascadeFitting:
         blocks: K, how many of the base's last blocks run again.
         rank: of the LoRA.
         learning_rate: of AdamW; up over the first twentieth of the minutes, then down to 0.
-        drivers: policies of LEADERS, {policy: NAME, setting: value}; one leads each batch of prompts.
+        drivers: policies of CASCADE_DRIVERS, {policy: NAME, setting: value}; one leads each batch of prompts.
     """
 
     minutes: float = 10.0
@@ -251,7 +251,7 @@ class CascadeFitting:
     blocks: int = 1
     rank: int = 32
     learning_rate: float = 1e-3
-    drivers: tuple[dict[str, Any], ...] = LEADS
+    drivers: tuple[dict[str, Any], ...] = DEFAULT_DRIVERS
 
     def __post_init__(self) -> None:
         for name in ("minutes", "learning_rate"):
@@ -263,7 +263,7 @@ class CascadeFitting:
         if not self.drivers:
             raise ValueError("drivers must name at least one policy, got none")
         for entry in self.drivers:
-            if entry.get("policy") not in LEADERS:
-                raise ValueError(f"a driver must name its policy, one of {', '.join(LEADERS)}, got {entry}")
+            if entry.get("policy") not in CASCADE_DRIVERS:
+                raise ValueError(f"a driver must name its policy, one of {', '.join(CASCADE_DRIVERS)}, got {entry}")
             if entry.get("gate"):
                 raise ValueError(f"gate of a driver must be 0, for it runs one canvas a round, got {entry['gate']}")

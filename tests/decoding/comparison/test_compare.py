@@ -141,7 +141,7 @@ def test_an_arm_decodes_with_its_own_block_length() -> None:
     rounds = {(row["arm"], row["dial"]): row["rounds"]["estimate"] for row in rows if row["split"] == "test"}
     assert {rounds["narrow", dial] for dial in THRESHOLD.values} == {rounds["sequential", None]}
     assert min(rounds["threshold", dial] for dial in THRESHOLD.values) < rounds["sequential", None]
-    assert narrow.cells[0].rule == {"threshold": THRESHOLD.values[0]}
+    assert narrow.cells[0].policy_settings == {"threshold": THRESHOLD.values[0]}
     assert narrow.cells[0].key != THRESHOLD.cells[0].key
 
 

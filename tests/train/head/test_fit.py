@@ -1,4 +1,4 @@
-"""The main job in miniature: from traces to heads, metrics and a table, twice; what a head learns; what is refused."""
+"""The main head_run in miniature: from traces to heads, metrics and a table, twice; what a head learns; what is refused."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def test_a_head_may_lead_through_states_of_its_own(base, tmp_path):
 
 def test_an_estimate_scales_a_probe_up(base, tmp_path):
     ticks = iter(range(100))
-    job = job_of(
+    head_run = job_of(
         base,
         tmp_path,
         tasks={
@@ -223,7 +223,7 @@ def test_an_estimate_scales_a_probe_up(base, tmp_path):
             "lists": TaskRun(prompts=5, dev_prompts=1),
         },
     )
-    lines = estimate_run(job, seconds=1.0, clock=lambda: next(ticks)).splitlines()
+    lines = estimate_run(head_run, seconds=1.0, clock=lambda: next(ticks)).splitlines()
     assert len(lines) == 3
     assert lines[0].startswith("countdown3: 30 prompts, ")
     assert lines[0].endswith(" GB, 0.003 h")  # a second for three prompts

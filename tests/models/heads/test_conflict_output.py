@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from models.heads.config import HeadConfig
-from models.heads.pair_output import PairOutput, Pairs
+from models.heads.conflict_output import ConflictOutput, Conflicts
 from models.heads.scoring_head import ScoringHead, load_head, save_head
 
 NAMES = ("log_p1", "log_risk", "entropy")
@@ -41,7 +41,7 @@ def scores_of(golden, head):
 
 
 def test_the_logit_is_the_product_and_what_each_side_brings():
-    pairs = Pairs(
+    pairs = Conflicts(
         torch.tensor([[[1.0, 2, 0, 0], [0, 0, 0, 0]]]),
         torch.tensor([[[3.0, 0, 0, 0], [2, 5, 0, 0]]]),
         torch.tensor([[0.5, -1.0]]),
@@ -53,7 +53,7 @@ def test_the_logit_is_the_product_and_what_each_side_brings():
 
 def test_rows_that_come_packed_land_at_their_places():
     torch.manual_seed(0)
-    output, rows = PairOutput(3, 2), torch.tensor([[False, True, True], [True, False, False]])
+    output, rows = ConflictOutput(3, 2), torch.tensor([[False, True, True], [True, False, False]])
     nn.init.normal_(output.outward.weight)
     inward, prior, token = torch.randn(2, 3, 3), torch.randn(2, 3), torch.zeros(2, 3, dtype=torch.long)
     dense, packed = output(inward, rows, prior, token), output(inward[rows], rows, prior, token)
@@ -117,7 +117,7 @@ def test_a_negative_width_is_refused():
 
 
 def test_places_and_equal_candidates_tell_pairs_apart():
-    output = PairOutput(1, 2, reach=2)
+    output = ConflictOutput(1, 2, reach=2)
     nn.init.zeros_(output.outward.weight)
     with torch.no_grad():
         output.outward.bias.copy_(torch.tensor([1.0, 3.0, 0, 0, 0, 0]))  # q = (1, 3) everywhere
@@ -127,7 +127,7 @@ def test_places_and_equal_candidates_tell_pairs_apart():
     pairs = output(torch.zeros(1, 4, 1), rows, torch.zeros(1, 4), torch.tensor([[7, 7, 8, 9]]))
     expected = [[0.0, 0, 2, 2], [315, 0, 1, 2], [-2, -1, 0, 1], [-2, -2, -1, 0]]  # 5 + 10 * 1 + 100 * 3
     assert pairs.logit.tolist() == [expected]
-    untold = PairOutput(1, 2)
+    untold = ConflictOutput(1, 2)
     assert untold.relation is None
     assert not [name for name in untold.state_dict() if "relation" in name]
 
@@ -135,6 +135,6 @@ def test_places_and_equal_candidates_tell_pairs_apart():
 def test_an_untrained_relation_says_nothing():
     torch.manual_seed(0)
     inward, prior, token = torch.randn(1, 5, 3), torch.randn(1, 5), torch.tensor([[1, 1, 2, 2, 3]])
-    output = PairOutput(3, 2, reach=4)
+    output = ConflictOutput(3, 2, reach=4)
     logit = output(inward, torch.ones(1, 5, dtype=torch.bool), prior, token).logit
     torch.testing.assert_close(logit, prior.unsqueeze(1).expand(1, 5, 5))
