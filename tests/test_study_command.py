@@ -92,7 +92,7 @@ def test_a_study_writes_its_figures_with_their_origin_and_its_picture(capsys, tm
     assert (found["rates"], len(found["prompts"])) == ([0.5], 2)
     assert (tmp_path / "tiny.png").read_bytes().startswith(b"\x89PNG")
     assert {file.name for file in tmp_path.iterdir()} == {"tiny.json", "tiny.png", "study.yaml"}
-    assert "tiny.png: 5 row-forwards" in capsys.readouterr().out
+    assert "tiny.png: 5 sequence forwards" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("arguments", "seen"), [((), False), (("--head", "checkpoints/reason-7m-head"), True)])
