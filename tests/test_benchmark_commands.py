@@ -87,8 +87,8 @@ def test_a_head_that_is_named_may_have_seen_the_file(file, tiny, tmp_path, own):
     folder.mkdir()
     (folder / "head.safetensors").touch()
     learned = Arm("learned", "learned", "learned", "risk_bound", (0.1,), head=None if own else str(folder))
-    how = {"prompts": str(file), "model": str(tiny), "head": str(folder) if own else None}
-    (checked,) = check_compare([*ARMS, learned], None, "gsm8k", num_prompts=40, num_dev=40, **how).tasks
+    options = {"prompts": str(file), "model": str(tiny), "head": str(folder) if own else None}
+    (checked,) = check_compare([*ARMS, learned], None, "gsm8k", num_prompts=40, num_dev=40, **options).tasks
     task = get("gsm8k")
     assert {task.split_of(prompt) for prompt in checked.problems.dev} == {"dev"}
     order = [example.prompt for example in task.read(file) if task.split_of(example.prompt) == "test"]
@@ -243,16 +243,16 @@ def test_the_command_line_may_name_the_task_of_a_job():
 @pytest.fixture
 def probes(monkeypatch) -> list[int]:
     """Collections that take a second a prompt and keep two states of it."""
-    asked: list[int] = []
+    requests: list[int] = []
 
     def collect(head_run, denoiser, beam):
         (task,) = head_run.tasks.values()
-        asked.append(task.prompts + task.dev_prompts)
+        requests.append(task.prompts + task.dev_prompts)
 
     monkeypatch.setattr(estimate, "_collect", collect)
     monkeypatch.setattr(estimate, "_warm_up", lambda head_run, name, run, denoiser: None)
-    monkeypatch.setattr(estimate, "_size_of", lambda folder: estimate.Size(states=2.0 * asked[-1]))
-    return asked
+    monkeypatch.setattr(estimate, "_size_of", lambda folder: estimate.Size(states=2.0 * requests[-1]))
+    return requests
 
 
 def test_a_probe_doubles_and_its_last_time_is_scaled_up(tmp_path, probes):
@@ -299,9 +299,9 @@ def test_a_run_that_goes_on_must_ask_for_what_was_cut(tmp_path, probes, changes)
     head_run = job_of(tmp_path, budget_hours=1.0)
     estimate.cut_to_budget(head_run, None, None, seconds=1.0, clock=lambda: float(next(ticks)))  # type: ignore[arg-type]
     other = replace(head_run, **changes)
-    with pytest.raises(ValueError, match=r"budget\.json must be of a run that was asked for") as told:
+    with pytest.raises(ValueError, match=r"budget\.json must be of a run that was asked for") as error:
         estimate.cut_to_budget(other, None, None)  # type: ignore[arg-type]
-    assert str(told.value).endswith('got {"budget_hours": 1.0, "asked": {"lists": [40, 8]}}')
+    assert str(error.value).endswith('got {"budget_hours": 1.0, "asked": {"lists": [40, 8]}}')
 
 
 @pytest.mark.parametrize("text", ['{"lists": [10, 2]}', "[]", '{"lists'])

@@ -78,8 +78,8 @@ def test_a_bad_file_of_prompts_is_named_with_its_line(capsys, tmp_path, tiny, na
     if lines is not None:
         file.write_text("\n".join(lines) + "\n")
     out = str(tmp_path / "out")
-    told = complaint(capsys, "--task", "countdown3", "--prompts", str(file), "--model", str(tiny), "--out", out)
-    assert sentence in told
+    printed = complaint(capsys, "--task", "countdown3", "--prompts", str(file), "--model", str(tiny), "--out", out)
+    assert sentence in printed
 
 
 def test_bad_input_is_judged_before_torch_is_imported(tmp_path):
@@ -181,8 +181,8 @@ def test_settings_for_a_task_that_is_none_are_refused(tiny):
 )
 def test_a_block_length_that_does_not_divide_the_canvas_is_refused(tiny, space):
     arm = Arm("threshold", "headless", "threshold", "threshold", (0.9,), **space)
-    said = "^block_length of arm threshold must divide gen_length 24 of task countdown3, got 7$"
-    with pytest.raises(ValueError, match=said):
+    sentence = "^block_length of arm threshold must divide gen_length 24 of task countdown3, got 7$"
+    with pytest.raises(ValueError, match=sentence):
         check_compare([SEQUENTIAL, arm], None, "countdown3", num_prompts=1, num_dev=1, model=str(tiny))
 
 

@@ -97,12 +97,12 @@ def test_a_study_writes_its_figures_with_their_origin_and_its_picture(capsys, tm
 
 @pytest.mark.parametrize(("arguments", "seen"), [((), False), (("--head", "checkpoints/reason-7m-head"), True)])
 def test_prompts_that_a_named_head_may_know_are_kept_apart(monkeypatch, tmp_path, tiny_study, arguments, seen):
-    asked = []
+    seen_by = []
     monkeypatch.setattr(
-        study_module, "make_problems", lambda *some, **how: asked.append(how["seen"]) or make_problems(*some, **how)
+        study_module, "make_problems", lambda *some, **how: seen_by.append(how["seen"]) or make_problems(*some, **how)
     )
     start("tiny", *arguments, "--device", "cpu", "--out", str(tmp_path))
-    assert asked == [seen]
+    assert seen_by == [seen]
 
 
 @pytest.mark.parametrize("name", STUDIES)

@@ -85,10 +85,10 @@ def test_saved_pairs_say_the_same_bits(golden, variant, tmp_path):
     head = head_of(golden, variant, seed=2)
     save_head(head, tmp_path)
     loaded = load_head(tmp_path, golden.denoiser)
-    mine, theirs = scores_of(golden, head)[0], scores_of(golden, loaded)[0]
+    scores, expected = scores_of(golden, head)[0], scores_of(golden, loaded)[0]
     assert loaded.config.pairs == 4
-    assert torch.equal(mine.pairs.logit, theirs.pairs.logit)
-    assert torch.equal(mine.risk_logit, theirs.risk_logit)
+    assert torch.equal(scores.pairs.logit, expected.pairs.logit)
+    assert torch.equal(scores.risk_logit, expected.risk_logit)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -102,9 +102,9 @@ def test_without_pairs_a_head_is_what_it_was(golden, variant, tmp_path):
         "pairs.outward.bias",
         "pairs.relation",
     }
-    mine, theirs = scores_of(golden, plain)[0], scores_of(golden, pairs)[0]
-    assert mine.pairs is None
-    assert torch.equal(mine.risk_logit, theirs.risk_logit)
+    scores, expected = scores_of(golden, plain)[0], scores_of(golden, pairs)[0]
+    assert scores.pairs is None
+    assert torch.equal(scores.risk_logit, expected.risk_logit)
     save_head(plain, tmp_path)
     with safe_open(tmp_path / "head.safetensors", framework="pt") as opened:
         assert not {"pairs", "reach"} & json.loads(opened.metadata()["config"]).keys()

@@ -362,12 +362,12 @@ def test_a_batch_is_left_when_fewer_than_a_quarter_is_unfinished(base, countdown
 def test_the_command_refuses_bad_input_in_a_sentence(capsys, tmp_path, arguments, complaint):
     with pytest.raises(SystemExit) as ended:
         run(command, [*arguments, "--out", str(tmp_path / "out")], default_config="configs/train/cascade.yaml")
-    said = capsys.readouterr()
+    printed = capsys.readouterr()
     assert ended.value.code == 2
-    assert said.out == ""
-    assert said.err.startswith("cascade.py: ")
-    assert said.err.count("\n") == 1
-    assert complaint in said.err
+    assert printed.out == ""
+    assert printed.err.startswith("cascade.py: ")
+    assert printed.err.count("\n") == 1
+    assert complaint in printed.err
 
 
 def test_bad_input_is_judged_before_torch_is_imported(tmp_path):

@@ -127,9 +127,9 @@ def test_one_variant_has_pairs_and_all_with_an_objective_for_them(variant):
     recipe = VARIANTS[variant]
     alone = Fitting().config(recipe, NAMES).pairs
     assert alone == (16 if variant == "conflict" else 0)
-    asked = Fitting(objective=Objective(conflict=0.5), pairs=8)
-    assert asked.config(recipe, NAMES).pairs == 8
-    assert asked.conflict(recipe) == 0.5
+    fitting = Fitting(objective=Objective(conflict=0.5), pairs=8)
+    assert fitting.config(recipe, NAMES).pairs == 8
+    assert fitting.conflict(recipe) == 0.5
     assert VARIANTS["conflict"].variant == "lora"
 
 

@@ -141,8 +141,8 @@ def prepared(gain, *, eq7=None, beam=None, confidence=None, valid=None, referenc
     return PreparedBatches(GroupDenoiser(1, 4, certainty=0.99), [batch], taps=(), threshold=0.9)[0]
 
 
-def choices(said, one: Prepared, prompts=(0, 1, 2)) -> dict:
-    return choice_figures(collect_choices(Opinion(said), [one], prompts))
+def choices(gains, one: Prepared, prompts=(0, 1, 2)) -> dict:
+    return choice_figures(collect_choices(Opinion(gains), [one], prompts))
 
 
 GAIN = [[1.0, 7.0, -3.0, 5.0], [2.0, 0.0, 0.0, 6.0]]

@@ -141,9 +141,9 @@ def test_verification_is_exact_at_its_price_and_cheaper_ones_lose():
     found = verification(BlockHMMConfig(), (1.0, 2.0), (1, 16))
     assert found["exp_tc"] == pytest.approx(13.2781, abs=1e-4)
     for rule in ("lenient", "capped", "tempered"):
-        mine = sorted((row["proposals"], row["reverse_kl"]) for row in found["rows"] if row["rule"] == rule)
-        assert [loss for _, loss in mine] == sorted((loss for _, loss in mine), reverse=True)
-        assert all(loss > 0.01 for cost, loss in mine if cost < found["exp_tc"])
+        series = sorted((row["proposals"], row["reverse_kl"]) for row in found["rows"] if row["rule"] == rule)
+        assert [loss for _, loss in series] == sorted((loss for _, loss in series), reverse=True)
+        assert all(loss > 0.01 for cost, loss in series if cost < found["exp_tc"])
 
 
 def test_least_squares_recovers_its_own_line():
