@@ -34,7 +34,7 @@ class Conflicts:
         return logit if self.relation is None else logit + self.relation
 
     @property
-    def conflict(self) -> Float[Tensor, "N L L"]:
+    def probability(self) -> Float[Tensor, "N L L"]:
         """kappa_ij in (0, 1), the probability that the candidate at j is another one after i is committed."""
         return self.logit.sigmoid()
 
@@ -67,7 +67,7 @@ class ConflictOutput(nn.Module):
     def forward(
         self, inward: Tensor, rows: Bool[Tensor, "N L"], prior: Float[Tensor, "N L"], token: Int[Tensor, "N L"]
     ) -> Conflicts:
-        """The pairs of a batch.
+        """The conflicts of a batch.
 
         Args:
             inward: a vector for every position, [N L W], or for those in `rows` alone, [M W].

@@ -162,7 +162,7 @@ def fit_cascade(
     if denoiser.head.cascade is None or denoiser.head.cascade.config != config:
         denoiser.head.cascade = Cascade(config, denoiser).to(denoiser.device)
     cascade = denoiser.head.cascade
-    drivers = [policy_of(entry, denoiser) for entry in fitting.drivers]
+    drivers = [policy_of(driver, denoiser) for driver in fitting.drivers]
     train, dev = (
         [TaskPrompts.of(name, run, split, fitting.prompts, seed=seed) for name, run in tasks.items()]
         for split in ("train", "dev")

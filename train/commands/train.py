@@ -116,7 +116,7 @@ def gather(
             batch_size=head_run.batch_size,
             seed=head_run.seed + (head is not None),
             beam_drives=head is None,
-            blocks={name: entry[BLOCK_LENGTH] for name, entry in drivers.items() if BLOCK_LENGTH in entry},
+            blocks={name: driver[BLOCK_LENGTH] for name, driver in drivers.items() if BLOCK_LENGTH in driver},
             run_code=head_run.run_code,
             stop=lambda: clock() > end,
             progress=lambda count: _advance(bar, count),

@@ -35,12 +35,12 @@ def collect_conflicts(head: ScoringHead, prepared: Sequence[Prepared], prompt_of
     ids, parts = torch.tensor(list(prompt_of)), []
     for one in prepared:
         changed, known = conflict_labels(one.batch, one.reading)
-        pairs = one.scored_by(head).pairs
-        if pairs is None:
+        conflicts = one.scored_by(head).conflicts
+        if conflicts is None:
             raise ValueError("a head whose pairs are judged must have a pairwise output, got one without")
         state = one.batch.state_index[:, None, None].expand(known.shape)[known].cpu()
         risk = one.reading.log_risk.exp().unsqueeze(1).expand(known.shape)
-        columns = (changed[known], of_branches(pairs.conflict, one.batch)[known], risk[known])
+        columns = (changed[known], of_branches(conflicts.probability, one.batch)[known], risk[known])
         parts.append((ids[state], state, *(column.cpu() for column in columns)))
     table: list[Tensor] = [torch.cat(column) for column in zip(*parts, strict=True)]
     numbers = (column.double().numpy() for column in table[2:])

@@ -87,10 +87,12 @@ class HeadRun:
                 raise ValueError(f"prompts_file must be a file, got {run.prompts_file}")
         if not self.drivers:
             raise ValueError("drivers must name at least one policy, got none")
-        for name, entry in {**self.drivers, **self.relabel}.items():
-            if entry.get("policy") not in POLICIES:
-                raise ValueError(f"driver {name} must name its policy, one of {', '.join(POLICIES)}, got {dict(entry)}")
-            length = entry.get(BLOCK_LENGTH, 1)
+        for name, driver in {**self.drivers, **self.relabel}.items():
+            if driver.get("policy") not in POLICIES:
+                raise ValueError(
+                    f"driver {name} must name its policy, one of {', '.join(POLICIES)}, got {dict(driver)}"
+                )
+            length = driver.get(BLOCK_LENGTH, 1)
             if not isinstance(length, int) or length < 1:
                 raise ValueError(f"block_length of driver {name} must be a whole number of at least 1, got {length!r}")
         for name in ("num_prompts", "num_dev", "batch_size"):

@@ -189,8 +189,8 @@ class HeadModule(lightning.LightningModule):
         risk = risk_loss(scores.risk_logit, prepared.wrong, prepared.known, focus=aim.focus)
         parts = {"listwise": aim.gain * listwise, "huber": aim.huber * huber, "risk": aim.risk * risk}
         loss = parts["listwise"] + parts["huber"] + parts["risk"]
-        if aim.conflict and scores.pairs is not None:
-            logit = of_branches(scores.pairs.logit, batch)
+        if aim.conflict and scores.conflicts is not None:
+            logit = of_branches(scores.conflicts.logit, batch)
             parts["conflict"] = aim.conflict * conflict_loss(logit, *conflict_labels(batch, prepared.reading))
             loss = loss + parts["conflict"]
         return {**parts, "loss": loss}

@@ -262,8 +262,8 @@ class CascadeFitting:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not self.drivers:
             raise ValueError("drivers must name at least one policy, got none")
-        for entry in self.drivers:
-            if entry.get("policy") not in CASCADE_DRIVERS:
-                raise ValueError(f"a driver must name its policy, one of {', '.join(CASCADE_DRIVERS)}, got {entry}")
-            if entry.get("gate"):
-                raise ValueError(f"gate of a driver must be 0, for it runs one canvas a round, got {entry['gate']}")
+        for driver in self.drivers:
+            if driver.get("policy") not in CASCADE_DRIVERS:
+                raise ValueError(f"a driver must name its policy, one of {', '.join(CASCADE_DRIVERS)}, got {driver}")
+            if driver.get("gate"):
+                raise ValueError(f"gate of a driver must be 0, for it runs one canvas a round, got {driver['gate']}")

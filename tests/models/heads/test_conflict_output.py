@@ -48,7 +48,7 @@ def test_the_logit_is_the_product_and_what_each_side_brings():
         torch.tensor([[0.25, 8.0]]),
     )
     assert pairs.logit.tolist() == [[[2.25, 14.5], [-0.75, 7.0]]]  # (1, 2) . (2, 5) / 2 + .5 + 8
-    assert pairs.conflict[0, 1, 0].item() == pytest.approx(1 / (1 + math.exp(0.75)))
+    assert pairs.probability[0, 1, 0].item() == pytest.approx(1 / (1 + math.exp(0.75)))
 
 
 def test_rows_that_come_packed_land_at_their_places():
@@ -67,14 +67,14 @@ def test_untrained_pairs_say_the_confidence_of_the_second(golden, variant):
     scores, rows, log_risk = scores_of(golden, head_of(golden, variant))
     both = rows.unsqueeze(-1) & rows.unsqueeze(-2)
     expected = log_risk.exp().unsqueeze(-2).expand_as(both)
-    torch.testing.assert_close(scores.pairs.conflict[both], expected[both], atol=1e-5, rtol=0)
+    torch.testing.assert_close(scores.conflicts.probability[both], expected[both], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_pairs_learn_and_reach_what_the_head_reads(golden, variant):
     head = head_of(golden, variant, seed=1)
     scores, rows, _ = scores_of(golden, head)
-    scores.pairs.logit[:, rows[0]][..., rows[0]].sum().backward()
+    scores.conflicts.logit[:, rows[0]][..., rows[0]].sum().backward()
     assert head.pairs.outward.weight.grad.any(-1).all()
     if variant == "lora":
         assert any(p.grad is not None and p.grad.any() for n, p in head.stream.named_parameters() if "lora" in n)
@@ -87,7 +87,7 @@ def test_saved_pairs_say_the_same_bits(golden, variant, tmp_path):
     loaded = load_head(tmp_path, golden.denoiser)
     scores, expected = scores_of(golden, head)[0], scores_of(golden, loaded)[0]
     assert loaded.config.pairs == 4
-    assert torch.equal(scores.pairs.logit, expected.pairs.logit)
+    assert torch.equal(scores.conflicts.logit, expected.conflicts.logit)
     assert torch.equal(scores.risk_logit, expected.risk_logit)
 
 
@@ -103,7 +103,7 @@ def test_without_pairs_a_head_is_what_it_was(golden, variant, tmp_path):
         "pairs.relation",
     }
     scores, expected = scores_of(golden, plain)[0], scores_of(golden, pairs)[0]
-    assert scores.pairs is None
+    assert scores.conflicts is None
     assert torch.equal(scores.risk_logit, expected.risk_logit)
     save_head(plain, tmp_path)
     with safe_open(tmp_path / "head.safetensors", framework="pt") as opened:
