@@ -40,10 +40,10 @@ def prompts_of(task: Task, run: TaskRun, split: str, count: int, *, seed: int) -
     """The first `count` prompts of a split, from the run's file or the task's generator."""
     if run.prompts_file is None:
         return list(islice(task.generate(cast(Any, split), seed=seed), count))
-    texts = list(islice((e for e in task.read(run.prompts_file) if task.split_of(e.prompt) == split), count))
-    if len(texts) < count:
-        raise ValueError(f"{run.prompts_file} must hold {count} prompts of the {split} split, got {len(texts)}")
-    return texts
+    examples = list(islice((e for e in task.read(run.prompts_file) if task.split_of(e.prompt) == split), count))
+    if len(examples) < count:
+        raise ValueError(f"{run.prompts_file} must hold {count} prompts of the {split} split, got {len(examples)}")
+    return examples
 
 
 def collect(
