@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from decoding.comparison.compare import Comparison
 from decoding.comparison.parity import LEARNED, RANDOM
 from decoding.comparison.results import RIVAL, Row
+from decoding.png import save_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -114,7 +115,7 @@ def plot(comparison: Comparison, out: Path) -> list[Path]:
     files = []
     for task in tasks(comparison):
         files.append(out / f"{task}.png")
-        picture(comparison, task).savefig(files[-1], dpi=120)
+        save_png(picture(comparison, task), files[-1])
     return files
 
 

@@ -110,16 +110,15 @@ def write(name: str, result: Result, draw: Callable[[Result, Any], None], folder
     """Write result and picture aside and rename them."""
     from matplotlib.figure import Figure
 
+    from decoding.png import save_png
     from decoding.provenance import write_json
 
     folder.mkdir(parents=True, exist_ok=True)
     files = folder / f"{name}.json", folder / f"{name}.png"
-    aside = files[1].with_name(f".{files[1].name}")
     figure = Figure(figsize=(8, 5), layout="constrained")  # of no window system: a bare Figure draws with Agg
     draw(result, figure)
-    figure.savefig(aside, dpi=120, format="png")
+    save_png(figure, files[1])
     write_json(files[0], result)
-    aside.rename(files[1])
     return files
 
 
