@@ -66,22 +66,11 @@ def train(  # one option a line, hence its length
         estimate: only say, in half a minute, what the run will take.
     """
     options: dict[str, Any] = {"num_prompts": num_prompts, "num_dev": num_dev, "batch_size": batch_size, "seed": seed}
-    options |= {
-        "adapter": adapter,
-        "device": device,
-        "dtype": dtype,
-        "run_code": run_code,
-        "budget_hours": budget_hours,
-    }
-    options |= {"model": model, "catalogue": tuple(catalogue or ()), "relabel": relabel or {}, "leave_out": leave_out}
-    recipe: dict[str, Any] = {
-        "beam": beam,
-        "drivers": drivers,
-        "labelling": labelling,
-        "fitting": fitting,
-        "cascade": cascade,
-    }
-    head_run = HeadRun(out=Path(out), tasks=only(tasks, task, prompts, leave_out), **recipe, **options)
+    options |= {"adapter": adapter, "device": device, "dtype": dtype, "run_code": run_code, "leave_out": leave_out}
+    options |= {"model": model, "catalogue": tuple(catalogue or ()), "relabel": relabel or {}}
+    options |= {"beam": beam, "drivers": drivers, "labelling": labelling, "fitting": fitting, "cascade": cascade}
+    options |= {"budget_hours": budget_hours}
+    head_run = HeadRun(out=Path(out), tasks=only(tasks, task, prompts, leave_out), **options)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     print(estimate_run(head_run) if estimate else run_train(head_run))
 
