@@ -153,10 +153,14 @@ class Reading:
 
     def first(self) -> Reading:
         """Each position as the first canvas of a [B, K] grid reads it that does; taps of canvas 0."""
-        place = self.rows.long().argmax(1, keepdim=True)  # [B, 1, L]
+        first_row = self.rows.long().argmax(1, keepdim=True)  # [B, 1, L]
 
         def pick(value: Tensor) -> Tensor:
-            index = place if value.ndim == place.ndim else place.unsqueeze(-1).expand(-1, -1, -1, value.shape[-1])
+            index = (
+                first_row
+                if value.ndim == first_row.ndim
+                else first_row.unsqueeze(-1).expand(-1, -1, -1, value.shape[-1])
+            )
             return value.gather(1, index).squeeze(1)
 
         dense: dict[str, Any] = {n: pick(getattr(self, n)) for n in _dense_names()}

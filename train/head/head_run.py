@@ -113,18 +113,18 @@ class HeadRun:
         return self.model or str(shipped(MODEL))
 
 
-def load_base(job: HeadRun) -> Denoiser:
+def load_base(head_run: HeadRun) -> Denoiser:
     """The base in the dtype that traces and decoding share."""
     import models
 
-    return models.load(job.base, dtype=job.dtype, device=job.device, adapter=job.adapter)
+    return models.load(head_run.base, dtype=head_run.dtype, device=head_run.device, adapter=head_run.adapter)
 
 
-def reference_policy(job: HeadRun, denoiser: Denoiser) -> BeamETE:
-    """Beam ETE with the job's settings."""
+def reference_policy(head_run: HeadRun, denoiser: Denoiser) -> BeamETE:
+    """Beam ETE with the head_run's settings."""
     from decoding.api import make_policy
 
-    return cast("BeamETE", make_policy("ete", job.beam, denoiser))
+    return cast("BeamETE", make_policy("ete", head_run.beam, denoiser))
 
 
 def quieten() -> None:

@@ -11,7 +11,7 @@ from decoding.studies.chain_rule import joint_bound
 from decoding.studies.inputs import StudyInputs
 from models.denoiser import Denoiser, Prediction
 
-BENCH = StudyInputs("", None, "cpu", 0, enter=lambda *_: None, fit=lambda *_: None)
+BENCH = StudyInputs("", None, "cpu", 0, make_problems=lambda *_: None, fit=lambda *_: None)
 
 
 class Turncoat(Denoiser):

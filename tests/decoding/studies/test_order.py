@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from decoding.comparison.problems import Problems
+from decoding.comparison.problems import CheckedProblems, Problems
 from decoding.comparison.runs import Encoded
 from decoding.policies.quota import Sequential
 from decoding.policy import Policy
 from decoding.studies import order as study
-from decoding.studies.inputs import StudyInputs, Subject
+from decoding.studies.inputs import StudyInputs
 from decoding.studies.order import ORDERS, Followed, Witness, compare, follow
 from decoding.studies.schedules import Forced
 from decoding.studies.weighted_entropy import ranks, smallest_alpha, weighted_entropy
 from models.denoiser import Denoiser, Prediction
 
 LAW = torch.tensor([0.3, 0.02, 0.05, 0.13, 0.01, 0.09, 0.15, 0.25])
-BENCH = StudyInputs("", None, "cpu", 0, enter=lambda *_: None, fit=lambda *_: None)
+BENCH = StudyInputs("", None, "cpu", 0, make_problems=lambda *_: None, fit=lambda *_: None)
 CELLS = torch.tensor(list(itertools.product((0, 1), repeat=3)))
 
 
@@ -83,10 +83,10 @@ def test_a_witness_keeps_what_the_reference_would_have_cost():
 
 
 def test_on_a_joint_law_every_order_has_the_same_error_and_the_checker_has_its_say(monkeypatch):
-    subject = Subject(Problems("bits", ("c",), ("a", "b"), 3, 3), lambda prompt, text: text == "111")
+    checked = CheckedProblems(Problems("bits", ("c",), ("a", "b"), 3, 3), lambda prompt, text: text == "111")
     encoded = Encoded(torch.zeros(2, 1, dtype=torch.long), None, CELLS[[0, 5]])
     monkeypatch.setattr(study, "Encoded", SimpleNamespace(of=lambda *_: encoded))
-    found = {name: follow(ExactJoint(), subject, order, BENCH) for name, order in ORDERS.items()}
+    found = {name: follow(ExactJoint(), checked, order, BENCH) for name, order in ORDERS.items()}
     for one in found.values():
         assert one.nats.sum(1) == pytest.approx(-np.log([LAW[0], LAW[5]]), rel=1e-5)
     left, right = found["left to right"], found["right to left"]

@@ -208,11 +208,11 @@ def test_eq7_is_the_beams_own_score_over_the_positions_open_in_the_branch(denois
         canvases = commit(state, reading, proposal)
         flat = predict(denoiser, canvases.tokens.flatten(0, 1), canvases.feasible.flatten(0, 1), None)
         after = flat.scatter(torch.ones(proposal.live.shape).nonzero(), tuple(proposal.live.shape))
-        score, own = beam.score(proposal, after), (proposal.reason == 4).int().argmax(-1)
+        score, explored = beam.score(proposal, after), (proposal.reason == 4).int().argmax(-1)
         options = {"attention_mask": None, "generator": torch.Generator().manual_seed(0), "batch_size": 64}
         branches = try_branches(denoiser, state, beam, EVERYTHING, **options)
-        for s, k in (proposal.live & own.bool()).nonzero().tolist():
-            mine = branches.position[s].tolist().index(int(own[s, k]))
+        for s, k in (proposal.live & explored.bool()).nonzero().tolist():
+            mine = branches.position[s].tolist().index(int(explored[s, k]))
             assert KINDS[branches.kind[s, mine]] == "beam"
             assert branches.eq7[s, mine] == pytest.approx(float(score[s, k]), rel=1e-5)
             compared += 1

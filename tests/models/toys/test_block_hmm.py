@@ -54,9 +54,9 @@ def test_marginals_are_exact_whatever_is_revealed(canvas):
 def test_prompt_padding_and_rows_leave_the_canvas_alone():
     model = BlockHMM(SMALL)
     canvas = torch.tensor([[0, 1, 1, 2, 0, 2, 2, 2]])
-    asked = torch.tensor([[False] * 3 + [True] + [False] * 3 + [True]])
+    wanted = torch.tensor([[False] * 3 + [True] + [False] * 3 + [True]])
     mask = torch.tensor([[False] + [True] * 7])
-    prediction = model(canvas, attention_mask=mask, rows=asked)
+    prediction = model(canvas, attention_mask=mask, rows=wanted)
     torch.testing.assert_close(prediction.logits, model.logits(canvas[:, 2:])[0, [1, 5]])
     assert prediction.positions.tolist() == [7]
 

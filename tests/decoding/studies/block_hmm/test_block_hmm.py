@@ -11,12 +11,12 @@ from decoding.studies.block_hmm.study import measure, monte_carlo, verified
 from decoding.studies.inputs import StudyInputs
 from models.toys.block_hmm import BlockHMM, BlockHMMConfig
 from models.toys.perturbed import Perturbed
-from train.commands import study as inquiry
+from train.commands import study as study_command
 
 pytestmark = pytest.mark.filterwarnings(  # inside Lightning
     "ignore:.*(LeafSpec|num_workers|enable_nested_tensor|number of training batches)"
 )
-BENCH = StudyInputs("", None, "cpu", 0, enter=inquiry.subject, fit=inquiry.fit_features)
+BENCH = StudyInputs("", None, "cpu", 0, make_problems=study_command.study_problems, fit=study_command.fit_features)
 STRICT = BlockHMMConfig()
 
 
@@ -71,7 +71,7 @@ def test_the_picture_is_drawn_from_the_result_alone(result, tmp_path):
 
     from decoding.studies.block_hmm.study import draw
 
-    inquiry.write("block-hmm", json.loads(json.dumps(result)), draw, tmp_path)
+    study_command.write("block-hmm", json.loads(json.dumps(result)), draw, tmp_path)
     assert (tmp_path / "block-hmm.png").stat().st_size > 10_000
 
 

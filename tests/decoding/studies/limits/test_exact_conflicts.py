@@ -9,10 +9,16 @@ import torch
 from decoding.policies.threshold import Threshold
 from decoding.state import start
 from decoding.studies.inputs import StudyInputs
-from decoding.studies.limits.exact_conflicts import EXACT, ExactPairs, exact_conflict, judge, together
+from decoding.studies.limits.exact_conflicts import (
+    EXACT,
+    ExactConflicts,
+    exact_conflict,
+    exact_figures,
+    measure_conflicts,
+)
 from decoding.studies.schedules import block_joint
 from models.toys.block_hmm import BlockHMM, BlockHMMConfig
-from train.commands import study as inquiry
+from train.commands import study as study_command
 
 CONFIG = BlockHMMConfig(blocks=2, size=3, eta=1e-3)
 MODEL = BlockHMM(CONFIG)
@@ -41,19 +47,19 @@ def test_a_parity_turns_with_the_last_bit_left_as_often_as_that_is_the_less_like
 
 def test_pairs_keep_a_parity_apart_from_its_last_bit_where_confidence_takes_both():
     joint = block_joint(CONFIG)
-    wide, narrow = (judge(joint, policy, CONFIG) for policy in (Threshold(0.8), ExactPairs(MODEL, 0.2)))
+    wide, narrow = (exact_figures(joint, policy, CONFIG) for policy in (Threshold(0.8), ExactConflicts(MODEL, 0.2)))
     assert narrow["reverse_kl"] < wide["reverse_kl"]
     assert narrow["incoherence"] < wide["incoherence"]
     assert narrow["rounds"] > wide["rounds"]
-    alone = judge(joint, ExactPairs(MODEL, 1e-9), CONFIG)
+    alone = exact_figures(joint, ExactConflicts(MODEL, 1e-9), CONFIG)
     assert alone["rounds"] == pytest.approx(6)
     assert alone["reverse_kl"] == pytest.approx(0, abs=ROUNDING)
     assert alone["incoherence"] == pytest.approx(1e-3, rel=1e-3)
 
 
 def test_every_rule_has_a_line_for_every_bound():
-    bench = StudyInputs("", None, "cpu", 0, enter=inquiry.subject, fit=inquiry.fit_features)
-    found = together(bench, CONFIG, fitted=64, epochs=1, bounds=(1e-7, 0.6))
+    inputs = StudyInputs("", None, "cpu", 0, make_problems=study_command.study_problems, fit=study_command.fit_features)
+    found = measure_conflicts(inputs, CONFIG, fitted=64, epochs=1, bounds=(1e-7, 0.6))
     names = ["threshold", "learned, each", "learned, sum", "learned, pairs", EXACT]
     assert [(row["policy"], row["bound"]) for row in found["rows"]] == [(n, b) for n in names for b in (1e-7, 0.6)]
     careful = [row for row in found["rows"] if row["bound"] == 1e-7]

@@ -33,7 +33,7 @@ from decoding.studies.schedules import (
     tree_joint,
 )
 from models.toys.block_hmm import BlockHMMConfig
-from train.commands import study as inquiry
+from train.commands import study as study_command
 
 pytestmark = pytest.mark.filterwarnings(  # inside Lightning
     "ignore:.*(LeafSpec|num_workers|enable_nested_tensor|number of training batches)"
@@ -148,9 +148,9 @@ def test_verification_is_exact_at_its_price_and_cheaper_ones_lose():
     found = verification(BlockHMMConfig(), (1.0, 2.0), (1, 16))
     assert found["exp_tc"] == pytest.approx(13.2781, rel=5e-6)
     for rule in ("lenient", "capped", "tempered"):
-        mine = sorted((row["proposals"], row["reverse_kl"]) for row in found["rows"] if row["rule"] == rule)
-        assert [loss for _, loss in mine] == sorted((loss for _, loss in mine), reverse=True)
-        assert all(loss > 0.01 for cost, loss in mine if cost < found["exp_tc"])
+        series = sorted((row["proposals"], row["reverse_kl"]) for row in found["rows"] if row["rule"] == rule)
+        assert [loss for _, loss in series] == sorted((loss for _, loss in series), reverse=True)
+        assert all(loss > 0.01 for cost, loss in series if cost < found["exp_tc"])
 
 
 def test_least_squares_recovers_its_own_line():
@@ -167,9 +167,11 @@ def test_the_study_runs_on_the_shipped_base_and_draws(tmp_path):
     from train.commands.command_line import shipped
 
     base = str(shipped("checkpoints/reason-7m"))
-    bench = StudyInputs(base, None, "cpu", 0, enter=partial(inquiry.subject, 0), fit=inquiry.fit_features)
+    inputs = StudyInputs(
+        base, None, "cpu", 0, make_problems=partial(study_command.study_problems, 0), fit=study_command.fit_features
+    )
     result = measure(
-        bench, length=4, error_task="multiplication", error_prompts=2, chain_prompts=1, orders=3, tries=(1, 8),
+        inputs, length=4, error_task="multiplication", error_prompts=2, chain_prompts=1, orders=3, tries=(1, 8),
         joint_size=3, fitted=64, epochs=1, bounds=(0.1, 0.5), coherence_prompts=2, tokens=(32,),
     )  # fmt: skip
     assert len(result["together"]["rows"]) == 5 * 2
@@ -177,5 +179,5 @@ def test_the_study_runs_on_the_shipped_base_and_draws(tmp_path):
     assert len(result["orders"]["nll"]) == 1
     assert len(result["orders"]["names"]) == len(result["orders"]["nll"][0]) == 3
     assert all(one > 0 for one in result["orders"]["nll"][0])
-    inquiry.write("limits", json.loads(json.dumps(result | {"models": bench.cost.models})), draw_all, tmp_path)
+    study_command.write("limits", json.loads(json.dumps(result | {"models": inputs.cost.models})), draw_all, tmp_path)
     assert (tmp_path / "limits.png").stat().st_size > 10_000
