@@ -102,12 +102,12 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         "sum": {"head": HEAD, "rule": "sum", "risk_bound": 0.9, "step_budget": 2},
         "pairs": {"head": PAIRS, "rule": "pairs", "risk_bound": 0.9},
         "cascade": {"head": FORETELLING, "risk_bound": 0.5},
-        "cascade-confidence": {"head": FORETELLING, "risk_bound": 0.8, "rule": "confidence", "turns": 3, "share": 0.5},
-        "cascade-pairs": {"head": FORETELLING_PAIRS, "risk_bound": 0.9, "turns": 1, "step_budget": 2},
+        "cascade-confidence": {"head": FORETELLING, "risk_bound": 0.8, "rule": "confidence", "looks": 3, "share": 0.5},
+        "cascade-pairs": {"head": FORETELLING_PAIRS, "risk_bound": 0.9, "looks": 1, "step_budget": 2},
     },
     "learned-ete": {
         "eager": {**EAGER, "head": FORETELLING, "risk_bound": 0.3},
-        "quiet": {"head": FORETELLING, "risk_bound": 0.6, "turns": 1, "share": 0.5, "gamma": 0.0},
+        "quiet": {"head": FORETELLING, "risk_bound": 0.6, "looks": 1, "share": 0.5, "gamma": 0.0},
         "band": {**EAGER, "head": FORETELLING, "candidate_rule": "band", "implicit": True, "initial_blocks": 2},
     },
     "learned-parity": {
@@ -122,10 +122,9 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
 
 def members(name: str) -> dict[str, Policy]:
     """The policy of that name with each of its settings; none where it has none in `SETTINGS`."""
-    target, fixed = POLICIES[name]
-    module, _, kind = target.partition(":")
+    module, _, kind = POLICIES[name].home.partition(":")
     make = getattr(import_module(module), kind)
-    return {f"{name}-{label}": make(**fixed, **settings) for label, settings in SETTINGS.get(name, {}).items()}
+    return {f"{name}-{label}": make(**POLICIES[name].fixed, **settings) for label, settings in SETTINGS.get(name, {}).items()}
 
 
 GRID = {member: policy for name in POLICIES for member, policy in members(name).items()}
