@@ -433,7 +433,7 @@ def test_the_branch_kept_is_the_one_foretold_to_set_off_most_and_what_it_sets_of
         return torch.where(left, 3, -1), torch.where(left, torch.where(sets_off, 0.05, 0.7), 0.0)
 
     for module in ("learned_ete", "cascade"):
-        monkeypatch.setattr(f"decoding.{module}.foretell", told)
+        monkeypatch.setattr(f"decoding.policies.{module}.foretell", told)
     head = ScoringHead(HeadConfig("linear", NAMES))
     head.cascade = Oracle(RISKS)
     state = canvas(6)
