@@ -129,12 +129,12 @@ class Reading:
         if shape == (len(index), 1):  # one canvas a prompt, none missing: as it stands, without a copy of the taps
             return self.map(lambda v: v.unsqueeze(1))
         blank = Reading.empty((*shape, self.rows.shape[-1]), self.rows.device)
-        place = index.unbind(-1)
+        where = index.unbind(-1)
 
         def spread(value: Tensor) -> Tensor:
-            return value.new_zeros(*shape, *value.shape[1:]).index_put(place, value)
+            return value.new_zeros(*shape, *value.shape[1:]).index_put(where, value)
 
-        dense = {n: getattr(blank, n).index_put(place, getattr(self, n)) for n in _dense_names()}
+        dense = {n: getattr(blank, n).index_put(where, getattr(self, n)) for n in _dense_names()}
         draws = None if self.draws is None else self.draws.map(spread)
         return Reading(**dense, taps=tuple(_map_tap(t, spread) for t in self.taps), draws=draws)
 

@@ -124,7 +124,7 @@ def candidates(
 
 
 @torch.no_grad()
-def cascade_examples(
+def examples(
     denoiser: Denoiser, prompts: TaskPrompts, texts: Sequence[str], policy: Policy, taps: Sequence[int]
 ) -> Iterator[CascadeExample]:
     """Decode with a policy; every round but the first gives the example of the one before.
@@ -186,6 +186,6 @@ class CascadeExamples(IterableDataset[CascadeExample]):
             least = given.index(min(given))
             task, given[least] = self.tasks[least], given[least] + 1  # a decode of one round gives none
             texts = draw.sample(task.texts, min(self.batch_size, len(task.texts)))
-            for example in cascade_examples(self.denoiser, task, texts, draw.choice(self.drivers), self.taps):
+            for example in examples(self.denoiser, task, texts, draw.choice(self.drivers), self.taps):
                 yield example
                 given[least] += 1

@@ -21,7 +21,7 @@ from models.denoiser import Denoiser
 from models.heads.cascade import CASCADE, Cascade, CascadeConfig
 from models.heads.scoring_head import save_head
 from train.base.schedule import learning_rate_factor
-from train.cascade.examples import CascadeExample, CascadeExamples, TaskPrompts, cascade_examples, divergence
+from train.cascade.examples import CascadeExample, CascadeExamples, TaskPrompts, divergence, examples
 from train.head.drivers import policy_of
 from train.head.metrics import RiskEstimates, risk_figures
 from train.head.settings import CascadeFitting, TaskRun
@@ -105,11 +105,9 @@ def evaluate(denoiser: Denoiser, prompts: TaskPrompts, drivers: Sequence[Policy]
     """
     parts: list[tuple[Tensor, ...]] = []
     for number, policy in enumerate(drivers):
-        own = prompts.texts[number :: len(drivers)]
-        for low in range(0, len(own), batch_size):
-            for one in cascade_examples(
-                denoiser, prompts, own[low : low + batch_size], policy, denoiser.head.taps_ahead
-            ):
+        texts = prompts.texts[number :: len(drivers)]
+        for low in range(0, len(texts), batch_size):
+            for one in examples(denoiser, prompts, texts[low : low + batch_size], policy, denoiser.head.taps_ahead):
                 row = one.prompt.unsqueeze(-1).expand(one.left.shape)[one.left]
                 prompt = number + len(drivers) * (low + row)
                 parts.append((prompt, *position_figures(one, denoiser.head.cascade)))
@@ -175,7 +173,7 @@ def fit_cascade(
     if denoiser.head.cascade is None or denoiser.head.cascade.config != config:
         denoiser.head.cascade = Cascade(config, denoiser).to(denoiser.device)
     cascade = denoiser.head.cascade
-    drivers = [driver_of(entry, denoiser) for entry in fitting.drivers]
+    drivers = [driver_of(driver, denoiser) for driver in fitting.drivers]
     train, dev = (
         [TaskPrompts.of(name, run, split, fitting.prompts, seed=seed) for name, run in tasks.items()]
         for split in ("train", "dev")

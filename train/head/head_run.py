@@ -87,11 +87,11 @@ class HeadRun:
                 raise ValueError(f"prompts_file must be a file, got {run.prompts_file}")
         if not self.drivers:
             raise ValueError("drivers must name at least one policy, got none")
-        for name, entry in {**self.drivers, **self.relabel}.items():
-            if not isinstance(entry.get("policy"), str):
-                raise ValueError(f"driver {name} must name its policy, got {dict(entry)}")
-            find_policy(entry["policy"], f"policy of driver {name}")
-            length = entry.get(BLOCK_LENGTH, 1)
+        for name, driver in {**self.drivers, **self.relabel}.items():
+            if not isinstance(driver.get("policy"), str):
+                raise ValueError(f"driver {name} must name its policy, got {dict(driver)}")
+            find_policy(driver["policy"], f"policy of driver {name}")
+            length = driver.get(BLOCK_LENGTH, 1)
             if not isinstance(length, int) or length < 1:
                 raise ValueError(f"block_length of driver {name} must be a whole number of at least 1, got {length!r}")
         for name in ("num_prompts", "num_dev", "batch_size"):

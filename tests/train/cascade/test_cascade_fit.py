@@ -23,15 +23,7 @@ from models.heads.cascade import CASCADE, Cascade, CascadeConfig, save_cascade
 from models.heads.config import HeadConfig
 from models.heads.scoring_head import ScoringHead, load_head, save_head
 from train.cascade.__main__ import cascade as command
-from train.cascade.examples import (
-    LAST,
-    CascadeExample,
-    CascadeExamples,
-    TaskPrompts,
-    candidates,
-    cascade_examples,
-    divergence,
-)
+from train.cascade.examples import LAST, CascadeExample, CascadeExamples, TaskPrompts, candidates, divergence, examples
 from train.cascade.fit import driver_of, evaluate, fit_cascade
 from train.commands.command_line import run, shipped
 from train.head.drivers import policy_of
@@ -72,7 +64,7 @@ def countdown() -> TaskPrompts:
 
 @pytest.fixture(scope="module")
 def taught(base, countdown) -> list[CascadeExample]:
-    return list(cascade_examples(base, countdown, countdown.texts, Threshold(0.7), base.head.taps_ahead))
+    return list(examples(base, countdown, countdown.texts, Threshold(0.7), base.head.taps_ahead))
 
 
 def test_the_target_is_the_mass_of_the_candidates_and_of_the_rest():
@@ -263,7 +255,7 @@ def test_the_label_of_every_round_is_the_forward_of_what_it_commits(base, countd
 def test_positions_of_a_block_that_opens_later_are_no_part_of_an_example(base, countdown):
     """A budget of one round opens the next block while the last one still has masks."""
     narrow = replace(countdown, block_length=countdown.gen_length // 4)
-    found = list(cascade_examples(base, narrow, countdown.texts[:4], FixedSteps(), base.head.taps_ahead))
+    found = list(examples(base, narrow, countdown.texts[:4], FixedSteps(), base.head.taps_ahead))
     opened = 0
     for one, following in pairwise(found):
         assert not (one.left & ~one.reading.rows).any()
@@ -290,7 +282,7 @@ def test_skill_is_the_share_of_the_divergence_that_is_gone(base, countdown, monk
     expected = [
         one
         for number, policy in enumerate(drivers)
-        for one in cascade_examples(base, countdown, countdown.texts[number::2], policy, base.head.taps_ahead)
+        for one in examples(base, countdown, countdown.texts[number::2], policy, base.head.taps_ahead)
     ]
     count = sum(len(one.target) for one in expected)
     without = sum(float(divergence(one.target, one.unmoved()).sum()) for one in expected) / count
@@ -301,9 +293,9 @@ def test_skill_is_the_share_of_the_divergence_that_is_gone(base, countdown, monk
         monkeypatch.setattr(CascadeExample, "foretold", foretold)
         found = evaluate(base, countdown, drivers, batch_size=8)
         assert found["positions"] == count
-        assert found["kl"] == pytest.approx(kl, rel=1e-4)
+        assert found["kl"] == pytest.approx(kl, abs=1e-6)
         assert found["kl_without"] == pytest.approx(without, rel=1e-4)
-        assert found["skill"] == pytest.approx(skill, rel=1e-4, abs=1e-4)
+        assert found["skill"] == pytest.approx(skill, abs=1e-4)
 
 
 def test_what_changes_is_judged_on_the_other_half_of_the_prompts(base, countdown, monkeypatch):
@@ -312,7 +304,7 @@ def test_what_changes_is_judged_on_the_other_half_of_the_prompts(base, countdown
     each = [
         one
         for number, policy in enumerate(drivers)
-        for one in cascade_examples(base, countdown, countdown.texts[number::2], policy, base.head.taps_ahead)
+        for one in examples(base, countdown, countdown.texts[number::2], policy, base.head.taps_ahead)
     ]
     odd = [(one.prompt.unsqueeze(-1).expand(one.left.shape)[one.left] % 2 == 1) for one in each]
     changed = [one.target[half].argmax(-1) > 0 for one, half in zip(each, odd, strict=True)]
@@ -329,13 +321,11 @@ def test_what_changes_is_judged_on_the_other_half_of_the_prompts(base, countdown
 
 def test_rows_of_an_example_know_their_prompts(base, countdown):
     """What a row has committed is what a decode of its prompt alone commits."""
-    several = list(cascade_examples(base, countdown, countdown.texts[:4], Threshold(0.7), base.head.taps_ahead))
+    several = list(examples(base, countdown, countdown.texts[:4], Threshold(0.7), base.head.taps_ahead))
     last = several[-1]
     for row, number in enumerate(last.prompt.tolist()):
         alone = list(
-            cascade_examples(
-                base, countdown, countdown.texts[number : number + 1], Threshold(0.7), base.head.taps_ahead
-            )
+            examples(base, countdown, countdown.texts[number : number + 1], Threshold(0.7), base.head.taps_ahead)
         )
         again = alone[len(several) - 1]
         canvas = countdown.gen_length
@@ -413,8 +403,8 @@ class SecondBest(Policy):
         return Proposal.single(state, second, best(reading.confidence, reading.rows).long())
 
 
-def test_a_lesson_tells_the_token_that_was_committed(base, countdown):
-    one = next(cascade_examples(base, countdown, countdown.texts[:2], SecondBest(), base.head.taps_ahead))
+def test_an_example_tells_the_token_that_was_committed(base, countdown):
+    one = next(examples(base, countdown, countdown.texts[:2], SecondBest(), base.head.taps_ahead))
     assert torch.equal(one.reading.token[one.committed], one.reading.top_tokens[..., 1][one.committed])
 
 
@@ -426,10 +416,10 @@ def test_a_lesson_tells_the_token_that_was_committed(base, countdown):
     ],
 )
 def test_a_driver_may_explore(base, countdown, entry):
-    """Its tokens of medium confidence are part of what a example commits."""
+    """Its tokens of medium confidence are part of what an example commits."""
     fitting = CascadeFitting(drivers=(entry,))
     policy = policy_of(fitting.drivers[0], base)
-    found = list(islice(cascade_examples(base, countdown, countdown.texts[:4], policy, base.head.taps_ahead), 3))
+    found = list(islice(examples(base, countdown, countdown.texts[:4], policy, base.head.taps_ahead), 3))
     least = min(float(one.reading.confidence[one.committed].min()) for one in found)
     assert least < 0.6
     assert all(one.committed.sum(-1).min() > 1 for one in found)
