@@ -194,7 +194,7 @@ def run_generate(
         converse(call, **where, watch=watch, cut=long == "cut")
         return ""
     if not many:
-        return answer(call, **where, watch=watch, long=long, as_json=as_json)
+        return answer_one(call, **where, watch=watch, long=long, as_json=as_json)
     if watch:
         raise ValueError(f"watch must go with one prompt and no out, got {len(call.prompts)} prompts and out {out}")
     if out is not None and not out.endswith(".jsonl"):
@@ -214,8 +214,8 @@ def converse(call: GenerateCall, *, seed: int, device: str | None, dtype: str | 
     run_chat(Conversation(denoiser, call.request, seed=seed, stream=sys.stdout, watch=watch, cut=cut))
 
 
-def answer(
-    question: GenerateCall,
+def answer_one(
+    call: GenerateCall,
     *,
     seed: int = 0,
     device: str | None = None,
@@ -227,7 +227,7 @@ def answer(
     """Decode one prompt and report: the text and what it cost, for people or as one JSON object.
 
     Args:
-        question: what `check_generate` let through.
+        call: what `check_generate` let through.
         seed: of every draw.
         device: where to run; by default the GPU if there is one.
         dtype: of the weights; by default float32 on the CPU and the checkpoint's own elsewhere.
@@ -242,12 +242,12 @@ def answer(
     from train.commands.screen import Screen
 
     where: dict[str, Any] = {"device": device, "dtype": dtype}
-    denoiser = models.load(question.model, **where, adapter=question.adapter, head=question.head)
+    denoiser = models.load(call.model, **where, adapter=call.adapter, head=call.head)
     screen = Screen(sys.stdout, denoiser)
-    request = question.request
+    request = call.request
     result = generate(
         denoiser,
-        fit_prompts(denoiser, question, long=long),
+        fit_prompts(denoiser, call, long=long),
         request.policy,
         gen_length=request.gen_length,
         block_length=request.block_length,
@@ -258,18 +258,18 @@ def answer(
     )
     if watch:
         screen.show(result.state)
-    facts = facts_of(question, result.row(0), seconds=result.seconds - screen.paused)
-    facts["settings"] = question.settings(result.policy, seed)
-    return json.dumps(facts) if as_json else report(facts, question)
+    facts = facts_of(call, result.row(0), seconds=result.seconds - screen.paused)
+    facts["settings"] = call.settings(result.policy, seed)
+    return json.dumps(facts) if as_json else report(facts, call)
 
 
-def facts_of(question: GenerateCall, row: Row, *, seconds: float) -> dict[str, Any]:
+def facts_of(call: GenerateCall, row: Row, *, seconds: float) -> dict[str, Any]:
     """The text, whether it is right where that can be told, and what it cost."""
-    task = question.task
-    judged = task is not None and task.judges(question.example)
+    task = call.task
+    judged = task is not None and task.judges(call.example)
     return {
         "text": row.text,
-        **({"accepted": task.check(question.example, str(row.text))} if task is not None and judged else {}),
+        **({"accepted": task.check(call.example, str(row.text))} if task is not None and judged else {}),
         "rounds": row.rounds,
         "sequence_forwards": row.sequence_forwards,
         "token_positions": row.token_positions,
@@ -277,11 +277,11 @@ def facts_of(question: GenerateCall, row: Row, *, seconds: float) -> dict[str, A
     }
 
 
-def report(facts: Mapping[str, Any], question: GenerateCall) -> str:
+def report(facts: Mapping[str, Any], call: GenerateCall) -> str:
     """The answer, whether it is right where that can be told, and what it cost."""
     lines = [facts["text"]]
-    if question.task is not None and "accepted" in facts:
-        lines.append(f"{'right' if facts['accepted'] else 'wrong'}, says the checker of {question.task.name}")
+    if call.task is not None and "accepted" in facts:
+        lines.append(f"{'right' if facts['accepted'] else 'wrong'}, says the checker of {call.task.name}")
     cost = "{rounds} rounds, {sequence_forwards} sequence forwards, {token_positions} token positions, {seconds} s"
-    lines.append(f"{cost.format(**facts)}, policy {question.request.policy}")
+    lines.append(f"{cost.format(**facts)}, policy {call.request.policy}")
     return "\n".join(lines)

@@ -121,9 +121,9 @@ def judge_arguments(given: Mapping[str, Any]) -> Evaluation:
     }
     known = {name: value for name, value in known.items() if value is not None}
     paths = {name: values.pop(name, None) for name in ("pretrained", "head", "adapter", "save_dir")}
-    flags = {name: _flag(name, values.pop(name, False)) for name in ("check_greedy", "escape_until")}
+    flags: dict[str, Any] = {name: _flag(name, values.pop(name, False)) for name in ("check_greedy", "escape_until")}
     flags["add_bos"] = _flag("add_bos_token", values.pop("add_bos_token", False))
-    long = "cut" if values.pop("truncation", None) is True else values.pop("long", "refuse")
+    long: Any = "cut" if values.pop("truncation", None) is True else values.pop("long", "refuse")
     batch = values.pop("batch_size", None)
     batch = None if batch is None or str(batch).startswith("auto") else batch
     if long not in ("refuse", "cut"):

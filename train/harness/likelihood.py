@@ -51,7 +51,7 @@ def log_likelihood_bound(
     row = torch.tensor([*context, *target], device=device)
     rows = torch.cat([torch.zeros(samples, len(context), dtype=torch.bool), hidden], 1).to(device)
     found: list[Tensor] = []
-    for part in rows.split(batch_size):
+    for part in torch.split(rows, batch_size):
         tokens = row.expand(len(part), -1)
         logits = denoiser(tokens.masked_fill(part, denoiser.mask_id), rows=part).logits.float()
         log_probs = logits.log_softmax(-1).gather(-1, tokens[part].unsqueeze(-1)).squeeze(-1)
