@@ -16,6 +16,7 @@ def compare(
     num_dev: int = 32,
     gen_length: int | None = None,
     block_length: int | None = None,
+    use_cache: Literal["none", "prefix", "dual"] | None = None,
     tuning: int = 0,
     parity: int = 0,
     model: str | None = None,
@@ -25,7 +26,7 @@ def compare(
     batch_size: int | None = None,
     seed: int = 0,
     device: str | None = None,
-    dtype: Literal["float32", "bfloat16"] = "float32",
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
     tf32: bool = False,
     run_code: bool = False,
 ) -> None:
@@ -40,21 +41,22 @@ def compare(
         num_dev: dev prompts of a task, which choose the dials; of a benchmark at most num_prompts / 4.
         gen_length: positions to fill; default the task's.
         block_length: default the task's.
+        use_cache: keys and values that a block keeps from its first round, of all arms that do not say it; default none.
         tuning: random points tried on the dev prompts for each arm with a tuning space.
         parity: points searched in a parity study with beam ETE; 0 compares curves.
         model: checkpoint folder or hub id; default the shipped model.
-        head: folder of a scoring head; default the shipped one, with the shipped model.
+        head: folder of a scoring head; default the one that ships for the model.
         adapter: folder of a PEFT LoRA adapter, merged into the model.
         out: folder for comparison.json, table.md, the curves and the lines of every run.
         batch_size: prompts at a time; default 16 on the CPU, 512 on a GPU.
         seed: of prompts, random arms, tuning and resamples.
         device: cpu, cuda, ...; default the GPU if there is one.
-        dtype: of the weights.
+        dtype: of the weights; default float32 on the CPU, the checkpoint's own elsewhere.
         tf32: faster matrix products on a GPU, with inputs of 10 bits.
         run_code: let the checkers of humaneval and mbpp run the model's code on this machine.
     """
     size: dict[str, Any] = {"num_prompts": num_prompts, "num_dev": num_dev, "seed": seed}
-    size |= {"gen_length": gen_length, "block_length": block_length, "run_code": run_code}
+    size |= {"gen_length": gen_length, "block_length": block_length, "use_cache": use_cache, "run_code": run_code}
     call = check_compare(catalogue, arms, task, prompts=prompts, model=model, head=head, adapter=adapter, **size)
     study: dict[str, Any] = {"tuning": tuning, "parity": parity, "batch_size": batch_size, "seed": seed}
     print(run_compare(call, out=out, device=device, dtype=dtype, tf32=tf32, **study))

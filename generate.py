@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from train.commands.command_line import run
 from train.commands.generate import check_generate, run_generate
-from train.commands.listing import listing
+from train.commands.options.listing import listing
 
 
 def generate(  # one option a line, hence its length
@@ -65,14 +65,9 @@ def generate(  # one option a line, hence its length
     """
     if list is not None:
         return print(listing(list, policy))
-    canvas = {
-        "gen_length": gen_length,
-        "block_length": block_length,
-        "temperature": temperature,
-        "use_cache": use_cache,
-    }
+    canvas = {"gen_length": gen_length, "block_length": block_length, "use_cache": use_cache}
     where: dict[str, Any] = {"prompts": prompts, "row": row, "run_code": run_code, "conversation": chat}
-    options = {**canvas, **(settings or {})}
+    options = {**canvas, "temperature": temperature, **(settings or {})}
     call = check_generate(prompt, task, policy, options, model=model, head=head, adapter=adapter, **where)
     bulk: dict[str, Any] = {"out": out, "samples": samples, "batch_size": batch_size, "long": long}
     said = run_generate(call, **bulk, seed=seed, device=device, dtype=dtype, watch=watch, as_json=json)

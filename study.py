@@ -21,7 +21,7 @@ def study(
         name: of the study; an unknown name is answered with all of them.
         settings: of the study, by name; its default size where left out.
         model: checkpoint folder or hub id; default the shipped model.
-        head: folder of a scoring head; default the shipped one, with the shipped model.
+        head: folder of a scoring head; default the one that ships for the model.
         out: folder of the results.
         seed: of prompts and draws.
         device: cpu, cuda, ...; default the GPU if there is one.

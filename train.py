@@ -33,7 +33,7 @@ def train(  # one option a line, hence its length
     batch_size: int = 16,
     seed: int = 0,
     device: str | None = None,
-    dtype: Literal["float32", "bfloat16"] = "float32",
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
     run_code: bool = False,
     budget_hours: float | None = None,
     estimate: bool = False,
@@ -60,7 +60,7 @@ def train(  # one option a line, hence its length
         batch_size: canvases in one forward.
         seed: of prompts, draws and the first fit.
         device: cpu, cuda, ...; default the GPU if there is one.
-        dtype: of the base.
+        dtype: of the base; default float32 on the CPU, the checkpoint's own elsewhere.
         run_code: let the checkers of humaneval and mbpp run the base's code on this machine.
         budget_hours: what collection may take; it is cut to that, and fitting goes on with what is there.
         estimate: only say, in half a minute, what the run will take.

@@ -91,13 +91,15 @@ def cut_prompt(prompt: Any, denoiser: Any, room: int, *, chat: bool | None = Non
         return ids[len(ids) - room :] if len(ids) > room else ids
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
     last = denoiser.tokenizer(messages[-1]["content"], add_special_tokens=False)["input_ids"]
-    while len(ids) > room:
+    for _ in last:  # decoding and encoding again may change how many tokens there are
+        if len(ids) <= room:
+            return ids
         last = last[len(ids) - room :]
         if not last:
             raise ValueError(f"messages before the last one must leave room for it in {room} tokens, got more")
         content = denoiser.tokenizer.decode(last)
         ids = denoiser.encode([[*messages[:-1], {**messages[-1], "content": content}]])[0]
-    return ids
+    raise ValueError(f"messages must leave room for their template in {room} tokens, got {len(ids)}")
 
 
 def _read_array(ids: np.ndarray) -> Tensor:

@@ -16,7 +16,8 @@ Kind = Literal["headless", "learned", "control", "ceiling"]
 Promise = Literal["dial", "one minus dial"]
 
 REFERENCE = "sequential"
-BLOCK_LENGTH = "block_length"  # the one setting of an arm that is of the canvas, not of the policy
+BLOCK_LENGTH, USE_CACHE = "block_length", "use_cache"
+OF_THE_CANVAS = (BLOCK_LENGTH, USE_CACHE)  # settings of an arm that are no settings of its policy
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Cell:
     @property
     def policy_settings(self) -> dict[str, Any]:
         """The settings of the policy."""
-        return {name: value for name, value in self.settings.items() if name != BLOCK_LENGTH}
+        return {name: value for name, value in self.settings.items() if name not in OF_THE_CANVAS}
 
     @property
     def key(self) -> str:
@@ -57,7 +58,7 @@ class Arm:
         dial: the setting swept along its curve; empty for an arm that is one point.
         values: settings of the dial, at least one where there is a dial.
         values_for: task -> settings of the dial in place of `values`, as many of them, so that budgets stay equal.
-        settings: the other settings, where they differ from the policy's own; `block_length` in place of the task's.
+        settings: the other settings, where they differ from the policy's own; `block_length` in place of the task's, `use_cache`.
         tune: settings to choose on the dev split, each with the values to draw from.
         tune_for: task -> what to choose there in place of `tune`.
         promise: what the dial promises about the share of wrong commits, for the calibration.

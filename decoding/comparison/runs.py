@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from decoding.api import generate
-from decoding.comparison.arms import BLOCK_LENGTH, Cell
+from decoding.comparison.arms import BLOCK_LENGTH, USE_CACHE, Cell
 from decoding.comparison.curves import Array
 from decoding.comparison.problems import Check, Problems, Split
 from decoding.comparison.statistics import is_predicted, statistics
@@ -180,6 +180,7 @@ def run_cells(
             block_length=cell.settings.get(BLOCK_LENGTH) or problems.block_length,
             attention_mask=mask,
             generator=generator,
+            use_cache=cell.settings.get(USE_CACHE, "none"),
         )
         right = [check(prompts[i], text) for i, text in zip(index, made.text, strict=True)]
         ledger.add(split, cell, index, measure(made, right, batch.reference[index]))

@@ -17,7 +17,7 @@ def cascade(
     out: Path = Path("checkpoints/runs/cascade"),
     seed: int = 0,
     device: str | None = None,
-    dtype: Literal["float32", "bfloat16"] = "float32",
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
     tf32: bool = False,
 ) -> None:
     """Teach a head to foretell the base's next forward once a round's tokens are committed.
@@ -33,7 +33,7 @@ def cascade(
         out: folder of the head with it.
         seed: of prompts and draws.
         device: where to run; by default the GPU if there is one.
-        dtype: of the base.
+        dtype: of the base; default float32 on the CPU, the checkpoint's own elsewhere.
         tf32: faster matrix products on a GPU, with inputs of 10 bits.
     """
     from train.commands.folders import check_head_folder, check_model

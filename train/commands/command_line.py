@@ -13,7 +13,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
-from train.commands.spelling import settings_help, spread
+from train.commands.options.spelling import settings_help, spread
 
 DATA = Path(__file__).resolve().parents[1] / "_data"  # only in the wheel
 FILES = (".jsonl",)  # an `out` that ends so is a file, no folder that keeps the options beside the results

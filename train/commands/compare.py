@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from decoding.comparison.arms import Arm, select
+from decoding.comparison.arms import USE_CACHE, Arm, select
 from decoding.comparison.problems import CheckedProblems, Problems, Split
 from train.commands.command_line import shipped
-from train.commands.folders import HEAD, MODEL, check_adapter, check_head_folder, check_model
+from train.commands.folders import MODEL, check_adapter, check_head_folder, check_model, find_head
 from train.tasks import Example, Task, get, require_answers, require_permission
 from train.tasks.hub import HUB
 
@@ -58,6 +58,7 @@ def check_compare(
     adapter: str | None = None,
     gen_length: int | None = None,
     block_length: int | None = None,
+    use_cache: str | None = None,
     run_code: bool = False,
 ) -> CompareCall:
     """Refuse what cannot be compared, and fill in what was left out.
@@ -73,9 +74,10 @@ def check_compare(
         num_dev: dev prompts of a task, generated, or out of a benchmark's file.
         seed: of the generators.
         model: checkpoint folder or hub id; by default the one that ships.
-        head: folder of a scoring head; by default the one that ships, with the model that ships.
+        head: folder of a scoring head; by default the one that ships for the model.
         adapter: folder of a PEFT LoRA adapter, merged into the model.
         gen_length, block_length: in place of the tasks' own.
+        use_cache: none, prefix or dual, of every arm that does not say it itself.
         run_code: let checkers run what the models write, where they have to.
 
     Raises:
@@ -90,17 +92,16 @@ def check_compare(
     if isinstance(prompts, str) and len(tasks) > 1:
         raise ValueError(f"prompts must come with one task, got {task}")
     fitted = head is not None  # maybe on these very files; the one that ships is fitted on generated prompts
-    if head is None and model is None and adapter is None and shipped(HEAD).is_dir():
-        head = str(shipped(HEAD))
-    running, left_out = select(catalogue, arms, has_head=head is not None)
+    check_model(str(shipped(MODEL)) if model is None else model, "")
+    check_adapter(adapter)
+    head = find_head(model, head, adapter)
+    running, left_out = select([with_cache(arm, use_cache) for arm in catalogue], arms, has_head=head is not None)
     for name in {name for arm in running for name in (*arm.values_for, *arm.tune_for)}:
         get(name, run_code=run_code)
     fitted = fitted or any(arm.head is not None for arm in running)
     for folder in {head, *(arm.head for arm in running)} - {None}:
         check_head_folder(str(folder))
     model = str(shipped(MODEL)) if model is None else model
-    check_model(model, "")
-    check_adapter(adapter)
     lengths: dict[str, Any] = {"gen_length": gen_length, "block_length": block_length}
     tasks = [replace(kind, **{name: value for name, value in lengths.items() if value is not None}) for kind in tasks]
     for arm, kind in itertools.product(running, tasks):
@@ -111,6 +112,13 @@ def check_compare(
     sizes: dict[str, Any] = {"num_prompts": num_prompts, "num_dev": num_dev, "seed": seed, "seen": fitted}
     checked = [make_problems(kind, prompts, **sizes) for kind in tasks]
     return CompareCall(tuple(running), tuple(left_out), tuple(checked), model, head, adapter)
+
+
+def with_cache(arm: Arm, use_cache: str | None) -> Arm:
+    """The arm behind a block cache, unless it names or tunes one itself."""
+    if use_cache is None or USE_CACHE in {*arm.settings, *arm.tune}:
+        return arm
+    return replace(arm, settings={**arm.settings, USE_CACHE: use_cache})
 
 
 def make_problems(
@@ -226,7 +234,7 @@ def run_compare(
     batch_size: int | None = None,
     seed: int = 0,
     device: str | None = None,
-    dtype: str = "float32",
+    dtype: str | None = None,
     tf32: bool = False,
 ) -> str:
     """Run every task, write comparison.json, table.md and a picture of the curves as they come, and return the tables.
@@ -239,7 +247,7 @@ def run_compare(
         batch_size: prompts at a time.
         seed: of random policies, tuning and resamples.
         device: where to run; by default the GPU if there is one.
-        dtype: of the weights.
+        dtype: of the weights; by default float32 on the CPU and the checkpoint's own elsewhere.
         tf32: let the GPU round the inputs of matrix products to 10 bits.
     """
     import torch

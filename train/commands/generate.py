@@ -5,67 +5,26 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from decoding.names import DEFAULT_POLICY, Request, find_policy, resolve
-from train.commands.bulk import Long, fit_prompts, run_bulk
+from decoding.names import DEFAULT_POLICY, find_policy, resolve
+from train.commands.answering.bulk import Long, fit_prompts, run_bulk
+from train.commands.answering.call import GenerateCall
+from train.commands.answering.conversation import Conversation, run_chat
+from train.commands.answering.prompt_file import Asked, read_prompts, typed
 from train.commands.command_line import shipped
-from train.commands.conversation import Conversation, run_chat
 from train.commands.folders import MODEL, check_adapter, check_model, find_head
-from train.commands.policy_settings import check_settings
-from train.commands.prompt_file import Asked, read_prompts, typed
-from train.tasks import Example, Task, get, require_permission
+from train.commands.options.policy_settings import check_settings
+from train.tasks import Task, get, require_permission
 
 if TYPE_CHECKING:
-    from decoding import Policy, Row
+    from decoding import Row
 
 GEN_LENGTH = 64
 LENGTHS = {"gen_length", "max_new_tokens", "max_tokens", "gen_len"}
 BLOCKS = {"block_length", "block_size", "canvas_length", "dllm_block_length"}
-
-
-@dataclass(frozen=True)
-class GenerateCall:
-    """Prompts and how to decode them, as far as that can be judged without torch.
-
-    Attributes:
-        prompts: what is decoded; none for a conversation.
-        task: whose prompts these are, or None.
-        request: policy, lengths and settings.
-        model: checkpoint folder or hub id.
-        head: folder of the scoring head, or None where the policy reads none.
-        adapter: folder of a PEFT adapter that is merged into the model, or None.
-    """
-
-    prompts: tuple[Asked, ...]
-    task: Task | None
-    request: Request
-    model: str
-    head: str | None
-    adapter: str | None = None
-
-    @property
-    def example(self) -> Example:
-        """The first prompt."""
-        return self.prompts[0].example
-
-    def settings(self, rule: Policy, seed: int) -> dict[str, Any]:
-        """Everything the answers depend on."""
-        policy = {f.name: getattr(rule, f.name) for f in fields(rule) if f.repr and f.name != "head"}
-        return {
-            "model": self.model,
-            "head": self.head,
-            "adapter": self.adapter,
-            "task": self.task and self.task.name,
-            "policy": {"name": self.request.policy, **policy},
-            "gen_length": self.request.gen_length,
-            "block_length": self.request.block_length,
-            **self.request.options,
-            "seed": seed,
-        }
 
 
 def check_generate(

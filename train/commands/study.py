@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from decoding.studies import STUDIES
 from train.commands.command_line import parser_of, sentence, shipped
 from train.commands.compare import make_problems
-from train.commands.folders import HEAD, MODEL, check_model
+from train.commands.folders import MODEL, check_model, find_head
 from train.tasks import get
 
 if TYPE_CHECKING:
@@ -73,23 +73,21 @@ def run_study(
         settings: that differ from its defaults.
         out: folder of the results.
         model: checkpoint folder or hub id; by default the one that ships.
-        head: folder of a scoring head; by default the one that ships, with the model that ships.
+        head: folder of a scoring head; by default the one that ships for the model.
         seed: of prompts and draws.
         device: where to run; by default the GPU if there is one.
     """
     module = import_module(check_study(name))
     given = read_settings(module.measure, settings)
     seen = head is not None  # maybe on a benchmark's own file; the one that ships is fitted on generated prompts
-    if head is None and model is None and shipped(HEAD).is_dir():
-        head = str(shipped(HEAD))
+    check_model(str(shipped(MODEL)) if model is None else model, "")
+    head = find_head(model, head)
     model = str(shipped(MODEL)) if model is None else model
-    check_model(model, "")
-    import torch
-
     from decoding.provenance import environment
     from decoding.studies.inputs import StudyInputs
+    from models.placement import pick_device
 
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    target = pick_device(device)
     inputs = StudyInputs(
         model, head, str(target), seed, make_problems=partial(study_problems, seed, seen=seen), fit=fit_features
     )

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from decoding.names import DEFAULT_POLICY, Request, find_policy, resolve
 from train.commands.command_line import shipped
 from train.commands.folders import MODEL, check_adapter, check_model, find_head
-from train.commands.policy_settings import check_settings
+from train.commands.options.policy_settings import check_settings
 
 GEN_LENGTH = 256
 SPELLINGS = {

@@ -17,8 +17,8 @@ from tqdm import tqdm
 import models
 from decoding import make_policy, provenance
 from decoding.names import Request, resolve
-from train.commands.batches import decode_all
-from train.commands.memory import batch_size_for, told_in_one_sentence
+from train.commands.answering.batches import decode_all
+from train.commands.answering.memory import batch_size_for, told_in_one_sentence
 from train.harness.arguments import Evaluation, judge_arguments
 from train.harness.journal import Journal
 from train.harness.likelihood import log_likelihood_bound
@@ -104,7 +104,7 @@ class FewerRounds(TemplateLM):
             kwargs: Any = normalize_gen_kwargs(request.args[1], 0)
             stops.append([] if self.evaluation.escape_until else [one for one in kwargs["until"] if one])
             if keys[index] not in self.journal.known:
-                groups.setdefault((kwargs["max_gen_toks"], kwargs["temperature"]), []).append(index)
+                groups.setdefault((kwargs["max_gen_toks"], kwargs.get("temperature", 0.0)), []).append(index)
         with tqdm(total=len(requests), desc="generate_until", disable=disable_tqdm or self.rank != 0) as bar:
             bar.update(len(requests) - sum(map(len, groups.values())))
             for (length, temperature), indices in groups.items():

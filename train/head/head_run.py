@@ -43,7 +43,7 @@ class HeadRun:
         batch_size: canvases in one forward.
         seed: of prompts, draws and the first fit.
         device: where to run; None takes the GPU if there is one.
-        dtype: of the base, the same for traces and decoding.
+        dtype: of the base, the same for traces and decoding; None as in `models.load`.
         run_code: let checkers run what the base writes.
         budget_hours: what collection may take; prompts are cut to it beforehand, and no part is begun after it.
         leave_out: names of tasks that the head must not see, with commas between them; recorded beside its figures.
@@ -64,7 +64,7 @@ class HeadRun:
     batch_size: int
     seed: int
     device: str | None
-    dtype: str = "float32"
+    dtype: str | None = None
     run_code: bool = False
     adapter: str | None = None
     budget_hours: float | None = None

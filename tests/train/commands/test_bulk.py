@@ -9,10 +9,10 @@ import pytest
 import generate as generate_command
 import models
 from decoding.names import resolve
-from train.commands.batches import decode_all, make_batches
+from train.commands.answering.batches import decode_all, make_batches
+from train.commands.answering.memory import batch_size_for, told_in_one_sentence
+from train.commands.answering.prompt_file import read_prompts
 from train.commands.command_line import run
-from train.commands.memory import batch_size_for, told_in_one_sentence
-from train.commands.prompt_file import read_prompts
 from train.tasks import get
 
 HOW = ("--policy", "threshold", "--threshold", "0.05", "--gen_length", "16", "--device", "cpu")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Literal
 
 from decoding.names import ALIASES, POLICIES, WITHOUT_EFFECT
-from train.commands.policy_settings import Setting, describe
+from train.commands.options.policy_settings import Setting, entry, policy_lines, said
 from train.tasks import ADDITIONS, BENCHMARKS, RENUMBERED, TASKS, Task
 
 Kind = Literal["policies", "tasks", "settings"]
-WIDTH = 100
 OF_EVERY_POLICY = (
     Setting("gen_length", "int", "the task's, else 64", "positions to fill, EOS included, at least 1."),
     Setting("block_length", "int", "the task's, else 32", "positions of a block; divides gen_length."),
@@ -38,21 +36,14 @@ def listing(kind: Kind, policy: str | None = None) -> str:
     if kind == "tasks":
         return "\n".join(_tasks())
     if kind == "policies":
-        return "\n".join(line for name in names for line in _policy(name))
-    return "\n".join((*_settings(), *(line for name in names for line in _policy(name))))
-
-
-def _policy(name: str) -> Iterator[str]:
-    found = describe(name)
-    yield from _entry(name, found.summary)
-    for setting in found.settings.values():
-        yield from _entry(f"    --{setting.name}", _said(setting))
+        return "\n".join(line for name in names for line in policy_lines(name))
+    return "\n".join((*_settings(), *(line for name in names for line in policy_lines(name))))
 
 
 def _settings() -> Iterator[str]:
     yield "of every policy"
     for setting in OF_EVERY_POLICY:
-        yield from _entry(f"    --{setting.name}", _said(setting))
+        yield from entry(f"    --{setting.name}", said(setting))
     meant: dict[str, list[str]] = {}
     for spelling, name in ALIASES.items():
         if name == "history":  # of the Python call alone
@@ -60,9 +51,9 @@ def _settings() -> Iterator[str]:
         meant.setdefault(name, []).append(spelling)
     yield "other spellings"
     for name, spellings in meant.items():
-        yield from _entry(f"    --{name}", ", ".join(f"--{one}" for one in spellings))
+        yield from entry(f"    --{name}", ", ".join(f"--{one}" for one in spellings))
     yield "accepted where they change nothing"
-    yield from _entry("", ", ".join(f"--{name}" for name in WITHOUT_EFFECT))
+    yield from entry("", ", ".join(f"--{name}" for name in WITHOUT_EFFECT))
 
 
 def _tasks() -> Iterator[str]:
@@ -81,12 +72,3 @@ def _task(task: Task) -> str:
     source = "" if task.hub is None else f", hub {task.hub.dataset}"
     code = ", runs the model's code (--run_code)" if task.runs_code else ""
     return f"    {task.name:24} {task.gen_length} tokens in blocks of {task.block_length}{source}{code}"
-
-
-def _said(setting: Setting) -> str:
-    default = setting.default.strip("'") or "must be given"
-    return f"{setting.kind}, default {default}: {setting.meaning}"
-
-
-def _entry(name: str, said: str) -> Iterable[str]:
-    return textwrap.wrap(f"{name:28} {said}", WIDTH, subsequent_indent=" " * 29)

@@ -7,8 +7,8 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
 
-from decoding.names import ALIASES, OF_THE_MODEL, OPTIONS, RULES, WITHOUT_EFFECT, nearest
-from train.commands.policy_settings import setting_names
+from decoding.names import ALIASES, OF_THE_MODEL, OPTIONS, POLICIES, RULES, WITHOUT_EFFECT, nearest
+from train.commands.options.policy_settings import policy_lines, setting_names
 
 PARSERS_OWN = ("help", "config", "print_config")
 NOT_TYPED = {"tokenizer", "history", *OF_THE_MODEL} - {"chat", "mask_id", "eos_id"}
@@ -77,10 +77,9 @@ def settings_help(function: Callable[..., object], arguments: Sequence[str]) -> 
     parameters = inspect.signature(function).parameters
     if not {"-h", "--help"} & {*arguments} or SETTINGS not in parameters or "policy" not in parameters:
         return ""
-    from train.commands.listing import listing
-
     policy = _policy(arguments)
-    return f"settings of policy {policy or 'NAME, as options of the command'}:\n" + listing("policies", policy)
+    lines = [line for name in ([policy] if policy else POLICIES) for line in policy_lines(name)]
+    return "\n".join((f"settings of policy {policy or 'NAME, as options of the command'}:", *lines))
 
 
 def _policy(arguments: Sequence[str]) -> str | None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from decoding.names import POLICIES, NamedPolicy, nearest
+from decoding.names import POLICIES, NamedPolicy, find_policy, nearest
+
+WIDTH = 100  # characters of a line for people
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,30 @@ class Description:
 @cache
 def describe(policy: str) -> Description:
     """What the policy of a name, or of one's own at `package.module:Class`, is and may be given."""
-    named = NamedPolicy(policy) if ":" in policy else POLICIES[policy]
+    named = NamedPolicy(policy) if ":" in policy else find_policy(policy)
     module, _, name = named.home.partition(":")
     found = _class(module, name)
     settings = {s.name: s for s in found.settings.values() if s.name not in {*named.fixed, "head"}}
     return Description(found.summary, settings)
+
+
+def policy_lines(name: str) -> Iterator[str]:
+    """The policy of a name and its settings, for people."""
+    found = describe(name)
+    yield from entry(name, found.summary)
+    for setting in found.settings.values():
+        yield from entry(f"    --{setting.name}", said(setting))
+
+
+def said(setting: Setting) -> str:
+    """Type, default and meaning of a setting."""
+    default = setting.default.strip("'") or "must be given"
+    return f"{setting.kind}, default {default}: {setting.meaning}"
+
+
+def entry(name: str, text: str) -> list[str]:
+    """A name and what is said of it beside it, in lines of WIDTH characters."""
+    return textwrap.wrap(f"{name:28} {text}", WIDTH, subsequent_indent=" " * 29)
 
 
 @cache

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from decoding.names import Request
-from train.commands.memory import told_in_one_sentence
+from train.commands.answering.memory import told_in_one_sentence
 
 if TYPE_CHECKING:
     from decoding import Row

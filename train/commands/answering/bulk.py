@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from train.commands.batches import Answer, decode_all
-from train.commands.memory import batch_size_for
-from train.commands.prompt_file import Asked
+from train.commands.answering.batches import Answer, decode_all
+from train.commands.answering.call import GenerateCall
+from train.commands.answering.memory import batch_size_for
+from train.commands.answering.prompt_file import Asked
 
 if TYPE_CHECKING:
     from decoding import Policy
     from models.denoiser import Denoiser
-    from train.commands.generate import GenerateCall
 
 Long = Literal["refuse", "cut"]
 

@@ -1,0 +1,54 @@
+"""Prompts and how to decode them, as far as that can be judged without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from decoding.names import Request
+from train.commands.answering.prompt_file import Asked
+from train.tasks import Example, Task
+
+if TYPE_CHECKING:
+    from decoding import Policy
+
+
+@dataclass(frozen=True)
+class GenerateCall:
+    """Prompts and how to decode them, as far as that can be judged without torch.
+
+    Attributes:
+        prompts: what is decoded; none for a conversation.
+        task: whose prompts these are, or None.
+        request: policy, lengths and settings.
+        model: checkpoint folder or hub id.
+        head: folder of the scoring head, or None where the policy reads none.
+        adapter: folder of a PEFT adapter that is merged into the model, or None.
+    """
+
+    prompts: tuple[Asked, ...]
+    task: Task | None
+    request: Request
+    model: str
+    head: str | None
+    adapter: str | None = None
+
+    @property
+    def example(self) -> Example:
+        """The first prompt."""
+        return self.prompts[0].example
+
+    def settings(self, rule: Policy, seed: int) -> dict[str, Any]:
+        """Everything the answers depend on."""
+        policy = {f.name: getattr(rule, f.name) for f in fields(rule) if f.repr and f.name != "head"}
+        return {
+            "model": self.model,
+            "head": self.head,
+            "adapter": self.adapter,
+            "task": self.task and self.task.name,
+            "policy": {"name": self.request.policy, **policy},
+            "gen_length": self.request.gen_length,
+            "block_length": self.request.block_length,
+            **self.request.options,
+            "seed": seed,
+        }
