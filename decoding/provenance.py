@@ -79,7 +79,7 @@ def commit() -> str | None:
 def code() -> str:
     """Hash of the source of `decoding` and `models`: figures of different code are not to be mixed."""
     here = Path(__file__).resolve().parents[1]
-    files = sorted(path for package in ("decoding", "models") for path in (here / package).glob("*.py"))
+    files = sorted(path for package in ("decoding", "models") for path in (here / package).rglob("*.py"))
     return hashlib.blake2b(b"\0".join(path.read_bytes() for path in files), digest_size=8).hexdigest()
 
 

@@ -17,7 +17,7 @@ NEXT_QUESTION = ("\nQuestion:", "\nProblem:")
 
 def ask(problem: str) -> str:
     """The user message for a problem."""
-    return f"GenerateCall: {problem}\n{ASK_FOR_BOX}\nAnswer:"
+    return f"Question: {problem}\n{ASK_FOR_BOX}\nAnswer:"
 
 
 def read(row: Row) -> Example:
