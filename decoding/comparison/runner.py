@@ -121,7 +121,8 @@ def make_runner(
         "device": provenance.device_name(denoiser.device),
         "code": provenance.code(),
     }
-    ledger = Ledger(None if out is None else out / f"{problems.task}.jsonl", header)
+    sizes = {"dev": len(problems.dev), "test": len(problems.test)}
+    ledger = Ledger(None if out is None else out / f"{problems.task}.jsonl", header, sizes=sizes)
     models = {"": denoiser, **(heads or {})}
     fingerprints = {name: head_fingerprint(model) for name, model in models.items() if model.head is not None}
     return Runner(denoiser, problems, check, ledger, heads or {}, fingerprints, size, seed, progress)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from decoding.comparison.arms import Arm, select
+from decoding.comparison.arms import Arm, require_different, select
 from decoding.comparison.problems import Check, Problems, Split
-from train.commands.command_line import shipped
+from train.commands.command_line import keep_options, shipped
 from train.commands.folders import HEAD, MODEL, check_adapter, check_head_folder, check_model
 from train.tasks import Example, Task, get, require_answers, require_permission
 from train.tasks.hub import HUB
@@ -93,6 +93,7 @@ def judge(
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
     tasks = [get(name.strip(), run_code=run_code) for name in task.split(",")]
+    require_different("task", [kind.name for kind in tasks])
     for kind in tasks:
         require_permission(kind, run_code)
     if isinstance(prompts, str) and len(tasks) > 1:
@@ -225,6 +226,18 @@ def leave_out_long(entry: Entry, denoiser: Denoiser) -> tuple[Entry, int]:
     return replace(entry, problems=replace(problems, dev=dev, test=test)), len(long)
 
 
+def entries_that_fit(contest: CompareCall, denoiser: Denoiser) -> tuple[list[Entry], list[str]]:
+    """The tasks without prompts too long for the model, and lines that say what is left out."""
+    said = [f"left out for want of a scoring head: {', '.join(contest.left_out)}\n"] if contest.left_out else []
+    entries = []
+    for full in contest.entries:
+        entry, long = leave_out_long(full, denoiser)
+        entries.append(entry)
+        if long:
+            said.append(f"left out of {entry.problems.task}: {long} prompts too long for the model\n")
+    return entries, said
+
+
 def hold(
     contest: CompareCall,
     *,
@@ -254,9 +267,9 @@ def hold(
 
     import models
     from decoding.comparison.compare import Comparison, compare
-    from decoding.comparison.runner import refuse_settings
+    from decoding.comparison.runner import make_runner, refuse_settings
     from decoding.comparison.table import plot, table
-    from decoding.provenance import environment
+    from decoding.provenance import environment, write_text
 
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     folder = Path(out)
@@ -268,24 +281,14 @@ def hold(
     for entry in contest.entries:
         refuse_settings(contest.arms, entry.problems.task, denoiser, heads, points=parity or tuning, seed=seed)
     whole: Comparison = Comparison()
-    said = [f"left out for want of a scoring head: {', '.join(contest.left_out)}\n"] if contest.left_out else []
-    for full in contest.entries:
-        entry, long = leave_out_long(full, denoiser)
-        if long:
-            said.append(f"left out of {entry.problems.task}: {long} prompts too long for the model\n")
-        whole += compare(
-            denoiser,
-            contest.arms,
-            entry.problems,
-            entry.check,
-            out=folder,
-            heads=heads,
-            tuning=tuning,
-            parity=parity,
-            batch_size=batch_size,
-            seed=seed,
-        )
+    entries, said = entries_that_fit(contest, denoiser)
+    how: dict[str, Any] = {"out": folder, "heads": heads, "batch_size": batch_size, "seed": seed}
+    for entry in entries:
+        make_runner(denoiser, entry.problems, entry.check, **how, progress=False)  # refuses lines of another comparison
+    keep_options()
+    for entry in entries:
+        whole += compare(denoiser, contest.arms, entry.problems, entry.check, tuning=tuning, parity=parity, **how)
         whole.save(folder / "comparison.json", environment(device=denoiser.device, seed=seed))
-        (folder / "table.md").write_text(table(whole), encoding="utf-8")
+        write_text(folder / "table.md", table(whole))
         plot(whole, folder)
     return "\n".join([table(whole), *said])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from decoding.comparison.arms import BLOCK_LENGTH
+from train.commands.command_line import keep_options
 from train.commands.compare import CompareCall, hold, judge
 from train.head.settings import names_of
 from train.tasks import get
@@ -112,6 +113,7 @@ def gather(
             blocks={name: entry[BLOCK_LENGTH] for name, entry in drivers.items() if BLOCK_LENGTH in entry},
             run_code=job.run_code,
             stop=lambda: clock() > end,
+            judged=keep_options,
             progress=lambda count: _advance(bar, count),
         )
     return [job.out / name / task for task in job.tasks]
