@@ -125,18 +125,15 @@ class Ledger:
                     f"{name} must be {found.get(name)!r} to go on with {path}, got {value!r}: choose another --out"
                 )
 
-    def _keep(self, split: str, cell: str, prompt: int, values: list[float]) -> None:
-        size = self.sizes and self.sizes.get(split, 0)
-        if type(prompt) is not int or prompt < 0 or (size is not None and prompt >= size):
+    def _keep(self, split: str, cell: str, prompt: object, values: Sequence[object]) -> None:
+        size = None if self.sizes is None else self.sizes.get(split, 0)
+        if not isinstance(prompt, int) or prompt < 0 or (size is not None and prompt >= size):
             raise ForeignLine(f"prompt must be one of the {size} of split {split}, got {prompt!r}")
-        for name, value in zip(COLUMNS, values, strict=True):
-            low, high = RANGES.get(name, (0, sys.float_info.max))
-            if type(value) not in (int, float) or not low <= value <= high:
-                raise ForeignLine(f"{name} must be a number from {low} to {high:g}, got {value!r}")
+        found = [_number(name, value) for name, value in zip(COLUMNS, values, strict=True)]
         kept = self.lines.setdefault((split, cell), {})
         if prompt in kept:
             raise ForeignLine(f"prompt {prompt} of cell {cell} must be there once in split {split}, got it again")
-        kept[prompt] = values
+        kept[prompt] = found
 
     def has(self, split: Split, cell: Cell, prompts: Sequence[int]) -> bool:
         """Whether all these prompts are there."""
@@ -170,6 +167,13 @@ class Ledger:
         kept = self.lines[split, cell.key]
         values = np.array([kept[prompt] for prompt in sorted(kept)])
         return {name: values[:, index] for index, name in enumerate(COLUMNS)}
+
+
+def _number(name: str, value: object) -> float:
+    low, high = RANGES.get(name, (0, sys.float_info.max))
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise ForeignLine(f"{name} must be a number from {low} to {high:g}, got {value!r}")
+    return value
 
 
 def run_cells(

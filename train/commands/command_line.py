@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import inspect
+import json
 import os
 import re
 import sys
@@ -14,6 +15,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import ArgumentParser
 
 from decoding.folder_lock import discard_new, first_missing, hold_folder
@@ -132,10 +134,23 @@ def _holding(function: Callable[..., object], parser: ArgumentParser, options: A
 
 
 def _save(parser: ArgumentParser, options: Any, file: Path) -> None:
-    """Write options aside and rename them."""
+    """Write options aside and rename them; a text that looks like a number is quoted, which PyYAML forgets for 1e3."""
+    known = json.loads(parser.dump(options, format="json"))
     aside = file.with_name(file.name + ".part")
-    parser.save(options, aside, overwrite=True)
+    aside.write_text(yaml.dump(known, Dumper=_Quoting, sort_keys=False, allow_unicode=True), encoding="utf-8")
     aside.replace(file)
+
+
+class _Quoting(yaml.SafeDumper):
+    """Writes every text that holds a digit in quotes."""
+
+
+_Quoting.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style="'" if any(map(str.isdigit, text)) else None
+    ),
+)
 
 
 def _write_anything() -> None:
