@@ -9,15 +9,30 @@ from train.tasks.hub import Hub
 from train.tasks.task import Example, Row
 
 LETTERS = "ABCDEFGHIJ"
-LETTER = r"[*_$\s(\[{\\]*(?:(?:text(?:bf)?|mathbf|mathrm|boxed)\{\(?)?([A-J])(?![A-Za-z'])"
-ANSWER = re.compile(
-    r"\b(?:[Aa]nswer|ANSWER|[Cc]hoice|[Oo]ption)\b[^.\n:]{0,60}?(?:\bis\b|:|=|(?:would|should|must) be)"
-    rf"(?:\s*[*_:]+)*\s*(?:[Oo]ption|[Cc]hoice|[Ll]etter)?{LETTER}"
+AFTER_A = r"(?:is|are|was|because|since|as|and|or|but|not|which|with|for|by|in|from|on|due|given|only|indeed|here)\b"
+AFTER_I = r"(?:is|because|since|as|and|or|but|not|which|with|for|by|only|indeed|here)\b"
+DENIED = r"[)\]*_.]*\s+(?:is|are|was|looks?|seems?)\s+(?:\w+ly )?(?:wrong|incorrect|false|not|too|impossible|out)\b"
+NO_WORD = (  # neither "I think" nor "A good choice", nor the E of E = mc^2
+    rf"(?![A-Za-z'’]|\s*[=^]|{DENIED}|(?<=A)\s+(?!{AFTER_A})[a-z]|(?<=I)\s+(?!{AFTER_I})[a-z])"
 )
-REVERSED = re.compile(r"(?:[Oo]ption|[Cc]hoice)?\s*\(?\b([A-J])\b\)?\s+is (?:the )?(?:correct|right|best)(?! about)")
+LETTER = rf"[*_$\s(\[{{\\]*(?:(?:text(?:bf)?|mathbf|mathrm|boxed)\{{\(?)?([A-J]){NO_WORD}"
+LOWER = r"\s*(?:[*_:]+\s*)*(?:[Oo]ption\s+|[Cc]hoice\s+)?(?:\(([a-j])\)(?!\s+[a-z])|([a-j])[).*]*\s*(?:\n|$))"
+SUBJECT = (
+    r"\b(?:[Aa]nswer|ANSWER|[Cc]hoice|[Oo]ption)\b[^.\n:]{0,60}?(?:\bis\b|:|=|(?:would|should|must) be)(?:\s*[*_:]+)*\s*"
+)
+ANSWER = re.compile(rf"{SUBJECT}(?:[Oo]ption|[Cc]hoice|[Ll]etter)?{LETTER}")
+ANSWER_LOWER = re.compile(SUBJECT + LOWER)
+SEVERAL = re.compile(rf"{SUBJECT}(?:[Bb]oth|[Ee]ither|[Nn]one|[Nn]either)\b")
+REVERSED = re.compile(r"(?:[Oo]ption|[Cc]hoice)?\s*\(?\b([A-J])\b\)?\s+is (?:the )?(?:correct|right|best|answer)(?! about)")
+CHOSEN = re.compile(
+    r"\b(?:[Ii]t(?:['’]s| is| must be| should be)|choose|chose|pick|select|go(?:ing)? with|say|believe|guess|think)\s+"
+    rf"(?:it(?:['’]s| is)\s+)?(?:option |choice |answer )?\(?([A-J])\b{NO_WORD}(?!\)?\s+(?:is|was|seems|looks|could|might|may)\b)"
+)
+CORRECTED = re.compile(r"\b(?:[Ww]ait|[Aa]ctually|[Cc]orrection|[Ss]orry|I mean|No)\b(?=[,:.!]| )")
+FIRST = re.compile(r"^\W*([A-J])\s*(?:,|\bbecause\b|\bsince\b|\bas\b)")
 BRACKETED = re.compile(r"\(([A-J])\)")
 ALONE = re.compile(
-    r"(?:^|\n)\W*(?:[Oo]ption |[Cc]hoice )?([A-J])(?:[.):*]|\s*(?:\n|$))|(?<![\w'])([B-HJ])(?=[\s.,)*]|$)(?!')"
+    r"(?:^|\n)\W*(?:[Oo]ption |[Cc]hoice )?([A-J])(?:[.):*]|\s*(?:\n|$))|(?<![\w'])([B-HJ])(?=[\s.,:)*]|$)(?!')"
 )
 BOTH = re.compile(r"\s*\)?\s*(?:or|and|/)\s*\(?([A-J])\b\)?")
 OPTION = re.compile(r"^([A-J])\. (.*)$", re.MULTILINE)
@@ -60,32 +75,49 @@ def check(example: Example, text: str) -> bool:
 def final_letter(text: str, options: Sequence[tuple[str, str]] = ()) -> str | None:
     """The letter that a text chooses, None if it chooses none or two.
 
-    In this order: the last "the answer is (X)" or "Answer: X"; a boxed letter; "X is correct"; the text of an option after
-    "the answer is"; the last letter in brackets; the last letter that stands alone.
+    In this order: the last "the answer is (X)" or "Answer: X", unless it is taken back behind it; a boxed letter; "X is correct";
+    the text of an option after "the answer is"; "it is X" or "I choose X"; the last letter in brackets; the letter that the text
+    begins with; the last letter that stands alone. "I" and "A" are no letters where they are words.
 
     Args:
         text: the model's.
         options: letters with their texts.
     """
     text = until(text, "\nQuestion:", "\n\nQ:")
-    stated = list(ANSWER.finditer(text))
-    if stated:
-        letter = stated[-1][1]
-        both = BOTH.match(text, stated[-1].end())
-        return None if both and both[1] != letter else letter
-    box = re.fullmatch(r"\W*(?:\\?text(?:bf)?\{)?\W*([A-J])\b.*", last_boxed(text) or "", re.DOTALL)
+    if stated := [*ANSWER.finditer(text)]:
+        return _taken_back(text[stated[-1].end() :]) or _only(stated[-1], text)
+    if SEVERAL.search(text):
+        return None
+    if stated := [*ANSWER_LOWER.finditer(text)]:
+        return str(stated[-1][1] or stated[-1][2]).upper()
+    box = re.fullmatch(r"\W*(?:\\?text(?:bf)?\{)?\W*([A-J]|[a-j](?=\W*$))\b.*", last_boxed(text) or "", re.DOTALL)
     if box:
-        return box[1]
+        return box[1].upper()
     if found := REVERSED.findall(text):
         return str(found[-1])
     said = STATED.findall(text)
     letters = {letter for letter, option in options if said and _bare(option) == _bare(said[-1])}
     if len(letters) == 1:
         return letters.pop()
-    if found := BRACKETED.findall(text):
-        return str(found[-1])
+    for rule in (CHOSEN, BRACKETED, FIRST):
+        if found := rule.findall(text):
+            return str(found[-1])
     alone = ALONE.findall(text)
     return (alone[-1][0] or alone[-1][1]) if alone else None
+
+
+def _only(stated: re.Match[str], text: str) -> str | None:
+    """The letter stated, None where another one is named beside it."""
+    both = BOTH.match(text, stated.end())
+    return None if both and both[1] != stated[1] else stated[1]
+
+
+def _taken_back(rest: str) -> str | None:
+    """The letter that is named plainly behind "wait", "actually", "no" after an answer; None where none is."""
+    corrections = list(CORRECTED.finditer(rest))
+    tail = rest[corrections[-1].end() :] if corrections else ""
+    found = CHOSEN.findall(tail) or BRACKETED.findall(tail)
+    return str(found[-1]) if found else None
 
 
 def _bare(text: str) -> str:
