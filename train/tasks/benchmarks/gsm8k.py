@@ -3,9 +3,10 @@
 import re
 from decimal import Decimal
 
-from train.tasks.benchmarks.benchmark import benchmark, field, optional, until
+from train.tasks.benchmarks.benchmark import benchmark, optional, until
 from train.tasks.benchmarks.latex import last_boxed
 from train.tasks.hub import Hub
+from train.tasks.question import question
 from train.tasks.task import Example, Row
 
 # a minus counts as a sign where no term stands before it and no space after it, or after a dollar
@@ -41,14 +42,11 @@ def ask(question: str) -> str:
 
 def read(row: Row) -> Example:
     """Read a record with `question` and `answer` (a chain of thought that ends in `#### number`, or the number alone)."""
-    question, answer = (
-        field(row, "question", "problem", "prompt", "input"),
-        optional(row, "answer", "output", "response"),
-    )
+    asked, answer = question(row, "question", "problem", "prompt", "input"), optional(row, "answer", "output", "response")
     number = final_number(answer)
     if answer and number is None:
         raise ValueError(f"answer must end in a number, got {answer[-60:]!r}")
-    return Example(ask(question), answer, "" if number is None else str(number))
+    return Example(ask(asked), answer, "" if number is None else str(number))
 
 
 def check(example: Example, text: str) -> bool:

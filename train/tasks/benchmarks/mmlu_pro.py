@@ -3,9 +3,10 @@
 import re
 from collections.abc import Sequence
 
-from train.tasks.benchmarks.benchmark import benchmark, field, optional, texts, until
+from train.tasks.benchmarks.benchmark import benchmark, optional, until
 from train.tasks.benchmarks.latex import last_boxed
 from train.tasks.hub import Hub
+from train.tasks.question import OPTIONS, is_there, options_of, question
 from train.tasks.task import Example, Row
 
 LETTERS = "ABCDEFGHIJ"
@@ -50,21 +51,28 @@ def ask(question: str, category: str = "") -> str:
 
 
 def read(row: Row) -> Example:
-    """Read a record with `question`, `options` and `answer` (a letter) or `answer_index`; `category` is told the model."""
-    question, options = (
-        field(row, "question", "prompt", "input"),
-        [one for one in texts(row, "options") if one != "N/A"],
-    )
+    """Read a record with `question`, `options` (or `choices`) and `answer` (a letter), `answerKey` or `answer_index`."""
+    asked = question(row, "question", "prompt", "input", own=OPTIONS)
+    name = next((name for name in OPTIONS if is_there(row, name)), None)
+    options = [] if name is None else [one for one in options_of(row, name) if one[1] != "N/A"]
     if len(options) > len(LETTERS):
         raise ValueError(f"options must be at most {len(LETTERS)}, got {len(options)}")
-    answer, index = optional(row, "answer", "output", "response"), row.get("answer_index")
-    if not answer and isinstance(index, int):
-        answer = LETTERS[index : index + 1]
+    answer = letter_of(row, [label for label, _ in options])
     if answer and (len(answer) > 1 or answer not in LETTERS[: len(options) or None]):
         raise ValueError(f"answer must be one of the letters of the options, got {answer!r}")
-    listed = "".join(f"\n{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False))
-    asked = f"{question}\nOptions:{listed}" if options else question
+    listed = "".join(f"\n{letter}. {option}" for letter, (_, option) in zip(LETTERS, options, strict=False))
+    asked = f"{asked}\nOptions:{listed}" if options else asked
     return Example(ask(asked, optional(row, "category")), f"The answer is ({answer})." if answer else "", answer)
+
+
+def letter_of(row: Row, labels: Sequence[str]) -> str:
+    """The letter of the right option: given itself, by its label, or by its place (`answer_index`, or a number beside `choices`)."""
+    answer, place = optional(row, "answer", "answerKey", "output", "response"), row.get("answer_index")
+    if isinstance(row.get("answer"), int) and is_there(row, "choices"):
+        answer, place = "", row["answer"]
+    if not answer and isinstance(place, int) and not isinstance(place, bool):
+        return LETTERS[place : place + 1] if place >= 0 else ""
+    return LETTERS[labels.index(answer)] if answer in labels else answer
 
 
 def check(example: Example, text: str) -> bool:
