@@ -83,7 +83,7 @@ def generate(
     *,
     gen_length: int | None = None,
     block_length: int | None = None,
-    attention_mask: Tensor | None = None,
+    attention_mask: Any = None,
     generator: torch.Generator | None = None,
     on_step: OnStep | None = None,
     temperature: float = 0.0,
@@ -101,7 +101,7 @@ def generate(
             the settings mean in the field (`factor`, `threshold`, `steps`, `remasking`, ... in this order), else `learned`.
         gen_length: positions to generate, EOS included.
         block_length: must divide gen_length; by default 32 where it does, else gen_length.
-        attention_mask: 0 on the left padding of token ids.
+        attention_mask: 0 on the left padding of token ids; a tensor, an array or lists.
         generator: source of randomness, on the model's device.
         on_step: called with state and reading before every commit; only reads.
         temperature: 0 takes the most likely token.

@@ -88,8 +88,9 @@ def hold(
 
     from decoding.provenance import environment
     from decoding.studies.inputs import StudyInputs
+    from models.devices import find_device
 
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    place = find_device(device)
     bench = StudyInputs(model, head, str(place), seed, enter=partial(subject, seed, seen=seen), fit=fit_features)
     began = time.perf_counter()
     found = module.measure(bench, **given)
