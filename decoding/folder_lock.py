@@ -74,7 +74,10 @@ def _locked(folder: Path) -> Iterator[None]:
         since = time.strftime("%Y-%m-%d %H:%M:%S")
         file.write(f"process {os.getpid()} on {socket.gethostname()} since {since}: {command}\n")
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            (folder / LOCK).unlink(missing_ok=True)  # while it is held: whoever opened it meanwhile opens it again
 
 
 def _open_current(path: Path) -> IO[str]:

@@ -318,3 +318,22 @@ def test_traces_from_before_bare_branches_still_load_and_go_on(collector_of, gro
     (tmp_path / "part-train-00001.parquet").unlink()
     collector_of(groups).run({"train": examples[:6]}, tmp_path)
     assert {r["prompt_id"] for r in load_table(tmp_path, groups)} == set(range(6))
+
+
+def test_an_unfinished_part_is_no_part(collector_of, groups, examples, tmp_path):
+    whole = collected(collector_of(groups), examples, tmp_path / "whole")
+    cut = tmp_path / "cut"
+    collected(collector_of(groups), examples, cut)
+    for part in sorted(cut.glob("part-train-*.parquet")):
+        part.with_suffix(".tmp").write_bytes(part.read_bytes()[:100])
+        part.unlink()
+    assert collected(collector_of(groups), examples, cut) == whole
+
+
+def test_collection_is_judged_without_a_trace(collector_of, groups, examples, tmp_path):
+    collector_of(groups).check({"train": examples}, tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
+    collected(collector_of(groups), examples, tmp_path / "run")
+    with pytest.raises(ValueError, match="seed must be 0 to go on"):
+        collector_of(groups, seed=1).check({"train": examples, "dev": examples[:4]}, tmp_path / "run")
+    assert {file.suffix for file in (tmp_path / "run").iterdir()} == {".json", ".parquet"}
