@@ -20,7 +20,12 @@ except ImportError:  # no POSIX system, and no such lock
     fcntl = None  # type: ignore[assignment]
 
 LOCK = ".lock"
-RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR")  # all four are set where a launcher started several processes
+RANKS = (
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_RANK",
+    "MASTER_ADDR",
+)  # all four are set where a launcher started several processes
 HELD = (errno.EACCES, errno.EAGAIN)
 
 log = logging.getLogger(__name__)
@@ -93,7 +98,9 @@ def _open_current(path: Path) -> IO[str]:
             file.seek(0)
             holder = file.read().strip() or "another process"
             file.close()
-            raise ValueError(f"out must be a folder that no other run writes to, got {path.parent}, held by {holder}") from None
+            raise ValueError(
+                f"out must be a folder that no other run writes to, got {path.parent}, held by {holder}"
+            ) from None
         with contextlib.suppress(FileNotFoundError):
             if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
                 return file

@@ -35,9 +35,7 @@ class Prompts:
         )
 
 
-def read_prompts(
-    prompts: Any, attention_mask: Any, denoiser: Denoiser, *, chat: bool | None = None
-) -> Prompts:
+def read_prompts(prompts: Any, attention_mask: Any, denoiser: Denoiser, *, chat: bool | None = None) -> Prompts:
     """Read ids [P] or [B, P], a list of id lists, a string or a list of strings; rows of unequal length are padded on the left.
 
     Args:
@@ -53,7 +51,9 @@ def read_prompts(
         prompts = _as_tensor("prompts", prompts)
     if isinstance(prompts, Tensor):
         mask = attention_mask
-        batch = _read_tensor(prompts, mask if mask is None or isinstance(mask, Tensor) else _as_tensor("attention_mask", mask))
+        batch = _read_tensor(
+            prompts, mask if mask is None or isinstance(mask, Tensor) else _as_tensor("attention_mask", mask)
+        )
     elif attention_mask is not None:
         raise ValueError(f"attention_mask must come with a tensor of token ids, got {type(prompts).__name__}")
     else:

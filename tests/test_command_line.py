@@ -123,7 +123,10 @@ def test_train_and_study_refused_leave_everything_as_it_was(capsys, tmp_path):
         assert record.read_text() == "name: order\n"
 
 
-HOLDER = "import sys, time\nfrom pathlib import Path\nfrom decoding.folder_lock import hold_folder\nwith hold_folder(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)\n"
+HOLDER = (
+    "import sys, time\nfrom pathlib import Path\nfrom decoding.folder_lock import hold_folder\n"
+    "with hold_folder(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)\n"
+)
 
 
 @pytest.fixture
@@ -191,7 +194,29 @@ def test_options_are_not_abbreviated(capsys, tmp_path):
     assert "--rat" in told(capsys, "--out", str(tmp_path), "--rat=0.5")
 
 
-TEXTS = ["# not a comment", "~", "null", "Null", "&anchor", "*alias", "", " ", "a: b", "- a", "[1,", "{", '"', "'", "!!int 3", "%", "@", "1e3", "true", "a # b", "é→\u00a0"]
+TEXTS = [
+    "# not a comment",
+    "~",
+    "null",
+    "Null",
+    "&anchor",
+    "*alias",
+    "",
+    " ",
+    "a: b",
+    "- a",
+    "[1,",
+    "{",
+    '"',
+    "'",
+    "!!int 3",
+    "%",
+    "@",
+    "1e3",
+    "true",
+    "a # b",
+    "é→\u00a0",
+]
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -265,10 +290,16 @@ SLEEPER = (
 )
 
 
-@pytest.mark.parametrize(("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")])
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
 def test_a_signal_is_told_in_one_line_with_what_is_kept(tmp_path, number, code, word):
     process = subprocess.Popen(
-        [sys.executable, "-c", SLEEPER, str(tmp_path / "o")], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", SLEEPER, str(tmp_path / "o")],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
@@ -290,8 +321,7 @@ def test_a_gentle_stop_waits_for_the_step_and_a_second_signal_does_not():
             time.sleep(0.001)
         assert stop.asked
         with pytest.raises(Interrupted):
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(1)
+            signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGTERM) == before
     with pytest.raises(Interrupted) as stopped:
         stop.raise_if_asked()
@@ -306,4 +336,8 @@ def test_a_terminal_of_fewer_letters_shows_the_others_by_number(tmp_path):
     )
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=environment)
-    assert (done.returncode, done.stdout, done.stderr) == (2, "\\xb7 \\xe9\n", "say.py: name must be plain, got \\xe9\n")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        2,
+        "\\xb7 \\xe9\n",
+        "say.py: name must be plain, got \\xe9\n",
+    )

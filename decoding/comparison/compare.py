@@ -11,7 +11,7 @@ from typing import Any
 from decoding.comparison.arms import Arm, check_arms
 from decoding.comparison.parity import parity_study
 from decoding.comparison.problems import Check, Problems
-from decoding.comparison.results import Row, calibration_rows, curve_rows, pair_rows, place, result_rows
+from decoding.comparison.results import Row, calibration_rows, curve_rows, measure_arms, pair_rows, result_rows
 from decoding.comparison.runner import Runner, make_runner, tune
 from decoding.comparison.verdicts import verdicts
 from decoding.folder_lock import hold_folder
@@ -69,8 +69,8 @@ def compare(
         progress: show a bar.
 
     Raises:
-        ValueError: for arms or settings that contradict each other, lines in `out` that belong to other settings, or an `out` that another
-            process writes to.
+        ValueError: for arms or settings that contradict each other, lines in `out` that belong to other settings, or an `out`
+            that another process writes to.
     """
     check_arms(arms, reference=not parity)
     arms = [arm.on(problems.task) for arm in arms]
@@ -90,7 +90,7 @@ def _curves(runner: Runner, arms: Sequence[Arm], tuning: int) -> Comparison:
     arms = [tune(runner, arm, tuning) if tuning else replace(arm, tune={}) for arm in arms]
     runner.run(arms, "dev")
     runner.run(arms, "test")
-    measured = place(runner, arms)
+    measured = measure_arms(runner, arms)
     return Comparison(
         results=result_rows(runner, [(item.arm, cell) for item in measured for cell in item.cells], ["dev", "test"]),
         curves=curve_rows(runner, measured),

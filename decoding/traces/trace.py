@@ -117,7 +117,9 @@ def refuse_header(folder: Path, expected: Mapping[str, Any]) -> None:
     """What `check_header` refuses, without writing anything."""
     if not (folder / HEADER).exists():
         if left := sorted(file.name for file in folder.glob(PARTS)):
-            raise ValueError(f"{folder} must hold the {HEADER} of its traces, got {left[0]} without: choose another --out")
+            raise ValueError(
+                f"{folder} must hold the {HEADER} of its traces, got {left[0]} without: choose another --out"
+            )
         return
     found, wanted = read_header(folder), json.loads(_as_json(expected))
     for key in wanted:
@@ -224,8 +226,8 @@ def rebuild(
         committed_round[s, -gen:] = torch.tensor(row["committed_round"])
         recent_confidence[s, :, -gen:] = torch.tensor(row["recent_confidence"]).view(2, gen)
         recent_token[s, :, -gen:] = torch.tensor(row["recent_token"]).view(2, gen)
-    place = torch.arange(width) - (width - gen)
-    block = torch.where(place >= 0, place.div(block_length, rounding_mode="floor"), -1)
+    position = torch.arange(width) - (width - gen)
+    block = torch.where(position >= 0, position.div(block_length, rounding_mode="floor"), -1)
     state = DecodeState(
         layout=Layout(block, gen // block_length, mask_id, eos_id, None),
         tokens=tokens,

@@ -151,5 +151,4 @@ def load_convolutional(folder: str | Path, *, device: torch.device | str | None 
     weights = dict(stream(weight_files(folder)))
     check_names(denoiser, {name: tuple(tensor.shape) for name, tensor in weights.items()}, tied=False)
     denoiser.load_state_dict(weights)
-    place = find_device(device)
-    return denoiser.to(place).requires_grad_(False).eval()
+    return denoiser.to(find_device(device)).requires_grad_(False).eval()

@@ -19,7 +19,7 @@ from train import pretrain as command
 from train.base.base_model import BaseModelFit, Fit, ModelShape
 from train.base.corpus import Rows
 from train.base.export import export, load_weights
-from train.base.rows import TaskData, TaskRows, place
+from train.base.rows import TaskData, TaskRows, load_rows
 from train.commands.command_line import parser_of
 from train.commands.interruption import Interrupted
 
@@ -41,8 +41,8 @@ def tiny_data() -> list[TaskData]:
     shorter = tokens.copy()
     shorter[mixed == 2, 0] = EOS
     return [
-        place("copy", Rows(tokens, lengths), TaskRows(0.6, 64), canvas=4, device=CPU),
-        place("mixed", Rows(shorter, mixed), TaskRows(0.4, 64, pad_to=8), canvas=4, device=CPU),
+        load_rows("copy", Rows(tokens, lengths), TaskRows(0.6, 64), canvas=4, device=CPU),
+        load_rows("mixed", Rows(shorter, mixed), TaskRows(0.4, 64, pad_to=8), canvas=4, device=CPU),
     ]
 
 
@@ -208,7 +208,7 @@ def test_a_resumed_run_keeps_only_the_points_ahead(run: Any) -> None:
 def test_a_run_that_is_over_is_not_resumed_and_its_weights_stay(run: Any) -> None:
     out = run("over")
     before = (out / "model.safetensors").read_bytes(), (out / "resume.ckpt").read_bytes()
-    with pytest.raises(ValueError, match="resume must be of a run that is not over, got .* after 6 steps"):
+    with pytest.raises(ValueError, match=r"resume must be of a run that is not over, got .* after 6 steps"):
         run("over", resume=True)
     assert ((out / "model.safetensors").read_bytes(), (out / "resume.ckpt").read_bytes()) == before
     run("over", resume=True, max_steps=7)
@@ -225,12 +225,14 @@ def test_a_broken_checkpoint_is_told_in_one_sentence(run: Any, tmp_path: Path, d
         file.write_bytes(damage)
     elif damage == "cut":
         file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="resume.ckpt must be a whole checkpoint of this command, got "):
+    with pytest.raises(ValueError, match=r"resume.ckpt must be a whole checkpoint of this command, got "):
         run("broken", resume=True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_during_a_run_keeps_the_step_and_the_run_goes_on_to_the_same_end(run: Any, monkeypatch, number) -> None:
+def test_a_signal_during_a_run_keeps_the_step_and_the_run_goes_on_to_the_same_end(
+    run: Any, monkeypatch, number
+) -> None:
     whole = run("whole")
     step = BaseModelFit.training_step
 

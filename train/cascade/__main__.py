@@ -58,4 +58,8 @@ def cascade(
 if __name__ == "__main__":
     from train.commands.command_line import run
 
-    run(cascade, default_config="configs/train/cascade.yaml", kept="{out} holds the head as last saved, if it was: it is a --head")
+    run(
+        cascade,
+        default_config="configs/train/cascade.yaml",
+        kept="{out} holds the head as last saved, if it was: it is a --head",
+    )

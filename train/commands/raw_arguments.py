@@ -15,7 +15,16 @@ import yaml
 from decoding.folder_lock import is_distributed
 
 MOST_NODES = 100_000  # of a config with every alias written out
-LEFTOVERS = ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "RANK", "WORLD_SIZE", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK")
+LEFTOVERS = (
+    "SLURM_NTASKS",
+    "SLURM_PROCID",
+    "SLURM_LOCALID",
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_RANK",
+    "GROUP_RANK",
+    "NODE_RANK",
+)
 LAYERED = ("config", "print_config")  # may come more than once: a later config goes over an earlier one
 
 

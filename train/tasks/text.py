@@ -8,7 +8,8 @@ from train.tasks.task import Example, Row
 def read(row: Row) -> Example:
     """Read a record with `prompt` (or `instruction`, `input`, `question`, `text`) and, if there is one, a reference text."""
     return Example(
-        question(row, "prompt", "input", "question", "text"), optional(row, "response", "output", "answer", "completion")
+        question(row, "prompt", "input", "question", "text"),
+        optional(row, "response", "output", "answer", "completion"),
     )
 
 

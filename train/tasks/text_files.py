@@ -31,7 +31,7 @@ def lines_of(path: Path) -> Iterator[str]:
         if not packed and start == GZIP:
             raise ValueError(f"{path} must be text by its name, got a gzip file: name it {path.name}.gz")
         try:
-            yield from _decoded(path, gzip.open(raw) if packed else raw)
+            yield from _decoded(path, gzip.GzipFile(fileobj=raw) if packed else raw)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise ValueError(f"{path} must be a whole gzip file, got a damaged one ({error})") from error
 
@@ -82,7 +82,9 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     known = dict(pairs)
     if len(known) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)} must be there once in a row, got it twice")
+        raise ValueError(
+            f"{next(name for name in names if names.count(name) > 1)} must be there once in a row, got it twice"
+        )
     return known
 
 

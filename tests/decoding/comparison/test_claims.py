@@ -43,7 +43,10 @@ def test_the_best_rival_is_chosen_on_dev() -> None:
     chosen = best_headless(arms)
     assert chosen is not None
     assert chosen.arm.name == "on-dev"
-    assert best_headless([measured("sequential", dev=1.0, test=1.0), measured("learned", "learned", dev=1, test=1)]) is None
+    assert (
+        best_headless([measured("sequential", dev=1.0, test=1.0), measured("learned", "learned", dev=1, test=1)])
+        is None
+    )
 
 
 def findings(*arms: Measured) -> dict[str, str]:

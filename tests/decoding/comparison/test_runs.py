@@ -59,10 +59,10 @@ def test_a_cascade_behind_a_wrong_commit_of_its_round_is_not_clean(reasons, toke
 
     Beside it lies a row that is led astray in its first round.
     """
-    own = [Reason.EXPLOIT, Reason.CASCADE, *(Reason[r] for r in reasons.split()), Reason.EXPLOIT]
+    committed_by = [Reason.EXPLOIT, Reason.CASCADE, *(Reason[r] for r in reasons.split()), Reason.EXPLOIT]
     other = [Reason.FORCED, *[Reason.CASCADE] * 5]
     rows = [
-        finished([1, 1, 2, 2, 2, 3], [int(r) for r in own], [1, 1, *tokens, 0]),
+        finished([1, 1, 2, 2, 2, 3], [int(r) for r in committed_by], [1, 1, *tokens, 0]),
         finished([1, 1, 1, 1, 1, 2], [int(r) for r in other], [0] * 6),
     ]
     for order in (rows, rows[::-1]):
@@ -155,7 +155,7 @@ def test_a_ledger_writes_nothing_before_its_first_lines(tmp_path) -> None:
 
 def test_names_given_twice_are_refused() -> None:
     arm = Arm("a", "headless", "sequential")
-    with pytest.raises(ValueError, match="^names of arms must differ, got a twice$"):
+    with pytest.raises(ValueError, match=r"^names of arms must differ, got a twice$"):
         select([arm, arm], None, has_head=False)
-    with pytest.raises(ValueError, match="^arms must differ, got a twice$"):
+    with pytest.raises(ValueError, match=r"^arms must differ, got a twice$"):
         select([arm], "a, a", has_head=False)

@@ -230,14 +230,16 @@ def test_a_part_of_another_run_in_its_own_place_is_refused(tmp_path, toy):
     check_header(tmp_path / "b", other)
     write_part([row(prompt_id=0)], tmp_path / "b" / "part-train-00000.parquet")
     (tmp_path / "b" / "part-train-00000.parquet").replace(tmp_path / "a" / "part-train-00000.parquet")
-    with pytest.raises(ValueError, match="must be of the run of its header.json, got a part of another one"):
+    with pytest.raises(ValueError, match=r"must be of the run of its header.json, got a part of another one"):
         load_table(tmp_path / "a", toy)
 
 
 def test_parts_without_their_header_are_refused_before_anything_is_written(tmp_path, toy):
     collected(tmp_path, toy)
     (tmp_path / "header.json").unlink()
-    with pytest.raises(ValueError, match=r"must hold the header.json of its traces, got part-train-00000.parquet without"):
+    with pytest.raises(
+        ValueError, match=r"must hold the header.json of its traces, got part-train-00000.parquet without"
+    ):
         check_header(tmp_path, header(toy, BeamETE(), **COLLECTED))
     assert not (tmp_path / "header.json").exists()
 

@@ -13,7 +13,7 @@ from train.tasks import get
 from train.tasks.task import Example
 
 WHOLE = [
-    ({"instruction": "Translate into French.", "input": "Good morning", "output": "Bonjour"}, "Translate into French.\nGood morning"),
+    ({"instruction": "Translate it.", "input": "Good morning", "output": "Bonjour"}, "Translate it.\nGood morning"),
     ({"instruction": "Name a prime.", "input": "", "output": "2"}, "Name a prime."),
     ({"instruction": "Name a prime.", "input": None, "output": "2"}, "Name a prime."),
     ({"instruction": "Say hi.", "input": "x", "text": "Below is an instruction ... Say hi. ### Response: hi"}, "Say hi.\nx"),
@@ -39,7 +39,10 @@ REFUSED = [
     ({"question": "Q?", "hint": "a prime"}, "hint must be part of"),
     ({"question": "Q?", "choices": [1, 2]}, "choices must be a list of texts"),
     ({"question": "Q?", "context": ["a", "b"]}, "context must be text"),
-    ({"messages": [{"role": "user", "content": "Q?"}]}, "row must have prompt or input or question or text, got messages"),
+    (
+        {"messages": [{"role": "user", "content": "Q?"}]},
+        "row must have prompt or input or question or text, got messages",
+    ),
 ]
 
 
@@ -69,7 +72,9 @@ def test_benchmarks_join_and_refuse_alike(tmp_path):
             list(get(name).read(written(tmp_path, {"prompt": "Q?", "text": "Q?", "system": "In verse."})))
 
 
-@pytest.mark.parametrize("extra", [{"instruction": "Use all."}, {"prompt": "1,1,1,3"}, {"context": "x"}, {"messages": ["x"]}])
+@pytest.mark.parametrize(
+    "extra", [{"instruction": "Use all."}, {"prompt": "1,1,1,3"}, {"context": "x"}, {"messages": ["x"]}]
+)
 def test_puzzles_refuse_what_their_format_does_not_hold(tmp_path, extra):
     row = {"input": "4,4,4,12", "output": "4+4=8,8+4=12"}
     assert list(get("countdown3").read(written(tmp_path, {**row, **dict.fromkeys(extra)}))) == [Example(*row.values())]

@@ -130,7 +130,12 @@ def _is_example(node: ast.stmt) -> bool:
         return False
     calls = {one.func.id for one in ast.walk(node) if isinstance(one, ast.Call) and isinstance(one.func, ast.Name)}
     as_script = isinstance(node, ast.If) and "__name__" in ast.unparse(node.test)
-    return as_script or isinstance(node, ast.Assert) or "input" in calls or (isinstance(node, ast.Expr) and "print" in calls)
+    return (
+        as_script
+        or isinstance(node, ast.Assert)
+        or "input" in calls
+        or (isinstance(node, ast.Expr) and "print" in calls)
+    )
 
 
 def body(text: str) -> str:
@@ -156,8 +161,8 @@ def _end_of_flat(lines: list[str]) -> int:
 
 
 def _until_examples(code: str, head: re.Pattern[str]) -> str:
-    found = head.search(code)
-    stop = STOPS.search(code, found.end() if found else 0)
+    match = head.search(code)
+    stop = STOPS.search(code, match.end() if match else 0)
     return code[: stop.start()] if stop else code
 
 

@@ -42,7 +42,10 @@ def ask(question: str) -> str:
 
 def read(row: Row) -> Example:
     """Read a record with `question` and `answer` (a chain of thought that ends in `#### number`, or the number alone)."""
-    asked, answer = question(row, "question", "problem", "prompt", "input"), optional(row, "answer", "output", "response")
+    asked, answer = (
+        question(row, "question", "problem", "prompt", "input"),
+        optional(row, "answer", "output", "response"),
+    )
     number = final_number(answer)
     if answer and number is None:
         raise ValueError(f"answer must end in a number, got {answer[-60:]!r}")
@@ -58,8 +61,9 @@ def check(example: Example, text: str) -> bool:
 def final_number(text: str) -> Decimal | None:
     """The number that a text gives as its answer, None if it holds none.
 
-    In this order: after the last `####` that heads no section; the first in the last box; after the last "the answer is"; in bold in the last line
-    that holds a number; the last of the last sentence that holds one, or there the first after the last `=`.
+    In this order: after the last `####` that heads no section; the first in the last box; after the last "the answer is"; in
+    bold in the last line that holds a number; the last of the last sentence that holds one, or there the first after the
+    last `=`.
     """
     text = plain(until(text, *NEXT_QUESTION))
     for mark in reversed(text.split("####")[1:]):

@@ -18,13 +18,13 @@ NO_WORD = (  # neither "I think" nor "A good choice", nor the E of E = mc^2
 )
 LETTER = rf"[*_$\s(\[{{\\]*(?:(?:text(?:bf)?|mathbf|mathrm|boxed)\{{\(?)?([A-J]){NO_WORD}"
 LOWER = r"\s*(?:[*_:]+\s*)*(?:[Oo]ption\s+|[Cc]hoice\s+)?(?:\(([a-j])\)(?!\s+[a-z])|([a-j])[).*]*\s*(?:\n|$))"
-SUBJECT = (
-    r"\b(?:[Aa]nswer|ANSWER|[Cc]hoice|[Oo]ption)\b[^.\n:]{0,60}?(?:\bis\b|:|=|(?:would|should|must) be)(?:\s*[*_:]+)*\s*"
-)
+SUBJECT = r"\b(?:[Aa]nswer|ANSWER|[Cc]hoice|[Oo]ption)\b[^.\n:]{0,60}?(?:\bis\b|:|=|(?:would|should|must) be)(?:\s*[*_:]+)*\s*"
 ANSWER = re.compile(rf"{SUBJECT}(?:[Oo]ption|[Cc]hoice|[Ll]etter)?{LETTER}")
 ANSWER_LOWER = re.compile(SUBJECT + LOWER)
 SEVERAL = re.compile(rf"{SUBJECT}(?:[Bb]oth|[Ee]ither|[Nn]one|[Nn]either)\b")
-REVERSED = re.compile(r"(?:[Oo]ption|[Cc]hoice)?\s*\(?\b([A-J])\b\)?\s+is (?:the )?(?:correct|right|best|answer)(?! about)")
+REVERSED = re.compile(
+    r"(?:[Oo]ption|[Cc]hoice)?\s*\(?\b([A-J])\b\)?\s+is (?:the )?(?:correct|right|best|answer)(?! about)"
+)
 CHOSEN = re.compile(
     r"\b(?:[Ii]t(?:['’]s| is| must be| should be)|choose|chose|pick|select|go(?:ing)? with|say|believe|guess|think)\s+"
     rf"(?:it(?:['’]s| is)\s+)?(?:option |choice |answer )?\(?([A-J])\b{NO_WORD}(?!\)?\s+(?:is|was|seems|looks|could|might|may)\b)"
@@ -66,7 +66,7 @@ def read(row: Row) -> Example:
 
 
 def letter_of(row: Row, labels: Sequence[str]) -> str:
-    """The letter of the right option: given itself, by its label, or by its place (`answer_index`, or a number beside `choices`)."""
+    """The letter of the right option: itself, by its label, or by its place (`answer_index`, or a number beside `choices`)."""
     answer, place = optional(row, "answer", "answerKey", "output", "response"), row.get("answer_index")
     if isinstance(row.get("answer"), int) and is_there(row, "choices"):
         answer, place = "", row["answer"]
@@ -101,15 +101,15 @@ def final_letter(text: str, options: Sequence[tuple[str, str]] = ()) -> str | No
     box = re.fullmatch(r"\W*(?:\\?text(?:bf)?\{)?\W*([A-J]|[a-j](?=\W*$))\b.*", last_boxed(text) or "", re.DOTALL)
     if box:
         return box[1].upper()
-    if found := REVERSED.findall(text):
-        return str(found[-1])
-    said = STATED.findall(text)
-    letters = {letter for letter, option in options if said and _bare(option) == _bare(said[-1])}
+    if letter_first := REVERSED.findall(text):
+        return str(letter_first[-1])
+    option_stated = STATED.findall(text)
+    letters = {letter for letter, option in options if option_stated and _bare(option) == _bare(option_stated[-1])}
     if len(letters) == 1:
         return letters.pop()
     for rule in (CHOSEN, BRACKETED, FIRST):
-        if found := rule.findall(text):
-            return str(found[-1])
+        if named := rule.findall(text):
+            return str(named[-1])
     alone = ALONE.findall(text)
     return (alone[-1][0] or alone[-1][1]) if alone else None
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from decoding.features import NAMES
-from decoding.policies.learned import TURNS, Learned, compatible_set, safe_set
+from decoding.policies.learned import PASSES, Learned, compatible_set, safe_set
 from decoding.state import Reason
 from models.heads.config import HeadConfig
-from models.heads.pair_output import Pairs
+from models.heads.conflict_output import Conflicts
 from models.heads.scoring_head import Scores, ScoringHead
 
 EXPLOIT, FORCED = Reason.EXPLOIT, Reason.FORCED
@@ -25,7 +25,7 @@ class Opinion(ScoringHead):
         for pair, probability in conflict.items():
             wanted[pair] = torch.tensor(probability).logit()
         nothing = torch.zeros(1, 6)
-        pairs = Pairs(wanted.unsqueeze(0) * 6**0.5, torch.eye(6).unsqueeze(0), nothing, nothing)
+        pairs = Conflicts(wanted.unsqueeze(0) * 6**0.5, torch.eye(6).unsqueeze(0), nothing, nothing)
         self.said = Scores(torch.tensor([RISK]).logit(), torch.zeros(1, 6), pairs)
 
     def forward(self, features, rows, token, taps=()) -> Scores:
@@ -109,7 +109,7 @@ def test_in_a_long_chain_of_conflicts_what_is_taken_is_compatible_and_right_wher
     conflict = torch.diag(torch.full((length - 1,), 0.9), 1).unsqueeze(0)
     risk = torch.linspace(0.01, 0.1, length).unsqueeze(0)
     found = compatible_set(risk, conflict, risk > 0, 0.2)[0]
-    assert found[:TURNS].tolist() == [place % 2 == 0 for place in range(TURNS)]
+    assert found[:PASSES].tolist() == [place % 2 == 0 for place in range(PASSES)]
     assert not (found[1:] & found[:-1]).any()
 
 
