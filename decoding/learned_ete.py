@@ -94,7 +94,9 @@ class LearnedETE(BranchingPolicy):
             self.choose(state, branches, sureness(reading, token, risk)),
         )
         reason, first, bound = branches.reason[kept], (token[kept], risk[kept]), self.share * self.risk_bound
-        return follow(self.cascade, state, reading, reason, bound=bound, turns=self.turns, first=first)
+        plan = follow(self.cascade, state, reading, reason, bound=bound, turns=self.turns, first=first)
+        more = (branches.live.sum(-1) - 1).clamp(min=0)  # the first look was at every branch
+        return replace(plan, looks=more if plan.looks is None else plan.looks + more)
 
 
 def foretell_branches(

@@ -24,6 +24,8 @@ class Policy(ABC):
     """
 
     early_stop: ClassVar[bool] = True
+    checkable: ClassVar[bool] = False
+    """Whether what it commits follows from canvas, block clock, recent readings and reading alone, on one canvas, and stands."""
 
     @property
     def step_budget(self) -> int | None:
@@ -71,6 +73,11 @@ class Policy(ABC):
     def combine(self, reading: Reading, choice: Int[Tensor, " B"]) -> Reading:
         """What the next `propose` sees of the K readings: that of the canvas chosen, unless others have something to add."""
         return reading.at(choice)
+
+    def keep(self, canvases: DecodeState, proposal: Proposal, reading: Reading) -> tuple[DecodeState, Reading]:
+        """The canvas chosen, and what the next `propose` sees; a policy that checks its canvases rewrites what it keeps."""
+        choice = self.choose(canvases, proposal, reading)
+        return canvases.at(choice), self.combine(reading, choice)
 
 
 def rank(score: Float[Tensor, "B L"], within: Bool[Tensor, "B L"]) -> Int[Tensor, "B L"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, final, get_args
+from typing import Any, ClassVar, final, get_args
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -28,6 +28,8 @@ def require_one_of(names: Any, name: str, value: str) -> None:
 @dataclass(frozen=True)
 class AcceptancePolicy(Policy):
     """Commit the accepted positions of the opened blocks, and where there is none the best one."""
+
+    checkable: ClassVar[bool] = True
 
     @abstractmethod
     def accept(self, reading: Reading) -> Bool[Tensor, "B L"]:
