@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from decoding.cascade import ask
+from decoding.policies.cascade import ask
 from decoding.reading import Reading
-from models.cascade import Cascade
+from models.heads.cascade import Cascade
 
 LEAST = -100.0  # log-probability of what cannot be
 KEPT = 1e-6  # of a confidence that a share leaves nothing of, so that the best position stays the best

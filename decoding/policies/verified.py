@@ -22,9 +22,9 @@ from decoding.policies.foretold import doubt, foretell_reading
 from decoding.policy import Policy
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal, Reason, commit
-from decoding.threshold import require, require_one_of
-from models.cascade import Cascade
-from models.scoring_head import ScoringHead
+from decoding.policies.rules import require, require_one_of
+from models.heads.cascade import Cascade
+from models.heads.scoring_head import ScoringHead
 
 Mode = Literal["exact", "subset"]
 Source = Literal["cascade", "reading"]
