@@ -15,7 +15,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from decoding.loop import OnStep, decode
-from decoding.names import POLICIES, Request, resolve
+from decoding.names import OF_VERIFIED, POLICIES, VERIFIED, Request, checked_rule, resolve
 from decoding.policy import Policy
 from decoding.prompts import read_prompts
 from decoding.reading import Reading, Sampling
@@ -33,6 +33,9 @@ class Generation:
         sequence_forwards: canvases of each row through the model; a round of k branches is 1 round and k of these.
         token_positions: positions computed for each row, padding not counted.
         explored: rounds in which each row ran more than one canvas.
+        looks: forwards foretold for each row by the head's cascade.
+        drafts: foretold commits of each row that a forward has checked.
+        drafts_true: those of them that came true.
         nfe: batched model calls.
         seconds: wall clock of the decode, prompts and text not counted.
         state: the last state: when, why and how sure each position was committed.
@@ -56,6 +59,21 @@ class Generation:
     def __iter__(self) -> Iterator[Any]:
         """`x, nfe = generate(...)`."""
         return iter((self.sequences, self.nfe))
+
+    @property
+    def looks(self) -> Int[Tensor, " B"]:
+        """Forwards foretold for each row."""
+        return self.state.looks
+
+    @property
+    def drafts(self) -> Int[Tensor, " B"]:
+        """Drafts of each row that a forward has checked."""
+        return self.state.drafts
+
+    @property
+    def drafts_true(self) -> Int[Tensor, " B"]:
+        """Those of them that came true."""
+        return self.state.drafts_true
 
     @property
     def canvas(self) -> Int[Tensor, "B G"]:
@@ -133,6 +151,7 @@ def generate(
         eos_id=eos_id if request.options.get("early_stop", True) and rule.early_stop else None,
         step_budget=rule.step_budget,
         initial_blocks=rule.initial_blocks,
+        cached=getattr(denoiser, "cache", None) is not None,
     )
     seen: list[DecodeState] = []
     keep = bool(request.options.get("history", False))
@@ -201,19 +220,53 @@ def make_policy(policy: Policy | str, settings: Mapping[str, Any], denoiser: Den
         return policy
     if policy not in POLICIES:
         raise ValueError(f"policy must be one of {', '.join(POLICIES)}, got {policy!r}")
-    target, fixed = POLICIES[policy]
-    module, _, name = target.partition(":")
-    kind = getattr(import_module(module), name)
-    known = {f.name for f in fields(kind)}
-    free = known - fixed.keys() - {"head"}
+    if policy == VERIFIED:
+        settings = with_rule(settings, denoiser)
+    kind, fixed = policy_class(policy)
+    known, free = {f.name for f in fields(kind)}, settings_of(policy)
     unknown = ", ".join(sorted(settings.keys() - free))
     if unknown:
         rule = f"be among {', '.join(sorted(free))}" if free else "be left out"
         raise ValueError(f"settings of policy {policy} must {rule}, got {unknown}")
-    if "head" in known and denoiser.head is None:
+    if "head" in known and denoiser.head is None and policy != VERIFIED:
         raise ValueError(f"policy {policy} must have a model loaded with head=FOLDER, got one without a head")
     head = {"head": denoiser.head} if "head" in known else {}
     return cast(Policy, kind(**head, **fixed, **settings))
+
+
+def policy_class(policy: str) -> tuple[Any, Mapping[str, Any]]:
+    """The class of a name, and the settings that the name fixes."""
+    target, fixed = POLICIES[policy]
+    module, _, name = target.partition(":")
+    return getattr(import_module(module), name), fixed
+
+
+def settings_of(policy: str) -> set[str]:
+    """The settings that a name leaves free."""
+    kind, fixed = policy_class(policy)
+    return {f.name for f in fields(kind)} - fixed.keys() - {"head"}
+
+
+def with_rule(settings: Mapping[str, Any], denoiser: Denoiser) -> dict[str, Any]:
+    """The settings of `verified` with the rule that it checks in the place of that rule's name and settings.
+
+    `risk_rule` is the setting `rule` of `learned`, whose cascade is not followed here.
+
+    Raises:
+        ValueError: for a rule that cannot be checked, and for a setting that neither of the two has.
+    """
+    own = {name: value for name, value in settings.items() if name in OF_VERIFIED}
+    rest = {"rule" if name == "risk_rule" else name: value for name, value in settings.items() if name not in own}
+    if isinstance(own.get("rule"), Policy):
+        return own | rest
+    rule = checked_rule(own.get("rule"), rest)
+    unknown = ", ".join(sorted(rest.keys() - settings_of(rule)))
+    if unknown:
+        both = ", ".join(sorted({*OF_VERIFIED, *settings_of(rule)}))
+        raise ValueError(f"settings of policy {VERIFIED} with rule {rule} must be among {both}, got {unknown}")
+    if rule == "learned" and rest.setdefault("turns", 0):
+        raise ValueError(f"turns must be 0 with policy {VERIFIED}, which checks what it foretells, got {rest['turns']}")
+    return own | {"rule": make_policy(rule, rest, denoiser)}
 
 
 def check_fit(
@@ -247,6 +300,8 @@ def make_sampling(request: Request, denoiser: Denoiser, eos_id: int | None, rule
         raise ValueError(
             f"confidence_eos_eot_inf must be left out where a cascade is looked at, got it with {rule.looks} looks a round"
         )
+    if options.get("temperature") and rule.greedy:
+        raise ValueError(f"temperature must be 0 with policy {request.policy}, got {options['temperature']}")
     ends = tuple(i for i in (eos_id, getattr(denoiser, "end_of_turn_id", None)) if i is not None)
     forbidden = ends[:1] if options.get("logits_eos_inf") and eos_id is not None else ()
     return Sampling(

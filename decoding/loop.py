@@ -79,7 +79,7 @@ def decode(
             cost = torch.zeros_like(used).index_add(0, row, prediction.positions)
             counts = counts + torch.stack([(used > 0).long(), used, cost, (used > 1).long()])
             nfe += 1
-        state, reading = policy.keep(canvases, proposal, reading)
+        state, reading = policy.settle(canvases, proposal, reading)
         if not len(index):
             return state, Counts(counts[0], counts[1], counts[2], counts[3], nfe)
         state = state.count(reading)

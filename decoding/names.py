@@ -30,10 +30,21 @@ POLICIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "learned": ("decoding.policies.learned:Learned", {}),
     "learned-ete": ("decoding.policies.learned_ete:LearnedETE", {}),
     "learned-parity": ("decoding.policies.learned_ete:LearnedParity", {}),
+    "verified": ("decoding.policies.verified:Verified", {}),
 }
 """Name -> where the class is, and the settings that the name fixes. A class with a field `head` gets the denoiser's."""
 
 DEFAULT_POLICY = "learned"
+
+VERIFIED = "verified"
+CHECKED_RULES = (
+    *("sequential", "left-to-right", "quota", "threshold", "margin", "entropy", "factor", "entropy-bound", "risk-sum"),
+    "learned",
+)
+"""What `verified` can check; its other settings but OF_VERIFIED are those of the rule."""
+OF_VERIFIED = ("rule", "canvases", "mode", "source", "draft_share", "worth")
+DEFAULT_RULE = "threshold"
+
 BLOCK_LENGTH = 32
 """Block length where none is given and it divides the generation length; else the canvas is one block."""
 
@@ -171,8 +182,52 @@ def resolve(policy: Any, given: Mapping[str, Any]) -> Request:
         if settings:
             raise ValueError(f"settings must be left out with a policy object, got {', '.join(settings)}")
         return Request(policy, gen_length, block_length, {}, options)
-    settings = _settings(name, settings, gen_length, block_length)
+    if name == VERIFIED:
+        settings = _checked(settings, gen_length, block_length)
+    else:
+        settings = _settings(name, settings, gen_length, block_length)
     return Request(name, gen_length, block_length, settings, options)
+
+
+def _checked(settings: dict[str, Any], gen_length: int, block_length: int) -> dict[str, Any]:
+    """What `verified` gets: its own settings, the name of the rule that it checks, and what that rule gets."""
+    own = {name: value for name, value in settings.items() if name in OF_VERIFIED}
+    left = {name: value for name, value in settings.items() if name not in own}
+    rule = own.get("rule")
+    if rule is not None and not isinstance(rule, str):
+        if left:
+            raise ValueError(
+                f"settings of the rule must be left out with a policy object as rule, got {', '.join(left)}"
+            )
+        return own
+    named = checked_rule(rule, left)
+    return {**own, **_settings(named, left, gen_length, block_length), "rule": named}
+
+
+def needs_head(policy: Any, settings: Mapping[str, Any]) -> bool:
+    """Whether the policy of a name cannot do without a scoring head."""
+    if policy == VERIFIED:
+        return settings.get("source") == "cascade" or needs_head(settings.get("rule"), {})
+    return str(policy).startswith("learned")
+
+
+def uses_head(policy: Any, settings: Mapping[str, Any]) -> bool:
+    """Whether the policy of a name reads a scoring head where there is one."""
+    drafts = policy == VERIFIED and settings.get("source") != "reading"
+    return drafts or needs_head(policy, settings)
+
+
+def checked_rule(rule: str | None, settings: Mapping[str, Any]) -> str:
+    """The rule that `verified` checks: the one named, or the one that the settings mean in the field.
+
+    Raises:
+        ValueError: if it is none that can be checked.
+    """
+    meant = next((RULES[name] for name in RULES if name in settings), DEFAULT_RULE)
+    name = meant if rule is None else rule.replace("_", "-")
+    if name not in CHECKED_RULES:
+        raise ValueError(f"rule of policy {VERIFIED} must be one of {', '.join(CHECKED_RULES)}, got {rule!r}")
+    return name
 
 
 def canonical(given: Mapping[str, Any]) -> dict[str, Any]:

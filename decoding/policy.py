@@ -27,6 +27,9 @@ class Policy(ABC):
     checkable: ClassVar[bool] = False
     """Whether what it commits follows from canvas, block clock, recent readings and reading alone, on one canvas, and stands."""
 
+    greedy: ClassVar[bool] = False
+    """Whether it takes the most likely token at every position, so that a temperature has no meaning."""
+
     @property
     def step_budget(self) -> int | None:
         """Rounds per block before the next one opens (N of fast block diffusion); None: only when the block is full."""
@@ -74,7 +77,7 @@ class Policy(ABC):
         """What the next `propose` sees of the K readings: that of the canvas chosen, unless others have something to add."""
         return reading.at(choice)
 
-    def keep(self, canvases: DecodeState, proposal: Proposal, reading: Reading) -> tuple[DecodeState, Reading]:
+    def settle(self, canvases: DecodeState, proposal: Proposal, reading: Reading) -> tuple[DecodeState, Reading]:
         """The canvas chosen, and what the next `propose` sees; a policy that checks its canvases rewrites what it keeps."""
         choice = self.choose(canvases, proposal, reading)
         return canvases.at(choice), self.combine(reading, choice)

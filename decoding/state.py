@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 
@@ -112,6 +112,16 @@ class DecodeState:
         batch = torch.arange(choice.shape[0], device=choice.device)
         return self.map(lambda v: v[batch, choice])
 
+    @staticmethod
+    def stack(states: Sequence[DecodeState]) -> DecodeState:
+        """K states as the canvases of one: [B] becomes [B, K]."""
+        return DecodeState(states[0].layout, *(torch.stack([getattr(s, n) for s in states], 1) for n in _tensors()))
+
+    def where(self, rows: Bool[Tensor, " B"], other: DecodeState) -> DecodeState:
+        """The state with these rows as they are in `other`."""
+        pairs = ((getattr(other, n), getattr(self, n)) for n in _tensors())
+        return DecodeState(self.layout, *(torch.where(rows.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in pairs))
+
     def to(self, device: torch.device) -> DecodeState:
         """The state on another device."""
         block = self.layout.block.to(device)
@@ -123,7 +133,11 @@ class DecodeState:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> DecodeState:
         """The same function on every tensor but the layout's, which all rows share."""
-        return DecodeState(self.layout, *(function(getattr(self, f.name)) for f in fields(self) if f.name != "layout"))
+        return DecodeState(self.layout, *(function(getattr(self, name)) for name in _tensors()))
+
+
+def _tensors() -> list[str]:
+    return [f.name for f in fields(DecodeState) if f.name != "layout"]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from decoding.names import POLICIES
+from decoding.names import POLICIES, uses_head
 
 Kind = Literal["headless", "learned", "control", "ceiling"]
 Promise = Literal["dial", "one minus dial"]
@@ -100,7 +100,7 @@ class Arm:
     @property
     def needs_head(self) -> bool:
         """Whether the policy reads a scoring head."""
-        return self.policy.startswith("learned")
+        return uses_head(self.policy, self.settings)
 
     @property
     def cells(self) -> tuple[Cell, ...]:

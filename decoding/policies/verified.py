@@ -11,24 +11,23 @@ is real, and so is its reading; and so on. The deepest real canvas is kept, its 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
-from typing import Literal, final
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal, final
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
 from decoding.policies.foretold import doubt, foretell_reading
+from decoding.policies.rules import require, require_one_of
 from decoding.policy import Policy
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal, Reason, commit
-from decoding.policies.rules import require, require_one_of
 from models.heads.cascade import Cascade
 from models.heads.scoring_head import ScoringHead
 
 Mode = Literal["exact", "subset"]
 Source = Literal["cascade", "reading"]
-TENSORS = tuple(f.name for f in fields(DecodeState) if f.name != "layout")
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,7 @@ class Verified(Policy):
             true or its rounds double: at most k - 1 + worth * (drafts that came true) + log2(rounds) fail. None never makes fewer.
     """
 
+    greedy: ClassVar[bool] = True
     rule: Policy
     head: ScoringHead | None = field(default=None, repr=False)
     canvases: int = 4
@@ -82,7 +82,9 @@ class Verified(Policy):
         if self.source is not None:
             require_one_of(Source, "source", self.source)
         has_cascade = self.head is not None and self.head.cascade is not None
-        require(self.source != "cascade" or has_cascade, "source", "be reading without a head that has a cascade", "cascade")
+        require(
+            self.source != "cascade" or has_cascade, "source", "be reading without a head that has a cascade", "cascade"
+        )
         require(0 < self.draft_share <= 1, "draft_share", "lie in (0, 1]", self.draft_share)
         require(self.worth is None or self.worth >= 0, "worth", "be at least 0", self.worth)
 
@@ -130,7 +132,7 @@ class Verified(Policy):
             drafted, goes_on = self.draft(last, foretold)
             chain.append(drafted)
             live.append(goes_on)
-        states = stack([replace(link, looks=link.looks + looks) for link in chain])
+        states = DecodeState.stack([replace(link, looks=link.looks + looks) for link in chain])
         new = state.masked.unsqueeze(1) & ~states.masked & (states.reason != int(Reason.END))
         return Proposal(
             tokens=states.tokens,
@@ -145,7 +147,9 @@ class Verified(Policy):
         most = self.canvases - 1
         if self.worth is None:
             return torch.full_like(state.round, most)
-        earned = (self.worth * state.drafts_true).floor().long() + state.round.clamp(min=1).float().log2().floor().long()
+        earned = (self.worth * state.drafts_true).floor().long() + state.round.clamp(
+            min=1
+        ).float().log2().floor().long()
         return (most + earned - (state.drafts - state.drafts_true)).clamp(0, most)
 
     def foretell(self, reading: Reading, state: DecodeState) -> Reading:
@@ -160,26 +164,28 @@ class Verified(Policy):
         return doubt(replace(foretold, rows=foretold.rows & left), self.draft_share)
 
     def draft(self, state: DecodeState, foretold: Reading) -> tuple[DecodeState, Bool[Tensor, " B"]]:
-        """The canvas with a draft on top, and the rows where there is one that may be checked."""
+        """The canvas with a draft on top, and the rows where a forward should read it.
+
+        What would fill a row is no draft: the check needs the round that it would save.
+        """
         counted = replace(state, round=state.round + 1)  # it counts once the next forward has been read
         proposal = self.rule.propose(counted, foretold)
         after = commit(counted, foretold, proposal).at(torch.zeros_like(state.round))
         drafted = (proposal.reason > 0).any(-1).squeeze(1)
-        after = keep_rows(drafted, replace(after, round=state.round), state)
-        return after, drafted & (may_follow(after) | ~after.unfinished)
+        after = state.where(drafted, replace(after, round=state.round))
+        return after, drafted & after.unfinished & may_follow(after)
 
     def check(self, canvases: DecodeState, proposal: Proposal, reading: Reading) -> Checked:
         """Walk down the canvases as far as the rule, reading each, commits what the drafts did."""
         column = torch.zeros_like(canvases.round[:, 0])
         state, depth = canvases.at(column), column
-        before, read = state.round, state.count(reading.at(column)).round
+        counted = state.round + 1  # drafts count from the forward that has just been read
         unread = len(reading.taps) < len(self.rule.taps)  # no canvas is left to read
         for d in range(1, 1 if unread else proposal.live.shape[1]):
             target = canvases.at(column + d)
-            after = self.replay(replace(state, round=read), reading.at(column + d - 1), target)
+            after = self.replay(replace(state, round=counted), reading.at(column + d - 1), target)
             came_true = proposal.live[:, d] & (depth == d - 1) & (after.tokens == target.tokens).all(-1)
-            after = replace(after, round=torch.where(after.unfinished, before, read))  # the loop counts who goes on
-            state, depth = keep_rows(came_true, after, state), depth + came_true.long()
+            state, depth = state.where(came_true, replace(after, round=state.round)), depth + came_true.long()
         made = proposal.live[:, 1:].sum(-1)
         return Checked(replace(state, drafts=state.drafts + made, drafts_true=state.drafts_true + depth), depth)
 
@@ -196,7 +202,7 @@ class Verified(Policy):
         """The deepest canvas that is real."""
         return self.check(canvases, proposal, reading).depth
 
-    def keep(self, canvases: DecodeState, proposal: Proposal, reading: Reading) -> tuple[DecodeState, Reading]:
+    def settle(self, canvases: DecodeState, proposal: Proposal, reading: Reading) -> tuple[DecodeState, Reading]:
         """The deepest real state and its reading."""
         checked = self.check(canvases, proposal, reading)
         return checked.state, self.combine(reading, checked.depth)
@@ -205,14 +211,3 @@ class Verified(Policy):
 def may_follow(state: DecodeState) -> Bool[Tensor, " B"]:
     """Rows whose next forward opens no block, where a cache takes its keys and values from the one that does."""
     return (state.spent > 0) | (not state.layout.cached)
-
-
-def keep_rows(rows: Bool[Tensor, " B"], new: DecodeState, old: DecodeState) -> DecodeState:
-    """`new` in these rows, `old` in the others."""
-    pairs = {f: (getattr(new, f), getattr(old, f)) for f in TENSORS}
-    return replace(old, **{f: torch.where(rows.view(-1, *[1] * (a.ndim - 1)), a, b) for f, (a, b) in pairs.items()})
-
-
-def stack(states: list[DecodeState]) -> DecodeState:
-    """States [B] as the canvases [B, K] of one."""
-    return replace(states[0], **{f: torch.stack([getattr(s, f) for s in states], 1) for f in TENSORS})

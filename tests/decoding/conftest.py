@@ -19,6 +19,7 @@ from decoding.policies.lopa import LoPA
 from decoding.policies.quota import Quota, Sequential
 from decoding.policies.remask import DraftVerify, RemaskLowest
 from decoding.policies.threshold import EntropyThreshold, MarginThreshold, Threshold
+from decoding.policies.verified import Verified
 from decoding.policy import Policy
 from decoding.reading import Reading, Sampling
 from decoding.state import Reason, start
@@ -83,6 +84,12 @@ POLICIES: dict[str, Policy] = {
     "learned-parity": LearnedParity(gamma=0.8, min_masks=1, branches=3, step_budget=2, head=HEAD),
     "learned-parity-all": LearnedParity(gamma=0.8, min_masks=1, initial_blocks=2, head=HEAD, among="all"),
     "learned-parity-gate": LearnedParity(gamma=0.8, min_masks=1, branches=3, step_budget=2, head=HEAD, gate=0.5),
+    "verified": Verified(Threshold(0.6)),
+    "verified-sequential": Verified(Sequential(), canvases=3, worth=0.5),
+    "verified-quota": Verified(Quota(steps=6), canvases=2),
+    "verified-subset": Verified(EntropyThreshold(0.8), mode="subset", draft_share=0.5),
+    "verified-learned": Verified(Learned(HEAD, rule="sum", risk_bound=0.9, step_budget=2), canvases=5),
+    "verified-alone": Verified(MarginThreshold(0.3), canvases=1),
 }
 
 

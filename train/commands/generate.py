@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from decoding.names import DEFAULT_POLICY, Request, resolve
+from decoding.names import DEFAULT_POLICY, Request, needs_head, resolve, uses_head
 from train.commands.command_line import shipped
 from train.commands.folders import HEAD, MODEL, check_adapter, check_model
 from train.tasks import Example, Task, get, require_permission
 
 if TYPE_CHECKING:
-    from decoding import Generation
+    from decoding import Generation, Policy
 
 GEN_LENGTH = 64
 
@@ -85,13 +85,14 @@ def judge(
     request = resolve(policy, options)
     if policy is None and request.policy == DEFAULT_POLICY and head is None:
         request = resolve("ete", options)
-    needs_head = str(request.policy).startswith("learned")
-    if needs_head and (head is None or not (Path(head) / "head.safetensors").is_file()):
+    used = head if uses_head(request.policy, request.settings) else None
+    found = used is not None and (Path(used) / "head.safetensors").is_file()
+    if not found and (used is not None or needs_head(request.policy, request.settings)):
         raise ValueError(f"head must be a folder with head.safetensors for policy {request.policy}, got {head}")
     model = str(shipped(MODEL)) if model is None else model
     check_model(model, example.prompt)
     check_adapter(adapter)
-    return GenerateCall(example, kind, request, model, head if needs_head else None, adapter)
+    return GenerateCall(example, kind, request, model, used, adapter)
 
 
 def find_example(task: Task | None, prompt: str | None, prompts: str | None, row: int) -> Example:
@@ -158,6 +159,9 @@ def answer(
         "rounds": int(result.rounds[0]),
         "sequence_forwards": int(result.sequence_forwards[0]),
         "token_positions": int(result.token_positions[0]),
+        "looks": int(result.looks[0]),
+        "drafts": int(result.drafts[0]),
+        "drafts_true": int(result.drafts_true[0]),
         "seconds": round(result.seconds - screen.paused, 4),
         "settings": settings_of(question, result, seed),
     }
@@ -166,17 +170,25 @@ def answer(
 
 def settings_of(question: GenerateCall, result: Generation, seed: int) -> dict[str, Any]:
     """Everything the answer depends on."""
-    policy = {f.name: getattr(result.policy, f.name) for f in fields(result.policy) if f.name != "head"}
     return {
         "model": question.model,
         "head": question.head,
         "adapter": question.adapter,
         "task": question.task and question.task.name,
-        "policy": {"name": question.request.policy, **policy},
+        "policy": {"name": question.request.policy, **described(result.policy)},
         "gen_length": question.request.gen_length,
         "block_length": question.request.block_length,
         **question.request.options,
         "seed": seed,
+    }
+
+
+def described(policy: Policy) -> dict[str, Any]:
+    """The settings of a policy but its head, those of a rule that it checks inside."""
+    found = {f.name: getattr(policy, f.name) for f in fields(policy) if f.name != "head"}
+    return {
+        n: {"name": type(v).__name__, **described(cast("Policy", v))} if is_dataclass(v) else v
+        for n, v in found.items()
     }
 
 
@@ -186,5 +198,6 @@ def report(facts: Mapping[str, Any], question: GenerateCall) -> str:
     if question.task is not None and "accepted" in facts:
         lines.append(f"{'right' if facts['accepted'] else 'wrong'}, says the checker of {question.task.name}")
     cost = "{rounds} rounds, {sequence_forwards} sequence forwards, {token_positions} token positions, {seconds} s"
-    lines.append(f"{cost.format(**facts)}, policy {question.request.policy}")
+    came_true = ", {drafts_true} of {drafts} drafts came true" if facts["drafts"] else ""
+    lines.append(f"{(cost + came_true).format(**facts)}, policy {question.request.policy}")
     return "\n".join(lines)
