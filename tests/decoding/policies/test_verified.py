@@ -20,10 +20,11 @@ from decoding.policies.foretold import doubt, foretell_reading
 from decoding.policies.learned import Learned
 from decoding.policies.quota import Quota, Sequential
 from decoding.policies.remask import RemaskLowest
-from decoding.policies.rules import confident
+from decoding.policies.rules import at_least_one, confident
 from decoding.policies.threshold import EntropyThreshold, MarginThreshold, Threshold
 from decoding.policies.verified import Verified
 from decoding.policy import Policy
+from decoding.reading import Sampling, read
 from decoding.state import DecodeState
 from models.denoiser import Denoiser
 from models.heads.cascade import Cascade, CascadeConfig
@@ -145,7 +146,7 @@ def shipped():
 @pytest.mark.parametrize("policy", ["sequential", "threshold", "learned"])
 def test_exact_mode_is_the_rule_itself_on_the_shipped_model(shipped, policy):
     task = get("countdown3")
-    prompts = [example.prompt for example in islice(task.generate("test", seed=0), 4)]
+    prompts = [example.prompt for example in islice(task.generate("test", seed=0), 2)]
     canvas = {"gen_length": task.gen_length, "block_length": task.block_length}
     settings = {"threshold": {"threshold": 0.95}, "learned": {"risk_bound": 0.1}}.get(policy, {})
     alone = generate(shipped, prompts, policy, **canvas, **settings, **({"turns": 0} if policy == "learned" else {}))
@@ -176,37 +177,28 @@ def test_every_commit_of_subset_mode_is_one_that_the_rule_accepts_from_a_real_fo
     denoisers, run, prompts, block_length
 ):
     """In the round that a token is noted for, a canvas that agrees with the final text was read and the rule took the token."""
-    rule, spy = Threshold(0.6), Spy(denoisers["context"])
-    policy = Verified(rule, canvases=4, mode="subset", draft_share=0.8)
-    final, counts = run(spy, policy, prompts, block_length=block_length, early_stop=False)
-    exact, plain = run(denoisers["context"], replace(policy, mode="exact"), prompts, block_length=block_length, early_stop=False)
+    rule, spy = RiskSum(0.6), Spy(denoisers["context"])
+    policy, canvas = Verified(rule, mode="subset"), {"block_length": block_length, "early_stop": False}
+    final, counts = run(spy, policy, prompts, **canvas)
+    exact, _ = run(denoisers["context"], replace(policy, mode="exact"), prompts, **canvas)
+    _, plain = run(denoisers["context"], rule, prompts, **canvas)
     accepted = torch.zeros_like(final.masked)
     for round_, asked in enumerate(spy.asked, 1):
-        for canvas, row, rows, logits in unpacked(asked):
-            known = canvas != spy.mask_id
-            if not torch.equal(canvas[known], final.tokens[row][known]):
-                continue  # a draft that failed
-            there = (final.committed_round[row] == round_) & rows
-            c = logits.softmax(-1)
-            took = (c.amax(-1) >= 0.6) | (c.amax(-1) == c.amax(-1)[rows].amax())
-            accepted[row] |= there & took & (logits.argmax(-1) == final.tokens[row]) & ~known
+        reading = read(asked["prediction"], Sampling(forbidden=(spy.mask_id,)))
+        took = at_least_one(rule.accept(reading) & reading.rows, reading.confidence, reading) > 0
+        for canvas_, row, token, yes in zip(asked["tokens"], asked["owner"], reading.token, took, strict=True):
+            known = canvas_ != spy.mask_id
+            if torch.equal(canvas_[known], final.tokens[row][known]):  # else a draft that failed
+                accepted[row] |= yes & (token == final.tokens[row]) & (final.committed_round[row] == round_)
     assert accepted[:, 4:].all()
-    assert counts.rounds.sum() <= plain.rounds.sum()
-    assert not torch.equal(final.committed_round, exact.committed_round)
-
-
-def unpacked(asked):
-    """Canvas, its row, the positions predicted, and log-probabilities of all positions (-inf where not predicted)."""
-    prediction, rows = asked["prediction"], asked["rows"]
-    full = torch.full((*rows.shape, prediction.logits.shape[-1]), -1e9)
-    full[rows] = prediction.logits.float().log_softmax(-1)
-    return zip(asked["tokens"], asked["owner"].tolist(), rows, full, strict=True)
+    assert counts.rounds.sum() < plain.rounds.sum()
+    assert block_length == 4 or not torch.equal(final.committed_round, exact.committed_round)
 
 
 def test_drafts_that_all_come_true_fill_k_positions_a_round(run, prompts):
     """A table knows no context: its present reading foretells every later one."""
     table = TableDenoiser(torch.randn(40, 6, generator=torch.Generator().manual_seed(1)), mask_id=5, eos_id=None)
-    for k in (1, 2, 3, 5, 12, 20):
+    for k in (1, 2, 5, 20):
         policy = Verified(Sequential(), canvases=k)
         final, counts = run(table, policy, prompts, block_length=12)
         assert counts.rounds.tolist() == [1 + math.ceil(11 / k)] * 3
@@ -218,8 +210,8 @@ def test_drafts_that_all_come_true_fill_k_positions_a_round(run, prompts):
 @pytest.mark.parametrize("early_stop", [True, False])
 def test_what_would_fill_a_row_is_no_draft(run, early_stop):
     """An EOS behind which nothing is left, or the last token: the row ends with the round that would check it."""
-    lines = torch.zeros(40, 6)
-    lines[torch.arange(40), torch.tensor([0, 0, 0, 4, *[1] * 36])] = 5.0
+    lines = torch.zeros(12, 6)
+    lines[torch.arange(12), torch.tensor([0, 0, 0, 4, *[1] * 8])] = 5.0
     table = Spy(TableDenoiser(lines, mask_id=5, eos_id=4))
     policy = Verified(Sequential("left_to_right"), canvases=2)
     canvas = {"gen_length": 10, "block_length": 10, "early_stop": early_stop}
@@ -254,14 +246,14 @@ def liar() -> ScoringHead:
 @pytest.mark.parametrize("k", [2, 4])
 def test_a_useless_cascade_costs_a_stated_number_of_forwards(run, prompts, liar, k):
     table = TableDenoiser(torch.randn(40, 6, generator=torch.Generator().manual_seed(1)), mask_id=5, eos_id=None)
-    rule, canvas = Sequential("left_to_right"), {"gen_length": 32, "block_length": 32}
+    rule, canvas = Sequential("left_to_right"), {"gen_length": 16, "block_length": 16}
     expected, plain = run(table, rule, prompts, **canvas)
     final, counts = run(table, Verified(rule, liar, canvases=k, worth=1.0), prompts, **canvas)
     same_but_for_rounds(final, expected)
     assert torch.equal(counts.rounds, plain.rounds)
     assert (final.drafts_true == 0).all()
     extra = counts.sequence_forwards - plain.sequence_forwards
-    assert (extra <= k - 1 + math.floor(math.log2(32))).all()
+    assert (extra <= k - 1 + math.floor(math.log2(16))).all()
     assert (extra >= k - 1).all()
     wasteful, most = run(table, Verified(rule, liar, canvases=k), prompts, **canvas)
     assert (most.sequence_forwards > counts.sequence_forwards).all()
@@ -300,7 +292,9 @@ def test_under_a_cache_the_forward_that_opens_a_block_is_of_one_canvas_a_row(bas
 
 def test_what_is_foretold_reads_like_a_forward(reading_of):
     reading = replace(reading_of([0.9, 0.5, 0.4, 0.3, 0.0]), top_tokens=torch.tensor([0, 3, 4, 2, 1]).expand(1, 5, 5))
-    said = torch.tensor([[0.1, 0.6, 0.05, 0.05, 0.1, 0.1], [0.5, 0.1, 0.1, 0.1, 0.1, 0.1], [0.04, 0.02, 0.02, 0.9, 0.01, 0.01]])
+    said = torch.tensor(
+        [[0.1, 0.6, 0.05, 0.05, 0.1, 0.1], [0.5, 0.1, 0.1, 0.1, 0.1, 0.1], [0.04, 0.02, 0.02, 0.9, 0.01, 0.01]]
+    )
 
     class Says(Liar):
         def forward(self, taps, rows, committed, token, *figures):
@@ -320,7 +314,9 @@ def test_what_is_foretold_reads_like_a_forward(reading_of):
 
 def test_a_share_of_a_bound_is_that_bound_on_more_doubt(reading_of):
     confidence = [0.999, 0.99, 0.97, 0.96, 0.9, 0.6]
-    reading = reading_of(confidence, entropy=[0.01, 0.05, 0.1, 0.2, 0.4, 0.9], second=[0.0005, 0.002, 0.03, 0.01, 0.05, 0.3])
+    reading = reading_of(
+        confidence, entropy=[0.01, 0.05, 0.1, 0.2, 0.4, 0.9], second=[0.0005, 0.002, 0.03, 0.01, 0.05, 0.3]
+    )
     less = doubt(reading, 0.5)
     assert doubt(reading, 1.0) is reading
     for rule, careful in (
@@ -342,18 +338,22 @@ def test_a_share_of_a_bound_is_that_bound_on_more_doubt(reading_of):
     ("given", "sentence"),
     [
         ({"rule": "ete"}, "rule of policy verified must be one of sequential, left-to-right, .*, got 'ete'"),
-        ({"rule": "margin", "canvas": 3}, "settings of policy verified with rule margin must be among .*margin, mode.*, got canvas"),
+        (
+            {"rule": "margin", "canvas": 3},
+            "settings of policy verified with rule margin must be among .*margin, mode.*, got canvas",
+        ),
         ({"threshold": 0.9, "canvases": 0}, "canvases must be at least 1, got 0"),
         ({"threshold": 1.5}, r"threshold must lie in \(0, 1\], got 1.5"),
-        ({"mode": "both"}, "mode must be one of exact, subset, got 'both'"),
         ({"source": "cascade"}, "source must be reading without a head that has a cascade, got 'cascade'"),
-        ({"source": "head"}, "source must be one of cascade, reading, got 'head'"),
         ({"draft_share": 0.0}, r"draft_share must lie in \(0, 1\], got 0.0"),
         ({"worth": -1.0}, "worth must be at least 0, got -1.0"),
         ({"temperature": 0.5}, "temperature must be 0 with policy verified, got 0.5"),
         ({"rule": "learned"}, "policy learned must have a model loaded with head=FOLDER, got one without a head"),
         ({"rule": "learned", "turns": 2}, "turns must be 0 with policy verified, .*, got 2"),
-        ({"rule": Threshold(0.9), "threshold": 0.9}, "settings of the rule must be left out with a policy object as rule, got threshold"),
+        (
+            {"rule": Threshold(0.9), "threshold": 0.9},
+            "settings of the rule must be left out with a policy object as rule, got threshold",
+        ),
         ({"rule": Sequential("random")}, "rule must draw nothing, .*, got Sequential"),
         ({"rule": BeamETE()}, "rule must draw nothing, branch nowhere, .*, got BeamETE"),
         ({"rule": RemaskLowest()}, "rule must draw nothing, .* take nothing back, got RemaskLowest"),
