@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -15,8 +15,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from decoding.loop import OnStep, decode
-from decoding.names import OF_VERIFIED, POLICIES, VERIFIED, Request, checked_rule, resolve
+from decoding.names import Request, resolve
 from decoding.policy import Policy
+from decoding.policy_by_name import make_policy
 from decoding.prompts import read_prompts
 from decoding.reading import Reading, Sampling
 from decoding.state import DecodeState, start
@@ -115,8 +116,9 @@ def generate(
     Args:
         model: a Denoiser, a folder or hub id (loaded once and kept), or a loaded LLaDA or Dream model.
         prompts: token ids [P] or [B, P], a list of id lists, a string, or a list of strings.
-        policy: a policy, or a name of `decoding.names.POLICIES` whose settings may follow as keywords. By default the rule that
-            the settings mean in the field (`factor`, `threshold`, `steps`, `remasking`, ... in this order), else `learned`.
+        policy: a policy, a name of `decoding.names.POLICIES` or `package.module:Class`, whose settings may follow as keywords.
+            By default the rule that the settings mean in the field (`factor`, `threshold`, `steps`, `remasking`, ... in this
+            order), else `learned`.
         gen_length: positions to generate, EOS included.
         block_length: must divide gen_length; by default 32 where it does, else gen_length.
         attention_mask: 0 on the left padding of token ids.
@@ -148,7 +150,7 @@ def generate(
         gen_length=request.gen_length,
         block_length=request.block_length,
         mask_id=denoiser.mask_id,
-        eos_id=eos_id if request.options.get("early_stop", True) and rule.early_stop else None,
+        eos_id=eos_id if request.options.get("early_stop", True) else None,
         step_budget=rule.step_budget,
         initial_blocks=rule.initial_blocks,
         cached=getattr(denoiser, "cache", None) is not None,
@@ -210,65 +212,6 @@ def with_cache(denoiser: Denoiser, mode: str) -> Denoiser:
     return cast(Denoiser, cast(Any, denoiser).with_cache(mode))
 
 
-def make_policy(policy: Policy | str, settings: Mapping[str, Any], denoiser: Denoiser) -> Policy:
-    """A policy as it is, or the one of a name, with its settings and, where it has a head, the denoiser's.
-
-    Raises:
-        ValueError: for an unknown name, a setting that the policy does not have, or a model without the head it needs.
-    """
-    if isinstance(policy, Policy):
-        return policy
-    if policy not in POLICIES:
-        raise ValueError(f"policy must be one of {', '.join(POLICIES)}, got {policy!r}")
-    if policy == VERIFIED:
-        settings = with_rule(settings, denoiser)
-    kind, fixed = policy_class(policy)
-    known, free = {f.name for f in fields(kind)}, settings_of(policy)
-    unknown = ", ".join(sorted(settings.keys() - free))
-    if unknown:
-        rule = f"be among {', '.join(sorted(free))}" if free else "be left out"
-        raise ValueError(f"settings of policy {policy} must {rule}, got {unknown}")
-    if "head" in known and denoiser.head is None and policy != VERIFIED:
-        raise ValueError(f"policy {policy} must have a model loaded with head=FOLDER, got one without a head")
-    head = {"head": denoiser.head} if "head" in known else {}
-    return cast(Policy, kind(**head, **fixed, **settings))
-
-
-def policy_class(policy: str) -> tuple[Any, Mapping[str, Any]]:
-    """The class of a name, and the settings that the name fixes."""
-    target, fixed = POLICIES[policy]
-    module, _, name = target.partition(":")
-    return getattr(import_module(module), name), fixed
-
-
-def settings_of(policy: str) -> set[str]:
-    """The settings that a name leaves free."""
-    kind, fixed = policy_class(policy)
-    return {f.name for f in fields(kind)} - fixed.keys() - {"head"}
-
-
-def with_rule(settings: Mapping[str, Any], denoiser: Denoiser) -> dict[str, Any]:
-    """The settings of `verified` with the rule that it checks in the place of that rule's name and settings.
-
-    `risk_rule` is the setting `rule` of `learned`, whose cascade is not followed here.
-
-    Raises:
-        ValueError: for a rule that cannot be checked, and for a setting that neither of the two has.
-    """
-    own = {name: value for name, value in settings.items() if name in OF_VERIFIED}
-    rest = {"rule" if name == "risk_rule" else name: value for name, value in settings.items() if name not in own}
-    if isinstance(own.get("rule"), Policy):
-        return own | rest
-    rule = checked_rule(own.get("rule"), rest)
-    unknown = ", ".join(sorted(rest.keys() - settings_of(rule)))
-    if unknown:
-        both = ", ".join(sorted({*OF_VERIFIED, *settings_of(rule)}))
-        raise ValueError(f"settings of policy {VERIFIED} with rule {rule} must be among {both}, got {unknown}")
-    if rule == "learned" and rest.setdefault("turns", 0):
-        raise ValueError(f"turns must be 0 with policy {VERIFIED}, which checks what it foretells, got {rest['turns']}")
-    return own | {"rule": make_policy(rule, rest, denoiser)}
-
-
 def check_fit(
     request: Request, denoiser: Denoiser, *, prompt_length: int, generator: torch.Generator | None
 ) -> int | None:
@@ -290,17 +233,20 @@ def check_fit(
 def make_sampling(request: Request, denoiser: Denoiser, eos_id: int | None, rule: Policy) -> Sampling:
     """Temperature and nucleus, the ids that are never a candidate or never confident, and what the policy wants drawn."""
     options = request.options
-    same = {"temperature": (0.0, 1 / rule.power), "top_p": (1.0,)}  # what changes nothing beside draws from p^power
+    same = {
+        "temperature": (0.0, 1 / rule.needs.power),
+        "top_p": (1.0,),
+    }  # what changes nothing beside draws from p^power
     for name, harmless in same.items():
-        if rule.draws and options.get(name, harmless[0]) not in harmless:
+        if rule.needs.draws and options.get(name, harmless[0]) not in harmless:
             raise ValueError(
                 f"{name} must be left out with policy {request.policy}, which draws from p^alpha itself, got {options[name]}"
             )
-    if options.get("confidence_eos_eot_inf") and rule.looks:
+    if options.get("confidence_eos_eot_inf") and rule.needs.looks:
         raise ValueError(
-            f"confidence_eos_eot_inf must be left out where a cascade is looked at, got it with {rule.looks} looks a round"
+            f"confidence_eos_eot_inf must be left out where a cascade is looked at, got it with {rule.needs.looks} looks a round"
         )
-    if options.get("temperature") and rule.greedy:
+    if options.get("temperature") and rule.needs.greedy:
         raise ValueError(f"temperature must be 0 with policy {request.policy}, got {options['temperature']}")
     ends = tuple(i for i in (eos_id, getattr(denoiser, "end_of_turn_id", None)) if i is not None)
     forbidden = ends[:1] if options.get("logits_eos_inf") and eos_id is not None else ()
@@ -309,9 +255,9 @@ def make_sampling(request: Request, denoiser: Denoiser, eos_id: int | None, rule
         top_p=options.get("top_p", 1.0),
         forbidden=(denoiser.mask_id, *forbidden),
         unconfident=ends if options.get("confidence_eos_eot_inf") else (),
-        noise=rule.random,
-        draws=rule.draws,
-        power=rule.power,
+        noise=rule.needs.noise,
+        draws=rule.needs.draws,
+        power=rule.needs.power,
     )
 
 

@@ -12,7 +12,7 @@ is real, and so is its reading; and so on. The deepest real canvas is kept, its 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal, final
+from typing import Literal, final
 
 import torch
 from jaxtyping import Bool, Int
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from decoding.policies.foretold import doubt, foretell_reading
 from decoding.policies.rules import require, require_one_of
-from decoding.policy import Policy
+from decoding.policy import Needs, Policy
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal, Reason, commit
 from models.heads.cascade import Cascade
@@ -65,7 +65,6 @@ class Verified(Policy):
             true or its rounds double: at most k - 1 + worth * (drafts that came true) + log2(rounds) fail. None never makes fewer.
     """
 
-    greedy: ClassVar[bool] = True
     rule: Policy
     head: ScoringHead | None = field(default=None, repr=False)
     canvases: int = 4
@@ -75,8 +74,14 @@ class Verified(Policy):
     worth: float | None = None
 
     def __post_init__(self) -> None:
-        alone = self.rule.checkable and not self.rule.random and not self.rule.looks
-        require(alone, "rule", "draw nothing, branch nowhere, look nowhere ahead and take nothing back", self.rule)
+        rule = self.rule.needs
+        alone = rule.canvases == 1 and rule.rounds is None and not (rule.noise or rule.draws or rule.looks)
+        require(
+            self.rule.checkable and alone,
+            "rule",
+            "draw nothing, branch nowhere, look nowhere ahead and take nothing back",
+            self.rule,
+        )
         require(self.canvases >= 1, "canvases", "be at least 1", self.canvases)
         require_one_of(Mode, "mode", self.mode)
         if self.source is not None:
@@ -94,11 +99,6 @@ class Verified(Policy):
         return None if self.head is None or self.source == "reading" else self.head.cascade
 
     @property
-    def branches(self) -> int:
-        """Canvases of a round at most."""
-        return self.canvases
-
-    @property
     def step_budget(self) -> int | None:
         """That of the rule."""
         return self.rule.step_budget
@@ -109,14 +109,11 @@ class Verified(Policy):
         return self.rule.initial_blocks
 
     @property
-    def looks(self) -> int:
-        """One for each draft."""
-        return 0 if self.cascade is None else self.canvases - 1
-
-    @property
-    def taps(self) -> tuple[int, ...]:
-        """Base blocks that the rule's head and the cascade read."""
-        return max(self.rule.taps, () if self.cascade is None else self.cascade.taps, key=len)
+    def needs(self) -> Needs:
+        """k canvases, a look for each draft, the blocks that the rule's head and the cascade read, and the likeliest tokens."""
+        cascade = self.cascade
+        taps = max(self.rule.needs.taps, () if cascade is None else cascade.taps, key=len)
+        return Needs(canvases=self.canvases, taps=taps, looks=0 if cascade is None else self.canvases - 1, greedy=True)
 
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """What the rule commits, and drafts of what it will commit next, one on top of the other."""
@@ -180,7 +177,7 @@ class Verified(Policy):
         column = torch.zeros_like(canvases.round[:, 0])
         state, depth = canvases.at(column), column
         counted = state.round + 1  # drafts count from the forward that has just been read
-        unread = len(reading.taps) < len(self.rule.taps)  # no canvas is left to read
+        unread = len(reading.taps) < len(self.rule.needs.taps)  # no canvas is left to read
         for d in range(1, 1 if unread else proposal.live.shape[1]):
             target = canvases.at(column + d)
             after = self.replay(replace(state, round=counted), reading.at(column + d - 1), target)

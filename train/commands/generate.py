@@ -10,7 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from decoding.names import DEFAULT_POLICY, Request, needs_head, resolve, uses_head
+from decoding.checked_names import needs_head, uses_head
+from decoding.names import DEFAULT_POLICY, Request, find_policy, resolve
 from train.commands.command_line import shipped
 from train.commands.folders import HEAD, MODEL, check_adapter, check_model
 from train.tasks import Example, Task, get, require_permission
@@ -85,9 +86,10 @@ def judge(
     request = resolve(policy, options)
     if policy is None and request.policy == DEFAULT_POLICY and head is None:
         request = resolve("ete", options)
-    used = head if uses_head(request.policy, request.settings) else None
+    which = (request.policy, request.settings, find_policy(request.policy).head)
+    used = head if uses_head(*which) else None
     found = used is not None and (Path(used) / "head.safetensors").is_file()
-    if not found and (used is not None or needs_head(request.policy, request.settings)):
+    if not found and (used is not None or needs_head(*which)):
         raise ValueError(f"head must be a folder with head.safetensors for policy {request.policy}, got {head}")
     model = str(shipped(MODEL)) if model is None else model
     check_model(model, example.prompt)

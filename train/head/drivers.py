@@ -25,6 +25,6 @@ def make_drivers(
 
 def policy_of(entry: Mapping[str, Any], denoiser: Denoiser) -> Policy:
     """The policy that one entry names, with its settings."""
-    from decoding.api import make_policy
+    from decoding.policy_by_name import make_policy
 
     return make_policy(entry["policy"], {name: value for name, value in entry.items() if name != "policy"}, denoiser)

@@ -48,8 +48,8 @@ RULES = {
     "factor": lambda head: Factor(2.9),
     "entropy-bound": lambda head: EntropyBound(6.2),
     "risk-sum": lambda head: RiskSum(1.97),
-    "learned": lambda head: Learned(head, rule="sum", risk_bound=0.99, turns=0),
-    "learned-total": lambda head: Learned(head, rule="total", risk_bound=1.0, turns=0, step_budget=3),
+    "learned": lambda head: Learned(head, rule="sum", risk_bound=0.99, looks=0),
+    "learned-total": lambda head: Learned(head, rule="total", risk_bound=1.0, looks=0, step_budget=3),
 }
 
 
@@ -149,7 +149,7 @@ def test_exact_mode_is_the_rule_itself_on_the_shipped_model(shipped, policy):
     prompts = [example.prompt for example in islice(task.generate("test", seed=0), 2)]
     canvas = {"gen_length": task.gen_length, "block_length": task.block_length}
     settings = {"threshold": {"threshold": 0.95}, "learned": {"risk_bound": 0.1}}.get(policy, {})
-    alone = generate(shipped, prompts, policy, **canvas, **settings, **({"turns": 0} if policy == "learned" else {}))
+    alone = generate(shipped, prompts, policy, **canvas, **settings, **({"looks": 0} if policy == "learned" else {}))
     checked = generate(shipped, prompts, "verified", rule=policy, **canvas, **settings)
     same_but_for_rounds(checked.state, alone.state)
     assert checked.text == alone.text
@@ -255,7 +255,7 @@ def test_a_useless_cascade_costs_a_stated_number_of_forwards(run, prompts, liar,
     extra = counts.sequence_forwards - plain.sequence_forwards
     assert (extra <= k - 1 + math.floor(math.log2(16))).all()
     assert (extra >= k - 1).all()
-    wasteful, most = run(table, Verified(rule, liar, canvases=k), prompts, **canvas)
+    _, most = run(table, Verified(rule, liar, canvases=k), prompts, **canvas)
     assert (most.sequence_forwards > counts.sequence_forwards).all()
 
 
@@ -282,7 +282,7 @@ def test_under_a_cache_the_forward_that_opens_a_block_is_of_one_canvas_a_row(bas
         return forward(tokens, **how)
 
     cached.forward = spy
-    rule = Learned(base.head, rule="sum", risk_bound=0.99, turns=0, step_budget=mixed)
+    rule = Learned(base.head, rule="sum", risk_bound=0.99, looks=0, step_budget=mixed)
     made = generate(cached, PROMPTS, Verified(rule, base.head), gen_length=16, block_length=4)
     for owner, refresh in seen:
         for row in owner[refresh].unique():
@@ -349,10 +349,10 @@ def test_a_share_of_a_bound_is_that_bound_on_more_doubt(reading_of):
         ({"worth": -1.0}, "worth must be at least 0, got -1.0"),
         ({"temperature": 0.5}, "temperature must be 0 with policy verified, got 0.5"),
         ({"rule": "learned"}, "policy learned must have a model loaded with head=FOLDER, got one without a head"),
-        ({"rule": "learned", "turns": 2}, "turns must be 0 with policy verified, .*, got 2"),
+        ({"rule": "learned", "looks": 2}, "looks must be 0 with policy verified, .*, got 2"),
         (
             {"rule": Threshold(0.9), "threshold": 0.9},
-            "settings of the rule must be left out with a policy object as rule, got threshold",
+            "settings of the rule must be left out with a policy object, got threshold",
         ),
         ({"rule": Sequential("random")}, "rule must draw nothing, .*, got Sequential"),
         ({"rule": BeamETE()}, "rule must draw nothing, branch nowhere, .*, got BeamETE"),
@@ -379,5 +379,5 @@ def test_the_settings_of_the_rule_go_beside_those_of_the_policy(denoisers):
 
 def test_the_risk_rule_of_a_learned_rule_has_its_own_name(base):
     made = make_policy("verified", {"rule": "learned", "risk_rule": "pairs", "risk_bound": 0.2}, base)
-    assert made == Verified(Learned(base.head, risk_bound=0.2, rule="pairs", turns=0), base.head)
-    assert made.taps == base.head.taps_ahead
+    assert made == Verified(Learned(base.head, risk_bound=0.2, rule="pairs", looks=0), base.head)
+    assert made.needs.taps == base.head.taps_ahead
