@@ -17,7 +17,7 @@ from torch import Tensor
 from decoding.loop import OnStep, decode
 from decoding.names import Request, resolve
 from decoding.policy import Policy
-from decoding.policy_by_name import make_policy
+from decoding.policy_by_name import make_policy as make_policy
 from decoding.prompts import read_prompts
 from decoding.reading import Reading, Sampling
 from decoding.state import DecodeState, start

@@ -43,7 +43,7 @@ class GenerateCall:
     adapter: str | None = None
 
 
-def judge(
+def check_generate(
     prompt: str | None,
     task: str | None,
     policy: str | None,
@@ -119,13 +119,13 @@ def find_example(task: Task | None, prompt: str | None, prompts: str | None, row
     return found
 
 
-def answer(
-    question: GenerateCall, *, seed: int = 0, device: str | None = None, watch: bool = False, as_json: bool = False
+def run_generate(
+    call: GenerateCall, *, seed: int = 0, device: str | None = None, watch: bool = False, as_json: bool = False
 ) -> str:
     """Decode and report: the text and what it cost, for people or as one JSON object.
 
     Args:
-        question: what `judge` let through.
+        question: what `check_generate` let through.
         seed: of every draw.
         device: where to run; by default the GPU if there is one.
         watch: write the canvas to stdout after every round.
@@ -137,12 +137,12 @@ def answer(
     from decoding import generate
     from train.commands.screen import Screen
 
-    denoiser = models.load(question.model, device=device, adapter=question.adapter, head=question.head)
+    denoiser = models.load(call.model, device=device, adapter=call.adapter, head=call.head)
     screen = Screen(sys.stdout, denoiser)
-    request = question.request
+    request = call.request
     result = generate(
         denoiser,
-        question.example.prompt,
+        call.example.prompt,
         request.policy,
         gen_length=request.gen_length,
         block_length=request.block_length,
@@ -153,8 +153,8 @@ def answer(
     )
     if watch:
         screen.show(result.state)
-    judged = question.task is not None and question.task.judges(question.example)
-    accepted = question.task.check(question.example, result.text[0]) if question.task and judged else None
+    judged = call.task is not None and call.task.judges(call.example)
+    accepted = call.task.check(call.example, result.text[0]) if call.task and judged else None
     facts = {
         "text": result.text[0],
         **({} if accepted is None else {"accepted": accepted}),
@@ -165,22 +165,22 @@ def answer(
         "drafts": int(result.drafts[0]),
         "drafts_true": int(result.drafts_true[0]),
         "seconds": round(result.seconds - screen.paused, 4),
-        "settings": settings_of(question, result, seed),
+        "settings": settings_of(call, result, seed),
     }
-    return json.dumps(facts) if as_json else report(facts, question)
+    return json.dumps(facts) if as_json else report(facts, call)
 
 
-def settings_of(question: GenerateCall, result: Generation, seed: int) -> dict[str, Any]:
+def settings_of(call: GenerateCall, result: Generation, seed: int) -> dict[str, Any]:
     """Everything the answer depends on."""
     return {
-        "model": question.model,
-        "head": question.head,
-        "adapter": question.adapter,
-        "task": question.task and question.task.name,
-        "policy": {"name": question.request.policy, **described(result.policy)},
-        "gen_length": question.request.gen_length,
-        "block_length": question.request.block_length,
-        **question.request.options,
+        "model": call.model,
+        "head": call.head,
+        "adapter": call.adapter,
+        "task": call.task and call.task.name,
+        "policy": {"name": call.request.policy, **described(result.policy)},
+        "gen_length": call.request.gen_length,
+        "block_length": call.request.block_length,
+        **call.request.options,
         "seed": seed,
     }
 
@@ -194,12 +194,12 @@ def described(policy: Policy) -> dict[str, Any]:
     }
 
 
-def report(facts: Mapping[str, Any], question: GenerateCall) -> str:
+def report(facts: Mapping[str, Any], call: GenerateCall) -> str:
     """The answer, whether it is right where that can be told, and what it cost."""
     lines = [facts["text"]]
-    if question.task is not None and "accepted" in facts:
-        lines.append(f"{'right' if facts['accepted'] else 'wrong'}, says the checker of {question.task.name}")
+    if call.task is not None and "accepted" in facts:
+        lines.append(f"{'right' if facts['accepted'] else 'wrong'}, says the checker of {call.task.name}")
     cost = "{rounds} rounds, {sequence_forwards} sequence forwards, {token_positions} token positions, {seconds} s"
     came_true = ", {drafts_true} of {drafts} drafts came true" if facts["drafts"] else ""
-    lines.append(f"{(cost + came_true).format(**facts)}, policy {question.request.policy}")
+    lines.append(f"{(cost + came_true).format(**facts)}, policy {call.request.policy}")
     return "\n".join(lines)
