@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from train.commands.command_line import run
+from train.commands.command_line import GOES_ON, run
 from train.commands.generate import check_generate, run_generate
 from train.commands.options.listing import listing
 
@@ -75,4 +75,4 @@ def generate(  # one option a line, hence its length
 
 
 if __name__ == "__main__":
-    run(generate)
+    run(generate, kept=GOES_ON)

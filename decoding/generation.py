@@ -23,7 +23,7 @@ class Row:
     Attributes:
         text: the canvas up to its first EOS; None for a model without a tokenizer.
         ids: token ids of the canvas up to and including its first EOS.
-        rounds, sequence_forwards, token_positions, explored: as in `Generation`.
+        rounds, sequence_forwards, token_positions, explored, looks, drafts, drafts_true: as in `Generation`.
     """
 
     text: str | None
@@ -32,6 +32,9 @@ class Row:
     sequence_forwards: int
     token_positions: int
     explored: int
+    looks: int
+    drafts: int
+    drafts_true: int
 
     @property
     def new_tokens(self) -> int:
@@ -49,6 +52,9 @@ class Generation:
         sequence_forwards: canvases of each row through the model; a round of k branches is 1 round and k of these.
         token_positions: positions computed for each row, padding not counted.
         explored: rounds in which each row ran more than one canvas.
+        looks: forwards foretold for each row by the head's cascade.
+        drafts: foretold commits of each row that a forward has checked.
+        drafts_true: those of them that came true.
         nfe: batched model calls.
         seconds: wall clock of the decode, prompts and text not counted.
         state: the last state: when, why and how sure each position was committed.
@@ -72,6 +78,21 @@ class Generation:
     def __iter__(self) -> Iterator[Any]:
         """`x, nfe = generate(...)`."""
         return iter((self.sequences, self.nfe))
+
+    @property
+    def looks(self) -> Int[Tensor, " B"]:
+        """Forwards foretold for each row."""
+        return self.state.looks
+
+    @property
+    def drafts(self) -> Int[Tensor, " B"]:
+        """Drafts of each row that a forward has checked."""
+        return self.state.drafts
+
+    @property
+    def drafts_true(self) -> Int[Tensor, " B"]:
+        """Those of them that came true."""
+        return self.state.drafts_true
 
     @property
     def canvas(self) -> Int[Tensor, "B G"]:
@@ -100,7 +121,10 @@ class Generation:
         """
         canvas = self.canvas[index].tolist()
         end = canvas.index(self.eos_id) if self.eos_id in canvas else len(canvas)
-        counts = (self.rounds, self.sequence_forwards, self.token_positions, self.explored)
+        counts = (
+            *(self.rounds, self.sequence_forwards, self.token_positions, self.explored),
+            *(self.looks, self.drafts, self.drafts_true),
+        )
         return Row(
             None if self.tokenizer is None else self._spell(canvas[:end]),
             tuple(canvas[: end + 1]),

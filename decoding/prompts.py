@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -36,13 +36,13 @@ class Prompts:
 
 
 def read_prompts(
-    prompts: Any, attention_mask: Tensor | None, denoiser: Denoiser, *, chat: bool | None = None, copies: int = 1
+    prompts: Any, attention_mask: Any, denoiser: Denoiser, *, chat: bool | None = None, copies: int = 1
 ) -> Prompts:
     """Read ids [P] or [B, P], a list of id lists, strings or chats; rows of unequal length are padded on the left.
 
     Args:
         prompts: the prompts.
-        attention_mask: for ids [P] or [B, P] alone: 0 on their padding, which must be on the left.
+        attention_mask: for ids [P] or [B, P] alone, a tensor, an array or lists: 0 on their padding, which must be on the left.
         denoiser: whose ids these are, and whose `encode` reads strings.
         chat: for strings, as in `encode`: as a user message where True, or where None and the model has a chat template.
         copies: rows of each prompt, one after the other; at least 1.
@@ -52,10 +52,13 @@ def read_prompts(
     """
     if not isinstance(copies, int) or isinstance(copies, bool) or copies < 1:
         raise ValueError(f"num_return_sequences must be a whole number of at least 1, got {copies!r}")
-    if isinstance(prompts, np.ndarray):
-        prompts = _read_array(prompts)
+    if hasattr(prompts, "__array__") and not isinstance(prompts, Tensor):
+        prompts = _as_tensor("prompts", prompts)
     if isinstance(prompts, Tensor):
-        batch = _read_tensor(prompts, attention_mask)
+        mask = attention_mask
+        batch = _read_tensor(
+            prompts, mask if mask is None or isinstance(mask, Tensor) else _as_tensor("attention_mask", mask)
+        )
     elif attention_mask is not None:
         raise ValueError(f"attention_mask must come with a tensor of token ids, got {type(prompts).__name__}")
     else:
@@ -102,10 +105,12 @@ def cut_prompt(prompt: Any, denoiser: Any, room: int, *, chat: bool | None = Non
     raise ValueError(f"messages must leave room for their template in {room} tokens, got {len(ids)}")
 
 
-def _read_array(ids: np.ndarray) -> Tensor:
-    if ids.dtype.kind not in "iu":
-        raise ValueError(f"prompts must be whole-number ids [P] or [B, P], got {ids.dtype} {ids.shape}")
-    return torch.from_numpy(ids.astype(np.int64))
+def _as_tensor(name: str, values: Any) -> Tensor:
+    """An array of numpy or nested lists as a tensor."""
+    try:
+        return torch.as_tensor(values)
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"{name} must be whole numbers [P] or [B, P], got {type(values).__name__} ({error})") from None
 
 
 def _read_tensor(tokens: Tensor, attention_mask: Tensor | None) -> Prompts:
@@ -129,14 +134,14 @@ def _id_lists(prompts: Any, denoiser: Denoiser, chat: bool | None) -> list[list[
         raise ValueError(f"prompts must be ids, a string or a list of either, got {prompts!r}")
     prompts = [prompts] if all(isinstance(message, Mapping) for message in prompts) else prompts
     if all(isinstance(prompt, str) or is_chat(prompt) for prompt in prompts):
+        _require_letters([text for prompt in prompts for text in _texts(prompt)])
         encode = getattr(denoiser, "encode", None)
         if encode is None:
             raise ValueError(f"prompts must be token ids for a model without a tokenizer, got {str(prompts[0])[:60]!r}")
         return [list(ids) for ids in encode(prompts, chat=chat)]
-    whole = (int, np.integer)
-    rows = [prompts] if all(isinstance(prompt, whole) for prompt in prompts) else prompts
-    rows = [row.tolist() if isinstance(row, np.ndarray | Tensor) else row for row in rows]
-    if not all(isinstance(row, Sequence) and all(isinstance(token, whole) for token in row) for row in rows):
+    rows = [prompts] if all(isinstance(prompt, Integral) for prompt in prompts) else prompts
+    rows = [row.tolist() if hasattr(row, "tolist") else row for row in rows]
+    if not all(isinstance(row, Sequence) and all(isinstance(token, Integral) for token in row) for row in rows):
         raise ValueError(f"prompts must be ids, a string or a list of either, got a list with {prompts[0]!r}")
     return [[int(token) for token in row] for row in rows]
 
@@ -146,8 +151,22 @@ def is_chat(prompt: Any) -> bool:
     return isinstance(prompt, Sequence) and bool(prompt) and all(isinstance(message, Mapping) for message in prompt)
 
 
+def _texts(prompt: Any) -> list[str]:
+    return [prompt] if isinstance(prompt, str) else [str(message.get("content", "")) for message in prompt]
+
+
+def _require_letters(prompts: Sequence[str]) -> None:
+    """Refuse half of a letter, a lone surrogate, which no tokenizer reads."""
+    for number, prompt in enumerate(prompts):
+        half = next((letter for letter in prompt if "\ud800" <= letter <= "\udfff"), None)
+        if half is not None:
+            raise ValueError(f"prompt {number} must be whole letters, got {half!a} in it")
+
+
 def _pad_left(rows: list[list[int]]) -> Prompts:
     longest = max(map(len, rows))
+    if any(not -(2**63) <= token < 2**63 for row in rows for token in row):
+        raise ValueError("prompts must hold ids of at most 63 bits, got a larger number")
     tokens = torch.tensor([[0] * (longest - len(row)) + row for row in rows], dtype=torch.long)
     lengths = torch.tensor([len(row) for row in rows])
     mask = torch.arange(longest) >= longest - lengths.unsqueeze(-1)

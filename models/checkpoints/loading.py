@@ -12,8 +12,8 @@ from torch import Tensor
 from models.checkpoints import files as checkpoint
 from models.checkpoints.families import DREAM, LLADA, CheckpointError, Family, family_of, native_config
 from models.checkpoints.tokenizer import load_tokenizer
+from models.devices import find_device, find_dtype
 from models.masked_lm import MaskedLM
-from models.placement import pick_device, pick_dtype
 
 
 def load(
@@ -42,8 +42,8 @@ def load(
     folder = checkpoint.find_folder(path_or_hub_id)
     config = checkpoint.read_json(folder / "config.json")
     family = family_of(config)
-    target = pick_device(device)
-    wanted = pick_dtype(dtype, target)
+    target = find_device(device)
+    wanted = find_dtype(dtype, target)
     model = empty_model(family, config)
     fingerprint = _fill_from_files(model, family, folder, device=target, dtype=wanted)
     denoiser = MaskedLM(

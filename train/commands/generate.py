@@ -9,9 +9,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from decoding.checked_names import needs_head, uses_head
 from decoding.names import DEFAULT_POLICY, find_policy, resolve
 from train.commands.answering.bulk import Long, fit_prompts, run_bulk
-from train.commands.answering.call import GenerateCall
+from train.commands.answering.call import GenerateCall, counts_of
 from train.commands.answering.conversation import Conversation, run_chat
 from train.commands.answering.prompt_file import Asked, read_prompts, typed
 from train.commands.command_line import shipped
@@ -67,19 +68,20 @@ def check_generate(
     request = resolve(policy, options)
     check_model(str(shipped(MODEL)) if model is None else model, "\n".join(map(str, (one.prompt for one in asked))))
     check_adapter(adapter)
-    learned = find_policy(request.policy).head
-    if learned and head is not None and not (Path(head) / "head.safetensors").is_file():
+    reads = uses_head(request.policy, request.settings, find_policy(request.policy).head)
+    if reads and head is not None and not (Path(head) / "head.safetensors").is_file():
         raise ValueError(f"head must be a folder with head.safetensors for policy {request.policy}, got {head}")
-    if learned or policy is None:
+    if reads or policy is None:
         head = find_head(model, head, adapter)
     if policy is None and request.policy == DEFAULT_POLICY and head is None:
         request = resolve("ete", options)
-        learned = False
-    if learned and head is None:
+    which = (request.policy, request.settings, find_policy(request.policy).head)
+    used = head if uses_head(*which) else None
+    if used is None and needs_head(*which):
         raise ValueError(f"head must be a folder with head.safetensors for policy {request.policy}, got {head}")
     check_settings(request.policy, request.settings)
     model = str(shipped(MODEL)) if model is None else model
-    return GenerateCall(asked, kind, request, model, head if learned else None, adapter)
+    return GenerateCall(asked, kind, request, model, used, adapter)
 
 
 def with_lengths(task: Task | None, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -229,9 +231,7 @@ def facts_of(call: GenerateCall, row: Row, *, seconds: float) -> dict[str, Any]:
     return {
         "text": row.text,
         **({"accepted": task.check(call.example, str(row.text))} if task is not None and judged else {}),
-        "rounds": row.rounds,
-        "sequence_forwards": row.sequence_forwards,
-        "token_positions": row.token_positions,
+        **counts_of(row),
         "seconds": round(seconds, 4),
     }
 
@@ -242,5 +242,6 @@ def report(facts: Mapping[str, Any], call: GenerateCall) -> str:
     if call.task is not None and "accepted" in facts:
         lines.append(f"{'right' if facts['accepted'] else 'wrong'}, says the checker of {call.task.name}")
     cost = "{rounds} rounds, {sequence_forwards} sequence forwards, {token_positions} token positions, {seconds} s"
-    lines.append(f"{cost.format(**facts)}, policy {call.request.policy}")
+    came_true = ", {drafts_true} of {drafts} drafts came true" if facts["drafts"] else ""
+    lines.append(f"{(cost + came_true).format(**facts)}, policy {call.request.policy}")
     return "\n".join(lines)

@@ -83,11 +83,12 @@ def run_study(
     check_model(str(shipped(MODEL)) if model is None else model, "")
     head = find_head(model, head)
     model = str(shipped(MODEL)) if model is None else model
+
     from decoding.provenance import environment
     from decoding.studies.inputs import StudyInputs
-    from models.placement import pick_device
+    from models.devices import find_device
 
-    target = pick_device(device)
+    target = find_device(device)
     inputs = StudyInputs(
         model, head, str(target), seed, make_problems=partial(study_problems, seed, seen=seen), fit=fit_features
     )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from decoding.checked_names import needs_head, uses_head
 from decoding.names import DEFAULT_POLICY, Request, find_policy, resolve
 from train.commands.command_line import shipped
 from train.commands.folders import MODEL, check_adapter, check_model, find_head
@@ -150,15 +151,18 @@ def _checked(evaluation: Evaluation, named: str | None) -> Evaluation:
     check_model(evaluation.model, "")
     check_adapter(evaluation.adapter)
     request = evaluation.request()
-    learned = find_policy(request.policy).head
-    if learned or evaluation.policy is None:
+    if _reads_head(request) or evaluation.policy is None:
         evaluation = replace(evaluation, head=find_head(named, evaluation.head, evaluation.adapter))
         request = evaluation.request()
-        learned = find_policy(request.policy).head
-    if learned and evaluation.head is None:
+    reads = find_policy(request.policy).head
+    if evaluation.head is None and needs_head(request.policy, request.settings, reads):
         raise ValueError(f"head must be a folder with head.safetensors for policy {request.policy}, got None")
     check_settings(request.policy, request.settings)
-    return evaluation if learned else replace(evaluation, head=None)
+    return evaluation if _reads_head(request) else replace(evaluation, head=None)
+
+
+def _reads_head(request: Request) -> bool:
+    return uses_head(request.policy, request.settings, find_policy(request.policy).head)
 
 
 def as_value(text: Any) -> Any:

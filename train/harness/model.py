@@ -18,6 +18,7 @@ import models
 from decoding import make_policy, provenance
 from decoding.names import Request, resolve
 from train.commands.answering.batches import decode_all
+from train.commands.answering.call import counts_of
 from train.commands.answering.memory import batch_size_for, told_in_one_sentence
 from train.harness.arguments import Evaluation, judge_arguments
 from train.harness.journal import Journal
@@ -118,8 +119,12 @@ class FewerRounds(TemplateLM):
                     seed=self.evaluation.seed,
                 ):
                     index, row = indices[answer.index], answer.row
-                    costs = {name: getattr(row, name) for name in ("rounds", "sequence_forwards", "token_positions")}
-                    costs |= {"tokens": row.new_tokens, "seconds": round(answer.seconds, 5), "seed": answer.seed}
+                    costs: dict[str, Any] = {
+                        **counts_of(row),
+                        "tokens": row.new_tokens,
+                        "seconds": round(answer.seconds, 5),
+                        "seed": answer.seed,
+                    }
                     names = {"task": requests[index].task_name, "doc_id": requests[index].doc_id}
                     self.journal.add(keys[index], {**names, "text": until(str(row.text), stops[index]), **costs})
                     bar.update()

@@ -46,8 +46,8 @@ def test_one_answer_a_prompt_in_order_whatever_the_batch(capsys, tiny, file):
     assert [line["prompt"] for line in one] == PROMPTS
     assert [line["id"] for line in one] == list(range(1, 9))
     assert answers(one) == answers(three)
-    names = "id sample prompt text rounds sequence_forwards token_positions tokens seconds seed settings".split()
-    assert list(one[0]) == names
+    costs = "rounds sequence_forwards token_positions looks drafts drafts_true tokens seconds"
+    assert list(one[0]) == f"id sample prompt text {costs} seed settings".split()
     assert one[0]["settings"]["policy"] == {"name": "threshold", "threshold": 0.05}
     single = decode(capsys, "--prompts", str(file), "--row", "3", "--model", str(tiny), "--json")
     assert single[0]["text"] == one[2]["text"]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from train.commands.answering.batches import Answer, decode_all
-from train.commands.answering.call import GenerateCall
+from train.commands.answering.call import GenerateCall, counts_of
 from train.commands.answering.memory import batch_size_for
 from train.commands.answering.prompt_file import Asked
 
@@ -174,9 +174,7 @@ def line_of(
         "prompt": asked.prompt,
         "text": row.text,
         **({"accepted": task.check(asked.example, str(row.text))} if task is not None and judged else {}),
-        "rounds": row.rounds,
-        "sequence_forwards": row.sequence_forwards,
-        "token_positions": row.token_positions,
+        **counts_of(row),
         "tokens": row.new_tokens,
         "seconds": round(answer.seconds, 5),
         "seed": answer.seed,

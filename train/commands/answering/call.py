@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 from decoding.names import Request
 from train.commands.answering.prompt_file import Asked
 from train.tasks import Example, Task
 
 if TYPE_CHECKING:
-    from decoding import Policy
+    from decoding import Policy, Row
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,29 @@ class GenerateCall:
 
     def settings(self, rule: Policy, seed: int) -> dict[str, Any]:
         """Everything the answers depend on."""
-        policy = {f.name: getattr(rule, f.name) for f in fields(rule) if f.repr and f.name != "head"}
         return {
             "model": self.model,
             "head": self.head,
             "adapter": self.adapter,
             "task": self.task and self.task.name,
-            "policy": {"name": self.request.policy, **policy},
+            "policy": {"name": self.request.policy, **described(rule)},
             "gen_length": self.request.gen_length,
             "block_length": self.request.block_length,
             **self.request.options,
             "seed": seed,
         }
+
+
+def described(policy: Policy) -> dict[str, Any]:
+    """The settings of a policy but its head, those of a rule that it checks inside."""
+    found = {f.name: getattr(policy, f.name) for f in fields(policy) if f.repr and f.name != "head"}
+    return {
+        n: {"name": type(v).__name__, **described(cast("Policy", v))} if is_dataclass(v) else v
+        for n, v in found.items()
+    }
+
+
+def counts_of(row: Row) -> dict[str, int]:
+    """What an answer cost, by the names that are written."""
+    names = ("rounds", "sequence_forwards", "token_positions", "looks", "drafts", "drafts_true")
+    return {name: getattr(row, name) for name in names}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 
 from train.tasks import Example, Task
 from train.tasks.hub import HUB
-from train.tasks.task import lines_of
+from train.tasks.text_files import lines_of, parse_json, require_text
 
 STDIN = "-"
 SUFFIXES = (".jsonl", ".jsonl.gz", ".txt", ".txt.gz")
@@ -71,24 +70,23 @@ def read_prompts(source: str, task: Task | None) -> Iterator[Asked]:
             continue
         try:
             found = _record(text, number, task) if as_json or (source == STDIN and text[0] == "{") else None
-            yield found or Asked(number, *_line(text, task))
+            asked = found or Asked(number, *_line(text, task))
+            require_text("prompt", str(asked.prompt))
+            yield asked
         except ValueError as error:
             raise ValueError(f"{name}, line {number}: {error}") from error
 
 
 def _record(text: str, number: int, task: Task | None) -> Asked:
     """A line of JSON."""
-    try:
-        record: Any = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"line must be JSON, got {text[:60]!r} ({error.msg})") from error
+    record: Any = parse_json(text)
     if not isinstance(record, dict):
         raise ValueError(f"line must be a JSON object, got {text[:60]!r}")
     number_or_id = next((record[key] for key in IDS if isinstance(record.get(key), str | int)), number)
     if isinstance(record.get(MESSAGES), list):
         return Asked(number_or_id, *_chat(record[MESSAGES]))
     if task is not None:
-        example = task.parse_json(text)
+        example = task.parse_record(text)
         if example is None:
             raise ValueError(f"line must be a prompt of task {task.name}, got {text[:60]!r}")
         return Asked(number_or_id, example.prompt, example)

@@ -26,13 +26,13 @@ def spread(function: Callable[..., object], arguments: Sequence[str]) -> list[st
         ValueError: for an option that there is not, with the nearest name.
     """
     parameters = inspect.signature(function).parameters
-    several = {name for name, one in parameters.items() if TEXTS in inspect.formatannotation(one.annotation)}
+    repeated = several(function)
     settings = typed_settings(_policy(arguments)) if SETTINGS in parameters and "policy" in parameters else frozenset()
     lists: dict[str, list[str]] = {}
     written: list[str] = []
     for name, value in options_of(arguments):
         own = name.partition(".")[0].removesuffix("+")
-        if name in several and value is not None:
+        if name in repeated and value is not None:
             lists.setdefault(name, []).append(value)
         elif not name:
             written.append(str(value))
@@ -44,6 +44,12 @@ def spread(function: Callable[..., object], arguments: Sequence[str]) -> list[st
             known = nearest(own, {*parameters, *settings})
             raise ValueError(f"option must be one that --help or --list settings names, got --{name}{known}")
     return [*written, *(f"--{name}={json.dumps(values)}" for name, values in lists.items())]
+
+
+def several(function: Callable[..., object]) -> frozenset[str]:
+    """The options of a command that may be given several times."""
+    parameters = inspect.signature(function).parameters.items()
+    return frozenset(name for name, one in parameters if TEXTS in inspect.formatannotation(one.annotation))
 
 
 def options_of(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:

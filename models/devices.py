@@ -1,0 +1,42 @@
+"""Where a model runs: a device by name, refused in one sentence where there is none."""
+
+from __future__ import annotations
+
+import torch
+
+
+def find_device(device: torch.device | str | None) -> torch.device:
+    """The device of a name; by default the GPU if there is one, else the CPU.
+
+    Args:
+        device: `cpu`, `cuda`, `cuda:1`, `mps`, ...
+
+    Raises:
+        ValueError: for a name that torch does not know, or a device that this machine does not have.
+    """
+    if device is None or device == "":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(1, device=found)
+    except (RuntimeError, AssertionError, ImportError, TypeError):
+        there = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+        there += ["mps"] if torch.backends.mps.is_available() else []
+        raise ValueError(f"device must be one of {', '.join(there)} on this machine, got {device!r}") from None
+    if found.type == "meta":
+        raise ValueError(f"device must be one that holds values, got {device!r}")
+    return found
+
+
+def find_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype | None:
+    """The number format of a name; by default float32 on the CPU, and elsewhere None: the checkpoint's own.
+
+    Raises:
+        ValueError: for anything that is no floating dtype.
+    """
+    if dtype is None:
+        return torch.float32 if device.type == "cpu" else None
+    found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
+    if not (isinstance(found, torch.dtype) and found.is_floating_point):
+        raise ValueError(f"dtype must be a floating dtype such as bfloat16, got {dtype!r}")
+    return found
