@@ -87,7 +87,7 @@ def test_numpy_ids_are_read_like_tensors(model):
     expected = generate(model, ids, "threshold", **CANVAS).sequences
     for prompts in (ids.numpy(), ids.numpy().astype(np.uint8), list(ids.numpy()), [list(row) for row in ids.numpy()]):
         assert torch.equal(generate(model, prompts, "threshold", **CANVAS).sequences, expected)
-    with pytest.raises(ValueError, match=r"prompts must be whole-number ids \[P\] or \[B, P\], got float64"):
+    with pytest.raises(ValueError, match=r"prompts must be whole-number ids \[P\] or \[B, P\], got torch.float64"):
         generate(model, np.zeros((1, 2)), "threshold", **CANVAS)
 
 

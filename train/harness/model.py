@@ -11,6 +11,7 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import normalize_gen_kwargs
+from lm_eval.utils import simple_parse_args_string
 from torch import Tensor
 from tqdm import tqdm
 
@@ -55,6 +56,19 @@ class FewerRounds(TemplateLM):
         header["dtype"] = str(next(self.denoiser.parameters()).dtype)
         kept = {name: value for name, value in header.items() if name not in ("save_dir", "batch_size", "device")}
         self.journal = Journal(self.evaluation.save_dir, self.rank, {**kept, "code": provenance.code()})
+
+    @classmethod
+    def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> FewerRounds:
+        """From `--model_args` as text; what stands there goes before the command's own `--batch_size` and `--device`."""
+        return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)
+
+    @classmethod
+    def create_from_arg_obj(
+        cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None
+    ) -> FewerRounds:
+        """From arguments by name, in the same order of preference."""
+        command = {name: value for name, value in (additional_config or {}).items() if value is not None}
+        return cls(**{**command, **arg_dict})
 
     @property
     def eot_token_id(self) -> int:
