@@ -1,6 +1,7 @@
 """The shape of the code base: which folder may import which, and what library code leaves alone."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Collection
@@ -24,6 +25,8 @@ TENSOR_PROGRAMS = [
 ]
 PACKS_ITS_ROWS = {"decoding/policies/learned_ete.py"}  # foretells its branches in chunks of memory
 MOST_MODULES = 15
+EXPLAINED_FROM = 4  # parameters
+HOOKS = {"on_train_batch_end"}  # of Lightning, which explains them
 WAITS = ("item", "tolist", "cpu", "numpy", "nonzero")
 
 
@@ -106,6 +109,37 @@ def test_library_code_neither_prints_nor_swallows_errors(file):
 def test_policies_never_wait_for_the_device(file):
     waits = [n for n in ast.walk(tree_of(file)) if isinstance(n, ast.Attribute) and n.attr in WAITS]
     assert bool(waits) == (name_of(file) in PACKS_ITS_ROWS), [f"line {node.lineno}" for node in waits]
+
+
+def public_functions(node: ast.AST) -> list[ast.FunctionDef]:
+    """Functions and methods that a user may call, those inside functions left out."""
+    found = []
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.FunctionDef, ast.ClassDef)) and not child.name.startswith("_"):
+            found += [child] if isinstance(child, ast.FunctionDef) else public_functions(child)
+    return found
+
+
+def parameters_of(function: ast.FunctionDef) -> list[str]:
+    """Names of the parameters, without self and cls."""
+    arguments = function.args
+    every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    return [one.arg for one in every if one.arg not in ("self", "cls")]
+
+
+@pytest.mark.parametrize("file", LIBRARY, ids=name_of)
+def test_many_parameters_are_explained(file):
+    """With four or more of them each stands under Args, or the docstring says where they are explained."""
+    unexplained = []
+    for function in public_functions(tree_of(file)):
+        names, text = parameters_of(function), ast.get_docstring(function) or ""
+        if len(names) < EXPLAINED_FROM or function.name in HOOKS or text.startswith("See `"):
+            continue
+        if "has the arguments" in text:
+            continue
+        described = set(re.findall(r"[\w]+", " ".join(re.findall(r"^ {4}(\w+(?:, \w+)*):", text, re.M))))
+        unexplained += [f"{function.name}, line {function.lineno}: {name}" for name in names if name not in described]
+    assert unexplained == []
 
 
 def test_there_is_one_decode_loop():

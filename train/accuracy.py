@@ -82,6 +82,14 @@ def read_examples(
 ) -> list[tuple[Task, list[Example]]]:
     """The examples of every task, all of which can be judged.
 
+    Args:
+        tasks: names; empty for all.
+        prompts: a file for the one task named, or None.
+        split: of the generated prompts.
+        count: examples a task at most.
+        seed: of the generators.
+        run_code: let checkers run what the model writes.
+
     Raises:
         ValueError: if some cannot, there are none, or a checker may not run code that it has to run.
     """

@@ -96,6 +96,14 @@ def measure(
 
     Both decode the same prompts through the same states, led by `threshold`; beside it a rule is asked and not obeyed: `threshold`
     once more, or the head with `learned`. The difference is that between the two decoders.
+
+    Args:
+        denoiser: the base with its head.
+        task: of the prompts.
+        threshold: of the rule that leads, in (0, 1].
+        batch_size: prompts in one decode.
+        repeats: timed decodes of each.
+        seed: of the prompts.
     """
     from itertools import islice
     from statistics import median

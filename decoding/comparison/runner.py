@@ -107,7 +107,17 @@ def make_runner(
     seed: int,
     progress: bool,
 ) -> Runner:
-    """Open the ledger of a task; its header holds all that must not change between two calls."""
+    """Open the ledger of a task; its header holds all that must not change between two calls.
+
+    Args:
+        denoiser: the model, with the scoring head of learned arms.
+        problems, check: the prompts of the task and its checker.
+        out: folder of the ledger; None keeps it in memory.
+        heads: arm -> the model with that arm's own head.
+        batch_size: prompts at a time, at least 1; None for the device's default.
+        seed: of draws and resamples.
+        progress: show a bar.
+    """
     size = batch_size or BATCH_SIZE.get(denoiser.device.type, LARGE_BATCH)
     prompts = [problems.dev, problems.test, dict(problems.references)]
     header = {
@@ -137,7 +147,7 @@ def refuse_settings(
         task: whose settings.
         denoiser: with the head of all other arms.
         heads: arm -> the model with that arm's own head.
-        points: of every tuning space, those that `tune` draws with this seed.
+        points, seed: of every tuning space, those that `tune` draws with this seed.
 
     Raises:
         ValueError: for a setting out of range, or one that a head is not made for.

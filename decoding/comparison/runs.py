@@ -120,7 +120,14 @@ class Ledger:
         return all(prompt in kept for prompt in prompts)
 
     def add(self, split: Split, cell: Cell, prompts: Sequence[int], table: Array) -> None:
-        """Write the lines of one chunk, [prompts, columns], at once."""
+        """Write the lines of one chunk, [prompts, columns], at once.
+
+        Args:
+            split: dev or test.
+            cell: what ran.
+            prompts: their numbers within the split.
+            table: [prompts, columns], in the order of COLUMNS.
+        """
         lines = []
         for prompt, values in zip(prompts, table.tolist(), strict=True):
             self._keep(split, cell.key, prompt, values)

@@ -116,7 +116,14 @@ class Learned(Policy):
 
 
 def safe_set(risk: Tensor, rows: Bool[Tensor, "B L"], bound: float, *, each: bool = False) -> Bool[Tensor, "B L"]:
-    """The positions whose risk, or whose summed risk with all safer ones, stays under the bound."""
+    """The positions whose risk, or whose summed risk with all safer ones, stays under the bound.
+
+    Args:
+        risk: [B, L], in (0, 1).
+        rows: the positions asked for.
+        bound: b, above 0.
+        each: bound every risk by itself in place of the sum.
+    """
     level = risk if each else prefix_sum(risk, -risk, rows)
     return rows & (level < bound)
 

@@ -80,6 +80,7 @@ def measure(
     """Decode prompts of every task by the factor rule and compare bits, rounds and the bound.
 
     Args:
+        inputs: base, prompts, device and seed, from the command.
         tasks: names of tasks.
         prompts: test prompts of each task.
         factors: f, each in (0, 1].
@@ -124,7 +125,13 @@ def decode(
     temperature: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Iterator[Followed]:
-    """Decode prompts by the factor rule without early stop and follow the chain of each."""
+    """Decode prompts by the factor rule without early stop and follow the chain of each.
+
+    Args:
+        denoiser, tokens, attention_mask: the model, and prompts, left padded; None without padding.
+        factor, batch_size: f of the factor rule, above 0; prompts in one decode.
+        gen_length, block_length, temperature, generator: as `decoding.generate` has them.
+    """
     for few in torch.split(torch.arange(len(tokens)), batch_size):
         mask = None if attention_mask is None else attention_mask[few]
         made = generate(
@@ -150,7 +157,13 @@ def follow(
     *,
     block_length: int,
 ) -> Iterator[Followed]:
-    """The chain of every row of a decode, round by round, beside the bound."""
+    """The chain of every row of a decode, round by round, beside the bound.
+
+    Args:
+        denoiser, made: the model that decoded, and the decode.
+        attention_mask: of the prompts, None without padding.
+        factor, batch_size, block_length: f and block length of the decode; canvases in one forward.
+    """
     canvas = made.canvas.shape[1]
     whole = None if attention_mask is None else torch.nn.functional.pad(attention_mask, (0, canvas), value=True)
     order = decoded_order(made.state)
@@ -215,7 +228,12 @@ def summarise(sequences: Sequence[Followed], seed: int) -> Row:
 
 
 def exact_rows(inputs: StudyInputs, factors: Sequence[float], count: int, batch_size: int) -> list[Row]:
-    """The same on the exact Block-HMM, whose conditionals are those of one joint distribution: no bound may break."""
+    """The same on the exact Block-HMM, whose conditionals are those of one joint distribution: no bound may break.
+
+    Args:
+        inputs, factors: of the study; values of f.
+        count, batch_size: sequences of each, and in one decode.
+    """
     if not count:
         return []
     config = BlockHMMConfig(blocks=4, rho=(0.98, 0.02), eta=0.01)

@@ -55,6 +55,7 @@ def measure(
     """Decode with every arm and follow each exploration commit.
 
     Args:
+        inputs: base, prompts, device and seed, from the command.
         tasks: names of tasks.
         prompts: test prompts of each task.
         arms: who chooses the commits: beam, oracle, head or random; head is left out where there is none.
@@ -106,7 +107,15 @@ def careful_answers(denoiser: Denoiser, checked: CheckedProblems, batch_size: in
 def follow(
     denoiser: Denoiser, checked: CheckedProblems, policy: Policy, batch_size: int, generator: torch.Generator
 ) -> Iterator[Row]:
-    """Decode every prompt and give one row for each of its exploration commits."""
+    """Decode every prompt and give one row for each of its exploration commits.
+
+    Args:
+        denoiser: the model.
+        checked: prompts and checker.
+        policy: one that explores.
+        batch_size: prompts in one decode.
+        generator: of the draws.
+    """
     problems = checked.problems
     encoded = Encoded.of(problems, "test", denoiser)
     for low in range(0, len(encoded.tokens), batch_size):
@@ -131,7 +140,14 @@ def follow(
 
 
 def summaries(commits: Sequence[Row], prompts: Mapping[str, int], arms: Sequence[str], seed: int) -> list[Row]:
-    """For each task and arm: all commits, then by confidence band, then by whether one token a round gets the prompt right."""
+    """For each task and arm: all commits, then by confidence band, then by whether one token a round gets the prompt right.
+
+    Args:
+        commits: the rows of all commits.
+        prompts: task -> how many were decoded.
+        arms: in the order of the rows.
+        seed: of the resamples.
+    """
     rows = []
     for task, count in prompts.items():
         weights = resample(count, seed=seed)

@@ -46,6 +46,7 @@ def measure(
     """Time batched forwards, find the knee, and decode with every k.
 
     Args:
+        inputs: base, prompts, device and seed, from the command.
         tasks: names of tasks to decode.
         prompts: test prompts of each task.
         branches: numbers of branches k, ascending from 1.
@@ -110,7 +111,18 @@ def time_forwards(
     block_length: int,
     repeats: int,
 ) -> list[Array]:
-    """Seconds of every repeat for each k; the ks take turns, so that a slow moment of the machine hits all of them."""
+    """Seconds of every repeat for each k; the ks take turns, so that a slow moment of the machine hits all of them.
+
+    Args:
+        inputs: of the study.
+        denoiser: the model.
+        cache: none, prefix or dual.
+        length: positions of a canvas.
+        rows: prompts in the batch.
+        branches: the ks.
+        block_length: masked positions at the end.
+        repeats: timed forwards of each k.
+    """
     model = denoiser if cache == "none" else inputs.counted(with_cache(denoiser, cache))
     generator = inputs.generator(offset=length)
     tokens = torch.randint(0, 64, (rows, length), generator=generator).to(denoiser.device)
@@ -223,7 +235,14 @@ def draw(result: dict[str, Any], figure: Figure) -> None:
 
 
 def line(axes: Any, rows: Sequence[Row], name: str, label: str, marker: str, style: str = "-") -> None:
-    """One figure against k, with its intervals."""
+    """One figure against k, with its intervals.
+
+    Args:
+        axes: where to draw.
+        rows: of the result, in the order of k.
+        name: of the figure.
+        label, marker, style: of the line.
+    """
     values = [row[name] for row in rows]
     ks, middle = [row["branches"] for row in rows], [one["estimate"] for one in values]
     axes.errorbar(

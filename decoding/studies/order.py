@@ -94,6 +94,7 @@ def measure(
     """Decode with every order on the bases of one training run and compare order, error and bound.
 
     Args:
+        inputs: base, prompts, device and seed, from the command.
         bases: folder with the checkpoints point-1, point-2, ... of one run, the least trained first.
         points: which of them; 2 and 3 ship, the recipe makes 1 to 4.
         tasks: names of tasks with a unique answer.
@@ -127,6 +128,12 @@ def measure(
 
 def follow(denoiser: Denoiser, checked: CheckedProblems, order: str, inputs: StudyInputs) -> Followed:
     """Decode by an order, then commit the reference in the order that the same rule chooses.
+
+    Args:
+        denoiser: the base.
+        checked: prompts with a unique answer, and their checker.
+        order: that decides.
+        inputs: of the study.
 
     Raises:
         ValueError: for a task without a unique answer.
@@ -173,7 +180,13 @@ def as_array(values: Float[Tensor, "n T"]) -> Array:
 
 
 def compare(found: Mapping[str, Followed], *, growth: float, slack: float, seed: int) -> tuple[list[Row], Row]:
-    """One row for each order, and what the orders together say of the base on this task."""
+    """One row for each order, and what the orders together say of the base on this task.
+
+    Args:
+        found: order -> what it did.
+        growth, slack: lambda and b of assumption 4.2, at least 0.
+        seed: of the resamples.
+    """
     weights = resample(len(found[EASY_FIRST].right), seed=seed)
     error = np.stack([one.nats.mean(0) for one in found.values()])
     entropy = np.stack([one.entropy.mean(0) for one in found.values()])
@@ -265,7 +278,14 @@ def draw(result: dict[str, Any], figure: Figure) -> None:
 
 
 def with_interval(axes: Any, rows: Sequence[Row], name: str, label: str, marker: str, style: str) -> None:
-    """A figure of each base against its error, with its interval."""
+    """A figure of each base against its error, with its interval.
+
+    Args:
+        axes: where to draw.
+        rows: of the bases.
+        name: of the figure.
+        label, marker, style: of the line.
+    """
     found = [row[name] for row in rows]
     x, middle = [row["model_error"]["estimate"] for row in rows], [one["estimate"] for one in found]
     axes.errorbar(x, middle, yerr=whiskers(found), marker=marker, capsize=2, linestyle=style, label=label)

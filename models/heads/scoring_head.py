@@ -129,7 +129,14 @@ class ScoringHead(nn.Module):
         token: Int[Tensor, "N L"],
         taps: tuple[Tap, ...] = (),
     ) -> Scores:
-        """Score the candidates of the positions in `rows`; a side-stream computes those alone, the small heads all of them."""
+        """Score the candidates of the positions in `rows`; a side-stream computes those alone, the small heads all of them.
+
+        Args:
+            features: of every position, in the config's order.
+            rows: the positions scored.
+            token: the candidates.
+            taps: of the base's last blocks, for heads that read them.
+        """
         scaled = (features - self.mean) / self.spread
         correction = features.new_zeros(*rows.shape, 2)
         if self.stream is not None:

@@ -112,7 +112,14 @@ OWN_KEYS = ("k_proj", "v_proj")
 
 
 def with_lora(stream: SideStream, *, rank: int, alpha: int, dropout: float, own_keys: bool = False) -> nn.Module:
-    """LoRA on q, attention output and the MLP; on k and v only with `own_keys`, else the stream reads the base's values."""
+    """LoRA on q, attention output and the MLP; on k and v only with `own_keys`, else the stream reads the base's values.
+
+    Args:
+        stream: the blocks that run again.
+        rank, alpha: of the LoRA, at least 1.
+        dropout: in [0, 1).
+        own_keys: adapt keys and values as well.
+    """
     from peft import LoraConfig, get_peft_model
     from peft.tuners.lora import LoraLayer
 

@@ -48,7 +48,14 @@ class SudokuSymmetry:
 
 
 def draw_names(rows: int, digits: Int[Tensor, "9"], vocabulary: int, generator: torch.Generator) -> Int[Tensor, "B V"]:
-    """Draw for each row a table ``[vocabulary]`` that permutes the digits and keeps all else."""
+    """Draw for each row a table ``[vocabulary]`` that permutes the digits and keeps all else.
+
+    Args:
+        rows: B.
+        digits: ids of the nine digits.
+        vocabulary: its size V.
+        generator: of the draws.
+    """
     names = torch.arange(vocabulary, device=digits.device).repeat(rows, 1)
     order = torch.rand(rows, 9, generator=generator, device=digits.device).argsort(1)
     names[:, digits] = digits[order]

@@ -38,7 +38,15 @@ class TaskPrompts:
 
     @staticmethod
     def of(name: str, run: TaskRun, split: str, count: int | None, *, seed: int) -> TaskPrompts:
-        """Those of a split that a run names, or `count` train prompts where the task generates them."""
+        """Those of a split that a run names, or `count` train prompts where the task generates them.
+
+        Args:
+            name: of the task.
+            run: what a run takes from it.
+            split: train or dev.
+            count: train prompts in place of the run's own; None for these.
+            seed: of the generator.
+        """
         task = get(name)
         usual = run.prompts if split == "train" else run.dev_prompts
         wanted = count if count is not None and split == "train" and run.prompts_file is None else usual
@@ -108,7 +116,7 @@ class Recorded(Denoiser):
         owner: Int[Tensor, " N"] | None = None,
         refresh: Bool[Tensor, " N"] | None = None,
     ) -> Prediction:
-        """The inner prediction, whole canvases without a cache."""
+        """See `Denoiser.forward`: the inner prediction, of whole canvases without a cache."""
         prediction: Prediction = self.inner(tokens, attention_mask=attention_mask, rows=rows, taps=self.read_at)
         self.prediction = prediction
         return prediction
@@ -117,7 +125,14 @@ class Recorded(Denoiser):
 def candidates(
     prediction: Prediction, tokens: Int[Tensor, "B L 5"], known: Float[Tensor, "B L 5"], left: Bool[Tensor, "B L"]
 ) -> Float[Tensor, "M 6"]:
-    """Log-probabilities of given candidates, and of the rest together, at `left`, which are rows of the prediction."""
+    """Log-probabilities of given candidates, and of the rest together, at `left`, which are rows of the prediction.
+
+    Args:
+        prediction: of the next forward.
+        tokens: five candidates of each position.
+        known: their log-probabilities before; those that had none stay at LEAST.
+        left: positions still masked.
+    """
     log_probs = prediction.logits.float().log_softmax(-1)[left[prediction.rows]]
     top = log_probs.gather(-1, tokens[left]).clamp(min=LEAST).masked_fill(known[left] <= LEAST, LEAST)
     return with_rest(top)

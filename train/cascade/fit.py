@@ -102,6 +102,12 @@ def evaluate(denoiser: Denoiser, prompts: TaskPrompts, drivers: Sequence[Policy]
 
     The prompts are dealt to the drivers. `changed` is how well the cascade tells the candidates that change
     (`position_figures`) on half of the prompts, against 1 - c; its skills compare both recalibrated on the other half.
+
+    Args:
+        denoiser: the base with its head.
+        prompts: of one task.
+        drivers: lead, one prompt after the other to each.
+        batch_size: prompts in one decode.
     """
     parts: list[tuple[Tensor, ...]] = []
     for number, policy in enumerate(drivers):

@@ -126,6 +126,13 @@ def make_problems(
 
     A task without a generator takes both from its file, or from the hub; `seen` says that a head may know its train split.
 
+    Args:
+        task: the task.
+        prompts: file of test prompts, task -> file, or None.
+        num_prompts, num_dev: at most, at least 1.
+        seed: of the generator.
+        seen: a head may know the file's train split.
+
     Raises:
         ValueError: if the file holds no prompt, or one that cannot be read or judged.
     """
@@ -152,6 +159,12 @@ def divide(
     """Dev and test prompts of a benchmark in the order of its file: dev those of the dev split, test any others.
 
     Where a head may have seen the file's train split (`seen`, or a mapping), test prompts are those of the test split alone.
+
+    Args:
+        task: a benchmark.
+        prompts: its file, task -> file, or None for the hub.
+        num_prompts, num_dev: at most, at least 1.
+        seen: a head may know the file's train split.
 
     Raises:
         ValueError: if the file holds too few prompts, or one that cannot be judged.
@@ -188,7 +201,12 @@ def _checked(task: Task, dev: Sequence[Example], test: Sequence[Example]) -> Che
 
 
 def draw(task: Task, split: Split, count: int, *, seed: int) -> list[Example]:
-    """The first `count` different instances of a split, fewer where the task has no more."""
+    """The first `count` different instances of a split, fewer where the task has no more.
+
+    Args:
+        task, split, count: with a generator; dev or test; instances wanted, at least 1.
+        seed: of the generator.
+    """
     found: dict[str, Example] = {}
     for example in itertools.islice(task.generate(split, seed=seed), DRAWS * count):
         found.setdefault(example.prompt, example)

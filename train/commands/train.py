@@ -95,6 +95,15 @@ def gather(
     """Collect the traces of all tasks with a progress bar; returns one folder for each task.
 
     Of the hours given each pass has an equal share.
+
+    Args:
+        head_run: the run.
+        denoiser: the base.
+        beam: the look-ahead whose branches are labelled.
+        drivers: name -> {policy: NAME, setting: value}.
+        name: of the folder and of the bar.
+        head: for learned drivers, or None.
+        clock: seconds, for the budget.
     """
     from tqdm import tqdm
 

@@ -17,9 +17,10 @@ from decoding.policies.ete import BeamETE
 from decoding.policy import Policy
 from decoding.prompts import leave_room, read_prompts
 from decoding.state import DecodeState, start
-from decoding.traces.branches import try_alone, try_branches, visit
+from decoding.traces.branches import try_alone, try_branches
 from decoding.traces.labelling import Labelling
 from decoding.traces.trace import check_header, header, identity, write_part
+from decoding.traces.visits import visit
 from models.denoiser import Denoiser
 from train.head.labels import Accepts, Verdicts, label_by_finishing, label_held_back, rows_of, rows_of_bare, take
 from train.tasks.task import Example, Task
@@ -150,7 +151,14 @@ class Collector:
             progress(len(batch))
 
     def rows(self, examples: Sequence[Example], first: int, part: int, split: str) -> Iterator[dict[str, Any]]:
-        """The rows of one part."""
+        """The rows of one part.
+
+        Args:
+            examples: the prompts of the part.
+            first: number of the first of them within the split.
+            part: its number, which seeds the draws.
+            split: train or dev.
+        """
         generator = torch.Generator().manual_seed(self.seed * 100_003 + part)
         names = list(self.drivers)
         for turn, name in enumerate(names):

@@ -90,6 +90,13 @@ def probe(
 
     Only the last and largest time counts: it is warm, and its batches are the fullest. Before the first, prompts are read and one
     forward runs, off the clock.
+
+    Args:
+        head_run: the run.
+        denoiser: the base.
+        beam: the look-ahead whose branches are labelled.
+        seconds: for all tasks, above 0.
+        clock: seconds, for tests.
     """
     sizes = {}
     for name, run in head_run.tasks.items():
@@ -122,6 +129,13 @@ def cut_to_budget(
     clock: Callable[[], float] = time.monotonic,
 ) -> HeadRun:
     """The head_run with as many prompts of every task as its hours allow; a run that goes on keeps what it was cut to at first.
+
+    Args:
+        head_run: the run, with `budget_hours`.
+        denoiser: the base.
+        beam: the look-ahead whose branches are labelled.
+        seconds: of the probe, above 0.
+        clock: seconds, for tests.
 
     Raises:
         ValueError: if the run that is gone on with was given other hours, tasks or numbers of prompts.

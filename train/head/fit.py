@@ -37,7 +37,15 @@ JUDGED = 64  # train batches that recalibrate what the pairs are compared with
 
 
 def prompts_of(task: Task, run: TaskRun, split: str, count: int, *, seed: int) -> list[Example]:
-    """The first `count` prompts of a split, from the run's file or the task's generator."""
+    """The first `count` prompts of a split, from the run's file or the task's generator.
+
+    Args:
+        task, run: the task, and what a run takes from it, its file among that.
+        split, count, seed: train or dev; prompts wanted; of the generator.
+
+    Raises:
+        ValueError: if the file holds fewer.
+    """
     if run.prompts_file is None:
         return list(islice(task.generate(cast(Any, split), seed=seed), count))
     examples = list(islice((e for e in task.read(run.prompts_file) if task.split_of(e.prompt) == split), count))
@@ -65,8 +73,17 @@ def collect(
     """Collect the traces of every task into `folder/TASK`, train and dev prompts, going on where a run was cut off.
 
     With `beam_drives` the beam of a task is one of its drivers: the head learns in the states that the look-ahead leads to.
-    `blocks` are drivers' own block lengths, on tasks whose canvas they divide. `run_code` lets checkers run what the model wrote;
-    `stop` ends collection before the next part.
+
+    Args:
+        denoiser, folder: the base, and the folder of the traces.
+        tasks: task -> what the run takes from it.
+        beam: the look-ahead whose branches are labelled; a task may change its settings.
+        drivers, blocks: name -> policy, dealt to the prompts in turn; name -> its own block length.
+        labelling: how many states and branches; a task may have its own.
+        batch_size, seed: canvases in one forward; of prompts and draws.
+        beam_drives: whether the beam of a task is a driver too.
+        run_code: let checkers run what the model wrote.
+        progress, stop: told of prompts done; asked before each part.
     """
     for name, run in tasks.items():
         task, own = get(name, run_code=run_code), replace(beam, **run.beam)
@@ -109,7 +126,13 @@ class Data:
 
 
 def prepare(denoiser: Denoiser, folders: Sequence[Path], fitting: Fitting, *, threshold: float, seed: int) -> Data:
-    """Read traces and put them behind the trunk; splits are by prompt, made at collection."""
+    """Read traces and put them behind the trunk; splits are by prompt, made at collection.
+
+    Args:
+        denoiser, folders: the frozen base, and the traces, one folder a task.
+        fitting: batch size, memory and variants.
+        threshold, seed: confidence that counts as crossed, in (0, 1); of the order of the batches.
+    """
     rows = [row for folder in folders for row in load_table(folder, denoiser)]
     check_drift(denoiser, rows)
     width = max((len(columns(r["branches"])) for r in rows), default=0)
@@ -156,7 +179,14 @@ def taps_of(denoiser: Denoiser, fitting: Fitting) -> tuple[int, ...]:
 def fit_head(
     denoiser: Denoiser, data: Data, recipe: Recipe, fitting: Fitting, *, seed: int, threshold: float, logs: Path | None
 ) -> ScoringHead:
-    """Fit one head."""
+    """Fit one head.
+
+    Args:
+        denoiser, data: the frozen base, and batches behind its trunk.
+        recipe, fitting: the variant; sizes and objective.
+        seed, threshold: of weights and order; of the head's own plan, in (0, 1).
+        logs: folder of the logs, or None.
+    """
     lightning.seed_everything(seed, verbose=False)
     config = fitting.config(recipe, NAMES, threshold=threshold)
     fingerprint = denoiser.fingerprint()
@@ -175,7 +205,12 @@ def fit_head(
 
 
 def make_trainer(denoiser: Denoiser, fitting: Fitting, logs: Path | None, checkpoint: KeepBest) -> lightning.Trainer:
-    """One device, no checkpoints (a head is fitted in minutes and saved by us), CSV and TensorBoard logs."""
+    """One device, no checkpoints (a head is fitted in minutes and saved by us), CSV and TensorBoard logs.
+
+    Args:
+        denoiser, fitting: say where to run, and for how many epochs.
+        logs, checkpoint: folder of the logs, or None; keeps the weights that do best.
+    """
     loggers: list[Logger] = []
     if logs is not None:
         loggers = [CSVLogger(str(logs), name="", version=""), TensorBoardLogger(str(logs), name="", version="")]
@@ -222,7 +257,14 @@ def fit(
     seed: int,
     about: Mapping[str, Any] | None = None,
 ) -> dict[str, ScoringHead]:
-    """Fit every variant and seed, save them, and write metrics.json, `about` in it; returns the first seed of each variant."""
+    """Fit every variant and seed, save them, and write metrics.json, `about` in it; returns the first seed of each variant.
+
+    Args:
+        denoiser, data: the frozen base, and batches behind its trunk.
+        fitting, out: variants, seeds and sizes; folder of the heads.
+        threshold, seed: of the heads' own plan, in (0, 1); of the first fit.
+        about: written into metrics.json.
+    """
     heads: dict[str, ScoringHead] = {}
     metrics: dict[str, list[dict[str, Any]]] = {}
     for number in range(fitting.seeds):  # seed by seed, so that a run that is cut off has every variant

@@ -83,7 +83,14 @@ def collect_risk(
     prompt_of: Sequence[int],
     estimate: Callable[[Prepared], Float[Tensor, "S L"]] | None = None,
 ) -> RiskEstimates:
-    """Collect labels and estimates of all known positions; the head's own risks unless another `estimate` is given."""
+    """Collect labels and estimates of all known positions; the head's own risks unless another `estimate` is given.
+
+    Args:
+        head: the head.
+        prepared: batches behind the trunk.
+        prompt_of: the prompt of each state.
+        estimate: risks [S, L] of a batch, in place of the head's.
+    """
     head.eval()
     parts: list[tuple[Tensor, ...]] = []
     ids = torch.tensor(list(prompt_of))

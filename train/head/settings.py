@@ -89,6 +89,12 @@ def only(
 ) -> dict[str, TaskRun]:
     """The tasks of a run without those left out, or the one that the command line names, with the file of its prompts.
 
+    Args:
+        tasks: of the run.
+        task: the one named on the command line, or None.
+        prompts: file of its prompts, or None.
+        leave_out: names with commas between them, or None.
+
     Raises:
         ValueError: for a file without a task, and for names left out that are not the run's or are all of them.
     """

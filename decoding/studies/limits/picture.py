@@ -52,7 +52,14 @@ def draw_rounds(result: dict[str, Any], axes: Any) -> None:
 
 
 def draw_conflicts(result: dict[str, Any], axes: Any, figure: str, label: str) -> None:
-    """A figure of every rule by the rounds that it takes, a point a bound."""
+    """A figure of every rule by the rounds that it takes, a point a bound.
+
+    Args:
+        result: of `measure_conflicts`.
+        axes: where to draw.
+        figure: the column drawn.
+        label: of the axis.
+    """
     for number, name in enumerate(dict.fromkeys(row["policy"] for row in result["rows"])):
         series = sorted((row["rounds"], row[figure]) for row in result["rows"] if row["policy"] == name)
         axes.plot(*zip(*series, strict=True), ls=":", marker="osD^v"[number], color=f"C{number}", label=name)

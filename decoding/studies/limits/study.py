@@ -67,6 +67,7 @@ def measure(
     """Search schedules exactly, trade verification for proposals, weigh risk and conflict, test two assumptions on the base.
 
     Args:
+        inputs: base, prompts, device and seed, from the command.
         flip: probability that a bit of the chain and of the tree differs from its parent.
         length: bits of the chain; the tree has one less, the Block-HMM blocks of 4 that make as many.
         deltas: forward KL allowed, nats.
@@ -147,7 +148,14 @@ def fewest(name: str, joint: Tensor, deltas: Sequence[float]) -> dict[str, Any]:
 
 
 def consistency(inputs: StudyInputs, task: str, count: int, orders: int) -> dict[str, Any]:
-    """-log p(x) of the base's own answers by the any-order chain in several orders; one joint law would give one figure."""
+    """-log p(x) of the base's own answers by the any-order chain in several orders; one joint law would give one figure.
+
+    Args:
+        inputs: of the study.
+        task: of the prompts.
+        count: answers.
+        orders: of each, the first two left to right and right to left.
+    """
     denoiser, problems = inputs.denoiser(), inputs.problems(task, count).problems
     generator, table = inputs.generator(offset=1), []
     for prompt in problems.test:
