@@ -92,7 +92,7 @@ def test_rows_of_results_are_those_of_the_decoder(found: Comparison) -> None:
     assert row["sequence_forwards"]["estimate"] == row["rounds"]["estimate"]
     assert row["token_positions"]["estimate"] == pytest.approx(2 * GROUPS * (3 + GROUPS * SIZE))
     assert row["new_tokens"]["estimate"] == pytest.approx(GROUPS * SIZE)
-    assert row["bits_per_round"]["estimate"] == pytest.approx(0.5, abs=1e-3)  # one bit every second round
+    assert row["bits_per_round"]["estimate"] == pytest.approx(0.5, rel=1e-4)  # one bit every second round
     assert row["accuracy"] == pytest.approx({"estimate": 1.0, "low": 1.0, "high": 1.0})
     assert row["settings"] == {"threshold": 0.9}
     assert len(found.results) == 2 * (1 + 2 + 1)

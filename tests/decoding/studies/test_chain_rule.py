@@ -76,8 +76,8 @@ def test_no_confidence_only_round_of_a_joint_law_breaks_a_bound(run, factor):
     )
     rounds = by_round(state, token_nats(model, state.tokens, decoded_order(state)))
     assert rounds.exploit.any()
-    assert (rounds.path <= exploit_bound(rounds.size, factor) + 1e-5)[rounds.exploit].all()
-    assert (rounds.joint <= joint_bound(rounds.size, factor) + 1e-5)[rounds.exploit].all()
+    assert (rounds.path <= exploit_bound(rounds.size, factor) * (1 + 1e-5))[rounds.exploit].all()
+    assert (rounds.joint <= joint_bound(rounds.size, factor) * (1 + 1e-5))[rounds.exploit].all()
     assert (rounds.size.sum(-1) == 3).all()
     assert torch.equal((rounds.size > 0).sum(-1), counts.rounds)
     torch.testing.assert_close(
@@ -100,8 +100,8 @@ def test_forced_rounds_are_told_apart(run, prompts):
     state, _ = run(GroupDenoiser(4, 8), Factor(0.9), prompts, gen_length=32, block_length=8)  # c = .5 passes at 1
     rounds = by_round(state, token_nats(GroupDenoiser(4, 8), state.tokens, decoded_order(state)))
     assert rounds.exploit.long().tolist() == [[0, 1] * 4] * 3
-    torch.testing.assert_close(rounds.joint.sum(-1), torch.full((3,), 4 * math.log(2)), atol=1e-4, rtol=0)
-    assert (rounds.total(rounds.joint) < 1e-4).all()
+    torch.testing.assert_close(rounds.joint.sum(-1), torch.full((3,), 4 * math.log(2)), atol=0, rtol=2e-5)
+    assert (rounds.total(rounds.joint) < 2e-5 * rounds.joint.sum(-1)).all()
 
 
 def test_exploration_commits_jointly_what_no_exploit_round_could(run, prompts):
@@ -126,4 +126,4 @@ def test_exploration_commits_jointly_what_no_exploit_round_could(run, prompts):
     ],
 )
 def test_joint_information_of_a_round(m, f, nats):
-    assert joint_bound(torch.tensor(float(m)), f).item() == pytest.approx(nats, abs=1e-6)
+    assert joint_bound(torch.tensor(float(m)), f).item() == pytest.approx(nats, rel=1e-5)

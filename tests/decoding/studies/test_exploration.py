@@ -28,14 +28,14 @@ def test_pass_at_k_is_the_share_of_subsets_with_a_right_answer(n, right):
     [(0.1, 126464, 1.499853), (0.01, 126464, 0.173479), (0.1, 4, 0.434944), (0.0, 4, 0.0)],
 )
 def test_a_confident_draw_has_little_entropy(delta, vocabulary, cap):
-    assert entropy_cap(delta, vocabulary) == pytest.approx(cap, abs=1e-6)
+    assert entropy_cap(delta, vocabulary) == pytest.approx(cap, rel=5e-6)
 
 
 def test_no_distribution_beats_its_cap():
     p = torch.softmax(3 * torch.randn(500, 7, generator=torch.Generator().manual_seed(0)), -1).double()
     entropy = torch.special.entr(p).sum(-1)
     cap = entropy_caps((1 - p.amax(-1)).unsqueeze(0), 7)[0]
-    assert (entropy <= cap + 1e-9).all()
+    assert (entropy <= cap * (1 + 1e-12)).all()
     assert (cap < entropy + 0.7).any()
 
 

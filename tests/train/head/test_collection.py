@@ -88,7 +88,7 @@ def test_gains_by_hand(collector_of, speaks_bits, tasks, example, tmp_path):
             fresh = left == 8 and group not in planned  # nothing of the group is revealed or about to be
             expected = (7 if fresh else 0) * (1, 1, -1)[group]
             assert cascade_gain(one, alone, reference, threshold=0.9) == expected
-            assert one["log_confidence"] == pytest.approx(np.log(0.5), abs=1e-3)
+            assert one["log_confidence"] == pytest.approx(np.log(0.5), rel=1e-3)
             seen.add(expected)
     assert seen == {7, 0, -7}
 
