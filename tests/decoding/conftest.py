@@ -124,7 +124,10 @@ def members(name: str) -> dict[str, Policy]:
     """The policy of that name with each of its settings; none where it has none in `SETTINGS`."""
     module, _, kind = POLICIES[name].home.partition(":")
     make = getattr(import_module(module), kind)
-    return {f"{name}-{label}": make(**POLICIES[name].fixed, **settings) for label, settings in SETTINGS.get(name, {}).items()}
+    return {
+        f"{name}-{label}": make(**POLICIES[name].fixed, **settings)
+        for label, settings in SETTINGS.get(name, {}).items()
+    }
 
 
 GRID = {member: policy for name in POLICIES for member, policy in members(name).items()}
