@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
-from typing import cast
 
 from train.tasks import TASKS, Example, Split, Task, get, require_answers, require_permission
 
@@ -14,7 +13,7 @@ def accuracy(
     model: str = "checkpoints/reason-7m",
     tasks: tuple[str, ...] = (),
     num_prompts: int = 500,
-    split: str = "test",
+    split: Split = "test",
     prompts: str | None = None,
     seed: int = 0,
     batch_size: int = 64,
@@ -78,7 +77,7 @@ def accuracy(
 
 
 def read_examples(
-    tasks: tuple[str, ...], prompts: str | None, split: str, count: int, *, seed: int, run_code: bool
+    tasks: tuple[str, ...], prompts: str | None, split: Split, count: int, *, seed: int, run_code: bool
 ) -> list[tuple[Task, list[Example]]]:
     """The examples of every task, all of which can be judged.
 
@@ -99,7 +98,7 @@ def read_examples(
     found = []
     for task in chosen:
         require_permission(task, run_code)
-        stream = task.generate(cast(Split, split), seed=seed) if prompts is None else task.read(prompts)
+        stream = task.generate(split, seed=seed) if prompts is None else task.read(prompts)
         examples = list(islice(stream, count))
         if not examples:
             raise ValueError(f"prompts must hold examples of task {task.name}, got none in {prompts}")

@@ -101,15 +101,14 @@ def measure(
             pooled += generations
         if len(tasks) > 1:
             rows.append({"task": "all", "factor": factor, **summarise(pooled, inputs.seed)})
+    cut = [f"{prompts} prompts a task and {len(factors)} factors; the full config takes 200 and five"]
     return {
         "within_a_round": "left to right",
         "rows": rows,
         "sequences": sequences,
         "exact": exact_rows(inputs, factors, exact_sequences, batch_size),
         "escape": escape(),
-        "cut": [f"{prompts} prompts a task and {len(factors)} factors; the full config takes 200 and five"]
-        if prompts < 200
-        else [],
+        "cut": cut if prompts < 200 else [],
     }
 
 
@@ -253,9 +252,8 @@ def exact_rows(inputs: StudyInputs, factors: Sequence[float], count: int, batch_
 def escape() -> Row:
     """The paper's toy, four groups of eight equal bits: exploration needs fewer rounds than the bound of exploitation."""
     model, prompt = GroupDenoiser(4, 8), torch.zeros(1, 1, dtype=torch.long)
-    lengths: dict[str, Any] = {"gen_length": 32, "block_length": 8}
-    explored = generate(model, prompt, BeamETE(gamma=0.0, initial_blocks=4), **lengths)
-    exploited = generate(model, prompt, Factor(1.0), **lengths)
+    ete = BeamETE(gamma=0.0, initial_blocks=4)
+    explored, exploited = (generate(model, prompt, p, gen_length=32, block_length=8) for p in (ete, Factor(1.0)))
     nll = float(token_nats(model, explored.sequences, decoded_order(explored.state)).sum())
     bound = bits_to_rounds(nll, n=32, factor=1.0)
     return {"nll": nll, "bound": bound.rounds, "exploit": int(exploited.rounds[0]), "explore": int(explored.rounds[0])}

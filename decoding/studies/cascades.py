@@ -98,8 +98,8 @@ def careful_answers(denoiser: Denoiser, checked: CheckedProblems, batch_size: in
     problems, right = checked.problems, []
     for low in range(0, len(problems.test), batch_size):
         few = list(problems.test[low : low + batch_size])
-        lengths: dict[str, Any] = {"gen_length": problems.gen_length, "block_length": problems.block_length}
-        made = generate(denoiser, few, "sequential", **lengths)
+        gen_length, block_length = problems.gen_length, problems.block_length
+        made = generate(denoiser, few, "sequential", gen_length=gen_length, block_length=block_length)
         right += [checked.check(prompt, text) for prompt, text in zip(few, made.text, strict=True)]
     return right
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -59,7 +58,8 @@ class FeatureLayers(nn.Module):
         hidden = self.inward(features)
         hidden = hidden + _sines(hidden.shape[1], hidden.shape[2], hidden.device)
         seen = rows | ~rows.any(-1, keepdim=True)  # a canvas without rows attends to itself rather than to nothing
-        return cast(Tensor, self.norm(self.layers(hidden, src_key_padding_mask=~seen)))
+        normed: Tensor = self.norm(self.layers(hidden, src_key_padding_mask=~seen))
+        return normed
 
 
 def _sines(length: int, width: int, device: torch.device) -> Float[Tensor, "L W"]:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from decoding.comparison.arms import BLOCK_LENGTH, Arm, check_arms
 from decoding.names import find_policy
@@ -123,8 +123,11 @@ def load_base(head_run: HeadRun) -> Denoiser:
 def reference_policy(head_run: HeadRun, denoiser: Denoiser) -> BeamETE:
     """Beam ETE with the head_run's settings."""
     from decoding.api import make_policy
+    from decoding.policies.ete import BeamETE
 
-    return cast("BeamETE", make_policy("ete", head_run.beam, denoiser))
+    policy = make_policy("ete", head_run.beam, denoiser)
+    assert isinstance(policy, BeamETE)
+    return policy
 
 
 def quieten() -> None:
