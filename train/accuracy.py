@@ -37,7 +37,7 @@ def accuracy(
     """
     if num_prompts < 1 or batch_size < 1:
         raise ValueError(f"num_prompts and batch_size must be at least 1, got {num_prompts} and {batch_size}")
-    found = read_examples(tasks, prompts, split, num_prompts, seed=seed, run_code=run_code)
+    checked = read_examples(tasks, prompts, split, num_prompts, seed=seed, run_code=run_code)
 
     from typing import Any
 
@@ -49,7 +49,7 @@ def accuracy(
 
     denoiser = models.load(model, device=device, dtype=torch.float32)
     table: dict[str, Any] = {}
-    for task, examples in found:
+    for task, examples in checked:
         right = 0
         for low in range(0, len(examples), batch_size):
             few = examples[low : low + batch_size]
@@ -95,7 +95,7 @@ def read_examples(
     chosen = [get(name, run_code=run_code) for name in tasks or TASKS]
     if prompts is not None and len(chosen) != 1:
         raise ValueError(f"tasks must name one task where prompts is given, got {len(chosen)}")
-    found = []
+    by_task = []
     for task in chosen:
         require_permission(task, run_code)
         stream = task.generate(split, seed=seed) if prompts is None else task.read(prompts)
@@ -103,8 +103,8 @@ def read_examples(
         if not examples:
             raise ValueError(f"prompts must hold examples of task {task.name}, got none in {prompts}")
         require_answers(task, examples)
-        found.append((task, examples))
-    return found
+        by_task.append((task, examples))
+    return by_task
 
 
 if __name__ == "__main__":

@@ -22,20 +22,20 @@ class Beside(Policy):
 
     Args:
         leads: whose proposals are committed.
-        asked: what is timed on top.
+        consulted: what is timed on top.
     """
 
     leads: Policy
-    asked: Policy
+    consulted: Policy
 
     @property
     def needs(self) -> Needs:
         """Base blocks that the policy asked reads."""
-        return Needs(taps=self.asked.needs.taps)
+        return Needs(taps=self.consulted.needs.taps)
 
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """Ask, and follow the other."""
-        self.asked.propose(state, reading)
+        self.consulted.propose(state, reading)
         return self.leads.propose(state, reading)
 
 

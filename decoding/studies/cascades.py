@@ -24,7 +24,7 @@ from decoding.comparison.runs import Encoded
 from decoding.policy import Policy
 from decoding.reading import Reading
 from decoding.state import DecodeState
-from decoding.studies.commits import OUTCOMES, Judge, exploration_commits
+from decoding.studies.commits import OUTCOMES, CommitEvaluator, exploration_commits
 from decoding.studies.inputs import StudyInputs
 from decoding.studies.picture import head
 from models.denoiser import Denoiser
@@ -135,8 +135,10 @@ def follow(
         )
         commits = exploration_commits(steps, made.state)
         if len(commits.row):
-            outcomes_of = Judge(denoiser, checked, made, mask, encoded.reference[few], problems.test[few], batch_size)
-            yield from outcomes_of.rows_of(commits, low)
+            evaluator = CommitEvaluator(
+                denoiser, checked, made, mask, encoded.reference[few], problems.test[few], batch_size
+            )
+            yield from evaluator.rows_of(commits, low)
 
 
 def summaries(commits: Sequence[Row], prompts: Mapping[str, int], arms: Sequence[str], seed: int) -> list[Row]:

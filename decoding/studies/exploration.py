@@ -148,7 +148,7 @@ def answers(
         samples: answers to each prompt.
         batch_size: canvases in one decode.
     """
-    problems, found = checked.problems, []
+    problems, drawn = checked.problems, []
     jobs = [number for number in range(len(problems.test)) for _ in range(samples)]
     generator = inputs.generator(denoiser.device)
     for low in range(0, len(jobs), batch_size):
@@ -171,8 +171,8 @@ def answers(
         for row, (number, text) in enumerate(zip(few, made.text, strict=True)):
             right = checked.check(problems.test[number], text)
             cost = int(made.rounds[row]), int(made.sequence_forwards[row])
-            found.append(Answer(number, text, right, float(log_c[row]), float(cap[row]), *cost))
-    return found
+            drawn.append(Answer(number, text, right, float(log_c[row]), float(cap[row]), *cost))
+    return drawn
 
 
 def keep_tops(tops: list[Tensor]) -> Callable[[DecodeState, Reading], None]:

@@ -38,5 +38,5 @@ def smallest_alpha(error: Array, entropy: Array, *, growth: float, slack: float)
 
 def ranks(values: Array) -> Array:
     """Place of each value in ascending order."""
-    found: Array = np.argsort(np.argsort(values, kind="stable"), kind="stable").astype(float)
-    return found
+    order: Array = np.argsort(np.argsort(values, kind="stable"), kind="stable").astype(float)
+    return order

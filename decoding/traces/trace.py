@@ -101,11 +101,11 @@ def check_header(folder: Path, expected: Mapping[str, Any]) -> None:
         aside.write_text(_as_json({**expected, "commit": commit_of_code()}))
         aside.rename(file)
         return
-    found, wanted = json.loads(file.read_text()), json.loads(_as_json(expected))
+    stored, wanted = json.loads(file.read_text()), json.loads(_as_json(expected))
     for key in wanted:
-        if found.get(key) != wanted[key]:
+        if stored.get(key) != wanted[key]:
             raise ValueError(
-                f"{key} must be {_short(found.get(key))} to go on with the traces in {folder}, got {_short(wanted[key])}: "
+                f"{key} must be {_short(stored.get(key))} to go on with the traces in {folder}, got {_short(wanted[key])}: "
                 "choose another --out"
             )
 
@@ -126,9 +126,9 @@ def load_table(folder: Path, denoiser: Denoiser) -> Dataset:
     parts = sorted(folder.glob("part-*.parquet"))
     if not file.is_file() or not parts:
         raise ValueError(f"a trace folder must hold header.json and part-*.parquet, got {folder}")
-    found = json.loads(file.read_text())["base"]
-    if found != denoiser.fingerprint():
-        raise ValueError(f"the traces in {folder} must be of this base {denoiser.fingerprint()[:12]}, got {found[:12]}")
+    base = json.loads(file.read_text())["base"]
+    if base != denoiser.fingerprint():
+        raise ValueError(f"the traces in {folder} must be of this base {denoiser.fingerprint()[:12]}, got {base[:12]}")
     return concatenate_datasets([_read_part(part) for part in parts])
 
 

@@ -92,8 +92,8 @@ def find_cells(tokens: Int[Tensor, "N L"], *, canvas: int, digits: Int[Tensor, "
     """
     cell = torch.isin(tokens, torch.cat([digits, digits.new_tensor([blank])])).all(0).nonzero().flatten()
     start = tokens.shape[1] - canvas
-    found = [cell[cell < start], cell[cell >= start]]
-    if [part.numel() for part in found] != [81, 81]:
-        counts = [part.numel() for part in found]
+    halves = [cell[cell < start], cell[cell >= start]]
+    if [part.numel() for part in halves] != [81, 81]:
+        counts = [part.numel() for part in halves]
         raise ValueError(f"prompt and canvas of a symmetric task must have 81 grid columns each, got {counts}")
-    return torch.stack(found)
+    return torch.stack(halves)

@@ -171,13 +171,13 @@ def divide(
     """
     seen = seen or isinstance(prompts, Mapping)
     source = prompts.get(task.name, HUB) if isinstance(prompts, Mapping) else prompts or HUB
-    found = {example.prompt: example for example in task.read(source)}
-    split = {prompt: task.split_of(prompt) for prompt in found}
-    dev = [e for e in found.values() if split[e.prompt] == "dev"][:num_dev]
+    examples = {example.prompt: example for example in task.read(source)}
+    split = {prompt: task.split_of(prompt) for prompt in examples}
+    dev = [e for e in examples.values() if split[e.prompt] == "dev"][:num_dev]
     if not dev and not seen:  # a file of a few rows
-        dev = list(found.values())[-1:]
+        dev = list(examples.values())[-1:]
     kept = {example.prompt for example in dev}
-    others = (e for e in found.values() if e.prompt not in kept and (not seen or split[e.prompt] == "test"))
+    others = (e for e in examples.values() if e.prompt not in kept and (not seen or split[e.prompt] == "test"))
     test = list(itertools.islice(others, num_prompts))
     if not dev or not test:
         raise ValueError(
@@ -207,12 +207,12 @@ def draw(task: Task, split: Split, count: int, *, seed: int) -> list[Example]:
         task, split, count: with a generator; dev or test; instances wanted, at least 1.
         seed: of the generator.
     """
-    found: dict[str, Example] = {}
+    instances: dict[str, Example] = {}
     for example in itertools.islice(task.generate(split, seed=seed), DRAWS * count):
-        found.setdefault(example.prompt, example)
-        if len(found) == count:
+        instances.setdefault(example.prompt, example)
+        if len(instances) == count:
             break
-    return list(found.values())
+    return list(instances.values())
 
 
 def leave_out_long(checked: CheckedProblems, denoiser: Denoiser) -> tuple[CheckedProblems, int]:

@@ -116,10 +116,10 @@ def find_example(task: Task | None, prompt: str | None, prompts: str | None, row
         return Example(prompt if task is None else task.ask(prompt), "")
     if task is None:
         raise ValueError(f"prompts must come with a task, got {prompts} alone")
-    found = next(islice(task.read(str(prompts)), max(0, row - 1), None), None) if row > 0 else None
-    if found is None:
+    example = next(islice(task.read(str(prompts)), max(0, row - 1), None), None) if row > 0 else None
+    if example is None:
         raise ValueError(f"row must be one of the prompts in {prompts}, counted from 1, got {row}")
-    return found
+    return example
 
 
 def run_generate(

@@ -94,14 +94,14 @@ def run_study(
         model, head, str(target), seed, make_problems=partial(study_problems, seed, seen=seen), fit=fit_features
     )
     began = time.perf_counter()
-    found = module.measure(inputs, **given)
+    figures = module.measure(inputs, **given)
     cost: Result = {
         "seconds": round(time.perf_counter() - began, 1),
         "sequence_forwards": inputs.cost.sequence_forwards,
     }
     cost["models"] = inputs.cost.models
     origin = environment(device=target, seed=seed)
-    result = json.loads(json.dumps({"study": name, **origin, "settings": given, **cost, **found}, default=str))
+    result = json.loads(json.dumps({"study": name, **origin, "settings": given, **cost, **figures}, default=str))
     files = write(name, result, module.draw, Path(out))
     return f"{' and '.join(str(file) for file in files)}: {cost['sequence_forwards']} sequence forwards, {cost['seconds']} s"
 

@@ -143,12 +143,12 @@ def cut_to_budget(
     from decoding.provenance import write_json
 
     file = head_run.out / BUDGET_FILE
-    asked = {
+    wanted = {
         "budget_hours": head_run.budget_hours,
         "asked": {name: [run.prompts, run.dev_prompts] for name, run in head_run.tasks.items()},
     }
     if file.is_file():
-        counts = _earlier_cut(file, asked)
+        counts = _earlier_cut(file, wanted)
     else:
         whole = sum(probe(head_run, denoiser, beam, seconds=seconds, clock=clock).values(), Size())
         factor = min(1.0, SHARE * _factor(head_run, whole))
@@ -159,24 +159,24 @@ def cut_to_budget(
             ]
             for name, run in head_run.tasks.items()
         }
-        write_json(file, {**asked, "cut": counts})
+        write_json(file, {**wanted, "cut": counts})
     tasks = {
         name: replace(run, prompts=counts[name][0], dev_prompts=counts[name][1]) for name, run in head_run.tasks.items()
     }
     return replace(head_run, tasks=tasks)
 
 
-def _earlier_cut(file: Path, asked: Mapping[str, Any]) -> Mapping[str, Any]:
+def _earlier_cut(file: Path, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
     """What a run was cut to at first, if it was asked for the same."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        stored = json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{file} must be JSON that a run wrote, got {error}") from error
-    known = found if isinstance(found, dict) else {}
-    earlier = {name: known.get(name) for name in asked}
+    known = stored if isinstance(stored, dict) else {}
+    earlier = {name: known.get(name) for name in wanted}
     cut = known.get("cut")
-    if earlier != asked or not isinstance(cut, dict) or cut.keys() != asked["asked"].keys():
-        raise ValueError(f"{file} must be of a run that was asked for {json.dumps(asked)}, got {json.dumps(earlier)}")
+    if earlier != wanted or not isinstance(cut, dict) or cut.keys() != wanted["asked"].keys():
+        raise ValueError(f"{file} must be of a run that was asked for {json.dumps(wanted)}, got {json.dumps(earlier)}")
     return cut
 
 

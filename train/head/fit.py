@@ -86,18 +86,18 @@ def collect(
         progress, stop: told of prompts done; asked before each part.
     """
     for name, run in tasks.items():
-        task, own = get(name, run_code=run_code), replace(beam, **run.beam)
-        mine = {**drivers, "beam": own} if beam_drives else drivers
+        task, task_beam = get(name, run_code=run_code), replace(beam, **run.beam)
+        task_drivers = {**drivers, "beam": task_beam} if beam_drives else drivers
         collector = Collector(
             denoiser,
             task,
-            own,
-            mine,
+            task_beam,
+            task_drivers,
             run.labelling or labelling,
             run.block_length or task.block_length,
             batch_size,
             seed,
-            chunk=batch_size * len(mine),
+            chunk=batch_size * len(task_drivers),
             blocks={name: length for name, length in (blocks or {}).items() if task.gen_length % length == 0},
         )
         counts = {"train": run.prompts, "dev": run.dev_prompts}
@@ -146,17 +146,17 @@ def prepare(denoiser: Denoiser, folders: Sequence[Path], fitting: Fitting, *, th
 
     tasks = sorted({r["task"] for r in rows})
     seen = {t: [r for r in rows if r["split"] == "train" and r["task"] == t] for t in tasks}
-    held_ids = {t: held_out(sorted({r["prompt_id"] for r in mine})) for t, mine in seen.items()}
-    train = [r for t, mine in seen.items() for r in mine if r["prompt_id"] not in held_ids[t]]
-    held = [r for t, mine in seen.items() for r in mine if r["prompt_id"] in held_ids[t]]
+    held_ids = {t: held_out(sorted({r["prompt_id"] for r in task_rows})) for t, task_rows in seen.items()}
+    train = [r for t, task_rows in seen.items() for r in task_rows if r["prompt_id"] not in held_ids[t]]
+    held = [r for t, task_rows in seen.items() for r in task_rows if r["prompt_id"] in held_ids[t]]
     shuffled = ready(train, True)
     dev = {t: [r for r in rows if r["split"] == "dev" and r["task"] == t] for t in tasks}
     return Data(
         train=shuffled,
         held=ready(held, False),
-        dev={t: ready(mine, False) for t, mine in dev.items()},
+        dev={t: ready(task_rows, False) for t, task_rows in dev.items()},
         train_prompts=[r["prompt_id"] for r in train],
-        dev_prompts={t: [r["prompt_id"] for r in mine] for t, mine in dev.items()},
+        dev_prompts={t: [r["prompt_id"] for r in task_rows] for t, task_rows in dev.items()},
         train_task=[train[int(b.state_index[0])]["task"] for b in shuffled.batches],
     )
 

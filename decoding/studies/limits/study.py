@@ -116,7 +116,7 @@ def measure(
 
 def fewest(name: str, joint: Tensor, deltas: Sequence[float]) -> dict[str, Any]:
     """The search beside the bound and what every policy takes and loses."""
-    found, entropy = search(joint), float(subset_entropies(joint)[-1])
+    search_result, entropy = search(joint), float(subset_entropies(joint)[-1])
     policies = []
     for rule, dials in DIALS.items():
         for policy in dials:
@@ -126,7 +126,7 @@ def fewest(name: str, joint: Tensor, deltas: Sequence[float]) -> dict[str, Any]:
     allowed = [
         {
             "delta": delta,
-            "fewest": found.fewest(delta),
+            "fewest": search_result.fewest(delta),
             "policies": {
                 rule: min(
                     (p["rounds"] for p in policies if p["policy"] == rule and p["forward_kl"] <= delta), default=None
@@ -140,8 +140,8 @@ def fewest(name: str, joint: Tensor, deltas: Sequence[float]) -> dict[str, Any]:
         "model": name,
         "entropy": entropy,
         "bound": bits_to_rounds(entropy, n=joint.ndim, factor=1.0).joint,
-        "kl": found.kl,
-        "schedules": found.schedules,
+        "kl": search_result.kl,
+        "schedules": search_result.schedules,
         "policies": policies,
         "allowed": allowed,
     }
