@@ -58,7 +58,7 @@ class Learned(Policy):
         head: the scoring head; read from the denoiser by `decoding.generate`.
         risk_bound: b, the dial between accuracy and rounds, in (0, 1].
         rule: each position on its own, the summed risk of all, risk and conflict of every two, the sum of these, or the summed
-            1 - c; None means `total` with a head that has a pairwise output, else `sum`: what is harmless alone may be wrong
+            1 - c; None means `total` with a head that has a conflict output, else `sum`: what is harmless alone may be wrong
             together.
         step_budget: N, rounds before the next block opens; None waits until the opened blocks are full.
         looks: at the cascade a round at most; None means 2 with a head that has one, else 0.

@@ -20,8 +20,9 @@ class HeadConfig:
         blocks: K, how many of the last base blocks the side-stream re-runs.
         rank, alpha, dropout: of the LoRA.
         width: of the read-out and of the feature layers.
-        pairs: width of the pairwise output, which tells candidates that change each other; 0 for none.
-        reach: places apart up to which the pairwise output tells how two positions lie to each other; 0 for not at all.
+        pairs: width of the conflict output, which tells candidates that change each other; 0 for none. The name is
+            that of saved heads.
+        reach: places apart up to which the conflict output tells how two positions lie to each other; 0 for not at all.
         target: what the second output was fitted to: the gain in positions, or a score that only ranks (eq7, worth).
         threshold: confidence from which a position counts as crossed, and as about to be committed.
         base: fingerprint of the base the head is bound to; "" for heads that read features only, which go on any.

@@ -42,7 +42,7 @@ def fit_features(
         block_length: of the decoding; blocks before a random one are revealed whole, later ones not at all.
         threshold: confidence from which a position counts as crossed.
         epochs: passes over the states.
-        pairs: fit a pairwise output in the place of the gain.
+        pairs: fit a conflict output in the place of the gain.
         seed: of states and fit.
     """
     generator = torch.Generator().manual_seed(seed)

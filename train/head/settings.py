@@ -21,7 +21,7 @@ class Objective:
         gain: weight of the listwise loss on the gain, at least 0.
         risk: weight of the risk loss, at least 0.
         huber: weight of the Huber loss on the gain's unit, at least 0.
-        conflict: weight of the loss on pairs, at least 0; above 0 every variant has a pairwise output.
+        conflict: weight of the loss on pairs, at least 0; above 0 every variant has a conflict output.
         target: `gain` (correct net cascade), `eq7` (faithful distillation of the beam's score over its own k) or `worth`
             (that score less harm_weight * harm, over all branches whose harm is known).
         harm_weight: nats of Eq. 7 that a certain error outweighs in `worth`, at least 0.
@@ -159,7 +159,7 @@ class Fitting:
         epochs: passes over the traces.
         batch_size: states in one step.
         blocks, rank, alpha, dropout, width: shape of the heads (see HeadConfig).
-        pairs, reach: width of the pairwise output of those that have one, and how far apart it still tells places (see HeadConfig).
+        pairs, reach: width of the conflict output of those that have one, and how far apart it still tells places (see HeadConfig).
         gigabytes: memory for trunk outputs that are kept between epochs.
         universal: fit only heads that read logits, which go on any base.
         objective: losses and optimiser.

@@ -282,7 +282,7 @@ def test_the_config_that_ships_fits_every_variant(command):
     parser = parser_of(command)
     options = parser.instantiate(parser.parse_args(["--config", str(CONFIG)]))
     assert set(options.fitting.variants) == set(VARIANTS) - {"ceiling", "lora", "head-worth"}
-    assert options.fitting.variants[0] == "conflict"  # LoRA with a pairwise output
+    assert options.fitting.variants[0] == "conflict"  # LoRA with a conflict output
     assert options.labelling.bare > 0
     assert {arm.name for arm in options.catalogue} >= {
         "sequential",
