@@ -69,6 +69,7 @@ def collect(
     run_code: bool = False,
     progress: Callable[[int], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
+    judged: Callable[[], None] = lambda: None,
 ) -> None:
     """Collect the traces of every task into `folder/TASK`, train and dev prompts, going on where a run was cut off.
 
@@ -84,7 +85,9 @@ def collect(
         beam_drives: whether the beam of a task is a driver too.
         run_code: let checkers run what the model wrote.
         progress, stop: told of prompts done; asked before each part.
+        judged: called once no task's folder holds traces of another run.
     """
+    collections = []
     for name, run in tasks.items():
         task, task_beam = get(name, run_code=run_code), replace(beam, **run.beam)
         task_drivers = {**drivers, "beam": task_beam} if beam_drives else drivers
@@ -102,7 +105,12 @@ def collect(
         )
         counts = {"train": run.prompts, "dev": run.dev_prompts}
         examples = {split: prompts_of(task, run, split, count, seed=seed) for split, count in counts.items()}
-        collector.run(examples, folder / name, progress=progress, stop=stop)
+        collections.append((collector, examples, folder / name))
+    for collector, examples, place in collections:
+        collector.check(examples, place)
+    judged()
+    for collector, examples, place in collections:
+        collector.run(examples, place, progress=progress, stop=stop)
 
 
 @dataclass(frozen=True)
