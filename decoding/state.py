@@ -198,6 +198,7 @@ def start(
         mask_id, eos_id: special ids; None switches the early stop off.
         step_budget: rounds of a block before the next opens; None waits until it is full.
         initial_blocks: blocks open at first, at least 1.
+        cached: whether the forward that opens a block decides what later forwards of it read.
     """
     batch, length = tokens.shape
     position = torch.arange(length, device=tokens.device) - (length - gen_length)
