@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
+from decoding.checked_names import VERIFIED, CheckedSettings
+
 
 @dataclass(frozen=True)
 class NamedPolicy:
@@ -48,6 +50,7 @@ POLICIES: Mapping[str, NamedPolicy] = {
     "learned": NamedPolicy(f"{_HERE}.learned:Learned", head=True),
     "learned-ete": NamedPolicy(f"{_HERE}.learned_ete:LearnedETE", head=True),
     "learned-parity": NamedPolicy(f"{_HERE}.learned_ete:LearnedParity", head=True),
+    "verified": NamedPolicy(f"{_HERE}.verified:Verified", head=True),
 }
 """The policies of this project; a policy of one's own is named `package.module:Class`."""
 
@@ -77,6 +80,7 @@ def find_policy(name: str, subject: str = "policy") -> NamedPolicy:
 
 
 DEFAULT_POLICY = "learned"
+
 BLOCK_LENGTH = 32
 """Block length where none is given and it divides the generation length; else the canvas is one block."""
 
@@ -215,8 +219,19 @@ def resolve(policy: Any, given: Mapping[str, Any]) -> Request:
         if settings:
             raise ValueError(f"settings must be left out with a policy object, got {', '.join(settings)}")
         return Request(policy, gen_length, block_length, {}, options)
+    if name == VERIFIED:
+        checked = CheckedSettings.of(settings, meant=meant_rule(settings))
+        of_rule = checked.of_rule
+        if isinstance(checked.rule, str):
+            of_rule = _settings(checked.rule, dict(of_rule), gen_length, block_length)
+        return Request(name, gen_length, block_length, {**checked.own, **of_rule, "rule": checked.rule}, options)
     settings = _settings(name, settings, gen_length, block_length)
     return Request(name, gen_length, block_length, settings, options)
+
+
+def meant_rule(settings: Mapping[str, Any]) -> str:
+    """The rule that settings mean in the field, `threshold` where they mean none."""
+    return next((RULES[name] for name in RULES if name in settings), "threshold")
 
 
 def canonical(given: Mapping[str, Any]) -> dict[str, Any]:

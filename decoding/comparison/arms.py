@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
+from decoding.checked_names import uses_head
 from decoding.names import find_policy
 
 Kind = Literal["headless", "learned", "control", "ceiling"]
@@ -99,7 +100,7 @@ class Arm:
     @property
     def needs_head(self) -> bool:
         """Whether the policy reads a scoring head."""
-        return find_policy(self.policy).head
+        return uses_head(self.policy, {"rule": "threshold", **self.settings}, find_policy(self.policy).head)
 
     @property
     def cells(self) -> tuple[Cell, ...]:

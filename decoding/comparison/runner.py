@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from decoding import provenance
-from decoding.api import make_policy
 from decoding.comparison import curves
 from decoding.comparison.arms import REFERENCE, Arm, Cell
 from decoding.comparison.curves import Array, Curve
 from decoding.comparison.problems import Check, Problems, Split
 from decoding.comparison.runs import Ledger, run_cells
+from decoding.policy_by_name import make_policy
 from models.checkpoints.files import combine, digest
 from models.denoiser import Denoiser
 

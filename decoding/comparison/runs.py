@@ -33,6 +33,9 @@ COLUMNS = (
     "new_tokens",
     "bits",
     "explored",  # rounds with more than one canvas
+    "looks",  # forwards foretold by the cascade
+    "drafts",  # foretold commits that a forward has checked
+    "drafts_true",  # of those, the ones that came true
     "idle",  # rounds in which the rule accepted nothing
     "commits",
     "unforced",  # commits that the rule accepted
@@ -245,6 +248,9 @@ def measure(made: Generation, right: Sequence[bool], reference: Int[Tensor, "B G
         "new_tokens": figures.new_tokens,
         "bits": figures.bits,
         "explored": counts.explored,
+        "looks": made.looks,
+        "drafts": made.drafts,
+        "drafts_true": made.drafts_true,
         "idle": figures.rounds - rounds_with(accepted, state.committed_round),
         "commits": is_predicted(state).sum(-1),
         "unforced": accepted.sum(-1),

@@ -212,7 +212,7 @@ def rebuild(
 ) -> tuple[DecodeState, Bool[Tensor, "S L"]]:
     """The states of rows of one task, left padded to one length, and their attention mask.
 
-    Reasons, confidences of committed tokens and the step budget are not recorded; heads read none of them.
+    Reasons, confidences of committed tokens, the step budget and what drafts cost are not recorded; heads read none of them.
     """
     gen, block_length = len(rows[0]["reference"]), rows[0]["block_length"]
     width, count = max(len(row["tokens"]) for row in rows), len(rows)
@@ -228,6 +228,7 @@ def rebuild(
         recent_token[s, :, -gen:] = torch.tensor(row["recent_token"]).view(2, gen)
     position = torch.arange(width) - (width - gen)
     block = torch.where(position >= 0, position.div(block_length, rounding_mode="floor"), -1)
+    nothing = torch.zeros(count, dtype=torch.long)
     state = DecodeState(
         layout=Layout(block, gen // block_length, mask_id, eos_id, None),
         tokens=tokens,
@@ -240,6 +241,9 @@ def rebuild(
         reason=torch.zeros_like(tokens),
         recent_confidence=recent_confidence,
         recent_token=recent_token,
+        looks=nothing,
+        drafts=nothing,
+        drafts_true=nothing,
     )
     return state, attention
 
