@@ -213,7 +213,7 @@ def make_policy(policy: Policy | str, settings: Mapping[str, Any], denoiser: Den
     if "head" in known and denoiser.head is None:
         raise ValueError(f"policy {policy} must have a model loaded with head=FOLDER, got one without a head")
     head = {"head": denoiser.head} if "head" in known else {}
-    return cast(Policy, kind(**head, **fixed, **settings))
+    return cast(Policy, kind(**head, **fixed, **{**kind.brought(denoiser.head), **settings}))
 
 
 def check_fit(

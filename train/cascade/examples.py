@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
+from typing import final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,16 +14,17 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from decoding.policies.cascade import ask
-from decoding.policy import Policy
+from decoding.policy import Policy, rank
 from decoding.prompts import read_prompts
 from decoding.reading import Reading, Sampling, read
-from decoding.state import DecodeState, commit, start
+from decoding.state import DecodeState, Proposal, commit, start
 from models.denoiser import Denoiser, Prediction
 from models.heads.cascade import LEAST, Cascade, rest_of
 from train.head.fit import prompts_of
 from train.head.settings import TaskRun
 from train.tasks import get
 
+OPEN = 0.01  # nats
 LAST = 4  # a batch is left when fewer than one row in so many is unfinished
 
 
@@ -40,9 +42,16 @@ class Prompts:
         """Those of a split that a run names, or `count` train prompts where the task generates them."""
         task = get(name)
         own = run.prompts if split == "train" else run.dev_prompts
-        wanted = count if count is not None and split == "train" and run.prompts_file is None else own
+        free = run.prompts_file is None or run.at_most
+        wanted = count if count is not None and split == "train" and free else own
         texts = [example.prompt for example in prompts_of(task, run, split, wanted, seed=seed)]
         return Prompts(name, texts, task.gen_length, run.block_length or task.block_length)
+
+    def divided(self, most: int) -> tuple[Prompts, Prompts]:
+        """Those to fit on, and the last eighth, `most` at most, held out of it; the same twice where there is one alone."""
+        count = max(1, min(most, len(self.texts) // 8))
+        fitted = self.texts[:-count] or self.texts
+        return replace(self, texts=fitted), replace(self, texts=self.texts[-count:])
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,11 @@ class CascadeExample:
         """What the cascade says at `left`."""
         said = ask(cascade, self.reading, self.committed, self.reading.token)
         return said[self.left[self.reading.rows & ~self.committed]]
+
+    @property
+    def to_learn(self) -> int:
+        """Positions of which the next forward says something new: KL of the next forward from this one above OPEN."""
+        return int((divergence(self.target, self.unmoved()) > OPEN).sum())
 
     def unmoved(self) -> Float[Tensor, "M 6"]:
         """What the state's own forward said there."""
@@ -136,8 +150,52 @@ def lessons(
         state, mask, prompt = after.map(pick), None if mask is None else pick(mask), pick(prompt)
 
 
+@final
+@dataclass(frozen=True)
+class Part(Policy):
+    """Commits the surest part of what another policy would, at least one position: more rounds, and more left to foretell.
+
+    Args:
+        whole: the other policy.
+        share: of its commits, in (0, 1].
+    """
+
+    whole: Policy
+    share: float
+
+    @property
+    def step_budget(self) -> int | None:
+        """That of the other policy."""
+        return self.whole.step_budget
+
+    @property
+    def initial_blocks(self) -> int:
+        """That of the other policy."""
+        return self.whole.initial_blocks
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """Those of the other policy."""
+        return self.whole.taps
+
+    def propose(self, state: DecodeState, reading: Reading) -> Proposal:
+        """The other's proposal without its least sure commits."""
+        proposal = self.whole.propose(state, reading)
+        if self.share == 1:
+            return proposal
+        wanted = proposal.reason[:, 0] > 0
+        kept = rank(-reading.log_risk, wanted) < (self.share * wanted.sum(-1, keepdim=True)).ceil()
+        kept = (kept & wanted).unsqueeze(1)
+        tokens = torch.where(kept, proposal.tokens, state.tokens.unsqueeze(1))
+        return replace(proposal, tokens=tokens, reason=proposal.reason * kept)
+
+
 class CascadeExamples(IterableDataset[CascadeExample]):
-    """Examples without end, as many of each task whatever its rounds; prompts and drivers are drawn from a seed."""
+    """Examples without end; prompts, drivers and parts are drawn from a seed.
+
+    A task that has fewer than `positions` in which something is still to be learned goes first; then every task gives as many
+    examples, whatever its rounds.
+    """
 
     def __init__(
         self,
@@ -148,18 +206,29 @@ class CascadeExamples(IterableDataset[CascadeExample]):
         *,
         batch_size: int,
         seed: int,
+        parts: Sequence[float] = (1.0,),
+        positions: int = 0,
     ) -> None:
         self.denoiser, self.tasks, self.drivers, self.taps = denoiser, tasks, drivers, taps
-        self.batch_size, self.seed = batch_size, seed
+        self.batch_size, self.seed, self.parts, self.positions = batch_size, seed, parts, positions
+        self.learned = [0] * len(tasks)
+
+    @property
+    def share(self) -> float:
+        """Part of the positions asked for that the task with fewest has given."""
+        return min(1.0, min(self.learned) / self.positions) if self.positions else 1.0
 
     def __iter__(self) -> Iterator[CascadeExample]:
         """Draw."""
         draw = random.Random(self.seed)
         given = [0] * len(self.tasks)
         while True:
-            least = given.index(min(given))
+            order = [(min(1.0, s / max(1, self.positions)), g) for s, g in zip(self.learned, given, strict=True)]
+            least = order.index(min(order))
             task, given[least] = self.tasks[least], given[least] + 1  # a decode of one round gives none
             texts = draw.sample(task.texts, min(self.batch_size, len(task.texts)))
-            for lesson in lessons(self.denoiser, task, texts, draw.choice(self.drivers), self.taps):
-                yield lesson
+            policy = Part(draw.choice(self.drivers), draw.choice(self.parts))
+            for lesson in lessons(self.denoiser, task, texts, policy, self.taps):
+                self.learned[least] += lesson.to_learn
                 given[least] += 1
+                yield lesson

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +34,7 @@ from train.tasks.task import Example, Task
 
 log = logging.getLogger(__name__)
 
+DEV = 304  # dev prompts of a user's file that choose the defaults
 JUDGED = 64  # train batches that recalibrate what the pairs are compared with
 
 
@@ -40,10 +42,30 @@ def prompts_of(task: Task, run: TaskRun, split: str, count: int, *, seed: int) -
     """The first `count` prompts of a split, from the run's file or the task's generator."""
     if run.prompts_file is None:
         return list(islice(task.generate(cast(Any, split), seed=seed), count))
+    if run.at_most:
+        return shared_out(task, run.prompts_file, split)[:count]
     mine = list(islice((e for e in task.read(run.prompts_file) if task.split_of(e.prompt) == split), count))
     if len(mine) < count:
         raise ValueError(f"{run.prompts_file} must hold {count} prompts of the {split} split, got {len(mine)}")
     return mine
+
+
+def shared_out(task: Task, file: str, split: str) -> list[Example]:
+    """The prompts of a split in a file that need not hold as many as are asked for.
+
+    Test prompts stay out of both. Where the file has fewer than DEV dev prompts, train prompts become such until it has, a quarter of
+    the prompts at most, those whose hash is smallest.
+
+    Raises:
+        ValueError: if the file holds fewer than two prompts to share out.
+    """
+    found = {example.prompt: example for example in task.read(file) if task.split_of(example.prompt) != "test"}
+    if len(found) < 2:
+        raise ValueError(f"{file} must hold a prompt to fit on and one to judge by, got {len(found)} in all")
+    dev = {prompt for prompt in found if task.split_of(prompt) == "dev"}
+    others = sorted(found.keys() - dev, key=lambda prompt: hashlib.blake2b(prompt.encode()).digest())
+    dev |= set(others[: max(0, max(1, min(DEV, len(found) // 4)) - len(dev))])
+    return [example for prompt, example in found.items() if (prompt in dev) == (split == "dev")]
 
 
 def collect(
