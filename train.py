@@ -11,6 +11,7 @@ from train.commands.train import run_train
 from train.head.estimate import estimate_run
 from train.head.head_run import HeadRun
 from train.head.settings import CascadeFitting, Fitting, TaskRun, only
+from train.head.trial_settings import Trials
 
 
 def train(  # one option a line, hence its length
@@ -20,6 +21,7 @@ def train(  # one option a line, hence its length
     labelling: Labelling,
     fitting: Fitting,
     cascade: CascadeFitting | None = None,
+    trials: Trials = Trials(),  # noqa: B008 (frozen)
     catalogue: list[Arm] | None = None,
     relabel: dict[str, dict[str, Any]] | None = None,
     task: str | None = None,
@@ -47,6 +49,7 @@ def train(  # one option a line, hence its length
         labelling: how much is kept and tried of each prompt.
         fitting: how heads are fitted.
         cascade: how the cascade of the run's head is fitted after it; without it there is none.
+        trials: how many dev prompts choose the settings that the head decodes with by default, and among which bounds.
         catalogue: arms of the closing comparison.
         relabel: policies that the first head leads through states of its own with.
         task: the only one of the tasks to collect, or another one with its own counts by default.
@@ -74,6 +77,7 @@ def train(  # one option a line, hence its length
         "labelling": labelling,
         "fitting": fitting,
         "cascade": cascade,
+        "trials": trials,
     }
     job = HeadRun(out=Path(out), tasks=only(tasks, task, prompts, leave_out), **what, **how)
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -28,7 +28,11 @@ def write_json(file: Path, value: Any, *, allow_nan: bool = True) -> None:
     Raises:
         ValueError: for NaN where it is not allowed.
     """
-    text = json.dumps(value, indent=1, allow_nan=allow_nan) + "\n"
+    write_text(file, json.dumps(value, indent=1, allow_nan=allow_nan) + "\n")
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a text, aside and renamed; its folder is made."""
     file.parent.mkdir(parents=True, exist_ok=True)
     aside = file.with_name(file.name + ".part")
     aside.write_text(text, encoding="utf-8")

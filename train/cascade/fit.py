@@ -108,7 +108,13 @@ class Keep(lightning.Callback):
 
 
 def fit_cascade(
-    denoiser: Denoiser, tasks: Mapping[str, TaskRun], fitting: CascadeFitting, out: Path, *, seed: int
+    denoiser: Denoiser,
+    tasks: Mapping[str, TaskRun],
+    fitting: CascadeFitting,
+    out: Path,
+    *,
+    seed: int,
+    asked: str | None = None,
 ) -> str:
     """Fit the cascade of the denoiser's head and save the head with it and `cascade/metrics.json`; returns these as lines.
 
@@ -120,6 +126,7 @@ def fit_cascade(
         fitting: how long, how large, and which drivers.
         out: folder of the head.
         seed: of prompts and draws.
+        asked: what names the run, kept beside the figures for one that goes on.
     """
     torch.manual_seed(seed)
     cascade = cascade_of(denoiser, fitting)
@@ -148,6 +155,7 @@ def fit_cascade(
     about = {
         "steps": steps,
         "held_positions": held,
+        "asked": asked,
         "fitting": asdict(fitting),
         "environment": environment(device=denoiser.device, seed=seed),
     }

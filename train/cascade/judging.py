@@ -56,7 +56,7 @@ def judge(
     """
     seen = visited(denoiser, prompts, drivers, parts, batch_size=batch_size)
     found = [(owner(one), *judged(one, denoiser.head.cascade)) for one in seen]
-    if not found:
+    if not any(len(columns[0]) for columns in found):
         return {"positions": 0}
     prompt, *columns = (torch.cat(column).double().cpu().numpy() for column in zip(*found, strict=True))
     kl, kl_without = columns[:2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,43 +19,110 @@ from train.tasks.text import TEXT
 if TYPE_CHECKING:
     from models.denoiser import Denoiser
     from models.heads.scoring_head import ScoringHead
+    from train.head.settings import CascadeFitting
+    from train.head.trial_settings import Trials
 
 from train.head.drivers import make_drivers
 from train.head.head_run import HeadRun, load_base, quieten, reference_policy
+from train.head.stages import asked, cascade_done, fitted, mark_fitted
 
 log = logging.getLogger(__name__)
 
 
 def run_train(job: HeadRun) -> str:
-    """Do everything, going on where a run with the same settings was cut off; returns the tables."""
-    from train.head.fit import fit, prepare
-
+    """Do everything, going on where a run with the same settings was cut off; returns the tables and what was won."""
     quieten()
     contest_of(job, None)  # what cannot be compared in the end is refused now
     if job.budget_hours is None:
         require_rows(job)
     denoiser = load_base(job)
     beam = reference_policy(job, denoiser)
-    threshold, about = beam.threshold, provenance_of(job, denoiser)
     if job.budget_hours is not None:
         from train.head.estimate import cut_to_budget
 
         job = cut_to_budget(job, denoiser, beam)
         require_rows(job)
     folders = gather(job, denoiser, beam, job.drivers, "traces", None)
+    head = fit_heads(job, denoiser, beam, folders)
+    cast(Any, denoiser).put_on(head)
+    if job.cascade is not None:
+        fit_own_cascade(job, denoiser, job.cascade, asked(job, denoiser, folders))
+    won = [] if job.trials is None else [settle(job, denoiser, job.trials)]
+    return "\n\n".join([compare_heads(job), *won])
+
+
+def fit_heads(job: HeadRun, denoiser: Denoiser, beam: Any, folders: list[Path]) -> ScoringHead:
+    """Fit the heads of a run, or read back those that it fitted before; `folders` gets the traces of the second pass as well."""
+    from models.heads.cascade import CASCADE
+    from models.heads.defaults import FILE
+    from models.heads.scoring_head import save_head
+    from train.head.fit import fit, prepare
+    from train.head.trust import trust
+
+    threshold, seed = beam.threshold, job.seed
     if job.relabel:
         first = replace(job.fitting, variants=job.fitting.variants[:1], seeds=1)
-        data = prepare(denoiser, folders, first, threshold=threshold, seed=job.seed)
-        head = fit(denoiser, data, first, job.out / "first", threshold=threshold, seed=job.seed)[first.variants[0]]
-        folders += gather(job, denoiser, beam, job.relabel, "traces-own", head)
-    data = prepare(denoiser, folders, job.fitting, threshold=threshold, seed=job.seed)
-    heads = fit(denoiser, data, job.fitting, job.out, threshold=threshold, seed=job.seed, about=about)
-    if job.cascade is not None:
-        from train.cascade.fit import fit_cascade
+        data = prepare(denoiser, folders, first, threshold=threshold, seed=seed)
+        one = fit(denoiser, data, first, job.out / "first", threshold=threshold, seed=seed)[first.variants[0]]
+        folders += gather(job, denoiser, beam, job.relabel, "traces-own", one)
+    before = fitted(job.out, asked(job, denoiser, folders), denoiser)
+    if before is not None:
+        log.info("the heads are fitted already")
+        return before
+    shutil.rmtree(job.out / CASCADE, ignore_errors=True)  # what belongs to another head
+    (job.out / FILE).unlink(missing_ok=True)
+    data = prepare(denoiser, folders, job.fitting, threshold=threshold, seed=seed)
+    about = provenance_of(job, denoiser)
+    head = fit(denoiser, data, job.fitting, job.out, threshold=threshold, seed=seed, about=about)[
+        job.fitting.variants[0]
+    ]
+    labels = trust(head, data, seed=seed)
+    save_head(head, job.out)
+    mark_fitted(job.out, asked(job, denoiser, folders))
+    log.info("of the head's correction %.0f %% are trusted (%d held-out labels)", 100 * head.config.trust, labels)
+    return head
 
-        cast(Any, denoiser).put_on(heads[job.fitting.variants[0]])
-        log.info(fit_cascade(denoiser, job.tasks, job.cascade, job.out, seed=job.seed))
-    return compare_heads(job)
+
+def fit_own_cascade(job: HeadRun, denoiser: Denoiser, fitting: CascadeFitting, name: str) -> None:
+    """Fit the cascade of the head on the denoiser, or read back the one that the run fitted before."""
+    from models.heads.cascade import CASCADE, load_cascade
+    from train.cascade.fit import fit_cascade
+
+    if cascade_done(job.out, fitting, name):
+        log.info("the cascade is fitted already")
+        denoiser.head.cascade = load_cascade(job.out / CASCADE, denoiser)
+        return
+    log.info("fitting the cascade, %g minutes", fitting.minutes)
+    log.info(fit_cascade(denoiser, job.tasks, fitting, job.out, seed=job.seed, asked=name))
+
+
+def settle(job: HeadRun, denoiser: Denoiser, trials: Trials) -> str:
+    """Choose the settings that the head decodes with by default, and say what was won; writes them and the model card."""
+    from train.head.defaults import choose_defaults, dev_prompts
+    from train.head.ending import leave, usage_of
+
+    how: dict[str, Any] = {"batch_size": job.batch_size, "seed": job.seed, "run_code": job.run_code}
+    log.info("trying settings on dev prompts")
+    choice = choose_defaults(denoiser, job.tasks, trials, job.out, **how)
+    short = {n: [e.prompt for e in dev_prompts(get(n), run, 1, seed=job.seed)] for n, run in job.tasks.items()}
+    return leave(job.out, choice, about_of(job, denoiser), usage_of(job.out, short, job.model))
+
+
+def about_of(job: HeadRun, denoiser: Denoiser) -> dict[str, str]:
+    """What the model card says of how the head was made."""
+    from decoding.provenance import environment
+
+    made = environment(device=denoiser.device, seed=job.seed)
+    tasks = ", ".join(f"{name} ({run.prompts} prompts, {run.dev_prompts} dev)" for name, run in job.tasks.items())
+    cascade = "none" if job.cascade is None else f"{job.cascade.minutes:g} minutes, {job.cascade.blocks} blocks"
+    return {
+        "base": f"{Path(job.base).name} ({denoiser.fingerprint()[:12]})",
+        "tasks": tasks,
+        "left out": job.leave_out or "none",
+        "head": f"{job.fitting.variants[0]}, {job.fitting.epochs} epochs, {100 * denoiser.head.config.trust:.0f} % trusted",
+        "cascade": cascade,
+        "made by": f"{made['command']}, commit {made['commit']}, seed {job.seed}, {made['device']}",
+    }
 
 
 def provenance_of(job: HeadRun, denoiser: Denoiser) -> dict[str, Any]:

@@ -152,6 +152,7 @@ def choose_defaults(
         return {runner.problems.task: figures(runner, setting, part) for runner in runners}
 
     chosen = choose(decode, forms_of(denoiser), trials.bounds, counts)
+    chosen = replace(chosen, agreed=tuple(panel.task.name for panel in panels if not panel.judged))
     denoiser.head.defaults = chosen.defaults
     write_json(out / FOLDER / "choice.json", chosen.as_json())
     write_defaults(chosen.defaults, out)

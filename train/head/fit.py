@@ -6,7 +6,7 @@ import hashlib
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -25,6 +25,7 @@ from models.denoiser import Denoiser
 from models.heads.scoring_head import ScoringHead, save_head
 from train.head.collection import Collector
 from train.head.data import HeadData, columns
+from train.head.evidence import ENOUGH, worded
 from train.head.metrics import choice_figures, judge_choices, judge_risk, risk_figures
 from train.head.module import HeadModule, KeepBest, PreparedBatches
 from train.head.pair_metrics import judge_pairs, pair_figures
@@ -53,8 +54,8 @@ def prompts_of(task: Task, run: TaskRun, split: str, count: int, *, seed: int) -
 def shared_out(task: Task, file: str, split: str) -> list[Example]:
     """The prompts of a split in a file that need not hold as many as are asked for.
 
-    Test prompts stay out of both. Where the file has fewer than DEV dev prompts, train prompts become such until it has, a quarter of
-    the prompts at most, those whose hash is smallest.
+    Test prompts stay out of both. Where the file has fewer than DEV dev prompts, train prompts become such until it has, a quarter
+    of the prompts at most, those whose hash is smallest.
 
     Raises:
         ValueError: if the file holds fewer than two prompts to share out.
@@ -120,6 +121,7 @@ class Data:
         dev: task -> unseen prompts.
         train_prompts, dev_prompts: the prompt of each state.
         train_task: the task of each train batch.
+        held_prompts: the prompt of each state held out, numbered over all tasks.
     """
 
     train: PreparedBatches
@@ -128,6 +130,7 @@ class Data:
     train_prompts: list[int]
     dev_prompts: dict[str, list[int]]
     train_task: list[str]
+    held_prompts: list[int] = field(default_factory=list)
 
 
 def prepare(denoiser: Denoiser, folders: Sequence[Path], fitting: Fitting, *, threshold: float, seed: int) -> Data:
@@ -157,6 +160,7 @@ def prepare(denoiser: Denoiser, folders: Sequence[Path], fitting: Fitting, *, th
         train_prompts=[r["prompt_id"] for r in train],
         dev_prompts={t: [r["prompt_id"] for r in mine] for t, mine in dev.items()},
         train_task=[train[int(b.state_index[0])]["task"] for b in shuffled.batches],
+        held_prompts=[tasks.index(r["task"]) + len(tasks) * r["prompt_id"] for r in held],
     )
 
 
@@ -254,7 +258,7 @@ def fit(
             head = fit_head(denoiser, data, VARIANTS[name], fitting, seed=seed + number, threshold=threshold, logs=logs)
             metrics.setdefault(name, []).append(figures(head, data))
             heads.setdefault(name, head)
-            log.info("%s, seed %d: %s", name, seed + number, summary(metrics[name][-1]))
+            log.info("head %s, seed %d, on dev prompts\n%s", name, seed + number, summary(metrics[name][-1]))
             first = name == fitting.variants[0] and number == 0
             save_head(head, out if first else out / "variants" / f"{name}-{number}")
             found = {**(about or {}), "variants": metrics, "train_states": len(data.train_prompts)}
@@ -263,15 +267,15 @@ def fit(
 
 
 def summary(per_task: Mapping[str, Any]) -> str:
-    """One line of the figures that matter."""
-    parts = []
+    """The figures that matter, each with its interval and how many positions or states it comes from; a line each."""
+    lines = []
     for task, one in per_task.items():
         risk, choice = one["risk"], one["choice"]
-        text = task
-        if risk["positions"]:
-            text += f" auroc {risk['auroc']:.3f} (confidence {risk['auroc_confidence']:.3f})"
-            text += f" log-loss skill {risk['log_loss_skill']['estimate']:+.3f}"
-        if choice["states"]:
-            text += f" regret {choice['regret']['estimate']:.2f} (beam {choice['regret_beam']['estimate']:.2f})"
-        parts.append(text)
-    return "; ".join(parts)
+        n = risk["positions"]
+        lines.append(f"{task}: AUROC of the risk {worded(risk.get('auroc_interval'), n)}")
+        if n >= ENOUGH:
+            lines[-1] += f", of the confidence {risk['auroc_confidence']:.3f}"
+            lines.append(f"  log-loss skill over the confidence {worded(risk['log_loss_skill'], n)}")
+        found = worded(choice.get("regret"), choice["states"], of="states", digits=2)
+        lines.append(f"  regret of the choice, in positions: {found}")
+    return "\n".join(lines)

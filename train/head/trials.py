@@ -89,12 +89,14 @@ class Choice:
         rule: the rule without the head, at the bound it is recommended with.
         confirmed: what was put to the further prompts, in this order.
         n: the further prompts of each task.
+        agreed: tasks without answers, where right is what the rule alone writes at its most careful bound.
     """
 
     defaults: Defaults
     rule: Defaults
     confirmed: tuple[Confirmed, ...]
     n: Mapping[str, int]
+    agreed: tuple[str, ...] = ()
 
     @property
     def won(self) -> Confirmed | None:
@@ -108,8 +110,12 @@ class Choice:
 
     def as_json(self) -> dict[str, Any]:
         """Everything, as data."""
-        lines = [{**asdict(one.setting), "tasks": {t: asdict(a) for t, a in one.tasks.items()}} for one in self.confirmed]
-        return {"defaults": asdict(self.defaults), "rule": asdict(self.rule), "n": dict(self.n), "confirmed": lines}
+        lines = [
+            {**asdict(one.setting), "tasks": {task: asdict(found) for task, found in one.tasks.items()}}
+            for one in self.confirmed
+        ]
+        chosen = {"defaults": asdict(self.defaults), "rule": asdict(self.rule), "n": dict(self.n)}
+        return {**chosen, "agreed": list(self.agreed), "confirmed": lines}
 
 
 def choose(decode: Decode, forms: Sequence[Defaults], bounds: Sequence[float], n: Mapping[str, int]) -> Choice:
@@ -129,7 +135,9 @@ def choose(decode: Decode, forms: Sequence[Defaults], bounds: Sequence[float], n
     rule = recommended(decode, ordered)
     against = decode(rule, "screen")
     tried = {form: climb(decode, form, ordered, against) for form in forms}
-    found = sorted(((mean_ratio(tables, against), s) for some in tried.values() for s, tables in some.items()), key=_first)
+    found = sorted(
+        ((mean_ratio(tables, against), s) for some in tried.values() for s, tables in some.items()), key=_first
+    )
     order = [setting for ratio, setting in found if ratio < 1][:ATTEMPTS]
     order += [_best(some, against) for form, some in tried.items() if some and not form.looks]  # told in any case
     confirmed: list[Confirmed] = []
@@ -154,9 +162,7 @@ def recommended(decode: Decode, ordered: Sequence[float]) -> Defaults:
     return Defaults(ALONE, max(kept, default=least), 0)
 
 
-def climb(
-    decode: Decode, form: Defaults, ordered: Sequence[float], rule: Tables
-) -> dict[Defaults, Tables]:
+def climb(decode: Decode, form: Defaults, ordered: Sequence[float], rule: Tables) -> dict[Defaults, Tables]:
     """The form at bounds that lose one screened answer at most: from FIRST on bolder until one does, else more careful."""
     start = min(range(len(ordered)), key=lambda i: abs(np.log(ordered[i] / FIRST)))
     kept: dict[Defaults, Tables] = {}
