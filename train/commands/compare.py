@@ -236,6 +236,7 @@ def hold(
     device: str | None = None,
     dtype: str = "float32",
     tf32: bool = False,
+    narrow: bool = False,
 ) -> str:
     """Run every task, write comparison.json, table.md and a picture of the curves as they come, and return the tables.
 
@@ -249,6 +250,7 @@ def hold(
         device: where to run; by default the GPU if there is one.
         dtype: of the weights.
         tf32: let the GPU round the inputs of matrix products to 10 bits.
+        narrow: return fewer columns than table.md has.
     """
     import torch
 
@@ -288,4 +290,4 @@ def hold(
         whole.save(folder / "comparison.json", environment(device=denoiser.device, seed=seed))
         (folder / "table.md").write_text(table(whole), encoding="utf-8")
         plot(whole, folder)
-    return "\n".join([table(whole), *said])
+    return "\n".join([table(whole, narrow=narrow), *said])

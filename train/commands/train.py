@@ -98,14 +98,14 @@ def fit_own_cascade(job: HeadRun, denoiser: Denoiser, fitting: CascadeFitting, n
 
 def settle(job: HeadRun, denoiser: Denoiser, trials: Trials) -> str:
     """Choose the settings that the head decodes with by default, and say what was won; writes them and the model card."""
-    from train.head.defaults import choose_defaults, dev_prompts
+    from train.head.defaults import choose_defaults, first_prompts
     from train.head.ending import leave, usage_of
 
     how: dict[str, Any] = {"batch_size": job.batch_size, "seed": job.seed, "run_code": job.run_code}
     log.info("trying settings on dev prompts")
     choice = choose_defaults(denoiser, job.tasks, trials, job.out, **how)
-    short = {n: [e.prompt for e in dev_prompts(get(n), run, 1, seed=job.seed)] for n, run in job.tasks.items()}
-    return leave(job.out, choice, about_of(job, denoiser), usage_of(job.out, short, job.model))
+    usage = usage_of(job.out, first_prompts(job.tasks, seed=job.seed), job.model)
+    return leave(job.out, choice, about_of(job, denoiser), usage)
 
 
 def about_of(job: HeadRun, denoiser: Denoiser) -> dict[str, str]:
@@ -196,7 +196,8 @@ def compare_heads(job: HeadRun) -> str:
     contest = contest_of(job, str(job.out))
     if contest is None:
         return "no task with a checker to compare on"
-    return hold(contest, out=str(job.out), batch_size=job.batch_size, seed=job.seed, device=job.device, dtype=job.dtype)
+    how: dict[str, Any] = {"batch_size": job.batch_size, "seed": job.seed, "device": job.device, "dtype": job.dtype}
+    return hold(contest, out=str(job.out), narrow=True, **how)
 
 
 def contest_of(job: HeadRun, head: str | None) -> CompareCall | None:

@@ -83,6 +83,12 @@ def dev_prompts(task: Task, run: TaskRun, count: int, *, seed: int) -> list[Exam
     return list(found.values())
 
 
+def first_prompts(tasks: Mapping[str, TaskRun], *, seed: int) -> dict[str, str]:
+    """A dev prompt of every task that has one."""
+    found = {name: dev_prompts(get(name), run, 1, seed=seed) for name, run in tasks.items()}
+    return {name: some[0].prompt for name, some in found.items() if some}
+
+
 def check_of(panel: Panel, denoiser: Denoiser, trials: Trials, folder: Path, *, batch_size: int) -> Check:
     """The task's checker; without answers, whether a text is that of the rule alone at its most careful bound."""
     examples = {example.prompt: example for example in (*panel.screen, *panel.confirm)}

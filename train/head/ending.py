@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+import shlex
+import textwrap
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ from models.heads.defaults import Defaults
 from train.head.evidence import ENOUGH
 from train.head.trials import Against, Choice, Confirmed
 
+SAVING = 0.97  # of the rounds, from which a setting that was not taken is worth a word
+WIDTH = 100  # columns of what is printed
 COLUMNS = ("task", "decoder", "bound", "right %", "rounds", "right - rule, points", "rounds / rule", "n")
 
 
@@ -52,7 +56,8 @@ def told(one: Against) -> str:
 def _closest(choice: Choice) -> str:
     if not choice.confirmed:
         return "; no setting of the head saved rounds where it was tried"
-    best = min(choice.confirmed, key=lambda one: (not one.keeps, one.ratio))
+    saving = [one for one in choice.confirmed if one.ratio < SAVING] or choice.confirmed
+    best = max(saving, key=lambda one: min(found.difference.low for found in one.tasks.values()))
     task = min(best.tasks, key=lambda name: best.tasks[name].difference.low)
     return f"; {name_of(best.setting)} at {best.setting.risk_bound:g} came closest ({task}: {told(best.tasks[task])})"
 
@@ -143,16 +148,13 @@ def leave(out: Path, choice: Choice, about: Mapping[str, Any], usage: str) -> st
     """Write README.md and the picture, and return what the job says last."""
     write_text(out / "README.md", card(choice, about, usage))
     picture(out)
-    shown = [table(choice), sentence(choice), f"The head lies in {out}. It decodes with: {usage}"]
+    said = textwrap.fill(sentence(choice), WIDTH, break_on_hyphens=False)
+    shown = [table(choice), said, f"The head lies in {out}. It decodes with:\n{usage}"]
     return "\n\n".join(part for part in shown if part)
 
 
-def usage_of(out: Path, prompts: Mapping[str, Sequence[str]], model: str | None) -> str:
+def usage_of(out: Path, prompts: Mapping[str, str], model: str | None) -> str:
     """A command that decodes a prompt with the head; of the tasks the one with the shortest prompt."""
-    import shlex
-
-    task = min(prompts, key=lambda name: len(prompts[name][0]) if prompts[name] else 10**6)
-    words = ["python", "generate.py", "--task", task, "--head", str(out)]
-    words += [] if model is None else ["--model", model]
-    words += ["--prompt", prompts[task][0]] if prompts[task] else []
-    return shlex.join(words)
+    task = min(prompts, key=lambda name: len(prompts[name]))
+    words = ["python", "generate.py", "--task", task, "--head", str(out), "--prompt", prompts[task]]
+    return shlex.join(words + ([] if model is None else ["--model", model]))

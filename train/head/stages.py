@@ -23,6 +23,12 @@ def asked(job: HeadRun, denoiser: Denoiser, folders: list[Path]) -> str:
     return hashlib.blake2b(json.dumps(what, sort_keys=True, default=str).encode(), digest_size=12).hexdigest()
 
 
+def named(head: Path, tasks: Any, seed: int) -> str:
+    """Hash of all that the fit of a cascade behind a saved head depends on but its own settings."""
+    weights = [hashlib.blake2b(file.read_bytes()).hexdigest() for file in sorted(head.rglob("*.safetensors"))]
+    return hashlib.blake2b(repr([weights, tasks, seed]).encode(), digest_size=12).hexdigest()
+
+
 def fitted(out: Path, asked_for: str, denoiser: Denoiser) -> ScoringHead | None:
     """The run's head where one was fitted with the same settings, without cascade and defaults; else None."""
     from models.heads.scoring_head import load_head

@@ -22,7 +22,7 @@ from models.denoiser import Prediction
 from models.heads.cascade import CASCADE, Cascade, CascadeConfig, save_cascade
 from models.heads.config import HeadConfig
 from models.heads.scoring_head import ScoringHead, load_head, save_head
-from train.cascade import __main__ as command
+from train.cascade.__main__ import cascade as command
 from train.cascade.examples import LAST, CascadeExample, CascadeExamples, Prompts, candidates, divergence, lessons
 from train.cascade.fit import fit_cascade, judge
 from train.commands.command_line import run, shipped
@@ -362,7 +362,7 @@ def test_the_command_refuses_bad_input_in_a_sentence(capsys, tmp_path, arguments
 def test_bad_input_is_judged_before_torch_is_imported(tmp_path):
     code = (
         "import sys\n"
-        "from train.cascade import cascade\n"
+        "from train.cascade.__main__ import cascade\n"
         "from train.commands.command_line import run\n"
         "for more in (['--head', 'nowhere'], ['--fitting.minutes', '0'], ['--tasks', '{}'], ['--colour', 'red']):\n"
         f"    try: run(cascade, [*more, '--out', {str(tmp_path)!r}], default_config='configs/train/cascade.yaml')\n"
