@@ -8,6 +8,7 @@ from pathlib import Path
 
 FILE = "defaults.json"
 ALONE = "confidence"  # the rule that does not ask the head
+CAREFUL = 0.01  # its bound where nothing has chosen one
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from decoding.provenance import environment, write_json
 from models.denoiser import Denoiser
 from models.heads.cascade import CASCADE, Cascade, CascadeConfig
+from models.heads.defaults import ALONE, CAREFUL, Defaults
 from models.heads.scoring_head import save_head
 from train.base.schedule import learning_rate_factor
 from train.cascade.examples import CascadeExample, CascadeExamples, Prompts, divergence
@@ -118,7 +119,8 @@ def fit_cascade(
 ) -> str:
     """Fit the cascade of the denoiser's head and save the head with it and `cascade/metrics.json`; returns these as lines.
 
-    A part of the train prompts is held out, and says how far the risks that it foretells are to be trusted (`trust`).
+    A part of the train prompts is held out, and says how far the risks that it foretells are to be trusted (`trust`). The head is
+    saved with the defaults of the rule alone: `choose_defaults` finds better ones.
 
     Args:
         denoiser: the base with its head; a cascade of another shape gives way to a new one.
@@ -131,6 +133,8 @@ def fit_cascade(
     torch.manual_seed(seed)
     cascade = cascade_of(denoiser, fitting)
     drivers = [policy_of(entry, denoiser) for entry in fitting.drivers]
+    denoiser.head.defaults = Defaults(ALONE, CAREFUL, 0)  # until dev prompts have chosen others
+    cascade.trusting((1.0,), (1.0,))  # what is saved on the way is not believed
     train = [Prompts.of(name, run, "train", fitting.prompts, seed=seed).divided(HELD) for name, run in tasks.items()]
     dev = [Prompts.of(name, run, "dev", None, seed=seed) for name, run in tasks.items()]
     how: dict[str, Any] = {"batch_size": fitting.batch_size}

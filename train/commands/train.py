@@ -19,7 +19,8 @@ from train.tasks.text import TEXT
 if TYPE_CHECKING:
     from models.denoiser import Denoiser
     from models.heads.scoring_head import ScoringHead
-    from train.head.settings import CascadeFitting
+    from train.head.fit import Data
+    from train.head.settings import CascadeFitting, TaskRun
     from train.head.trial_settings import Trials
 
 from train.head.drivers import make_drivers
@@ -54,7 +55,7 @@ def run_train(job: HeadRun) -> str:
 def fit_heads(job: HeadRun, denoiser: Denoiser, beam: Any, folders: list[Path]) -> ScoringHead:
     """Fit the heads of a run, or read back those that it fitted before; `folders` gets the traces of the second pass as well."""
     from models.heads.cascade import CASCADE
-    from models.heads.defaults import FILE
+    from models.heads.defaults import ALONE, CAREFUL, FILE, Defaults
     from models.heads.scoring_head import save_head
     from train.head.fit import fit, prepare
     from train.head.trust import trust
@@ -72,15 +73,29 @@ def fit_heads(job: HeadRun, denoiser: Denoiser, beam: Any, folders: list[Path]) 
     shutil.rmtree(job.out / CASCADE, ignore_errors=True)  # what belongs to another head
     (job.out / FILE).unlink(missing_ok=True)
     data = prepare(denoiser, folders, job.fitting, threshold=threshold, seed=seed)
+    tell_states(data)
     about = provenance_of(job, denoiser)
     head = fit(denoiser, data, job.fitting, job.out, threshold=threshold, seed=seed, about=about)[
         job.fitting.variants[0]
     ]
     labels = trust(head, data, seed=seed)
+    if job.trials is not None:
+        head.defaults = Defaults(ALONE, CAREFUL, 0)  # until dev prompts have chosen others
     save_head(head, job.out)
     mark_fitted(job.out, asked(job, denoiser, folders))
     log.info("of the head's correction %.0f %% are trusted (%d held-out labels)", 100 * head.config.trust, labels)
     return head
+
+
+def tell_states(data: Data) -> None:
+    """Say how many states and positions each task has to fit on."""
+    for task in sorted(set(data.train_task)):
+        mine = [batch for batch, of in zip(data.train.batches, data.train_task, strict=True) if of == task]
+        states, positions = (
+            sum(len(one.state_index) for one in mine),
+            sum(int(one.state.feasible.sum()) for one in mine),
+        )
+        log.info("%s: %d states with %d positions to fit the head on", task, states, positions)
 
 
 def fit_own_cascade(job: HeadRun, denoiser: Denoiser, fitting: CascadeFitting, name: str) -> None:
@@ -200,13 +215,23 @@ def compare_heads(job: HeadRun) -> str:
     return hold(contest, out=str(job.out), narrow=True, **how)
 
 
+def comparable(name: str, run: TaskRun) -> bool:
+    """Whether decoders can be compared on a task: not on a user's file without answers, or with too few prompts to share out."""
+    task = get(name)
+    if name == TEXT.name or task.make is not None or not run.at_most or run.prompts_file is None:
+        return name != TEXT.name
+    found = list(task.read(run.prompts_file))
+    splits = {task.split_of(example.prompt) for example in found}
+    return {"dev", "test"} <= splits and all(task.judges(example) for example in found)
+
+
 def contest_of(job: HeadRun, head: str | None) -> CompareCall | None:
     """The closing comparison of a head, None where there is none; without a head only what does not need one.
 
     Raises:
         ValueError: if a task's prompts are too few or cannot be judged.
     """
-    judged = [name for name in job.tasks if name != TEXT.name]
+    judged = [name for name in job.tasks if comparable(name, job.tasks[name])]
     if not job.catalogue or not judged:
         return None
     return judge(

@@ -148,9 +148,13 @@ def leave(out: Path, choice: Choice, about: Mapping[str, Any], usage: str) -> st
     """Write README.md and the picture, and return what the job says last."""
     write_text(out / "README.md", card(choice, about, usage))
     picture(out)
+    return f"{said_of(choice)}\n\nThe head lies in {out}. It decodes with:\n{usage}"
+
+
+def said_of(choice: Choice) -> str:
+    """The table, and what was won in one sentence."""
     said = textwrap.fill(sentence(choice), WIDTH, break_on_hyphens=False)
-    shown = [table(choice), said, f"The head lies in {out}. It decodes with:\n{usage}"]
-    return "\n\n".join(part for part in shown if part)
+    return "\n\n".join(part for part in (table(choice), said) if part)
 
 
 def usage_of(out: Path, prompts: Mapping[str, str], model: str | None) -> str:

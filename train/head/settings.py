@@ -212,7 +212,7 @@ class Fitting:
 
 
 LEADS: tuple[dict[str, Any], ...] = (
-    *({"policy": "threshold", "threshold": c} for c in (0.8, 0.95, 0.99)),
+    *({"policy": "threshold", "threshold": c} for c in (0.6, 0.8, 0.95, 0.99)),
     *({"policy": "risk-sum", "risk_bound": b} for b in (0.003, 0.03, 0.2)),
 )
 """Policies that lead through the states of a cascade, from bold to careful."""

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from decoding.comparison.curves import Array, Estimate, interval, ratio_of_means, resample
-from models.heads.defaults import ALONE, Defaults
+from models.heads.defaults import ALONE, CAREFUL, Defaults
 from train.head.evidence import ENOUGH, Paired
 
 Part = Literal["screen", "confirm"]
@@ -18,7 +18,6 @@ Decode = Callable[[Defaults, Part], Tables]
 
 MARGIN = 0.02  # accuracy that the interval of a difference may reach down to
 ATTEMPTS = 4  # settings that are put to the further prompts one after the other
-CAREFUL = 0.01  # the bound of the rule alone where there are too few prompts to choose one
 FIRST = 0.01  # the bound a search begins at
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.heads.defaults import Defaults, read_defaults, write_defaults
+from models.heads.defaults import CAREFUL, Defaults, read_defaults, write_defaults
 from train.head.ending import WIDTH, card, name_of, sentence, table
 from train.head.evidence import ENOUGH, Paired, worded
 from train.head.trial_settings import Trials
-from train.head.trials import CAREFUL, Against, choose, recommended
+from train.head.trials import Against, choose, recommended
 
 BOUNDS = (0.1, 0.03, 0.01, 0.003, 0.001)
 LOOKS, OWN = Defaults("confidence", 1.0, 2), Defaults(None, 1.0, 0)
