@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from decoding.policy import Policy
 from decoding.provenance import environment, write_json
 from models.denoiser import Denoiser
 from models.heads.cascade import CASCADE, Cascade, CascadeConfig
@@ -108,6 +109,19 @@ class Keep(lightning.Callback):
             save_head(self.denoiser.head, self.out)
 
 
+def driver_of(entry: Mapping[str, Any], denoiser: Denoiser) -> Policy:
+    """The policy that an entry names, which must run one canvas a round and draw nothing.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    policy = policy_of(entry, denoiser)
+    needs = policy.needs
+    if needs.canvases > 1 or needs.noise or needs.draws or needs.rounds is not None:
+        raise ValueError(f"a driver must commit on one canvas a round without draws, got {dict(entry)}")
+    return policy
+
+
 def fit_cascade(
     denoiser: Denoiser,
     tasks: Mapping[str, TaskRun],
@@ -132,7 +146,7 @@ def fit_cascade(
     """
     torch.manual_seed(seed)
     cascade = cascade_of(denoiser, fitting)
-    drivers = [policy_of(entry, denoiser) for entry in fitting.drivers]
+    drivers = [driver_of(entry, denoiser) for entry in fitting.drivers]
     denoiser.head.defaults = Defaults(ALONE, CAREFUL, 0)  # until dev prompts have chosen others
     cascade.trusting((1.0,), (1.0,))  # what is saved on the way is not believed
     train = [Prompts.of(name, run, "train", fitting.prompts, seed=seed).divided(HELD) for name, run in tasks.items()]

@@ -14,7 +14,7 @@ from decoding.comparison.curves import Array, interval, ratio_of_means, resample
 from decoding.policy import Policy
 from models.denoiser import Denoiser
 from models.heads.cascade import Cascade
-from train.cascade.examples import OPEN, CascadeExample, Part, Prompts, divergence, lessons
+from train.cascade.examples import OPEN, CascadeExample, Part, Prompts, divergence, examples
 from train.head.evidence import ENOUGH
 from train.head.metrics import Judged, risk_figures
 
@@ -29,7 +29,7 @@ def visited(
     for number, policy in enumerate(ways):
         own = prompts.texts[number :: len(ways)]
         for low in range(0, len(own), batch_size):
-            for one in lessons(denoiser, prompts, own[low : low + batch_size], policy, denoiser.head.taps_ahead):
+            for one in examples(denoiser, prompts, own[low : low + batch_size], policy, denoiser.head.taps_ahead):
                 yield replace(one, prompt=number + len(ways) * (low + one.prompt))
 
 

@@ -182,7 +182,7 @@ def arm_of(setting: Defaults) -> Arm:
 
 def settings_of(setting: Defaults) -> dict[str, Any]:
     """The same as settings of `learned`."""
-    return {"rule": setting.rule, "risk_bound": setting.risk_bound, "turns": setting.looks}
+    return {"rule": setting.rule, "risk_bound": setting.risk_bound, "looks": setting.looks}
 
 
 def forms_of(denoiser: Denoiser) -> Sequence[Defaults]:

@@ -14,7 +14,7 @@ from decoding.policies.threshold import Threshold
 from models.heads.cascade import Cascade, CascadeConfig, load_cascade, save_cascade
 from models.heads.config import HeadConfig
 from models.heads.scoring_head import ScoringHead
-from train.cascade.examples import Part, Prompts, lessons
+from train.cascade.examples import Part, Prompts, examples
 from train.cascade.fit import line_of
 from train.cascade.judging import borne_out, trust
 from train.commands.command_line import shipped
@@ -98,7 +98,7 @@ def test_a_cascade_that_is_sure_of_the_wrong_is_not_believed(cascade, base):
 def test_a_part_commits_the_surest_and_leaves_more_to_foretell(base, cascade):
     prompts = Prompts.of("multiplication", TaskRun(prompts=4, dev_prompts=1), "train", None, seed=0)
     whole, part = (
-        list(lessons(base, prompts, prompts.texts, Part(RiskSum(0.2), share), base.head.taps_ahead))
+        list(examples(base, prompts, prompts.texts, Part(RiskSum(0.2), share), base.head.taps_ahead))
         for share in (1.0, 0.3)
     )
     assert len(part) > len(whole)
