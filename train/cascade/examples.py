@@ -25,6 +25,7 @@ from train.head.fit import prompts_of
 from train.head.settings import TaskRun
 from train.tasks import get
 
+BARREN = 100  # decodes of a task one after the other in which every round is the last, after which it is left out
 OPEN = 0.01  # nats
 LAST = 4  # a batch is left when fewer than one row in so many is unfinished
 
@@ -237,24 +238,32 @@ class CascadeExamples(IterableDataset[CascadeExample]):
     ) -> None:
         self.denoiser, self.tasks, self.drivers, self.taps = denoiser, tasks, drivers, taps
         self.batch_size, self.seed, self.parts, self.positions = batch_size, seed, parts, positions
-        self.learned = [0] * len(tasks)
+        self.learned, self.barren = [0] * len(tasks), [0] * len(tasks)
+
+    @property
+    def open(self) -> list[int]:
+        """The tasks that still give examples."""
+        return [task for task, barren in enumerate(self.barren) if barren < BARREN]
 
     @property
     def share(self) -> float:
-        """Part of the positions asked for that the task with fewest has given."""
-        return min(1.0, min(self.learned) / self.positions) if self.positions else 1.0
+        """Part of the positions asked for that the task with fewest has given, of those that give any."""
+        return min((self.learned[task] / max(1, self.positions) for task in self.open), default=1.0)
 
     def __iter__(self) -> Iterator[CascadeExample]:
         """Draw."""
         draw = random.Random(self.seed)
         given = [0] * len(self.tasks)
-        while True:
-            order = [(min(1.0, s / max(1, self.positions)), g) for s, g in zip(self.learned, given, strict=True)]
-            least = order.index(min(order))
+        while self.open:
+            least = min(self.open, key=lambda i: (min(self.learned[i], self.positions), given[i]))
             task, given[least] = self.tasks[least], given[least] + 1  # a decode of one round gives none
             texts = draw.sample(task.texts, min(self.batch_size, len(task.texts)))
+            self.barren[least] += 1
             policy = Part(draw.choice(self.drivers), draw.choice(self.parts))
             for example in examples(self.denoiser, task, texts, policy, self.taps):
+                if not len(example.target):
+                    continue
                 self.learned[least] += example.to_learn
+                self.barren[least] = 0
                 given[least] += 1
                 yield example

@@ -16,8 +16,9 @@ Part = Literal["screen", "confirm"]
 Tables = Mapping[str, Mapping[str, Array]]  # task -> figure -> each prompt
 Decode = Callable[[Defaults, Part], Tables]
 
+POINT = 0.0075  # accuracy whose loss makes the rule alone more careful: two prompts of 240
 MARGIN = 0.02  # accuracy that the interval of a difference may reach down to
-ATTEMPTS = 4  # settings that are put to the further prompts one after the other
+ATTEMPTS = 3  # settings that are put to the further prompts one after the other
 FIRST = 0.01  # the bound a search begins at
 
 
@@ -46,8 +47,10 @@ class Against:
         won, lost = (int((a["right"] > b["right"]).sum()) for a, b in ((ours, rule), (rule, ours)))
         ratio = interval(ratio_of_means(resample(n), ours["rounds"], rule["rounds"]))
         assert ratio is not None
-        means = [float(table[name].mean()) for table in (ours, rule) for name in ("right", "rounds")]
-        return Against(*means, Paired.of(won, lost, n), ratio)
+        (accuracy, rounds), (rule_accuracy, rule_rounds) = (
+            (float(table["right"].mean()), float(table["rounds"].mean())) for table in (ours, rule)
+        )
+        return Against(accuracy, rounds, rule_accuracy, rule_rounds, Paired.of(won, lost, n), ratio)
 
     @property
     def keeps(self) -> bool:
@@ -131,7 +134,7 @@ def choose(decode: Decode, forms: Sequence[Defaults], bounds: Sequence[float], n
     rule = Defaults(ALONE, nearest, 0)
     if min(n.values()) < ENOUGH:
         return Choice(rule, rule, (), n)
-    rule = recommended(decode, ordered)
+    rule = settled(decode, recommended(decode, ordered), ordered)
     against = decode(rule, "screen")
     tried = {form: climb(decode, form, ordered, against) for form in forms}
     found = sorted(
@@ -159,6 +162,17 @@ def recommended(decode: Decode, ordered: Sequence[float]) -> Defaults:
     kept = [bound for bound, one in tables.items() if all(one[t]["right"].sum() >= most for t, most in best.items())]
     least = min(tables, key=lambda bound: sum(most - tables[bound][t]["right"].sum() for t, most in best.items()))
     return Defaults(ALONE, max(kept, default=least), 0)
+
+
+def settled(decode: Decode, rule: Defaults, ordered: Sequence[float]) -> Defaults:
+    """The rule alone at the first bound from there on that loses no point to the next more careful one on the further prompts."""
+    bolder = decode(rule, "confirm")
+    for bound in [bound for bound in reversed(ordered) if bound < rule.risk_bound]:
+        careful = decode(replace(rule, risk_bound=bound), "confirm")
+        if all(careful[t]["right"].mean() - bolder[t]["right"].mean() < POINT for t in bolder):
+            break
+        rule, bolder = replace(rule, risk_bound=bound), careful
+    return rule
 
 
 def climb(decode: Decode, form: Defaults, ordered: Sequence[float], rule: Tables) -> dict[Defaults, Tables]:

@@ -14,7 +14,7 @@ from decoding.policies.threshold import Threshold
 from models.heads.cascade import Cascade, CascadeConfig, load_cascade, save_cascade
 from models.heads.config import HeadConfig
 from models.heads.scoring_head import ScoringHead
-from train.cascade.examples import Part, Prompts, examples
+from train.cascade.examples import CascadeExamples, Part, Prompts, examples
 from train.cascade.fit import line_of
 from train.cascade.judging import borne_out, trust
 from train.commands.command_line import shipped
@@ -114,3 +114,9 @@ def test_what_comes_from_two_positions_is_too_few_to_say():
     assert line_of("multiplication", found) == (
         "multiplication: learned from 2 positions; share of the next forward foretold: too few (2 dev positions)"
     )
+
+
+def test_drawing_ends_where_every_round_is_the_last(base, cascade):
+    tasks = [Prompts.of("countdown3", TaskRun(prompts=2), "train", None, seed=0)]
+    drivers = [Threshold(1e-6)]
+    assert list(CascadeExamples(base, tasks, drivers, base.head.taps_ahead, batch_size=2, seed=0, positions=9)) == []

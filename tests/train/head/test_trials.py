@@ -106,6 +106,17 @@ def test_the_rule_alone_is_recommended_at_the_boldest_bound_that_loses_no_answer
     assert recommended(careful, sorted(BOUNDS)) == Defaults("confidence", 0.003, 0)
 
 
+def test_further_prompts_make_the_rule_alone_more_careful():
+    class Late(World):
+        def __call__(self, setting, part):
+            tables = super().__call__(setting, part)
+            if part == "confirm" and setting.risk_bound > 0.005:
+                tables["sums"]["right"] = np.where(np.arange(240) < 6, 0.0, 1.0)
+            return tables
+
+    assert choose(Late({"rule": 6}, bold_is_wrong), [], BOUNDS, COUNTS).defaults == Defaults("confidence", 0.003, 0)
+
+
 def test_an_interval_of_equal_answers_is_not_empty():
     same = Paired.of(0, 0, 240)
     assert same.low == pytest.approx(-same.high)
