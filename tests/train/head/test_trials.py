@@ -110,11 +110,11 @@ def test_further_prompts_make_the_rule_alone_more_careful():
     class Late(World):
         def __call__(self, setting, part):
             tables = super().__call__(setting, part)
-            if part == "confirm" and setting.risk_bound > 0.005:
+            if part == "confirm" and setting.risk_bound > 0.02:
                 tables["sums"]["right"] = np.where(np.arange(240) < 6, 0.0, 1.0)
             return tables
 
-    assert choose(Late({"rule": 6}, bold_is_wrong), [], BOUNDS, COUNTS).defaults == Defaults("confidence", 0.003, 0)
+    assert choose(Late({"rule": 6}, bold_is_wrong), [], BOUNDS, COUNTS).defaults == Defaults("confidence", 0.01, 0)
 
 
 def test_an_interval_of_equal_answers_is_not_empty():
