@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from train.head.settings import TaskRun, names_of
 from train.head.trial_settings import Trials
@@ -56,7 +56,7 @@ def head_defaults(
 
     denoiser = models.load(model, head=head, device=device, dtype=dtype)
     where = Path(head) if out is None else out
-    how = {"batch_size": batch_size, "seed": seed, "run_code": run_code}
+    how: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "run_code": run_code}
     print(said_of(choose_defaults(denoiser, runs, trials, where, **how)))
 
 

@@ -47,7 +47,7 @@ def _of_task(comparison: Comparison, task: str, *, narrow: bool) -> str:
     ]
     if narrow:
         pairs = {}
-    head = HEAD + AGAINST if pairs else HEAD
+    head: tuple[str, ...] = HEAD + AGAINST if pairs else HEAD
     rows = [_cells(row, curves.get(row["arm"]), pairs.get(row["arm"])) for row in shown]
     said = [row["sentence"] for row in comparison.verdicts if row["task"] == task]
     if any(row["rounds_at_reference"] is None for row in curves.values()):

@@ -184,7 +184,8 @@ def save_cascade(cascade: Cascade, folder: Path) -> None:
 
 
 def _config_of(raw: dict[str, Any]) -> CascadeConfig:
-    return CascadeConfig(**{name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()})
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()}
+    return CascadeConfig(**values)
 
 
 def load_cascade(folder: Path, denoiser: Denoiser) -> Cascade:

@@ -79,7 +79,9 @@ def judge(
 def share_explained(prompt: Array, kl: Array, kl_without: Array, *, seed: int) -> dict[str, float] | None:
     """1 - KL with the cascade / KL without it, with an interval that resamples prompts."""
     owners, place = np.unique(prompt, return_inverse=True)
-    with_it, without = (np.bincount(place, weights=column, minlength=len(owners)) for column in (kl, kl_without))
+    with_it, without = (
+        np.bincount(place, weights=column, minlength=len(owners)).astype(np.float64) for column in (kl, kl_without)
+    )
     found = interval(1 - ratio_of_means(resample(len(owners), seed=seed), with_it, without))
     return None if found is None else asdict(found)
 
@@ -118,7 +120,7 @@ def trust(
     grid = sorted({x for foretold, _ in knots for x in foretold})
     worst = [max(float(np.interp(np.log(x), np.log(f), np.log(s))) for f, s in knots) for x in grid]
     cascade.trusting(grid, np.maximum.accumulate(np.exp(worst)).clip(max=1.0).tolist())
-    return min(columns.shape[1] for columns in found)
+    return int(min(columns.shape[1] for columns in found))
 
 
 def risk_of(one: CascadeExample, cascade: Cascade) -> Tensor:

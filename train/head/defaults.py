@@ -13,12 +13,13 @@ from typing import Any
 from decoding.api import generate
 from decoding.comparison.arms import Arm
 from decoding.comparison.curves import Array
-from decoding.comparison.problems import Check, Problems
+from decoding.comparison.problems import Check, Problems, Split
 from decoding.comparison.runner import Runner, make_runner
 from decoding.prompts import leave_room
 from decoding.provenance import write_json
 from models.denoiser import Denoiser
 from models.heads.defaults import ALONE, Defaults, write_defaults
+from train.head.ending import name_of
 from train.head.fit import prompts_of
 from train.head.settings import TaskRun
 from train.head.trial_settings import Trials
@@ -107,7 +108,11 @@ def careful_texts(panel: Panel, denoiser: Denoiser, bound: float, file: Path, ba
             return kept
     texts: list[str] = []
     for low in range(0, len(prompts), batch_size):
-        how = {"gen_length": panel.task.gen_length, "block_length": panel.block_length, "risk_bound": bound}
+        how: dict[str, Any] = {
+            "gen_length": panel.task.gen_length,
+            "block_length": panel.block_length,
+            "risk_bound": bound,
+        }
         texts += generate(denoiser, prompts[low : low + batch_size], "risk-sum", **how).text
     found = dict(zip(prompts, texts, strict=True))
     write_json(file, found)
@@ -151,7 +156,7 @@ def choose_defaults(
                     heads=None,
                     batch_size=batch_size,
                     seed=seed,
-                    progress=True,
+                    progress=False,
                 )
                 for panel in panels
             )
@@ -168,9 +173,13 @@ def choose_defaults(
 def figures(runner: Runner, setting: Defaults, part: Part) -> dict[str, Array]:
     """The figures of every prompt under a setting."""
     arm = arm_of(setting)
-    split = "dev" if part == "screen" else "test"
+    split: Split = "dev" if part == "screen" else "test"
     runner.run([arm], split)
-    return runner.ledger.table(split, runner.cells_of(arm)[0])
+    table = runner.ledger.table(split, runner.cells_of(arm)[0])
+    right, rounds = (table[name].mean() for name in ("right", "rounds"))
+    said = f"{100 * right:.1f} % right in {rounds:.2f} rounds ({len(table['right'])} dev prompts)"
+    log.info("%s, %s at %g: %s", runner.problems.task, name_of(setting), setting.risk_bound, said)
+    return table
 
 
 def arm_of(setting: Defaults) -> Arm:
