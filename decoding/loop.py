@@ -144,7 +144,6 @@ def _require_progress(policy: Policy, before: DecodeState, after: DecodeState, n
     if most is not None and nfe < most:
         return
     idle = after.masked.sum(-1) >= before.masked.sum(-1, keepdim=True)
-    if bool((idle.any(-1) & before.unfinished).any()):
-        raise RuntimeError(
-            f"a policy must commit a position of every unfinished row in a round, got none from {policy!r}"
-        )
+    if bool((idle.all(-1) & before.unfinished).any()):
+        rule = "a policy must commit a position of every unfinished row in a round"
+        raise RuntimeError(f"{rule}, got none in round {nfe} from {policy!r}")

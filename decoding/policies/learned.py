@@ -115,9 +115,9 @@ class Learned(Policy):
     def held_safe(self, scores: Scores, reading: Reading) -> Int[Tensor, "B L"]:
         """The reason of every commit by the head's own risks, FORCED at the safest position of a row where none is safe."""
         risk = scores.risk
-        if scores.pairs is not None and self.rule in (*PAIRWISE, None):
+        if scores.conflicts is not None and self.rule in (*PAIRWISE, None):
             total = self.rule != "pairs"
-            safe = compatible_set(risk, scores.pairs.conflict, reading.rows, self.risk_bound, total=total)
+            safe = compatible_set(risk, scores.conflicts.probability, reading.rows, self.risk_bound, total=total)
         else:
             safe = safe_set(risk, reading.rows, self.risk_bound, each=self.rule == "each")
         nothing = ~safe.any(-1, keepdim=True)

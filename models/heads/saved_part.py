@@ -26,8 +26,8 @@ def save_fitted(file: Path, tensors: Mapping[str, Tensor], config: Mapping[str, 
         if lora is not None:
             cast(Any, lora).save_pretrained(folder)
             (aside / "README.md").unlink()  # PEFT's empty model card
-        own = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        save_file(own, aside / file.name, metadata={"config": json.dumps(dict(config))})
+        contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        save_file(contiguous, aside / file.name, metadata={"config": json.dumps(dict(config))})
         last = aside / file.name  # says that all is there
         for one in [*({*aside.iterdir()} - {last}), last]:
             one.chmod(0o644)  # safetensors are written for their owner alone
@@ -55,16 +55,16 @@ def read_fitted(file: Path, kind: str, make: Callable[[dict[str, Any]], Config])
 def check_base(kind: str, folder: Path, base: str, denoiser: Denoiser) -> None:
     """Refuse a part that is bound to another base; "" binds it to none."""
     if base and base != denoiser.fingerprint():
-        found = denoiser.fingerprint()[:12]
-        raise ValueError(f"the {kind} in {folder} must be used on its own base ({base[:12]}), got a base {found}")
+        other = denoiser.fingerprint()[:12]
+        raise ValueError(f"the {kind} in {folder} must be used on its own base ({base[:12]}), got a base {other}")
 
 
-def load_fitted(part: nn.Module, own: Mapping[str, Tensor], file: Path, lora: nn.Module | None) -> None:
+def load_fitted(part: nn.Module, expected: Mapping[str, Tensor], file: Path, lora: nn.Module | None) -> None:
     """Read the tensors of a file, and the adapter beside it, into a part.
 
     Args:
         part: of the saved config.
-        own: the tensors that belong in the file, by name.
+        expected: the tensors that belong in the file, by name.
         file: that `save_fitted` wrote.
         lora: the part's stream, where that has LoRA.
 
@@ -72,10 +72,10 @@ def load_fitted(part: nn.Module, own: Mapping[str, Tensor], file: Path, lora: nn
         ValueError: if names or shapes differ.
     """
     stored = load_file(file)
-    shapes = ({name: tensor.shape for name, tensor in tensors.items()} for tensors in (stored, own))
+    shapes = ({name: tensor.shape for name, tensor in tensors.items()} for tensors in (stored, expected))
     wrong = sorted({name for name, _ in set.symmetric_difference(*(set(s.items()) for s in shapes))})
     if wrong:
-        raise ValueError(f"{file} must hold the {len(own)} tensors of this part, got others for {wrong[0]}")
+        raise ValueError(f"{file} must hold the {len(expected)} tensors of this part, got others for {wrong[0]}")
     part.load_state_dict(stored, strict=False)
     if lora is not None:
         load_lora(lora, file.parent)

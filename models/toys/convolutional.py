@@ -150,5 +150,5 @@ def load_convolutional(folder: str | Path, *, device: torch.device | str | None 
     weights = dict(stream(weight_files(folder)))
     check_names(denoiser, {name: tuple(tensor.shape) for name, tensor in weights.items()}, tied=False)
     denoiser.load_state_dict(weights)
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return denoiser.to(place).requires_grad_(False).eval()
+    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return denoiser.to(target).requires_grad_(False).eval()

@@ -31,7 +31,7 @@ LAST = 4  # a batch is left when fewer than one row in so many is unfinished
 
 
 @dataclass(frozen=True)
-class Prompts:
+class TaskPrompts:
     """The prompts of a task, and the canvas behind them."""
 
     task: str
@@ -40,16 +40,16 @@ class Prompts:
     block_length: int
 
     @staticmethod
-    def of(name: str, run: TaskRun, split: str, count: int | None, *, seed: int) -> Prompts:
+    def of(name: str, run: TaskRun, split: str, count: int | None, *, seed: int) -> TaskPrompts:
         """Those of a split that a run names, or `count` train prompts where the task generates them."""
         task = get(name)
-        own = run.prompts if split == "train" else run.dev_prompts
+        usual = run.prompts if split == "train" else run.dev_prompts
         free = run.prompts_file is None or run.at_most
-        wanted = count if count is not None and split == "train" and free else own
+        wanted = count if count is not None and split == "train" and free else usual
         texts = [example.prompt for example in prompts_of(task, run, split, wanted, seed=seed)]
-        return Prompts(name, texts, task.gen_length, run.block_length or task.block_length)
+        return TaskPrompts(name, texts, task.gen_length, run.block_length or task.block_length)
 
-    def divided(self, most: int) -> tuple[Prompts, Prompts]:
+    def divided(self, most: int) -> tuple[TaskPrompts, TaskPrompts]:
         """Those to fit on, and the last eighth, `most` at most, held out of it; the same twice where there is one alone."""
         count = max(1, min(most, len(self.texts) // 8))
         fitted = self.texts[:-count] or self.texts
@@ -76,8 +76,8 @@ class CascadeExample:
 
     def foretold(self, cascade: Cascade) -> Float[Tensor, "M 6"]:
         """What the cascade says at `left`."""
-        said = ask(cascade, self.reading, self.committed, self.reading.token)
-        return said[self.left[self.reading.rows & ~self.committed]]
+        foretold = ask(cascade, self.reading, self.committed, self.reading.token)
+        return foretold[self.left[self.reading.rows & ~self.committed]]
 
     @property
     def to_learn(self) -> int:
@@ -94,9 +94,9 @@ def with_rest(log_probs: Float[Tensor, "M 5"]) -> Float[Tensor, "M 6"]:
     return torch.cat([log_probs, rest_of(log_probs)], -1).log_softmax(-1)
 
 
-def divergence(target: Float[Tensor, "M 6"], said: Float[Tensor, "M 6"]) -> Float[Tensor, " M"]:
+def divergence(target: Float[Tensor, "M 6"], predicted: Float[Tensor, "M 6"]) -> Float[Tensor, " M"]:
     """KL(target || said) in nats."""
-    return (target.exp() * (target - said)).sum(-1)
+    return (target.exp() * (target - predicted)).sum(-1)
 
 
 class Recorded(Denoiser):
@@ -140,7 +140,7 @@ def candidates(
 
 @torch.no_grad()
 def examples(
-    denoiser: Denoiser, prompts: Prompts, texts: Sequence[str], policy: Policy, taps: Sequence[int]
+    denoiser: Denoiser, prompts: TaskPrompts, texts: Sequence[str], policy: Policy, taps: Sequence[int]
 ) -> Iterator[CascadeExample]:
     """Decode with a policy; every round but the first gives the example of the one before.
 
@@ -227,7 +227,7 @@ class CascadeExamples(IterableDataset[CascadeExample]):
     def __init__(
         self,
         denoiser: Denoiser,
-        tasks: Sequence[Prompts],
+        tasks: Sequence[TaskPrompts],
         drivers: Sequence[Policy],
         taps: Sequence[int],
         *,

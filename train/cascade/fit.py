@@ -23,10 +23,8 @@ from models.heads.cascade import CASCADE, Cascade, CascadeConfig
 from models.heads.defaults import ALONE, CAREFUL, Defaults
 from models.heads.scoring_head import save_head
 from train.base.schedule import learning_rate_factor
-from train.cascade.examples import CascadeExample, CascadeExamples, Prompts, divergence
-from train.cascade.judging import judge, trust
-from train.head.drivers import policy_of
-from train.head.evidence import worded
+from train.cascade.evaluation import evaluate, trust
+from train.cascade.examples import CascadeExample, CascadeExamples, TaskPrompts, divergence
 from train.head.settings import CascadeFitting, TaskRun
 
 LONGEST = 3
@@ -58,9 +56,9 @@ class CascadeModule(lightning.LightningModule):
         """The minutes begin."""
         self.began = time.monotonic()
 
-    def training_step(self, lesson: CascadeExample, batch_idx: int) -> Tensor:
+    def training_step(self, example: CascadeExample, batch_idx: int) -> Tensor:
         """KL of the next forward from what the cascade says of it, averaged over positions."""
-        loss = divergence(lesson.target, lesson.foretold(self.cascade)).mean()
+        loss = divergence(example.target, example.foretold(self.cascade)).mean()
         self.log("train/kl", loss.detach(), batch_size=1)
         return loss
 
@@ -78,8 +76,8 @@ class CascadeModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over what the cascade owns, up and down again as it goes on."""
-        own = [p for p in self.cascade.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(own, lr=self.fitting.learning_rate, weight_decay=0.01)
+        trained = [p for p in self.cascade.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=self.fitting.learning_rate, weight_decay=0.01)
 
         def factor(step: int) -> float:
             return max(1e-3, learning_rate_factor(self.done, warmup=0.05, decay=0.9)) if step else 1e-3
@@ -149,8 +147,10 @@ def fit_cascade(
     drivers = [driver_of(entry, denoiser) for entry in fitting.drivers]
     denoiser.head.defaults = Defaults(ALONE, CAREFUL, 0)  # until dev prompts have chosen others
     cascade.trusting((1.0,), (1.0,))  # what is saved on the way is not believed
-    train = [Prompts.of(name, run, "train", fitting.prompts, seed=seed).divided(HELD) for name, run in tasks.items()]
-    dev = [Prompts.of(name, run, "dev", None, seed=seed) for name, run in tasks.items()]
+    train = [
+        TaskPrompts.of(name, run, "train", fitting.prompts, seed=seed).divided(HELD) for name, run in tasks.items()
+    ]
+    dev = [TaskPrompts.of(name, run, "dev", None, seed=seed) for name, run in tasks.items()]
     how: dict[str, Any] = {"batch_size": fitting.batch_size}
     data = CascadeExamples(
         denoiser,
@@ -167,7 +167,7 @@ def fit_cascade(
     )
     held = trust(denoiser, [kept for _, kept in train], drivers, fitting.parts, **how)
     save_head(denoiser.head, out)
-    found = {one.task: judge(denoiser, one, drivers, parts=fitting.parts, **how) for one in dev}
+    found = {one.task: evaluate(denoiser, one, drivers, parts=fitting.parts, **how) for one in dev}
     for name, learned in zip(tasks, data.learned, strict=True):
         found[name]["learned"] = learned
     about = {

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 FITTED = "fitted.json"
 
 
-def asked(job: HeadRun, denoiser: Denoiser, folders: list[Path]) -> str:
+def asked(head_run: HeadRun, denoiser: Denoiser, folders: list[Path]) -> str:
     """Hash of all that the fit of a head depends on: settings, base, and the traces by name and size."""
     traces = [[file.name, file.stat().st_size] for folder in folders for file in sorted(folder.glob("part-*.parquet"))]
-    what = [asdict(job.fitting), dict(job.beam), job.seed, denoiser.fingerprint(), traces]
+    what = [asdict(head_run.fitting), dict(head_run.beam), head_run.seed, denoiser.fingerprint(), traces]
     return hashlib.blake2b(json.dumps(what, sort_keys=True, default=str).encode(), digest_size=12).hexdigest()
 
 

@@ -10,7 +10,7 @@ from decoding.comparison.curves import Array, interval, resample
 from models.heads.scoring_head import ScoringHead
 from train.head.evidence import ENOUGH
 from train.head.fit import Data
-from train.head.metrics import Judged, judge_risk
+from train.head.metrics import RiskEstimates, collect_risk
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
 
@@ -19,7 +19,7 @@ def trust(head: ScoringHead, data: Data, *, seed: int) -> int:
     """Set the head's `trust` from the held-out states; returns how many positions these have labels for."""
     head.config = replace(head.config, trust=1.0)
     held = (
-        judge_risk(head, [data.held[i] for i in range(len(data.held))], data.held_prompts)
+        collect_risk(head, [data.held[i] for i in range(len(data.held))], data.held_prompts)
         if data.held_prompts
         else None
     )
@@ -27,7 +27,7 @@ def trust(head: ScoringHead, data: Data, *, seed: int) -> int:
     return 0 if held is None else len(held.wrong)
 
 
-def borne_out(held: Judged, *, seed: int) -> float:
+def borne_out(held: RiskEstimates, *, seed: int) -> float:
     """The part w of the correction whose log loss is surest to be under that of the confidence, 0 where none is.
 
     logit r = (1 - w) logit(1 - c) + w logit r_head; w has the largest lower end of the 95 % interval of the loss it saves, prompts

@@ -8,18 +8,18 @@ import torch
 
 from models.heads.config import HeadConfig
 from models.heads.scoring_head import ScoringHead, prior_of
-from train.head.metrics import Judged
+from train.head.metrics import RiskEstimates
 from train.head.trust import borne_out
 
 
-def held(noise: float, shuffled: bool = False, n: int = 3000, prompts: int = 60) -> Judged:
+def held(noise: float, shuffled: bool = False, n: int = 3000, prompts: int = 60) -> RiskEstimates:
     """Risks of .05 and .55 that the confidence takes for .3 all; a head that tells them apart, but for `noise` in its logits."""
     rng = np.random.default_rng(0)
     risk = rng.choice([0.05, 0.55], n)
     wrong = (rng.random(n) < risk).astype(float)
     logit = np.log(risk / (1 - risk)) + noise * rng.standard_normal(n)
     head = 1 / (1 + np.exp(-logit))
-    return Judged(np.arange(n) % prompts, wrong, rng.permutation(head) if shuffled else head, np.full(n, 0.3))
+    return RiskEstimates(np.arange(n) % prompts, wrong, rng.permutation(head) if shuffled else head, np.full(n, 0.3))
 
 
 def test_a_head_that_knows_more_is_trusted_and_one_that_guesses_is_not():

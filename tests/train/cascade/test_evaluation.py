@@ -14,9 +14,9 @@ from decoding.policies.threshold import Threshold
 from models.heads.cascade import Cascade, CascadeConfig, load_cascade, save_cascade
 from models.heads.config import HeadConfig
 from models.heads.scoring_head import ScoringHead
-from train.cascade.examples import CascadeExamples, Part, Prompts, examples
+from train.cascade.evaluation import borne_out, trust
+from train.cascade.examples import CascadeExamples, Part, TaskPrompts, examples
 from train.cascade.fit import line_of
-from train.cascade.judging import borne_out, trust
 from train.commands.command_line import shipped
 from train.head.fit import NAMES
 from train.head.settings import TaskRun
@@ -89,14 +89,14 @@ def test_a_cascade_that_is_sure_of_the_wrong_is_not_believed(cascade, base):
     torch.manual_seed(0)
     for own in (p for p in cascade.parameters() if p.requires_grad):
         torch.nn.init.normal_(own, std=0.5)
-    prompts = Prompts.of("countdown3", TaskRun(prompts=24, dev_prompts=1), "train", None, seed=0)
+    prompts = TaskPrompts.of("countdown3", TaskRun(prompts=24, dev_prompts=1), "train", None, seed=0)
     held = trust(base, [prompts], [Threshold(0.9)], (1.0, 0.5), batch_size=24)
     assert held >= 200
     assert min(cascade.config.seen) > 0.05
 
 
 def test_a_part_commits_the_surest_and_leaves_more_to_foretell(base, cascade):
-    prompts = Prompts.of("multiplication", TaskRun(prompts=4, dev_prompts=1), "train", None, seed=0)
+    prompts = TaskPrompts.of("multiplication", TaskRun(prompts=4, dev_prompts=1), "train", None, seed=0)
     whole, part = (
         list(examples(base, prompts, prompts.texts, Part(RiskSum(0.2), share), base.head.taps_ahead))
         for share in (1.0, 0.3)
@@ -117,6 +117,6 @@ def test_what_comes_from_two_positions_is_too_few_to_say():
 
 
 def test_drawing_ends_where_every_round_is_the_last(base, cascade):
-    tasks = [Prompts.of("countdown3", TaskRun(prompts=2), "train", None, seed=0)]
+    tasks = [TaskPrompts.of("countdown3", TaskRun(prompts=2), "train", None, seed=0)]
     drivers = [Threshold(1e-6)]
     assert list(CascadeExamples(base, tasks, drivers, base.head.taps_ahead, batch_size=2, seed=0, positions=9)) == []

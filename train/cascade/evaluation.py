@@ -14,15 +14,15 @@ from decoding.comparison.curves import Array, interval, ratio_of_means, resample
 from decoding.policy import Policy
 from models.denoiser import Denoiser
 from models.heads.cascade import Cascade
-from train.cascade.examples import OPEN, CascadeExample, Part, Prompts, divergence, examples
+from train.cascade.examples import OPEN, CascadeExample, Part, TaskPrompts, divergence, examples
 from train.head.evidence import ENOUGH
-from train.head.metrics import Judged, risk_figures
+from train.head.metrics import RiskEstimates, risk_figures
 
 LEVELS = 10.0 ** np.arange(-6.0, 0.0, 0.5)  # borders of the risks that are held against what they came to
 
 
 def visited(
-    denoiser: Denoiser, prompts: Prompts, drivers: Sequence[Policy], parts: Sequence[float], *, batch_size: int
+    denoiser: Denoiser, prompts: TaskPrompts, drivers: Sequence[Policy], parts: Sequence[float], *, batch_size: int
 ) -> Iterator[CascadeExample]:
     """The examples of all prompts, which are dealt to the drivers and parts; `prompt` is the place among all of them."""
     ways = [Part(policy, part) for part in parts for policy in drivers]
@@ -39,9 +39,9 @@ def owner(one: CascadeExample) -> Tensor:
 
 
 @torch.no_grad()
-def judge(
+def evaluate(
     denoiser: Denoiser,
-    prompts: Prompts,
+    prompts: TaskPrompts,
     drivers: Sequence[Policy],
     *,
     batch_size: int,
@@ -52,16 +52,16 @@ def judge(
 
     The prompts are dealt to the drivers. `explained` is that share with its interval, prompts resampled, and `open` the number
     of positions in which something was to be foretold. `changed` is how well the cascade tells the candidates that change
-    (`judged`) on half of the prompts, against 1 - c; its skills compare both recalibrated on the other half.
+    (`position_figures`) on half of the prompts, against 1 - c; its skills compare both recalibrated on the other half.
     """
     seen = visited(denoiser, prompts, drivers, parts, batch_size=batch_size)
-    found = [(owner(one), *judged(one, denoiser.head.cascade)) for one in seen]
+    found = [(owner(one), *position_figures(one, denoiser.head.cascade)) for one in seen]
     if not any(len(columns[0]) for columns in found):
         return {"positions": 0}
     prompt, *columns = (torch.cat(column).double().cpu().numpy() for column in zip(*found, strict=True))
     kl, kl_without = columns[:2]
     halves = [prompt // (len(drivers) * len(parts)) % 2 == half for half in (0, 1)]
-    fitted_on, unseen = (Judged(prompt.astype(int), *columns[2:]).where(half) for half in halves)
+    fitted_on, unseen = (RiskEstimates(prompt.astype(int), *columns[2:]).where(half) for half in halves)
     both = fitted_on.mixed and unseen.mixed
     explained = share_explained(prompt, kl, kl_without, seed=seed)
     return {
@@ -86,25 +86,25 @@ def share_explained(prompt: Array, kl: Array, kl_without: Array, *, seed: int) -
     return None if found is None else asdict(found)
 
 
-def judged(lesson: CascadeExample, cascade: Cascade) -> tuple[Tensor, ...]:
+def position_figures(example: CascadeExample, cascade: Cascade) -> tuple[Tensor, ...]:
     """Of every position left: both divergences, whether its candidate changes, and the chance of that with and without the cascade.
 
     A candidate changes where the next forward holds another one, or all others together, for likelier.
     """
-    said = lesson.foretold(cascade)
+    said = example.foretold(cascade)
     return (
-        divergence(lesson.target, said),
-        divergence(lesson.target, lesson.unmoved()),
-        lesson.target.argmax(-1) > 0,
+        divergence(example.target, said),
+        divergence(example.target, example.unmoved()),
+        example.target.argmax(-1) > 0,
         said[:, 1:].logsumexp(-1).exp(),
-        lesson.reading.log_risk[lesson.left].exp(),
+        example.reading.log_risk[example.left].exp(),
     )
 
 
 @torch.no_grad()
 def trust(
     denoiser: Denoiser,
-    tasks: Sequence[Prompts],
+    tasks: Sequence[TaskPrompts],
     drivers: Sequence[Policy],
     parts: Sequence[float],
     *,
