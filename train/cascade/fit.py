@@ -25,6 +25,8 @@ from models.heads.scoring_head import save_head
 from train.base.schedule import learning_rate_factor
 from train.cascade.evaluation import evaluate, trust
 from train.cascade.examples import CascadeExample, CascadeExamples, TaskPrompts, divergence
+from train.head.drivers import policy_of
+from train.head.evidence import worded
 from train.head.settings import CascadeFitting, TaskRun
 
 LONGEST = 3

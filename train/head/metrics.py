@@ -120,7 +120,7 @@ def risk_figures(fitted_on: RiskEstimates, unseen: RiskEstimates, *, seed: int =
         "share_wrong": float(wrong.mean()),
         "enough": len(wrong) >= ENOUGH,
         "auroc": auroc(risk, wrong),
-        "auroc_interval": _plain(interval(weighted_auroc(risk, wrong, place, weights[: 1 + AUROCS]))),
+        "auroc_interval": _plain(interval(weighted_auroc(risk, wrong, owner, weights[: 1 + AUROCS]))),
         "auroc_confidence": auroc(unseen.confidence, wrong),
         "brier_skill": _plain(skill((risk - wrong) ** 2, (base - wrong) ** 2)),
         "log_loss_skill": _plain(skill(_log_loss(risk, wrong), _log_loss(base, wrong))),
