@@ -11,7 +11,7 @@ from train.commands.train import run_train
 from train.head.estimate import estimate_run
 from train.head.head_run import HeadRun
 from train.head.settings import CascadeFitting, Fitting, TaskRun, only
-from train.head.trial_settings import Trials
+from train.trials.settings import Trials
 
 
 def train(  # one option a line, hence its length

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from train.head.settings import TaskRun, names_of
-from train.head.trial_settings import Trials
+from train.trials.settings import Trials
 
 
 def head_defaults(
@@ -51,8 +51,8 @@ def head_defaults(
     runs = {name: TaskRun(prompts_file=prompts, at_most=prompts is not None) for name in names}
 
     import models
-    from train.head.defaults import choose_defaults
-    from train.head.ending import said_of
+    from train.trials.defaults import choose_defaults
+    from train.trials.ending import said_of
 
     denoiser = models.load(model, head=head, device=device, dtype=dtype)
     where = Path(head) if out is None else out

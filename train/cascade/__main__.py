@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from train.head.settings import CascadeFitting, TaskRun
-from train.head.trial_settings import Trials
+from train.trials.settings import Trials
 
 
 def cascade(
@@ -52,10 +52,10 @@ def cascade(
 
     import models
     from train.cascade.fit import fit_cascade
-    from train.head.defaults import choose_defaults, first_prompts
-    from train.head.ending import leave, usage_of
     from train.head.head_run import quieten
     from train.head.stages import cascade_done, named
+    from train.trials.defaults import choose_defaults, first_prompts
+    from train.trials.ending import leave, usage_of
 
     quieten()
     torch.set_float32_matmul_precision("high" if tf32 else "highest")

@@ -15,8 +15,8 @@ from decoding.policy import Policy
 from models.denoiser import Denoiser
 from models.heads.cascade import Cascade
 from train.cascade.examples import OPEN, CascadeExample, Part, TaskPrompts, divergence, examples
-from train.head.evidence import ENOUGH
 from train.head.metrics import RiskEstimates, risk_figures
+from train.trials.evidence import ENOUGH
 
 LEVELS = 10.0 ** np.arange(-6.0, 0.0, 0.5)  # borders of the risks that are held against what they came to
 

@@ -26,8 +26,8 @@ from train.base.schedule import learning_rate_factor
 from train.cascade.evaluation import evaluate, trust
 from train.cascade.examples import CascadeExample, CascadeExamples, TaskPrompts, divergence
 from train.head.drivers import policy_of
-from train.head.evidence import worded
 from train.head.settings import CascadeFitting, TaskRun
+from train.trials.evidence import worded
 
 LONGEST = 3
 HELD = 64  # prompts of a task at most that are held out of the fit, an eighth of them where there are few

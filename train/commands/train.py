@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from models.heads.scoring_head import ScoringHead
     from train.head.fit import Data
     from train.head.settings import CascadeFitting, TaskRun
-    from train.head.trial_settings import Trials
+    from train.trials.settings import Trials
 
 from train.head.drivers import make_drivers
 from train.head.head_run import HeadRun, load_base, quieten, reference_policy
@@ -58,7 +58,7 @@ def fit_heads(head_run: HeadRun, denoiser: Denoiser, beam: Any, folders: list[Pa
     from models.heads.defaults import ALONE, CAREFUL, FILE, Defaults
     from models.heads.scoring_head import save_head
     from train.head.fit import fit, prepare
-    from train.head.trust import trust
+    from train.trials.trust import trust
 
     threshold, seed = beam.threshold, head_run.seed
     if head_run.relabel:
@@ -113,8 +113,8 @@ def fit_own_cascade(head_run: HeadRun, denoiser: Denoiser, fitting: CascadeFitti
 
 def settle(head_run: HeadRun, denoiser: Denoiser, trials: Trials) -> str:
     """Choose the settings that the head decodes with by default, and say what was won; writes them and the model card."""
-    from train.head.defaults import choose_defaults, first_prompts
-    from train.head.ending import leave, usage_of
+    from train.trials.defaults import choose_defaults, first_prompts
+    from train.trials.ending import leave, usage_of
 
     how: dict[str, Any] = {"batch_size": head_run.batch_size, "seed": head_run.seed, "run_code": head_run.run_code}
     log.info("trying settings on dev prompts")

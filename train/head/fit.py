@@ -26,12 +26,12 @@ from models.heads.scoring_head import ScoringHead, save_head
 from train.head.collection import Collector
 from train.head.conflict_metrics import collect_conflicts, conflict_figures
 from train.head.data import HeadData, columns
-from train.head.evidence import ENOUGH, worded
 from train.head.metrics import choice_figures, collect_choices, collect_risk, risk_figures
 from train.head.module import HeadModule, KeepBest, PreparedBatches
 from train.head.settings import VARIANTS, Fitting, Recipe, TaskRun
 from train.tasks import get
 from train.tasks.task import Example, Task
+from train.trials.evidence import ENOUGH, worded
 
 log = logging.getLogger(__name__)
 

@@ -19,13 +19,13 @@ from decoding.prompts import leave_room
 from decoding.provenance import write_json
 from models.denoiser import Denoiser
 from models.heads.defaults import ALONE, Defaults, write_defaults
-from train.head.ending import name_of
 from train.head.fit import prompts_of
 from train.head.settings import TaskRun
-from train.head.trial_settings import Trials
-from train.head.trials import Choice, Part, Tables, choose
 from train.tasks import get
 from train.tasks.task import Example, Task
+from train.trials.choice import Choice, Part, Tables, choose
+from train.trials.ending import name_of
+from train.trials.settings import Trials
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import torch
 from models.heads.config import HeadConfig
 from models.heads.scoring_head import ScoringHead, prior_of
 from train.head.metrics import RiskEstimates
-from train.head.trust import borne_out
+from train.trials.trust import borne_out
 
 
 def held(noise: float, shuffled: bool = False, n: int = 3000, prompts: int = 60) -> RiskEstimates:

@@ -12,12 +12,12 @@ from typing import Any
 
 from decoding.provenance import write_text
 from models.heads.defaults import Defaults
-from train.head.evidence import ENOUGH
-from train.head.trials import Against, Choice, Confirmed
+from train.trials.choice import Against, Choice, Confirmed
+from train.trials.evidence import ENOUGH
 
 SAVING = 0.97  # of the rounds, from which a setting that was not taken is worth a word
 WIDTH = 100  # columns of what is printed
-COLUMNS = ("task", "decoder", "bound", "right %", "rounds", "right - rule, points", "rounds / rule", "n")
+COLUMNS = ("decoder", "bound", "right %", "rounds", "right - rule, points", "rounds / rule")
 
 
 def name_of(setting: Defaults) -> str:
@@ -63,35 +63,30 @@ def _closest(choice: Choice) -> str:
 
 
 def table(choice: Choice) -> str:
-    """The rule alone, the head without looks and with, on the dev prompts that decided; * stands at the default."""
-    if not choice.confirmed:
-        return ""
-    lines = [COLUMNS, tuple("-" * len(column) for column in COLUMNS)]
-    for task in choice.n:
-        first = choice.confirmed[0].tasks[task]
-        mark = "*" if choice.defaults == choice.rule else ""
-        alone = (f"{100 * first.rule_accuracy:.1f}", f"{first.rule_rounds:.2f}", "", "", str(first.difference.n))
-        lines.append((task, "rule alone" + mark, f"{choice.rule.risk_bound:g}", *alone))
-        lines += [_line(task, one, choice) for one in choice.confirmed]
+    """For each task the rule alone, the head without looks and with, on the dev prompts that decided; * stands at the default."""
+    return "\n\n".join(_of_task(task, choice) for task in choice.n) if choice.confirmed else ""
+
+
+def _of_task(task: str, choice: Choice) -> str:
+    first = choice.confirmed[0].tasks[task]
+    mark = "*" if choice.defaults == choice.rule else ""
+    alone = (f"{100 * first.rule_accuracy:.1f}", f"{first.rule_rounds:.2f}", "", "")
+    lines = [COLUMNS, ("rule alone" + mark, f"{choice.rule.risk_bound:g}", *alone)]
+    lines += [_line(one, one.tasks[task], starred=one.setting == choice.defaults) for one in choice.confirmed]
     widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
+    grid = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return "\n".join([f"{task}, {first.difference.n} dev prompts", *grid])
 
 
-def _line(task: str, one: Confirmed, choice: Choice) -> tuple[str, ...]:
-    found = one.tasks[task]
+def _line(one: Confirmed, found: Against, *, starred: bool) -> tuple[str, ...]:
     d, r = found.difference, found.ratio
-    mark = "*" if one.setting == choice.defaults else ""
     return (
-        task,
-        name_of(one.setting) + mark,
+        name_of(one.setting) + ("*" if starred else ""),
         f"{one.setting.risk_bound:g}",
         f"{100 * found.accuracy:.1f}",
         f"{found.rounds:.2f}",
         f"{100 * d.estimate:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]",
         f"{r.estimate:.2f} [{r.low:.2f}, {r.high:.2f}]",
-        str(d.n),
     )
 
 
