@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, final
+from typing import Any, ClassVar, Literal, final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -61,6 +61,7 @@ class Learned(Policy):
         share: part of the bound that the summed risk of what a look commits may reach, above 0.
     """
 
+    checkable: ClassVar[bool] = True
     head: ScoringHead = field(repr=False)
     risk_bound: float = 0.01
     rule: RiskRule | None = None

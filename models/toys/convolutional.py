@@ -15,6 +15,7 @@ from models.checkpoints.families import CheckpointError
 from models.checkpoints.files import check_names, combine, digest, read_json, stream, weight_files
 from models.checkpoints.tokenizer import check_prompts, encode, load_tokenizer
 from models.denoiser import Denoiser, Prediction
+from models.devices import find_device
 
 KIND = "dilated-convolutions"
 
@@ -150,5 +151,4 @@ def load_convolutional(folder: str | Path, *, device: torch.device | str | None 
     weights = dict(stream(weight_files(folder)))
     check_names(denoiser, {name: tuple(tensor.shape) for name, tensor in weights.items()}, tied=False)
     denoiser.load_state_dict(weights)
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return denoiser.to(target).requires_grad_(False).eval()
+    return denoiser.to(find_device(device)).requires_grad_(False).eval()

@@ -13,8 +13,12 @@ from torch import nn
 from decoding.features import NAMES
 from decoding.loop import decode
 from decoding.names import POLICIES
+from decoding.policies.bounds import RiskSum
 from decoding.policies.dream_quota import DreamQuota
 from decoding.policies.imh import HeadFuture
+from decoding.policies.learned import Learned
+from decoding.policies.quota import Quota, Sequential
+from decoding.policies.threshold import MarginThreshold, Threshold
 from decoding.policy import Policy
 from decoding.reading import Reading, Sampling
 from decoding.state import Reason, start
@@ -115,6 +119,14 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         "all": {"gamma": 0.8, "min_masks": 1, "initial_blocks": 2, "head": HEAD, "among": "all"},
         "gate": {**EAGER, "head": HEAD, "gate": 0.5},
         "cascade": {**EAGER, "head": FORETELLING, "by": "cascade"},
+    },
+    "verified": {
+        "threshold": {"rule": Threshold(0.6), "head": FORETELLING},
+        "reading": {"rule": Sequential(), "canvases": 3, "worth": 0.5},
+        "quota": {"rule": Quota(steps=6), "head": FORETELLING, "canvases": 2},
+        "subset": {"rule": RiskSum(0.6), "head": FORETELLING, "mode": "subset", "draft_share": 0.5},
+        "learned": {"rule": Learned(HEAD, rule="sum", risk_bound=0.9, step_budget=2), "canvases": 5},
+        "alone": {"rule": MarginThreshold(0.3), "canvases": 1},
     },
 }
 """Name of a policy -> what its members of the grid are called -> their settings."""

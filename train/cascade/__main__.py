@@ -41,6 +41,7 @@ def cascade(
         dtype: of the base.
         tf32: faster matrix products on a GPU, with inputs of 10 bits.
     """
+    from train.commands.command_line import keep_options
     from train.commands.folders import check_head_folder, check_model
 
     if not tasks:
@@ -62,6 +63,7 @@ def cascade(
     asked = named(Path(head), tasks, seed)
     done = cascade_done(out, fitting, asked)
     denoiser = models.load(model, head=out if done else head, device=device, dtype=dtype)
+    keep_options()
     if not done:
         print(fit_cascade(denoiser, tasks, fitting, out, seed=seed, asked=asked))
     choice = choose_defaults(denoiser, tasks, trials, out, batch_size=fitting.batch_size, seed=seed)
@@ -73,4 +75,8 @@ def cascade(
 if __name__ == "__main__":
     from train.commands.command_line import run
 
-    run(cascade, default_config="configs/train/cascade.yaml")
+    run(
+        cascade,
+        default_config="configs/train/cascade.yaml",
+        kept="{out} holds the head as last saved, if it was: it is a --head",
+    )
