@@ -17,7 +17,8 @@ Tables = Mapping[str, Mapping[str, Array]]  # task -> figure -> each prompt
 Decode = Callable[[Defaults, Part], Tables]
 
 POINT = 0.0075  # accuracy whose loss makes the rule alone more careful: two prompts of 240
-MARGIN = 0.02  # accuracy that the interval of a difference may reach down to
+MARGIN = 0.03  # accuracy under the rule's that the interval of a difference may reach down to
+LOSS = 0.005  # and its estimate
 ATTEMPTS = 3  # settings that are put to the further prompts one after the other
 FIRST = 0.01  # the bound a search begins at
 
@@ -54,8 +55,9 @@ class Against:
 
     @property
     def keeps(self) -> bool:
-        """Whether there are prompts enough, and the accuracy is not under the rule's by its interval."""
-        return self.difference.n >= ENOUGH and self.difference.low >= -MARGIN
+        """Whether there are prompts enough, and the accuracy is not under the rule's by its interval nor its estimate."""
+        found = self.difference
+        return found.n >= ENOUGH and found.low >= -MARGIN and found.estimate >= -LOSS
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ def test_an_interval_of_equal_answers_is_not_empty():
     worse = Paired.of(2, 12, 240)
     assert (worse.estimate, worse.n) == (pytest.approx(-10 / 240), 240)
     assert worse.low < -0.05 < worse.estimate < worse.high < 0
-    assert Paired.of(0, 0, 60).low < -0.02  # so few that a loss of two points cannot be told
+    assert Paired.of(0, 0, 40).low < -0.03  # so few that a loss of three points cannot be told
 
 
 def test_a_setting_is_held_against_the_rule_prompt_by_prompt():
