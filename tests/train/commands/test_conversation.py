@@ -1,0 +1,57 @@
+"""A conversation: turns are kept, a refused one is not, and it takes a model with a template."""
+
+import io
+
+import pytest
+
+import generate as generate_command
+import models
+from decoding.names import resolve
+from train.commands.answering.conversation import NEW, Conversation
+from train.commands.command_line import run
+
+REQUEST = resolve("threshold", {"gen_length": 16, "threshold": 0.05})
+
+
+def open_(folder, **changes) -> Conversation:
+    return Conversation(models.load(folder, device="cpu"), REQUEST, seed=0, stream=io.StringIO(), **changes)
+
+
+def test_turns_are_kept_until_a_new_start(instruct):
+    talk = open_(instruct)
+    talk.hold(["1+2\n", "\n", "3\n"])
+    assert [message["role"] for message in talk.messages] == ["user", "assistant"] * 2
+    assert talk.stream.getvalue().count(" rounds, ") == 2
+    talk.hold([f"{NEW}\n", "3\n"])
+    assert [message["content"] for message in talk.messages][0] == "3"
+    assert len(talk.messages) == 2
+
+
+def test_a_turn_too_long_is_refused_or_older_ones_dropped(instruct):
+    talk = open_(instruct)
+    assert talk.reply("1," * 200).startswith("(prompt + gen_length must be at most the model's 128, got ")
+    assert talk.messages == []
+    talk, long = open_(instruct, cut=True), "1," * 25
+    for _ in range(4):
+        assert "rounds" in talk.reply(long)
+    assert 2 <= len(talk.messages) < 8
+
+
+def test_the_command_talks_over_standard_input(capsys, instruct, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("1+2\n3\n"))
+    run(
+        generate_command.generate,
+        ["--chat", "--model", str(instruct), "--gen_length", "16", "--policy", "threshold", "--watch"],
+    )
+    printed = capsys.readouterr().out
+    assert printed.count(" rounds, ") == 2
+    assert printed.startswith("round  canvas: ")
+
+
+def test_a_model_without_a_template_is_refused(capsys, tiny):
+    with pytest.raises(SystemExit):
+        run(generate_command.generate, ["--chat", "--model", str(tiny), "--policy", "threshold"])
+    assert (
+        capsys.readouterr().err
+        == "generate.py: chat must come with a model that has a chat template, got one without\n"
+    )
