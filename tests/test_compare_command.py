@@ -194,3 +194,16 @@ def test_every_config_declares_arms_that_can_be_selected(name: str):
     if name.startswith("full"):
         assert {len(arm.values) for arm in options.catalogue if arm.dial} == {5}
         assert {name for arm in options.catalogue for name in arm.values_for} <= set(options.task.split(","))
+
+
+def test_a_cache_is_of_every_arm_that_does_not_say_it(tiny):
+    from train.commands.compare import check_compare
+
+    own = Arm("own", "headless", "threshold", settings={"use_cache": "prefix"})
+    arms = [Arm("sequential", "headless", "sequential"), own]
+    how = {"num_prompts": 1, "num_dev": 1, "model": str(tiny)}
+    call = check_compare(arms, None, "countdown3", use_cache="dual", **how)
+    assert [arm.settings for arm in call.arms] == [{"use_cache": "dual"}, {"use_cache": "prefix"}]
+    assert [arm.cells[0].policy_settings for arm in call.arms] == [{}, {}]
+    plain = check_compare(arms, None, "countdown3", **how)
+    assert len({call.arms[0].cells[0].key, plain.arms[0].cells[0].key}) == 2

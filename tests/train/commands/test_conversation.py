@@ -23,7 +23,7 @@ def test_turns_are_kept_until_a_new_start(instruct):
     assert [message["role"] for message in talk.messages] == ["user", "assistant"] * 2
     assert talk.stream.getvalue().count(" rounds, ") == 2
     talk.hold([f"{NEW}\n", "3\n"])
-    assert [message["content"] for message in talk.messages][0] == "3"
+    assert talk.messages[0]["content"] == "3"
     assert len(talk.messages) == 2
 
 

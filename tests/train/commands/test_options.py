@@ -10,7 +10,7 @@ import pytest
 
 import generate as generate_command
 from decoding.names import POLICIES
-from train.commands.command_line import parser_of, run
+from train.commands.command_line import parser_of, run, with_flags
 from train.commands.folders import find_head
 from train.commands.options.listing import listing
 from train.commands.options.policy_settings import describe
@@ -88,8 +88,8 @@ def test_help_ends_with_the_settings_of_the_policy(capsys):
 
 
 def test_lists_need_no_torch():
-    code = "import sys, runpy; sys.argv = ['generate.py', '--list', 'settings']\nrunpy.run_path('generate.py', run_name='__main__')\n"
-    code += "print('torch' in sys.modules)"
+    code = "import sys, runpy; sys.argv = ['generate.py', '--list', 'settings']\n"
+    code += "runpy.run_path('generate.py', run_name='__main__')\nprint('torch' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
     )
@@ -118,7 +118,8 @@ LINES = re.findall(r"^python generate\.py .*$", PAGE, re.M)
 
 @pytest.mark.parametrize("line", LINES)
 def test_lines_of_the_page_parse(line):
-    parser_of(generate_command.generate).parse_args(written(*shlex.split(line)[2:]))
+    given = with_flags(generate_command.generate, written(*shlex.split(line)[2:]))
+    parser_of(generate_command.generate).parse_args(given)
 
 
 @pytest.mark.parametrize("code", re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S))
