@@ -33,6 +33,12 @@ class Stream:
     def open(streamer: Any, state: DecodeState, *, eos_id: int | None, whole: bool) -> Stream:
         """Put the prompt.
 
+        Args:
+            streamer: an object of transformers' interface.
+            state: before the first forward.
+            eos_id: ends the answer, or None.
+            whole: put nothing before the end.
+
         Raises:
             ValueError: for more than one row.
         """

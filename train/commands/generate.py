@@ -97,6 +97,12 @@ def find_prompts(
 ) -> tuple[Asked, ...]:
     """What is decoded: the prompts typed, put as the task asks them, those of a file, or one of its rows.
 
+    Args:
+        task: whose prompts these are, or None.
+        prompt: the text or texts, or None.
+        prompts: file of prompts, `-`, `hub` or None.
+        row: the only one of them, from 1, or None.
+
     Raises:
         ValueError: if there is no such prompt, or prompts are given in both ways.
     """
@@ -168,7 +174,15 @@ def run_generate(
 
 
 def converse(call: GenerateCall, *, seed: int, device: str | None, dtype: str | None, watch: bool, cut: bool) -> None:
-    """Talk with the model of a call over standard input and output."""
+    """Talk with the model of a call over standard input and output.
+
+    Args:
+        call: what `check_generate` let through.
+        seed: of every draw.
+        device, dtype: as in `models.load`.
+        watch: show the canvas after every round.
+        cut: drop the oldest turns where the model has too few positions.
+    """
     import models
 
     denoiser = models.load(call.model, device=device, dtype=dtype, adapter=call.adapter, head=call.head)

@@ -130,7 +130,17 @@ def run_bulk(
 
 
 def refuse_equal_samples(denoiser: Denoiser, call: GenerateCall, rule: Policy, samples: int) -> None:
-    """Refuse several answers to a prompt where nothing is drawn, so that all would be the same."""
+    """Refuse several answers to a prompt where nothing is drawn, so that all would be the same.
+
+    Args:
+        denoiser: the model.
+        call: what is decoded and how.
+        rule: the policy of the call.
+        samples: answers to each prompt.
+
+    Raises:
+        ValueError: in one sentence.
+    """
     from decoding.api import make_sampling
 
     sampling = make_sampling(call.request, denoiser, denoiser.eos_id, rule)
@@ -165,7 +175,15 @@ def fit_prompts(denoiser: Denoiser, call: GenerateCall, *, long: Long) -> list[l
 def line_of(
     answer: Answer, asked: Asked, sample: int, call: GenerateCall, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """One answer as it is written."""
+    """One answer as it is written.
+
+    Args:
+        answer: what was decoded.
+        asked: its prompt.
+        sample: its number among the answers to that prompt.
+        call: whose task checks it.
+        settings: all that the answer depends on.
+    """
     row, task = answer.row, call.task
     judged = task is not None and task.judges(asked.example)
     return {
@@ -208,6 +226,13 @@ def lines_of(out: Path) -> list[dict[str, Any]]:
 
 def check_line(line: Mapping[str, Any], asked: Asked, sample: int, settings: Mapping[str, Any], out: str) -> None:
     """Refuse a line that answers another prompt, or that other settings gave.
+
+    Args:
+        line: of an earlier run.
+        asked: the prompt that stands in its place now.
+        sample: the number of the answer to that prompt.
+        settings: of this run.
+        out: the file, for the complaint.
 
     Raises:
         ValueError: naming what differs.
