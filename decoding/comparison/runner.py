@@ -7,7 +7,7 @@ import itertools
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -162,8 +162,12 @@ def refuse_settings(
 
 
 def head_fingerprint(denoiser: Denoiser) -> str:
-    """Hash of the weights of a scoring head."""
-    return combine({name: digest(name, tensor) for name, tensor in denoiser.head.state_dict().items()})
+    """Hash of the weights of a scoring head, and of what is trusted of it and how it decodes by default."""
+    head = denoiser.head
+    weights = {name: digest(name, tensor) for name, tensor in head.state_dict().items()}
+    trust = [head.config.trust, head.cascade and [head.cascade.config.foretold, head.cascade.config.seen]]
+    said = json.dumps([trust, head.defaults and asdict(head.defaults)]).encode()
+    return combine({**weights, "said": hashlib.sha256(said).digest()})
 
 
 def tune(runner: Runner, arm: Arm, count: int) -> Arm:

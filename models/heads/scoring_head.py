@@ -16,6 +16,7 @@ from models.denoiser import Denoiser, Tap
 from models.heads.cascade import CASCADE, Cascade, load_cascade, save_cascade
 from models.heads.config import HeadConfig
 from models.heads.conflict_output import ConflictOutput, Conflicts
+from models.heads.defaults import Defaults, read_defaults, write_defaults
 from models.heads.saved_part import check_base, load_fitted, read_fitted, save_fitted
 from models.heads.side_stream import SideStream, predicting, with_lora
 
@@ -72,7 +73,7 @@ def _sines(length: int, width: int, device: torch.device) -> Float[Tensor, "L W"
 class ScoringHead(nn.Module):
     """Risk and gain of every masked position from one forward's features and taps.
 
-    risk_logit = log(1 - c) - log c + correction, which starts at 0: an untrained head is the confidence itself, at every
+    risk_logit = log(1 - c) - log c + trust * correction, which starts at 0: an untrained head is the confidence itself, at every
     temperature.
     """
 
@@ -104,6 +105,7 @@ class ScoringHead(nn.Module):
         self.readout = _readout(inward, hidden_width)
         self.pairs = ConflictOutput(inward, config.pairs, config.reach) if config.pairs else None
         self.cascade: Cascade | None = None
+        self.defaults: Defaults | None = None
 
     @property
     def taps(self) -> tuple[int, ...]:
@@ -150,7 +152,8 @@ class ScoringHead(nn.Module):
         log_risk = features[..., self.config.feature_names.index("log_risk")]
         prior = prior_of(log_risk).masked_fill(~rows, 0.0)
         conflicts = None if self.pairs is None else self.pairs(inward, rows, prior, token)
-        return Scores(risk_logit=prior + correction[..., 0], gain=correction[..., 1], conflicts=conflicts)
+        risk_logit = prior + self.config.trust * correction[..., 0]
+        return Scores(risk_logit=risk_logit, gain=correction[..., 1], conflicts=conflicts)
 
 
 def prior_of(log_risk: Float[Tensor, "*N L"]) -> Float[Tensor, "*N L"]:
@@ -172,11 +175,15 @@ def own_state(head: ScoringHead) -> dict[str, Tensor]:
 
 
 def save_head(head: ScoringHead, folder: Path) -> None:
-    """Write `head.safetensors`, PEFT's files of a LoRA head beside it, and the cascade into a folder of its own."""
+    """Write `head.safetensors`, PEFT's files of a LoRA head and the defaults beside it, and the cascade in its own folder."""
     config = {name: value for name, value in asdict(head.config).items() if name not in ("pairs", "reach") or value}
+    if config["trust"] == 1:
+        del config["trust"]
     save_fitted(folder / HEAD_FILE, own_state(head), config, _lora_of(head))
     if head.cascade is not None:
         save_cascade(head.cascade, folder / CASCADE)
+    if head.defaults is not None:
+        write_defaults(head.defaults, folder)
 
 
 def read_config(folder: Path) -> HeadConfig:
@@ -196,6 +203,7 @@ def load_head(folder: Path, denoiser: Denoiser) -> ScoringHead:
     load_fitted(head, own_state(head), folder / HEAD_FILE, _lora_of(head))
     if (folder / CASCADE).is_dir():
         head.cascade = load_cascade(folder / CASCADE, denoiser)
+    head.defaults = read_defaults(folder)
     return head.to(denoiser.device).eval()
 
 

@@ -259,6 +259,7 @@ def run_compare(
     device: str | None = None,
     dtype: str = "float32",
     tf32: bool = False,
+    narrow: bool = False,
 ) -> str:
     """Run every task, write comparison.json, table.md and a picture of the curves as they come, and return the tables.
 
@@ -272,6 +273,7 @@ def run_compare(
         device: where to run; by default the GPU if there is one.
         dtype: of the weights.
         tf32: let the GPU round the inputs of matrix products to 10 bits.
+        narrow: return fewer columns than table.md has.
     """
     import torch
 
@@ -301,4 +303,4 @@ def run_compare(
         whole.save(folder / "comparison.json", environment(device=denoiser.device, seed=seed))
         write_text(folder / "table.md", table(whole))
         plot(whole, folder)
-    return "\n".join([table(whole), *left_out])
+    return "\n".join([table(whole, narrow=narrow), *left_out])

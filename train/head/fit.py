@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -30,9 +31,11 @@ from train.head.module import HeadModule, KeepBest, PreparedBatches
 from train.head.settings import VARIANTS, Fitting, Recipe, TaskRun
 from train.tasks import get
 from train.tasks.task import Example, Task
+from train.trials.evidence import ENOUGH, worded
 
 log = logging.getLogger(__name__)
 
+DEV = 304  # dev prompts of a user's file that choose the defaults
 JUDGED = 64  # train batches that recalibrate what the pairs are compared with
 
 
@@ -48,10 +51,30 @@ def prompts_of(task: Task, run: TaskRun, split: str, count: int, *, seed: int) -
     """
     if run.prompts_file is None:
         return list(islice(task.generate(cast(Any, split), seed=seed), count))
+    if run.at_most:
+        return shared_out(task, run.prompts_file, split)[:count]
     examples = list(islice((e for e in task.read(run.prompts_file) if task.split_of(e.prompt) == split), count))
     if len(examples) < count:
         raise ValueError(f"{run.prompts_file} must hold {count} prompts of the {split} split, got {len(examples)}")
     return examples
+
+
+def shared_out(task: Task, file: str, split: str) -> list[Example]:
+    """The prompts of a split in a file that need not hold as many as are asked for.
+
+    Test prompts stay out of both. Where the file has fewer than DEV dev prompts, train prompts become such until it has, a quarter
+    of the prompts at most, those whose hash is smallest.
+
+    Raises:
+        ValueError: if the file holds fewer than two prompts to share out.
+    """
+    found = {example.prompt: example for example in task.read(file) if task.split_of(example.prompt) != "test"}
+    if len(found) < 2:
+        raise ValueError(f"{file} must hold a prompt to fit on and one to judge by, got {len(found)} in all")
+    dev = {prompt for prompt in found if task.split_of(prompt) == "dev"}
+    others = sorted(found.keys() - dev, key=lambda prompt: hashlib.blake2b(prompt.encode()).digest())
+    dev |= set(others[: max(0, max(1, min(DEV, len(found) // 4)) - len(dev))])
+    return [example for prompt, example in found.items() if (prompt in dev) == (split == "dev")]
 
 
 def collect(
@@ -123,6 +146,7 @@ class Data:
         dev: task -> unseen prompts.
         train_prompts, dev_prompts: the prompt of each state.
         train_task: the task of each train batch.
+        held_prompts: the prompt of each state held out, numbered over all tasks.
     """
 
     train: PreparedBatches
@@ -131,6 +155,7 @@ class Data:
     train_prompts: list[int]
     dev_prompts: dict[str, list[int]]
     train_task: list[str]
+    held_prompts: list[int] = field(default_factory=list)
 
 
 def prepare(denoiser: Denoiser, folders: Sequence[Path], fitting: Fitting, *, threshold: float, seed: int) -> Data:
@@ -166,6 +191,7 @@ def prepare(denoiser: Denoiser, folders: Sequence[Path], fitting: Fitting, *, th
         train_prompts=[r["prompt_id"] for r in train],
         dev_prompts={t: [r["prompt_id"] for r in task_rows] for t, task_rows in dev.items()},
         train_task=[train[int(b.state_index[0])]["task"] for b in shuffled.batches],
+        held_prompts=[tasks.index(r["task"]) + len(tasks) * r["prompt_id"] for r in held],
     )
 
 
@@ -282,7 +308,7 @@ def fit(
             head = fit_head(denoiser, data, VARIANTS[name], fitting, seed=seed + number, threshold=threshold, logs=logs)
             metrics.setdefault(name, []).append(figures(head, data))
             heads.setdefault(name, head)
-            log.info("%s, seed %d: %s", name, seed + number, summary(metrics[name][-1]))
+            log.info("head %s, seed %d, on dev prompts\n%s", name, seed + number, summary(metrics[name][-1]))
             first = name == fitting.variants[0] and number == 0
             save_head(head, out if first else out / "variants" / f"{name}-{number}")
             metrics_file = {**(about or {}), "variants": metrics, "train_states": len(data.train_prompts)}
@@ -293,15 +319,15 @@ def fit(
 
 
 def summary(per_task: Mapping[str, Any]) -> str:
-    """One line of the figures that matter."""
-    sentences = []
+    """The figures that matter, each with its interval and how many positions or states it comes from; a line each."""
+    lines = []
     for task, one in per_task.items():
         risk, choice = one["risk"], one["choice"]
-        text = task
-        if risk["positions"]:
-            text += f" auroc {risk['auroc']:.3f} (confidence {risk['auroc_confidence']:.3f})"
-            text += f" log-loss skill {risk['log_loss_skill']['estimate']:+.3f}"
-        if choice["states"]:
-            text += f" regret {choice['regret']['estimate']:.2f} (beam {choice['regret_beam']['estimate']:.2f})"
-        sentences.append(text)
-    return "; ".join(sentences)
+        n = risk["positions"]
+        lines.append(f"{task}: AUROC of the risk {worded(risk.get('auroc_interval'), n)}")
+        if n >= ENOUGH:
+            lines[-1] += f", of the confidence {risk['auroc_confidence']:.3f}"
+            lines.append(f"  log-loss skill over the confidence {worded(risk['log_loss_skill'], n)}")
+        found = worded(choice.get("regret"), choice["states"], of="states", digits=2)
+        lines.append(f"  regret of the choice, in positions: {found}")
+    return "\n".join(lines)

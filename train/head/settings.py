@@ -67,6 +67,7 @@ class TaskRun:
         prompts_file: a JSONL(.gz) file of prompts instead of the generator; rows of other splits are left out.
         labelling: how much is kept and tried of each prompt; None takes the run's.
         beam: settings of the reference policy that differ on this task; not its threshold, which a head has one of.
+        at_most: take what the file holds where that is less, and dev prompts out of it where it has too few of their own.
     """
 
     prompts: int = 64
@@ -75,6 +76,7 @@ class TaskRun:
     prompts_file: str | None = None
     labelling: Labelling | None = None
     beam: dict[str, Any] = field(default_factory=dict)
+    at_most: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         if "threshold" in self.beam:
@@ -102,7 +104,7 @@ def only(
         raise ValueError(f"prompts must come with a task, got {prompts} alone")
     if task is not None:
         run = tasks.get(task, TaskRun())
-        tasks = {task: run if prompts is None else replace(run, prompts_file=prompts)}
+        tasks = {task: run if prompts is None else replace(run, prompts_file=prompts, at_most=True)}
     without = names_of(leave_out)
     for name in without:
         if name not in tasks:
@@ -217,7 +219,7 @@ class Fitting:
 
 
 CASCADE_DRIVERS: tuple[dict[str, Any], ...] = (
-    *({"policy": "threshold", "threshold": c} for c in (0.8, 0.95, 0.99)),
+    *({"policy": "threshold", "threshold": c} for c in (0.6, 0.8, 0.95, 0.99)),
     *({"policy": "risk-sum", "risk_bound": b} for b in (0.003, 0.03, 0.2)),
 )
 """Policies that lead through the states a cascade learns from, from bold to careful."""
@@ -235,6 +237,11 @@ class CascadeFitting:
         rank: of the LoRA.
         learning_rate: of AdamW; up over the first twentieth of the minutes, then down to 0.
         drivers: policies, {policy: NAME, setting: value}, of one canvas a round and no draws; one leads each batch of prompts.
+        parts: shares of what a driver would commit, the surest first, one drawn for each batch: what is left has still to be
+            foretold where a round would be the last.
+        positions: of every task in which something is still to be learned, before the fit may end; it takes three times the
+            minutes for them at most.
+        steps: of the fit at most; None leaves its end to the minutes.
     """
 
     minutes: float = 10.0
@@ -244,12 +251,17 @@ class CascadeFitting:
     rank: int = 32
     learning_rate: float = 1e-3
     drivers: tuple[dict[str, Any], ...] = CASCADE_DRIVERS
+    parts: tuple[float, ...] = (1.0, 0.6, 0.3)
+    positions: int = 2000
+    steps: int | None = None
 
     def __post_init__(self) -> None:
+        if not self.parts or not all(0 < part <= 1 for part in self.parts):
+            raise ValueError(f"parts must lie in (0, 1], at least one, got {self.parts}")
         for name in ("minutes", "learning_rate"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        for name in ("prompts", "batch_size", "blocks", "rank"):
+        for name in ("prompts", "batch_size", "blocks", "rank", "positions", "steps"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not self.drivers:

@@ -70,6 +70,7 @@ SMALL = {
     },
     "labelling": {"states_per_prompt": 3, "labelled": 1, "branches": 4, "strata": 2, "finished": 1},
     "fitting": {"variants": ["lora", "features", "shuffled"], "epochs": 2, "batch_size": 4, "rank": 2, "width": 16},
+    "trials": {"screen": 2, "confirm": 2},
     "num_prompts": 4,
     "num_dev": 2,
     "catalogue": [
