@@ -178,7 +178,14 @@ def settled(decode: Decode, rule: Defaults, ordered: Sequence[float]) -> Default
 
 
 def climb(decode: Decode, form: Defaults, ordered: Sequence[float], rule: Tables) -> dict[Defaults, Tables]:
-    """The form at bounds that lose one screened answer at most: from FIRST on bolder until one does, else more careful."""
+    """The form at bounds that lose one screened answer at most: from FIRST on bolder until one does, else more careful.
+
+    Args:
+        decode: decodes with a setting on a split.
+        form: the setting whose bound moves.
+        ordered: bounds, from careful to bold.
+        rule: what the rule alone does.
+    """
     start = min(range(len(ordered)), key=lambda i: abs(np.log(ordered[i] / FIRST)))
     kept: dict[Defaults, Tables] = {}
     for steps in (range(start, len(ordered)), range(start - 1, -1, -1)):
