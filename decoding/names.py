@@ -238,7 +238,7 @@ def canonical(given: Mapping[str, Any]) -> dict[str, Any]:
     """Our spelling of every setting; of the field's own settings None means not given."""
     values: dict[str, Any] = {}
     spelled: dict[str, str] = {}
-    for spelling, value in given.items():
+    for spelling, value in ((spelling, plain(value)) for spelling, value in given.items()):
         if spelling in WITHOUT_EFFECT:
             neutral, why = WITHOUT_EFFECT[spelling]
             if value not in neutral:
@@ -249,6 +249,11 @@ def canonical(given: Mapping[str, Any]) -> dict[str, Any]:
                 raise ValueError(f"{spelled[name]} and {spelling} must agree, got {values[name]!r} and {value!r}")
             values[name], spelled[name] = value, spelling
     return _with_cache(values)
+
+
+def plain(value: Any) -> Any:
+    """A number of numpy or torch as Python's own; anything else as it is."""
+    return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
 
 
 def _with_cache(values: dict[str, Any]) -> dict[str, Any]:
