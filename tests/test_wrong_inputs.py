@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -56,17 +57,15 @@ def test_json_of_another_shape_is_refused_with_its_file(tmp_path, name, text):
         check_model(str(tmp_path), "1")
 
 
-@pytest.mark.parametrize("tokens", [3, ["x"], {"id": 1}, [{"id": 1}], [{"content": 3, "id": "a"}]])
-def test_added_tokens_of_another_shape_are_refused_or_passed_on(tmp_path, tokens):
+@pytest.mark.parametrize(("tokens", "sound"), [(3, False), (["x"], False), ({"id": 1}, False), ([{"id": 1}], True)])
+def test_added_tokens_of_another_shape_are_refused(tmp_path, tokens, sound):
     source = shipped("checkpoints/reason-7m")
     for file in ("config.json", "tokenizer_config.json"):
         shutil.copyfile(source / file, tmp_path / file)
     found = json.loads((source / "tokenizer.json").read_text())
     (tmp_path / "tokenizer.json").write_text(json.dumps({**found, "added_tokens": tokens}))
-    try:
+    with nullcontext() if sound else pytest.raises(ValueError, match="^added_tokens in"):
         check_model(str(tmp_path), "1")
-    except ValueError as error:
-        assert "added_tokens" in str(error)
 
 
 @pytest.fixture
@@ -84,7 +83,7 @@ def test_a_mask_may_be_lists_or_an_array(toy):
         found = generate(toy, tokens, "threshold", gen_length=6, block_length=3, attention_mask=given).sequences
         assert torch.equal(found, wanted)
     for wrong in ([[0, 1, 1]], [[0, 1], [1]], "mask", [["a"] * 3] * 2, {"a": 1}):
-        with pytest.raises(ValueError, match="^attention_mask must "):
+        with pytest.raises(ValueError, match=r"^attention_mask must "):
             generate(toy, tokens, "threshold", gen_length=6, block_length=3, attention_mask=wrong)
 
 
@@ -150,6 +149,6 @@ def test_a_tokenizer_with_settings_of_a_wrong_type_is_refused(tmp_path):
     settings = json.loads((source / "tokenizer_config.json").read_text())
     for wrong in ({"model_max_length": "x"}, {"model_max_length": []}):
         (tmp_path / "tokenizer_config.json").write_text(json.dumps({**settings, **wrong}))
-        with pytest.raises(ValueError, match="the tokenizer files of .* must be readable"):
+        with pytest.raises(ValueError, match=r"the tokenizer files of .* must be readable"):
             load_tokenizer(tmp_path)
     assert Path(tmp_path).is_dir()
