@@ -189,7 +189,17 @@ def start(
     initial_blocks: int = 1,
     cached: bool = False,
 ) -> DecodeState:
-    """The state before the first forward: prompt (left padded) followed by `gen_length` masks."""
+    """The state before the first forward: prompt (left padded) followed by `gen_length` masks.
+
+    Args:
+        tokens: prompts, left padded.
+        gen_length: masks behind each, at least 1.
+        block_length: of a block, a divisor of gen_length.
+        mask_id, eos_id: special ids; None switches the early stop off.
+        step_budget: rounds of a block before the next opens; None waits until it is full.
+        initial_blocks: blocks open at first, at least 1.
+        cached: whether the forward that opens a block decides what later forwards of it read.
+    """
     batch, length = tokens.shape
     position = torch.arange(length, device=tokens.device) - (length - gen_length)
     block = torch.where(position >= 0, position.div(block_length, rounding_mode="floor"), -1)
