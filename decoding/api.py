@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from decoding.comparison.calibration import Calibration, Conditions
 from decoding.loop import OnStep, decode
 from decoding.names import ALIASES, Request, find_policy, resolve
 from decoding.policy import Policy
@@ -90,6 +91,7 @@ def generate(
     top_p: float = 1.0,
     early_stop: bool = True,
     history: bool = False,
+    calibrated: str | Path | None = None,
     **settings: Any,
 ) -> Generation:
     """Fill a canvas after every prompt: `x, nfe = generate(model, "2,3,4,24", "ete", gen_length=24, block_length=8)`.
@@ -109,6 +111,7 @@ def generate(
         top_p: nucleus of the draw, in (0, 1].
         early_stop: fill a row with EOS once everything before a committed EOS is committed; not counted as work.
         history: keep the state of every round.
+        calibrated: file of `calibrate.py`, which sets what is left out and refuses a decoder that it was not made for.
         settings: of the policy, `use_cache` (none, prefix or dual), `mask_id`, `eos_id`, `tokenizer` (of a loaded
             model), `chat`, `logits_eos_inf`, `confidence_eos_eot_inf`, and the field's other spellings (`decoding.names.ALIASES`).
 
@@ -120,11 +123,14 @@ def generate(
     """
     given: dict[str, Any] = {"gen_length": gen_length, "block_length": block_length, "temperature": temperature}
     given |= {"top_p": top_p} | ({} if early_stop else {"early_stop": False}) | ({"history": True} if history else {})
-    request = resolve(policy, given | settings)
+    promise = None if calibrated is None else Calibration.load(calibrated)
+    request = resolve(*((policy, given | settings) if promise is None else promise.complete(policy, given | settings)))
     denoiser = with_cache(as_denoiser(model, request.options), request.options.get("use_cache", "none"))
     rule = make_policy(request.policy, request.settings, denoiser)
     prompt = read_prompts(prompts, attention_mask, denoiser, chat=request.options.get("chat"))
     eos_id = check_fit(request, denoiser, prompt_length=prompt.tokens.shape[1], generator=generator)
+    if promise is not None:
+        promise.require(conditions_of(request, denoiser, rule, eos_id), str(calibrated))
     batch = prompt.with_canvas(request.gen_length)
     state = start(
         batch.tokens,
@@ -232,6 +238,19 @@ def check_fit(
     if eos_id is not None and not 0 <= eos_id < denoiser.vocab_size:
         raise ValueError(f"eos_id must lie in [0, {denoiser.vocab_size}), got {eos_id!r}")
     return cast("int | None", eos_id)
+
+
+def conditions_of(request: Request, denoiser: Denoiser, rule: Policy, eos_id: int | None) -> Conditions:
+    """The decoder of a call, as a calibration knows it."""
+    return Conditions.of(
+        denoiser,
+        rule,
+        gen_length=request.gen_length,
+        block_length=request.block_length,
+        use_cache=request.options.get("use_cache", "none"),
+        temperature=request.options.get("temperature", 0.0),
+        eos_id=eos_id,
+    )
 
 
 def make_sampling(request: Request, denoiser: Denoiser, eos_id: int | None, rule: Policy) -> Sampling:

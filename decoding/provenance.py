@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+
+from models.checkpoints.files import combine, digest
 
 
 def write_json(file: Path, value: Any, *, allow_nan: bool = True) -> None:
@@ -81,6 +84,16 @@ def code() -> str:
     here = Path(__file__).resolve().parents[1]
     files = sorted(path for package in ("decoding", "models") for path in (here / package).glob("*.py"))
     return hashlib.blake2b(b"\0".join(path.read_bytes() for path in files), digest_size=8).hexdigest()
+
+
+def head_fingerprint(head: nn.Module) -> str:
+    """Hash of the weights of a scoring head."""
+    return combine({name: digest(name, tensor) for name, tensor in head.state_dict().items()})
+
+
+def dtype_name(model: nn.Module) -> str:
+    """Number format of a model's weights; "" where it has none."""
+    return next((str(weight.dtype) for weight in model.parameters()), "")
 
 
 def device_name(device: torch.device) -> str:

@@ -70,6 +70,7 @@ def compare(
         ValueError: for arms or settings that contradict each other, or lines in `out` that belong to other settings.
     """
     check_arms(arms, reference=not parity)
+    problems.require_prompts("test")
     arms = [arm.on(problems.task) for arm in arms]
     runner = make_runner(
         denoiser, problems, check, out=out, heads=heads, batch_size=batch_size, seed=seed, progress=progress

@@ -18,8 +18,8 @@ from decoding.comparison import curves
 from decoding.comparison.arms import REFERENCE, Arm, Cell
 from decoding.comparison.curves import Array, Curve
 from decoding.comparison.problems import Check, Problems, Split
+from decoding.comparison.risk_control import Outcomes, RiskControl, TestedDial, fixed_sequence
 from decoding.comparison.runs import Ledger, run_cells
-from models.checkpoints.files import combine, digest
 from models.denoiser import Denoiser
 
 logger = logging.getLogger(__name__)
@@ -113,9 +113,11 @@ def make_runner(
     header = {
         "task": problems.task,
         "model": denoiser.fingerprint(),
-        "dtype": next((str(weight.dtype) for weight in denoiser.parameters()), ""),
+        "dtype": provenance.dtype_name(denoiser),
         "prompts": hashlib.blake2b(json.dumps(prompts).encode(), digest_size=8).hexdigest(),
         "lengths": [problems.gen_length, problems.block_length],
+        "temperature": problems.temperature,
+        "use_cache": problems.use_cache,
         "batch_size": size,
         "seed": seed,
         "device": provenance.device_name(denoiser.device),
@@ -123,7 +125,7 @@ def make_runner(
     }
     ledger = Ledger(None if out is None else out / f"{problems.task}.jsonl", header)
     models = {"": denoiser, **(heads or {})}
-    fingerprints = {name: head_fingerprint(model) for name, model in models.items() if model.head is not None}
+    fingerprints = {name: provenance.head_fingerprint(model.head) for name, model in models.items() if model.head is not None}
     return Runner(denoiser, problems, check, ledger, heads or {}, fingerprints, size, seed, progress)
 
 
@@ -150,9 +152,30 @@ def refuse_settings(
                 raise ValueError(f"{error}, in arm {arm.name}") from error
 
 
-def head_fingerprint(denoiser: Denoiser) -> str:
-    """Hash of the weights of a scoring head."""
-    return combine({name: digest(name, tensor) for name, tensor in denoiser.head.state_dict().items()})
+def control_dial(
+    runner: Runner, arm: Arm, control: RiskControl, *, checked: bool = True, split: Split = "dev"
+) -> list[TestedDial]:
+    """Test the dial of an arm against the reference, in the order of its values up to the first that fails.
+
+    Args:
+        runner: with the calibration prompts.
+        arm: its values from the careful end.
+        control: what is promised.
+        checked: whether the answers are judged; else texts are compared.
+        split: where the calibration prompts are.
+    """
+
+    def outcomes(one: Arm) -> Outcomes:
+        runner.run([one], split)
+        (cell,) = runner.cells_of(one)
+        table = runner.ledger.table(split, cell)
+        return Outcomes(table["right"], table["answer"], table["rounds"])
+
+    careful = outcomes(Arm(REFERENCE, "headless", REFERENCE))
+    return fixed_sequence(
+        arm.values,
+        lambda value: control.test(value, careful, outcomes(replace(arm, values=(value,))), checked=checked),
+    )
 
 
 def tune(runner: Runner, arm: Arm, count: int) -> Arm:
