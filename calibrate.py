@@ -61,7 +61,12 @@ def calibrate(
     from decoding.comparison.risk_control import RiskControl
 
     promise = RiskControl(loss, max_loss, confidence)
-    canvas = {"gen_length": gen_length, "block_length": block_length, "use_cache": use_cache, "temperature": temperature}
+    canvas = {
+        "gen_length": gen_length,
+        "block_length": block_length,
+        "use_cache": use_cache,
+        "temperature": temperature,
+    }
     where: dict[str, Any] = {"prompts": prompts, "num_prompts": num_prompts, "seed": seed, "run_code": run_code}
     where |= {"dial": dial, "values": values, "model": model, "head": head, "adapter": adapter}
     call = check_calibrate(policy, task, promise, {**canvas, **(settings or {})}, **where)

@@ -138,7 +138,9 @@ class Calibration:
             reason = f"{type(error).__name__} {error}"
             raise ValueError(f"calibrated must be a file of calibrate.py, got {path} ({reason})") from error
         if values["chosen"] is None:
-            raise ValueError(f"calibrated must hold a setting of {values['dial']} that kept the promise, got none in {path}")
+            raise ValueError(
+                f"calibrated must hold a setting of {values['dial']} that kept the promise, got none in {path}"
+            )
         return Calibration(**{**values, "conditions": conditions})
 
     def record(self, environment: Mapping[str, Any]) -> dict[str, Any]:
@@ -205,6 +207,8 @@ def picture(calibration: Calibration) -> Figure:
     for row in rows:
         axes.annotate(f"{row['value']:g}", (row["rounds"], row["loss"]), textcoords="offset points", xytext=(0, -12))
         if row["value"] == calibration.chosen:
-            axes.plot([row["rounds"]], [row["bound"]], "o", markersize=14, fillstyle="none", color="#000000", label="chosen")
+            axes.plot(
+                [row["rounds"]], [row["bound"]], "o", markersize=14, fillstyle="none", color="#000000", label="chosen"
+            )
     axes.legend()
     return canvas

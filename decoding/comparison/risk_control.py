@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, get_args
 
 import numpy as np
@@ -166,6 +167,7 @@ def betting_bound(differences: Losses, confidence: float) -> float:
     return _betting_bound(lost, len(differences) - lost - gained, gained, confidence)
 
 
+@lru_cache(maxsize=4096)
 def _betting_bound(lost: int, same: int, gained: int, confidence: float) -> float:
     """The bound from the counts of 1, 0 and -1."""
 

@@ -125,7 +125,9 @@ def make_runner(
     }
     ledger = Ledger(None if out is None else out / f"{problems.task}.jsonl", header)
     models = {"": denoiser, **(heads or {})}
-    fingerprints = {name: provenance.head_fingerprint(model.head) for name, model in models.items() if model.head is not None}
+    fingerprints = {
+        name: provenance.head_fingerprint(model.head) for name, model in models.items() if model.head is not None
+    }
     return Runner(denoiser, problems, check, ledger, heads or {}, fingerprints, size, seed, progress)
 
 
