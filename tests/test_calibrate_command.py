@@ -118,15 +118,15 @@ def test_a_calibration_is_written_goes_on_and_holds_later_decodes_to_it(capsys, 
 def test_texts_are_compared_where_prompts_come_without_answers(capsys, tmp_path, tiny):
     file = tmp_path / "mine.jsonl"
     file.write_text("".join(json.dumps({"prompt": f"what is {n}?"}) + "\n" for n in range(8)))
-    arguments = ["--policy", "quota", "--task", "text", "--prompts", str(file), *PROMISE, "--num_prompts", "8"]
+    arguments = ["--policy", "quota", "--task", "text", "--prompts", str(file), "--num_prompts", "8"]
     arguments += ["--gen_length", "4", "--block_length", "4", "--values", "4,1", "--model", str(tiny)]
-    run(calibrate_command.calibrate, [*arguments, "--out", str(tmp_path), "--device", "cpu"])
+    run(calibrate_command.calibrate, [*arguments, *PROMISE, "--out", str(tmp_path), "--device", "cpu"])
     found = json.loads((tmp_path / "calibration.json").read_text())
     assert not found["checked"]
     assert found["tested"][0]["loss"] == 0.0  # one position a round is the careful decode itself
     assert found["tested"][0]["accuracy"] is None
     assert (found["settings"], found["dial"]) == ({}, "steps")
     arguments += ["--loss", "difference", "--max_loss", "0.4"]
-    del arguments[6:8]
+    capsys.readouterr()
     refused = complaint(capsys, calibrate_command.calibrate, *arguments, "--out", str(tmp_path / "no"))
     assert refused == "calibrate.py: loss must be flip where no checker judges the answers, got 'difference'"

@@ -75,7 +75,7 @@ def test_what_a_call_leaves_out_is_as_calibrated(file):
     ("policy", "options", "sentence"),
     [
         ("ete", {}, "policy must be threshold as calibrated, got 'ete'"),
-        (None, {"threshold": 0.9}, r"policy must be 'Threshold\(threshold=0.4\)' as calibrated in .*, got 'Threshold\(threshold=0.9\)'"),
+        (None, {"threshold": 0.9}, r"policy must be 'Threshold.*0.4\)' as calibrated in .*, got 'Threshold\(threshold=0.9\)'"),
         (None, {"confidence_threshold": 0.9}, r"policy must be 'Threshold\(threshold=0.4\)' as calibrated in"),
         (Threshold(0.5), {}, r"policy must be 'Threshold\(threshold=0.4\)' as calibrated in"),
         (None, {"gen_length": 3}, "gen_length must be 6 as calibrated in"),
@@ -108,7 +108,7 @@ def test_every_condition_is_held_to(tmp_path, name):
         (None, "calibrated must be a file of calibrate.py, got .* \\(FileNotFoundError"),
         ("[]", "calibrated must be a file of calibrate.py, got .* \\(TypeError"),
         ('{"policy": "threshold"}', "calibrated must be a file of calibrate.py, got .* \\(KeyError 'conditions'"),
-        (json.dumps(made(chosen=None).record({})), "calibrated must hold a setting of threshold that kept the promise, got none in"),
+        (json.dumps(made(chosen=None).record({})), "calibrated must hold a setting of threshold that kept the promise, got none"),
     ],
 )  # fmt: skip
 def test_a_file_without_a_promise_is_refused(tmp_path, content, sentence):
@@ -129,7 +129,7 @@ def test_a_dial_is_tested_against_the_careful_decode_and_later_settings_are_not_
     arm = Arm("threshold", "headless", "threshold", "threshold", (0.9, 0.4, 0.3))
     strict = RiskControl("flip", 0.5, 0.9)
     tested = control_dial(runner, arm, strict)
-    assert [dial.value for dial in tested][0] == 0.9
+    assert tested[0].value == 0.9
     decoded = {cell for _, cell in runner.ledger.lines}
     assert len(decoded) == 1 + len(tested)
     assert all(dial.holds for dial in tested[:-1])
