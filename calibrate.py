@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 from train.commands.calibrate import check_calibrate, run_calibrate
-from train.commands.command_line import run
+from train.commands.command_line import GOES_ON, run
 
 
 def calibrate(
@@ -74,4 +74,4 @@ def calibrate(
 
 
 if __name__ == "__main__":
-    run(calibrate)
+    run(calibrate, kept=GOES_ON)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -14,10 +14,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from decoding.comparison.calibration import Calibration, Conditions
+from decoding.comparison.calibration import require_calibrated, resolve_calibrated
 from decoding.loop import OnStep, decode
-from decoding.names import ALIASES, Request, find_policy, resolve
+from decoding.names import Request
 from decoding.policy import Policy
+from decoding.policy_by_name import make_policy as make_policy
 from decoding.prompts import read_prompts
 from decoding.reading import Reading, Sampling
 from decoding.state import DecodeState, start
@@ -34,6 +35,9 @@ class Generation:
         sequence_forwards: canvases of each row through the model; a round of k branches is 1 round and k of these.
         token_positions: positions computed for each row, padding not counted.
         explored: rounds in which each row ran more than one canvas.
+        looks: forwards foretold for each row by the head's cascade.
+        drafts: foretold commits of each row that a forward has checked.
+        drafts_true: those of them that came true.
         nfe: batched model calls.
         seconds: wall clock of the decode, prompts and text not counted.
         state: the last state: when, why and how sure each position was committed.
@@ -57,6 +61,21 @@ class Generation:
     def __iter__(self) -> Iterator[Any]:
         """`x, nfe = generate(...)`."""
         return iter((self.sequences, self.nfe))
+
+    @property
+    def looks(self) -> Int[Tensor, " B"]:
+        """Forwards foretold for each row."""
+        return self.state.looks
+
+    @property
+    def drafts(self) -> Int[Tensor, " B"]:
+        """Drafts of each row that a forward has checked."""
+        return self.state.drafts
+
+    @property
+    def drafts_true(self) -> Int[Tensor, " B"]:
+        """Those of them that came true."""
+        return self.state.drafts_true
 
     @property
     def canvas(self) -> Int[Tensor, "B G"]:
@@ -84,7 +103,7 @@ def generate(
     *,
     gen_length: int | None = None,
     block_length: int | None = None,
-    attention_mask: Tensor | None = None,
+    attention_mask: Any = None,
     generator: torch.Generator | None = None,
     on_step: OnStep | None = None,
     temperature: float = 0.0,
@@ -104,7 +123,7 @@ def generate(
             order), else `learned`.
         gen_length: positions to generate, EOS included.
         block_length: must divide gen_length; by default 32 where it does, else gen_length.
-        attention_mask: 0 on the left padding of token ids.
+        attention_mask: 0 on the left padding of token ids; a tensor, an array or lists.
         generator: source of randomness, on the model's device.
         on_step: called with state and reading before every commit; only reads.
         temperature: 0 takes the most likely token.
@@ -123,14 +142,12 @@ def generate(
     """
     given: dict[str, Any] = {"gen_length": gen_length, "block_length": block_length, "temperature": temperature}
     given |= {"top_p": top_p} | ({} if early_stop else {"early_stop": False}) | ({"history": True} if history else {})
-    promise = None if calibrated is None else Calibration.load(calibrated)
-    request = resolve(*((policy, given | settings) if promise is None else promise.complete(policy, given | settings)))
+    request = resolve_calibrated(calibrated, policy, given | settings)
     denoiser = with_cache(as_denoiser(model, request.options), request.options.get("use_cache", "none"))
     rule = make_policy(request.policy, request.settings, denoiser)
     prompt = read_prompts(prompts, attention_mask, denoiser, chat=request.options.get("chat"))
     eos_id = check_fit(request, denoiser, prompt_length=prompt.tokens.shape[1], generator=generator)
-    if promise is not None:
-        promise.require(conditions_of(request, denoiser, rule, eos_id), str(calibrated))
+    require_calibrated(calibrated, denoiser, rule, request, eos_id)
     batch = prompt.with_canvas(request.gen_length)
     state = start(
         batch.tokens,
@@ -140,6 +157,7 @@ def generate(
         eos_id=eos_id if request.options.get("early_stop", True) else None,
         step_budget=rule.step_budget,
         initial_blocks=rule.initial_blocks,
+        cached=getattr(denoiser, "cache", None) is not None,
     )
     seen: list[DecodeState] = []
     keep = bool(request.options.get("history", False))
@@ -198,34 +216,20 @@ def with_cache(denoiser: Denoiser, mode: str) -> Denoiser:
     return cast(Denoiser, cast(Any, denoiser).with_cache(mode))
 
 
-def make_policy(policy: Policy | str, settings: Mapping[str, Any], denoiser: Denoiser) -> Policy:
-    """A policy as it is, or the one of a name (`find_policy`), with its settings and, where it has a head, the denoiser's.
-
-    Raises:
-        ValueError: for an unknown name, a setting that the policy does not have, or a model without the head it needs.
-    """
-    if isinstance(policy, Policy):
-        return policy
-    named = find_policy(policy)
-    module, _, name = named.home.partition(":")
-    kind = getattr(import_module(module), name)
-    settings = {ALIASES.get(spelling, spelling): value for spelling, value in settings.items()}
-    known = {f.name for f in fields(kind)}
-    free = known - named.fixed.keys() - {"head"}
-    unknown = ", ".join(sorted(settings.keys() - free))
-    if unknown:
-        rule = f"be among {', '.join(sorted(free))}" if free else "be left out"
-        raise ValueError(f"settings of policy {policy} must {rule}, got {unknown}")
-    if named.head and denoiser.head is None:
-        raise ValueError(f"policy {policy} must have a model loaded with head=FOLDER, got one without a head")
-    head = {"head": denoiser.head} if named.head else {}
-    return cast(Policy, kind(**head, **named.fixed, **settings))
-
-
 def check_fit(
     request: Request, denoiser: Denoiser, *, prompt_length: int, generator: torch.Generator | None
 ) -> int | None:
-    """Refuse lengths, ids and a generator that do not fit the model; the id that ends an answer, given or the model's."""
+    """Refuse lengths, ids and a generator that do not fit the model; the id that ends an answer, given or the model's.
+
+    Args:
+        request: lengths and options of the call.
+        denoiser: the model.
+        prompt_length: longest prompt of the batch, in tokens.
+        generator: of the draws, on the model's device; None without draws.
+
+    Raises:
+        ValueError: in one sentence, for what does not fit.
+    """
     if prompt_length + request.gen_length > denoiser.max_length:
         longest = f"{prompt_length} + {request.gen_length}"
         raise ValueError(f"prompt + gen_length must be at most the model's {denoiser.max_length}, got {longest}")
@@ -240,27 +244,21 @@ def check_fit(
     return cast("int | None", eos_id)
 
 
-def conditions_of(request: Request, denoiser: Denoiser, rule: Policy, eos_id: int | None) -> Conditions:
-    """The decoder of a call, as a calibration knows it."""
-    return Conditions.of(
-        denoiser,
-        rule,
-        gen_length=request.gen_length,
-        block_length=request.block_length,
-        use_cache=request.options.get("use_cache", "none"),
-        temperature=request.options.get("temperature", 0.0),
-        eos_id=eos_id,
-    )
-
-
 def make_sampling(request: Request, denoiser: Denoiser, eos_id: int | None, rule: Policy) -> Sampling:
-    """Temperature and nucleus, the ids that are never a candidate or never confident, and what the policy wants drawn."""
+    """Temperature and nucleus, the ids that are never a candidate or never confident, and what the policy wants drawn.
+
+    Args:
+        request: of the call.
+        denoiser: the model.
+        eos_id: the id that ends an answer, None for none.
+        rule: the policy, which says what it wants drawn.
+
+    Raises:
+        ValueError: for options that contradict the policy.
+    """
     options = request.options
-    same = {
-        "temperature": (0.0, 1 / rule.needs.power),
-        "top_p": (1.0,),
-    }  # what changes nothing beside draws from p^power
-    for name, harmless in same.items():
+    # what changes nothing beside draws from p^power
+    for name, harmless in (("temperature", (0.0, 1 / rule.needs.power)), ("top_p", (1.0,))):
         if rule.needs.draws and options.get(name, harmless[0]) not in harmless:
             raise ValueError(
                 f"{name} must be left out with policy {request.policy}, which draws from p^alpha itself, got {options[name]}"
@@ -269,6 +267,8 @@ def make_sampling(request: Request, denoiser: Denoiser, eos_id: int | None, rule
         raise ValueError(
             f"confidence_eos_eot_inf must be left out where a cascade is looked at, got it with {rule.needs.looks} looks a round"
         )
+    if options.get("temperature") and rule.needs.greedy:
+        raise ValueError(f"temperature must be 0 with policy {request.policy}, got {options['temperature']}")
     ends = tuple(i for i in (eos_id, getattr(denoiser, "end_of_turn_id", None)) if i is not None)
     forbidden = ends[:1] if options.get("logits_eos_inf") and eos_id is not None else ()
     return Sampling(

@@ -125,8 +125,7 @@ def rounds(
             cost = torch.zeros_like(used).index_add(0, row, prediction.positions)
             counts = counts + torch.stack([(used > 0).long(), used, cost, (used > 1).long()])
             nfe += 1
-        choice = policy.choose(canvases, proposal, reading)
-        state, reading = canvases.at(choice), policy.combine(reading, choice)
+        state, reading = policy.settle(canvases, proposal, reading)
         spent = Counts(counts[0], counts[1], counts[2], counts[3], nfe)
         if not len(index):
             yield Round(state, reading, None, spent)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from decoding.comparison.arms import setting_of
-from decoding.names import canonical
+from decoding.names import Request, canonical, resolve
 from decoding.png import save_png
 
 if TYPE_CHECKING:
@@ -55,22 +55,14 @@ class Conditions:
     engine: str | None
 
     @staticmethod
-    def of(
-        denoiser: Any,
-        policy: Any,
-        *,
-        gen_length: int,
-        block_length: int,
-        use_cache: str = "none",
-        temperature: float = 0.0,
-        eos_id: int | None,
-    ) -> Conditions:
+    def of(denoiser: Any, policy: Any, request: Request, eos_id: int | None) -> Conditions:
         """Those of a decode.
 
         Args:
             denoiser: the model.
             policy: the policy object.
-            gen_length, block_length, use_cache, temperature, eos_id: of the call.
+            request: lengths and options of the call.
+            eos_id: id that ends an answer, or None.
         """
         from decoding.provenance import dtype_name, head_fingerprint
 
@@ -79,10 +71,10 @@ class Conditions:
             policy=repr(policy),
             model=denoiser.fingerprint(),
             head=None if head is None else head_fingerprint(head),
-            gen_length=gen_length,
-            block_length=block_length,
-            use_cache=use_cache,
-            temperature=float(temperature),
+            gen_length=request.gen_length,
+            block_length=request.block_length,
+            use_cache=request.options.get("use_cache", "none"),
+            temperature=float(request.options.get("temperature", 0.0)),
             eos_id=eos_id,
             dtype=dtype_name(denoiser),
             engine=None if engine is None else type(engine).__name__,
@@ -184,6 +176,23 @@ class Calibration:
             wanted, got = getattr(self.conditions, f.name), getattr(call, f.name)
             if wanted != got:
                 raise ValueError(f"{f.name} must be {wanted!r} as calibrated in {path}, got {got!r}")
+
+
+def resolve_calibrated(path: str | Path | None, policy: Any, given: Mapping[str, Any]) -> Request:
+    """What a call asks for, with what it left out as calibrated; as `decoding.names.resolve` where there is no file."""
+    return resolve(policy, given) if path is None else resolve(*Calibration.load(path).complete(policy, given))
+
+
+def require_calibrated(
+    path: str | Path | None, denoiser: Any, policy: Any, request: Request, eos_id: int | None
+) -> None:
+    """Refuse a call that is not the decoder of the file, where there is one.
+
+    Raises:
+        ValueError: naming the first condition that differs.
+    """
+    if path is not None:
+        Calibration.load(path).require(Conditions.of(denoiser, policy, request, eos_id), path)
 
 
 def plot(calibration: Calibration, file: Path) -> None:

@@ -8,6 +8,7 @@ so with probability `confidence` every setting that passed keeps the promise, wh
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,7 +25,7 @@ LOSSES: tuple[Loss, ...] = get_args(Loss)
 Losses = NDArray[np.float64]
 
 BETS = 2.0 ** (-np.arange(10) / 2)  # 1, .71, .5, ... .044: shares of the capital
-MOST_PROMPTS = 10_000_000
+MOST_DOUBLINGS = 24
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,8 @@ class RiskControl:
         if not checked:
             require_checker(self.loss, checked)
             return (careful.answer != arm.answer).astype(float)
-        difference = careful.right - arm.right
-        return difference if self.loss == "difference" else np.maximum(difference, 0.0)
+        difference: Losses = careful.right - arm.right
+        return difference if self.loss == "difference" else difference.clip(min=0.0)
 
     def bound(self, losses: Losses) -> float:
         """Upper bound on the true mean loss at the confidence; in [0, 1]."""
@@ -183,17 +184,9 @@ def _betting_bound(lost: int, same: int, gained: int, confidence: float) -> floa
 
 
 def fewest(enough: Callable[[int], bool]) -> int | None:
-    """The smallest whole number that is enough, by doubling and bisection; None above MOST_PROMPTS."""
-    high = 1
-    while not enough(high):
-        high *= 2
-        if high > MOST_PROMPTS:
-            return None
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    """The smallest whole number that is enough, by doubling and bisection; None where 2^23 is too few."""
+    high = next((count for count in (2**power for power in range(MOST_DOUBLINGS)) if enough(count)), None)
+    return None if high is None else high // 2 + 1 + bisect_left(range(high // 2 + 1, high), True, key=enough)
 
 
 def fixed_sequence(values: Iterable[float], measure: Callable[[float], TestedDial]) -> list[TestedDial]:

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from decoding import provenance
-from decoding.api import make_policy
 from decoding.comparison import curves
 from decoding.comparison.arms import REFERENCE, Arm, Cell
 from decoding.comparison.curves import Array, Curve
 from decoding.comparison.problems import Check, Problems, Split
 from decoding.comparison.risk_control import Outcomes, RiskControl, TestedDial, fixed_sequence
 from decoding.comparison.runs import Ledger, run_cells
+from decoding.policy_by_name import make_policy
 from models.denoiser import Denoiser
 
 logger = logging.getLogger(__name__)
@@ -107,7 +107,17 @@ def make_runner(
     seed: int,
     progress: bool,
 ) -> Runner:
-    """Open the ledger of a task; its header holds all that must not change between two calls."""
+    """Open the ledger of a task; its header holds all that must not change between two calls.
+
+    Args:
+        denoiser: the model, with the scoring head of learned arms.
+        problems, check: the prompts of the task and its checker.
+        out: folder of the ledger; None keeps it in memory.
+        heads: arm -> the model with that arm's own head.
+        batch_size: prompts at a time, at least 1; None for the device's default.
+        seed: of draws and resamples.
+        progress: show a bar.
+    """
     size = batch_size or BATCH_SIZE.get(denoiser.device.type, LARGE_BATCH)
     prompts = [problems.dev, problems.test, dict(problems.references)]
     header = {
@@ -123,7 +133,8 @@ def make_runner(
         "device": provenance.device_name(denoiser.device),
         "code": provenance.code(),
     }
-    ledger = Ledger(None if out is None else out / f"{problems.task}.jsonl", header)
+    sizes = {"dev": len(problems.dev), "test": len(problems.test)}
+    ledger = Ledger(None if out is None else out / f"{problems.task}.jsonl", header, sizes=sizes)
     models = {"": denoiser, **(heads or {})}
     fingerprints = {
         name: provenance.head_fingerprint(model.head) for name, model in models.items() if model.head is not None
@@ -141,7 +152,7 @@ def refuse_settings(
         task: whose settings.
         denoiser: with the head of all other arms.
         heads: arm -> the model with that arm's own head.
-        points: of every tuning space, those that `tune` draws with this seed.
+        points, seed: of every tuning space, those that `tune` draws with this seed.
 
     Raises:
         ValueError: for a setting out of range, or one that a head is not made for.

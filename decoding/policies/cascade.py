@@ -42,21 +42,30 @@ def follow(
         first: what the first look foretells, where that is known.
     """
     token, confidence, left = reading.token, reading.confidence, reading.rows & (reason == 0)
+    count = torch.zeros_like(state.round)
     for look in range(looks):
         if not left.any():
             break
         asked = replace(reading, rows=reading.rows & left.any(-1, keepdim=True))
+        count = count + left.any(-1).long()
         said, risk = first if first is not None and not look else foretell(cascade, asked, reason, token)
         sure = left & (prefix_sum(risk, -risk, left) <= bound)
         token, confidence = torch.where(sure, said, token), torch.where(sure, 1 - risk, confidence)
         reason = torch.where(sure, int(Reason.CASCADE), reason)
         left = left & ~sure & sure.any(-1, keepdim=True)  # elsewhere a look would say the same
     plan = Proposal.single(state, replace(reading, token=token), reason)
-    return replace(plan, confidence=confidence.unsqueeze(1))
+    return replace(plan, confidence=confidence.unsqueeze(1), looks=count)
 
 
 def foretell(cascade: Cascade, reading: Reading, reason: Int[Tensor, "B L"], token: Int[Tensor, "B L"]) -> Foretold:
-    """The likeliest token of every position left and its risk; -1 and 0 elsewhere."""
+    """The likeliest token of every position left and its risk; -1 and 0 elsewhere.
+
+    Args:
+        cascade: the head's.
+        reading: with taps.
+        reason: 0 at positions that are not committed.
+        token: what is committed elsewhere.
+    """
     committed = reading.rows & (reason > 0)
     left = reading.rows & ~committed
     log_probs = ask(cascade, reading, committed, token)
@@ -72,7 +81,14 @@ def foretell(cascade: Cascade, reading: Reading, reason: Int[Tensor, "B L"], tok
 def ask(
     cascade: Cascade, reading: Reading, committed: Bool[Tensor, "B L"], token: Int[Tensor, "B L"]
 ) -> Float[Tensor, "M 6"]:
-    """Log-probabilities of the reading's candidates, and of the rest, at the positions left, packed (`Cascade.forward`)."""
+    """Log-probabilities of the reading's candidates, and of the rest, at the positions left, packed (`Cascade.forward`).
+
+    Args:
+        cascade: the head's.
+        reading: with taps.
+        committed: positions that are taken for committed.
+        token: what they hold.
+    """
     figures = (reading.top_tokens, reading.top_log_probs, reading.log_normaliser)
     log_probs: Tensor = cascade(reading.taps, reading.rows, committed, token, *figures)
     return log_probs

@@ -50,7 +50,7 @@ def read_json(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(f"a checkpoint folder must hold {file.name}, got none in {file.parent}") from error
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise CheckpointError(f"{file} must be readable JSON, got {error}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{file} must hold a JSON object, got {type(content).__name__}")
@@ -63,7 +63,11 @@ def weight_files(folder: Path) -> list[Path]:
         weight_map = read_json(folder / INDEX).get("weight_map")
         if not isinstance(weight_map, dict):
             raise CheckpointError(f"{folder / INDEX} must hold a weight_map, got none")
-        files = [folder / name for name in sorted(set(weight_map.values()))]
+        names = list(weight_map.values())
+        strange = [name for name in names if not isinstance(name, str) or name != Path(name).name or not name]
+        if strange:  # judged as written: files of a hub's snapshot are links to elsewhere
+            raise CheckpointError(f"{folder / INDEX} must name files of its own folder, got {strange[0]!r}")
+        files = [folder / name for name in sorted(set(names))]
         absent = [file.name for file in files if not file.is_file()]
         if absent:
             raise CheckpointError(f"{folder} must hold every file of its index, got no {_first(absent)}")

@@ -12,6 +12,7 @@ from torch import Tensor
 from models.checkpoints import files as checkpoint
 from models.checkpoints.families import DREAM, LLADA, CheckpointError, Family, family_of, native_config
 from models.checkpoints.tokenizer import load_tokenizer
+from models.devices import find_device
 from models.masked_lm import MaskedLM
 
 
@@ -41,7 +42,7 @@ def load(
     folder = checkpoint.find_folder(path_or_hub_id)
     config = checkpoint.read_json(folder / "config.json")
     family = family_of(config)
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    target = find_device(device)
     wanted = as_dtype(dtype) or (torch.float32 if target.type == "cpu" else None)
     model = empty_model(family, config)
     fingerprint = _fill_from_files(model, family, folder, device=target, dtype=wanted)

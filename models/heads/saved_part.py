@@ -19,7 +19,14 @@ Config = TypeVar("Config")
 
 
 def save_fitted(file: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any], lora: nn.Module | None) -> None:
-    """Write a LoRA's `adapter_config.json` and `adapter_model.safetensors`, and `file`: all aside, then renamed."""
+    """Write a LoRA's `adapter_config.json` and `adapter_model.safetensors`, and `file`: all aside, then renamed.
+
+    Args:
+        file: of the tensors.
+        tensors: the part's own, by name.
+        config: written into the file's metadata.
+        lora: PEFT model whose adapter is saved beside it, or None.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=file.parent, prefix=file.stem) as folder:
         aside = Path(folder)
@@ -53,7 +60,17 @@ def read_fitted(file: Path, kind: str, make: Callable[[dict[str, Any]], Config])
 
 
 def check_base(kind: str, folder: Path, base: str, denoiser: Denoiser) -> None:
-    """Refuse a part that is bound to another base; "" binds it to none."""
+    """Refuse a part that is bound to another base; "" binds it to none.
+
+    Args:
+        kind: of the part, for the complaint.
+        folder: it was read from.
+        base: fingerprint it is bound to.
+        denoiser: the base at hand.
+
+    Raises:
+        ValueError: for another base.
+    """
     if base and base != denoiser.fingerprint():
         other = denoiser.fingerprint()[:12]
         raise ValueError(f"the {kind} in {folder} must be used on its own base ({base[:12]}), got a base {other}")

@@ -15,6 +15,7 @@ from models.checkpoints.families import CheckpointError
 from models.checkpoints.files import check_names, combine, digest, read_json, stream, weight_files
 from models.checkpoints.tokenizer import check_prompts, encode, load_tokenizer
 from models.denoiser import Denoiser, Prediction
+from models.devices import find_device
 
 KIND = "dilated-convolutions"
 
@@ -54,8 +55,8 @@ class Layer(nn.Module):
         d, length = self.dilation, hidden.shape[1]
         wide = nn.functional.pad(self.norm(hidden) * inside, (0, 0, d, d))
         spread = self.conv(torch.cat([wide[:, :length], wide[:, d : d + length], wide[:, 2 * d :]], -1))
-        found: Tensor = hidden + self.out(nn.functional.gelu(spread))
-        return found
+        changed: Tensor = hidden + self.out(nn.functional.gelu(spread))
+        return changed
 
 
 class ConvolutionalDenoiser(Denoiser):
@@ -92,8 +93,8 @@ class ConvolutionalDenoiser(Denoiser):
         inside = context.unsqueeze(-1).to(hidden.dtype)
         for layer in self.layers:
             hidden = layer(hidden, inside)
-        found: Tensor = self.norm(hidden)
-        return found
+        normed: Tensor = self.norm(hidden)
+        return normed
 
     def forward(
         self,
@@ -150,5 +151,4 @@ def load_convolutional(folder: str | Path, *, device: torch.device | str | None 
     weights = dict(stream(weight_files(folder)))
     check_names(denoiser, {name: tuple(tensor.shape) for name, tensor in weights.items()}, tied=False)
     denoiser.load_state_dict(weights)
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return denoiser.to(target).requires_grad_(False).eval()
+    return denoiser.to(find_device(device)).requires_grad_(False).eval()

@@ -10,10 +10,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from decoding.checked_names import needs_head, uses_head
 from decoding.comparison.arms import DIALS, Arm, dial_values, find_dial, setting_of
 from decoding.comparison.problems import CheckedProblems, Problems
 from decoding.names import find_policy, resolve
-from train.commands.command_line import shipped
+from train.commands.command_line import keep_options, shipped
 from train.commands.compare import draw
 from train.commands.folders import HEAD, MODEL, check_adapter, check_head_folder, check_model
 from train.tasks import Example, Task, get, require_permission
@@ -95,17 +96,18 @@ def check_calibrate(
     model = str(shipped(MODEL)) if model is None else model
     check_model(model, "")
     check_adapter(adapter)
-    needs_head = find_policy(policy).head
-    if needs_head and head is None:
+    arm, canvas = make_arm(policy, options, dial, values)
+    which = (arm.policy, arm.settings, find_policy(policy).head)
+    if head is None and needs_head(*which):
         raise ValueError(f"head must be a folder with head.safetensors for policy {policy}, got none")
     if head is not None:
         check_head_folder(head)
-    arm, canvas = make_arm(policy, options, dial, values)
-    examples = find_prompts(kind, prompts, num_prompts, seed=seed, fitted=needs_head)
+    head = head if uses_head(*which) else None
+    examples = find_prompts(kind, prompts, num_prompts, seed=seed, fitted=head is not None)
     require_enough(control, len(examples))
     problems, checked = make_problems(kind, examples, canvas)
     require_judged(control, checked, run_code=run_code, task=kind)
-    return CalibrateCall(arm, control, problems, checked, model, head if needs_head else None, adapter)
+    return CalibrateCall(arm, control, problems, checked, model, head, adapter)
 
 
 def require_enough(control: RiskControl, prompts: int) -> None:
@@ -259,6 +261,7 @@ def run_calibrate(
     refuse_settings([call.arm], checked.problems.task, denoiser, {}, points=0, seed=seed)
     how: dict[str, Any] = {"out": Path(out), "heads": None, "batch_size": batch_size, "seed": seed, "progress": True}
     runner = make_runner(denoiser, checked.problems, checked.check, **how)
+    keep_options()
     tested = control_dial(runner, call.arm, call.control, checked=call.checked)
     found = summarise(call, runner, [asdict(dial) for dial in tested])
     write_json(Path(out) / FILE, found.record(environment(device=denoiser.device, seed=seed)), allow_nan=False)
@@ -282,15 +285,15 @@ def that_fit(checked: CheckedProblems, denoiser: Denoiser) -> tuple[CheckedProbl
 
 def summarise(call: CalibrateCall, runner: Runner, tested: Sequence[Mapping[str, Any]]) -> Calibration:
     """What the file holds."""
-    from decoding.api import make_policy
     from decoding.comparison.calibration import Calibration, Conditions
+    from decoding.policy_by_name import make_policy
 
     arm, problems, control, denoiser = call.arm, runner.problems, call.control, runner.denoiser
     chosen = min((row for row in tested if row["holds"]), key=lambda row: float(row["rounds"]), default=None)
     value = tested[0]["value"] if chosen is None else chosen["value"]
     rule = make_policy(arm.policy, {**arm.settings, arm.dial: setting_of(arm.dial, value)}, denoiser)
-    lengths = {"gen_length": problems.gen_length, "block_length": problems.block_length}
-    how: dict[str, Any] = {"use_cache": problems.use_cache, "temperature": problems.temperature}
+    canvas = ("gen_length", "block_length", "use_cache", "temperature")
+    request = resolve(rule, {name: getattr(problems, name) for name in canvas})
     return Calibration(
         policy=arm.policy,
         settings=arm.settings,
@@ -305,7 +308,7 @@ def summarise(call: CalibrateCall, runner: Runner, tested: Sequence[Mapping[str,
         n=len(problems.dev),
         checked=call.checked,
         tested=tested,
-        conditions=Conditions.of(denoiser, rule, eos_id=denoiser.eos_id, **lengths, **how),
+        conditions=Conditions.of(denoiser, rule, request, denoiser.eos_id),
     )
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from decoding.comparison.arms import Arm, select
+from decoding.comparison.arms import Arm, require_different, select
 from decoding.comparison.problems import CheckedProblems, Problems, Split
-from train.commands.command_line import shipped
+from train.commands.command_line import keep_options, shipped
 from train.commands.folders import HEAD, MODEL, check_adapter, check_head_folder, check_model
 from train.tasks import Example, Task, get, require_answers, require_permission
 from train.tasks.hub import HUB
@@ -85,6 +85,7 @@ def check_compare(
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
     tasks = [get(name.strip(), run_code=run_code) for name in task.split(",")]
+    require_different("task", [kind.name for kind in tasks])
     for kind in tasks:
         require_permission(kind, run_code)
     if isinstance(prompts, str) and len(tasks) > 1:
@@ -126,6 +127,13 @@ def make_problems(
 
     A task without a generator takes both from its file, or from the hub; `seen` says that a head may know its train split.
 
+    Args:
+        task: the task.
+        prompts: file of test prompts, task -> file, or None.
+        num_prompts, num_dev: at most, at least 1.
+        seed: of the generator.
+        seen: a head may know the file's train split.
+
     Raises:
         ValueError: if the file holds no prompt, or one that cannot be read or judged.
     """
@@ -153,18 +161,24 @@ def divide(
 
     Where a head may have seen the file's train split (`seen`, or a mapping), test prompts are those of the test split alone.
 
+    Args:
+        task: a benchmark.
+        prompts: its file, task -> file, or None for the hub.
+        num_prompts, num_dev: at most, at least 1.
+        seen: a head may know the file's train split.
+
     Raises:
         ValueError: if the file holds too few prompts, or one that cannot be judged.
     """
     seen = seen or isinstance(prompts, Mapping)
     source = prompts.get(task.name, HUB) if isinstance(prompts, Mapping) else prompts or HUB
-    found = {example.prompt: example for example in task.read(source)}
-    split = {prompt: task.split_of(prompt) for prompt in found}
-    dev = [e for e in found.values() if split[e.prompt] == "dev"][:num_dev]
+    examples = {example.prompt: example for example in task.read(source)}
+    split = {prompt: task.split_of(prompt) for prompt in examples}
+    dev = [e for e in examples.values() if split[e.prompt] == "dev"][:num_dev]
     if not dev and not seen:  # a file of a few rows
-        dev = list(found.values())[-1:]
+        dev = list(examples.values())[-1:]
     kept = {example.prompt for example in dev}
-    others = (e for e in found.values() if e.prompt not in kept and (not seen or split[e.prompt] == "test"))
+    others = (e for e in examples.values() if e.prompt not in kept and (not seen or split[e.prompt] == "test"))
     test = list(itertools.islice(others, num_prompts))
     if not dev or not test:
         raise ValueError(
@@ -188,13 +202,18 @@ def _checked(task: Task, dev: Sequence[Example], test: Sequence[Example]) -> Che
 
 
 def draw(task: Task, split: Split, count: int, *, seed: int) -> list[Example]:
-    """The first `count` different instances of a split, fewer where the task has no more."""
-    found: dict[str, Example] = {}
+    """The first `count` different instances of a split, fewer where the task has no more.
+
+    Args:
+        task, split, count: with a generator; dev or test; instances wanted, at least 1.
+        seed: of the generator.
+    """
+    instances: dict[str, Example] = {}
     for example in itertools.islice(task.generate(split, seed=seed), DRAWS * count):
-        found.setdefault(example.prompt, example)
-        if len(found) == count:
+        instances.setdefault(example.prompt, example)
+        if len(instances) == count:
             break
-    return list(found.values())
+    return list(instances.values())
 
 
 def leave_out_long(checked: CheckedProblems, denoiser: Denoiser) -> tuple[CheckedProblems, int]:
@@ -217,6 +236,18 @@ def leave_out_long(checked: CheckedProblems, denoiser: Denoiser) -> tuple[Checke
     return replace(checked, problems=replace(problems, dev=dev, test=test)), len(long)
 
 
+def tasks_that_fit(call: CompareCall, denoiser: Denoiser) -> tuple[list[CheckedProblems], list[str]]:
+    """The tasks without prompts too long for the model, and lines that say what is left out."""
+    left_out = [f"left out for want of a scoring head: {', '.join(call.left_out)}\n"] if call.left_out else []
+    tasks = []
+    for whole_task in call.tasks:
+        checked, long = leave_out_long(whole_task, denoiser)
+        tasks.append(checked)
+        if long:
+            left_out.append(f"left out of {checked.problems.task}: {long} prompts too long for the model\n")
+    return tasks, left_out
+
+
 def run_compare(
     call: CompareCall,
     *,
@@ -228,6 +259,7 @@ def run_compare(
     device: str | None = None,
     dtype: str = "float32",
     tf32: bool = False,
+    narrow: bool = False,
 ) -> str:
     """Run every task, write comparison.json, table.md and a picture of the curves as they come, and return the tables.
 
@@ -241,14 +273,15 @@ def run_compare(
         device: where to run; by default the GPU if there is one.
         dtype: of the weights.
         tf32: let the GPU round the inputs of matrix products to 10 bits.
+        narrow: return fewer columns than table.md has.
     """
     import torch
 
     import models
     from decoding.comparison.compare import Comparison, compare
-    from decoding.comparison.runner import refuse_settings
+    from decoding.comparison.runner import make_runner, refuse_settings
     from decoding.comparison.table import plot, table
-    from decoding.provenance import environment
+    from decoding.provenance import environment, write_text
 
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     folder = Path(out)
@@ -258,24 +291,16 @@ def run_compare(
     for checked in call.tasks:
         refuse_settings(call.arms, checked.problems.task, denoiser, heads, points=parity or tuning, seed=seed)
     whole: Comparison = Comparison()
-    left_out = [f"left out for want of a scoring head: {', '.join(call.left_out)}\n"] if call.left_out else []
-    for whole_task in call.tasks:
-        checked, long = leave_out_long(whole_task, denoiser)
-        if long:
-            left_out.append(f"left out of {checked.problems.task}: {long} prompts too long for the model\n")
-        whole += compare(
-            denoiser,
-            call.arms,
-            checked.problems,
-            checked.check,
-            out=folder,
-            heads=heads,
-            tuning=tuning,
-            parity=parity,
-            batch_size=batch_size,
-            seed=seed,
-        )
+    tasks, left_out = tasks_that_fit(call, denoiser)
+    how: dict[str, Any] = {"out": folder, "heads": heads, "batch_size": batch_size, "seed": seed}
+    for checked in tasks:
+        make_runner(
+            denoiser, checked.problems, checked.check, **how, progress=False
+        )  # refuses lines of another comparison
+    keep_options()
+    for checked in tasks:
+        whole += compare(denoiser, call.arms, checked.problems, checked.check, tuning=tuning, parity=parity, **how)
         whole.save(folder / "comparison.json", environment(device=denoiser.device, seed=seed))
-        (folder / "table.md").write_text(table(whole), encoding="utf-8")
+        write_text(folder / "table.md", table(whole))
         plot(whole, folder)
-    return "\n".join([table(whole), *left_out])
+    return "\n".join([table(whole, narrow=narrow), *left_out])

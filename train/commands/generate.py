@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from decoding.checked_names import needs_head, uses_head
 from decoding.comparison.calibration import Calibration
 from decoding.names import DEFAULT_POLICY, Request, find_policy, resolve
 from train.commands.command_line import shipped
@@ -17,7 +18,7 @@ from train.commands.folders import HEAD, MODEL, check_adapter, check_model
 from train.tasks import Example, Task, get, require_permission
 
 if TYPE_CHECKING:
-    from decoding import Generation
+    from decoding import Generation, Policy
 
 GEN_LENGTH = 64
 
@@ -92,17 +93,25 @@ def check_generate(
     request = resolve(policy, options)
     if policy is None and request.policy == DEFAULT_POLICY and head is None:
         request = resolve("ete", options)
-    needs_head = find_policy(request.policy).head
-    if needs_head and (head is None or not (Path(head) / "head.safetensors").is_file()):
+    which = (request.policy, request.settings, find_policy(request.policy).head)
+    used = head if uses_head(*which) else None
+    found = used is not None and (Path(used) / "head.safetensors").is_file()
+    if not found and (used is not None or needs_head(*which)):
         raise ValueError(f"head must be a folder with head.safetensors for policy {request.policy}, got {head}")
     model = str(shipped(MODEL)) if model is None else model
     check_model(model, example.prompt)
     check_adapter(adapter)
-    return GenerateCall(example, kind, request, model, head if needs_head else None, adapter, calibrated)
+    return GenerateCall(example, kind, request, model, used, adapter, calibrated)
 
 
 def find_example(task: Task | None, prompt: str | None, prompts: str | None, row: int) -> Example:
     """What is decoded: the prompt typed, put as the task asks it, or a row of a file.
+
+    Args:
+        task: whose prompt it is, or None.
+        prompt: the text, or None.
+        prompts: file of the task's prompts, `hub` or None.
+        row: which of them, from 1.
 
     Raises:
         ValueError: if there is no such prompt, or both are given.
@@ -117,10 +126,10 @@ def find_example(task: Task | None, prompt: str | None, prompts: str | None, row
         return Example(prompt if task is None else task.ask(prompt), "")
     if task is None:
         raise ValueError(f"prompts must come with a task, got {prompts} alone")
-    found = next(islice(task.read(str(prompts)), max(0, row - 1), None), None) if row > 0 else None
-    if found is None:
+    example = next(islice(task.read(str(prompts)), max(0, row - 1), None), None) if row > 0 else None
+    if example is None:
         raise ValueError(f"row must be one of the prompts in {prompts}, counted from 1, got {row}")
-    return found
+    return example
 
 
 def run_generate(
@@ -129,7 +138,7 @@ def run_generate(
     """Decode and report: the text and what it cost, for people or as one JSON object.
 
     Args:
-        question: what `check_generate` let through.
+        call: what `check_generate` let through.
         seed: of every draw.
         device: where to run; by default the GPU if there is one.
         watch: write the canvas to stdout after every round.
@@ -166,6 +175,9 @@ def run_generate(
         "rounds": int(result.rounds[0]),
         "sequence_forwards": int(result.sequence_forwards[0]),
         "token_positions": int(result.token_positions[0]),
+        "looks": int(result.looks[0]),
+        "drafts": int(result.drafts[0]),
+        "drafts_true": int(result.drafts_true[0]),
         "seconds": round(result.seconds - screen.paused, 4),
         "settings": settings_of(call, result, seed),
     }
@@ -174,18 +186,26 @@ def run_generate(
 
 def settings_of(call: GenerateCall, result: Generation, seed: int) -> dict[str, Any]:
     """Everything the answer depends on."""
-    policy = {f.name: getattr(result.policy, f.name) for f in fields(result.policy) if f.name != "head"}
     return {
         "model": call.model,
         "head": call.head,
         "adapter": call.adapter,
         "task": call.task and call.task.name,
-        "policy": {"name": call.request.policy, **policy},
+        "policy": {"name": call.request.policy, **described(result.policy)},
         "gen_length": call.request.gen_length,
         "block_length": call.request.block_length,
         "calibrated": call.calibrated,
         **call.request.options,
         "seed": seed,
+    }
+
+
+def described(policy: Policy) -> dict[str, Any]:
+    """The settings of a policy but its head, those of a rule that it checks inside."""
+    found = {f.name: getattr(policy, f.name) for f in fields(policy) if f.name != "head"}
+    return {
+        n: {"name": type(v).__name__, **described(cast("Policy", v))} if is_dataclass(v) else v
+        for n, v in found.items()
     }
 
 
@@ -195,5 +215,6 @@ def report(facts: Mapping[str, Any], call: GenerateCall) -> str:
     if call.task is not None and "accepted" in facts:
         lines.append(f"{'right' if facts['accepted'] else 'wrong'}, says the checker of {call.task.name}")
     cost = "{rounds} rounds, {sequence_forwards} sequence forwards, {token_positions} token positions, {seconds} s"
-    lines.append(f"{cost.format(**facts)}, policy {call.request.policy}")
+    came_true = ", {drafts_true} of {drafts} drafts came true" if facts["drafts"] else ""
+    lines.append(f"{(cost + came_true).format(**facts)}, policy {call.request.policy}")
     return "\n".join(lines)

@@ -15,6 +15,7 @@ from decoding.comparison.calibration import Calibration, Conditions, picture
 from decoding.comparison.problems import Problems
 from decoding.comparison.risk_control import RiskControl
 from decoding.comparison.runner import control_dial, make_runner
+from decoding.names import resolve
 from decoding.policies.threshold import Threshold
 from models.toys.toy import GroupDenoiser
 
@@ -41,12 +42,11 @@ def toy(certainty: float = 0.999999) -> GroupDenoiser:
 
 def made(**changes) -> Calibration:
     """What the command would write for threshold .4 on the toy."""
-    settings = {"gen_length": 6, "block_length": 3, "eos_id": toy().eos_id}
     known = {
         "policy": "threshold", "settings": {}, "dial": "threshold", "chosen": 0.4, "bound": 0.1, "loss": "flip",
         "max_loss": 0.5, "confidence": 0.9, "task": "groups", "prompts": "abc", "n": 4, "checked": True,
         "tested": [{"value": 0.4, "loss": 0.0, "bound": 0.1, "rounds": 2.0, "accuracy": 1.0, "holds": True}],
-        "conditions": Conditions.of(toy(), Threshold(0.4), **settings),
+        "conditions": Conditions.of(toy(), Threshold(0.4), resolve(Threshold(0.4), CANVAS), toy().eos_id),
     }  # fmt: skip
     return Calibration(**(known | changes))
 
