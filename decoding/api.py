@@ -14,8 +14,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from decoding.comparison.calibration import require_calibrated, resolve_calibrated
 from decoding.loop import OnStep, decode
-from decoding.names import Request, resolve
+from decoding.names import Request
 from decoding.policy import Policy
 from decoding.policy_by_name import make_policy as make_policy
 from decoding.prompts import read_prompts
@@ -109,6 +110,7 @@ def generate(
     top_p: float = 1.0,
     early_stop: bool = True,
     history: bool = False,
+    calibrated: str | Path | None = None,
     **settings: Any,
 ) -> Generation:
     """Fill a canvas after every prompt: `x, nfe = generate(model, "2,3,4,24", "ete", gen_length=24, block_length=8)`.
@@ -128,6 +130,7 @@ def generate(
         top_p: nucleus of the draw, in (0, 1].
         early_stop: fill a row with EOS once everything before a committed EOS is committed; not counted as work.
         history: keep the state of every round.
+        calibrated: file of `calibrate.py`, which sets what is left out and refuses a decoder that it was not made for.
         settings: of the policy, `use_cache` (none, prefix or dual), `mask_id`, `eos_id`, `tokenizer` (of a loaded
             model), `chat`, `logits_eos_inf`, `confidence_eos_eot_inf`, and the field's other spellings (`decoding.names.ALIASES`).
 
@@ -139,11 +142,12 @@ def generate(
     """
     given: dict[str, Any] = {"gen_length": gen_length, "block_length": block_length, "temperature": temperature}
     given |= {"top_p": top_p} | ({} if early_stop else {"early_stop": False}) | ({"history": True} if history else {})
-    request = resolve(policy, given | settings)
+    request = resolve_calibrated(calibrated, policy, given | settings)
     denoiser = with_cache(as_denoiser(model, request.options), request.options.get("use_cache", "none"))
     rule = make_policy(request.policy, request.settings, denoiser)
     prompt = read_prompts(prompts, attention_mask, denoiser, chat=request.options.get("chat"))
     eos_id = check_fit(request, denoiser, prompt_length=prompt.tokens.shape[1], generator=generator)
+    require_calibrated(calibrated, denoiser, rule, request, eos_id)
     batch = prompt.with_canvas(request.gen_length)
     state = start(
         batch.tokens,
@@ -253,11 +257,8 @@ def make_sampling(request: Request, denoiser: Denoiser, eos_id: int | None, rule
         ValueError: for options that contradict the policy.
     """
     options = request.options
-    same = {
-        "temperature": (0.0, 1 / rule.needs.power),
-        "top_p": (1.0,),
-    }  # what changes nothing beside draws from p^power
-    for name, harmless in same.items():
+    # what changes nothing beside draws from p^power
+    for name, harmless in (("temperature", (0.0, 1 / rule.needs.power)), ("top_p", (1.0,))):
         if rule.needs.draws and options.get(name, harmless[0]) not in harmless:
             raise ValueError(
                 f"{name} must be left out with policy {request.policy}, which draws from p^alpha itself, got {options[name]}"
