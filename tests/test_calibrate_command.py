@@ -10,6 +10,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import calibrate as calibrate_command
+import compare as compare_command
 import generate as generate_command
 from train.base.export import export
 from train.commands.command_line import run, shipped
@@ -113,6 +114,28 @@ def test_a_calibration_is_written_goes_on_and_holds_later_decodes_to_it(capsys, 
     assert refused.startswith("generate.py: model must be ")
     refused = complaint(capsys, generate_command.generate, *decode, "--policy", "factor")
     assert refused == "generate.py: policy must be threshold as calibrated, got 'factor'"
+
+    contest = ("--catalogue", json.dumps([{"name": "sequential", "kind": "headless", "policy": "sequential"}]))
+    contest += (
+        "--num_prompts",
+        "2",
+        "--num_dev",
+        "2",
+        "--model",
+        str(tiny),
+        "--device",
+        "cpu",
+        "--calibrated",
+        str(file),
+    )
+    run(compare_command.compare, [*contest, "--task", "countdown3", "--out", str(tmp_path / "compare")])
+    rows = json.loads((tmp_path / "compare" / "comparison.json").read_text())["results"]
+    assert {tuple(row["settings"].items()) for row in rows if row["arm"] == "calibrated"} == {(("threshold", 0.0005),)}
+    capsys.readouterr()
+    refused = complaint(
+        capsys, compare_command.compare, *contest, "--task", "countdown4", "--out", str(tmp_path / "no")
+    )
+    assert refused.startswith("compare.py: gen_length must be 24 as calibrated in ")
 
 
 def test_texts_are_compared_where_prompts_come_without_answers(capsys, tmp_path, tiny):
