@@ -10,6 +10,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import calibrate as calibrate_command
+import compare as compare_command
 import generate as generate_command
 from train.base.export import export
 from train.commands.command_line import run, shipped
@@ -86,19 +87,19 @@ def test_bad_input_is_judged_before_torch_is_imported(tmp_path):
 
 
 def test_a_calibration_is_written_goes_on_and_holds_later_decodes_to_it(capsys, tmp_path, tiny):
-    arguments = [*SMALL, "--values", "0.5,0.9", "--model", str(tiny), "--out", str(tmp_path)]
+    arguments = [*SMALL, "--values", "0.0005,0.9", "--model", str(tiny), "--out", str(tmp_path)]
     run(calibrate_command.calibrate, arguments)
     printed = capsys.readouterr().out
     file = tmp_path / "calibration.json"
     found = json.loads(file.read_text())
-    assert [row["value"] for row in found["tested"]] == [0.9, 0.5]
-    assert (found["chosen"], found["n"], found["loss"], found["checked"]) == (0.5, 7, "flip", True)
+    assert [row["value"] for row in found["tested"]] == [0.9, 0.0005]
+    assert (found["chosen"], found["n"], found["loss"], found["checked"]) == (0.0005, 7, "flip", True)  # all at once
     assert found["bound"] == pytest.approx(1 - 0.1 ** (1 / 7))  # a model that is never right has nothing to lose
     assert found["conditions"].keys() == {
         "policy", "model", "head", "gen_length", "block_length", "use_cache", "temperature", "eos_id", "dtype", "engine"
     }  # fmt: skip
     assert found["environment"].keys() == {"command", "commit", "seed", "device", "versions"}
-    assert "threshold 0.5: mean loss (flip) at most 0.3 with confidence 0.9, on 7 prompts of countdown3" in printed
+    assert "threshold 0.0005: mean loss (flip) at most 0.3 with confidence 0.9, on 7 prompts of countdown3" in printed
     lines = (tmp_path / "countdown3.jsonl").read_text()
     run(calibrate_command.calibrate, arguments)
     assert (tmp_path / "countdown3.jsonl").read_text() == lines
@@ -107,12 +108,34 @@ def test_a_calibration_is_written_goes_on_and_holds_later_decodes_to_it(capsys, 
     decode = ("--prompt", "2,3,4,24", "--model", str(tiny), "--device", "cpu", "--calibrated", str(file), "--json")
     run(generate_command.generate, decode)
     facts = json.loads(capsys.readouterr().out)
-    assert facts["settings"]["policy"] == {"name": "threshold", "threshold": 0.5}
+    assert facts["settings"]["policy"] == {"name": "threshold", "threshold": 0.0005}
     assert (facts["settings"]["gen_length"], facts["settings"]["calibrated"]) == (24, str(file))
     refused = complaint(capsys, generate_command.generate, *decode[:2], "--device", "cpu", "--calibrated", str(file))
     assert refused.startswith("generate.py: model must be ")
     refused = complaint(capsys, generate_command.generate, *decode, "--policy", "factor")
     assert refused == "generate.py: policy must be threshold as calibrated, got 'factor'"
+
+    contest = ("--catalogue", json.dumps([{"name": "sequential", "kind": "headless", "policy": "sequential"}]))
+    contest += (
+        "--num_prompts",
+        "2",
+        "--num_dev",
+        "2",
+        "--model",
+        str(tiny),
+        "--device",
+        "cpu",
+        "--calibrated",
+        str(file),
+    )
+    run(compare_command.compare, [*contest, "--task", "countdown3", "--out", str(tmp_path / "compare")])
+    rows = json.loads((tmp_path / "compare" / "comparison.json").read_text())["results"]
+    assert {tuple(row["settings"].items()) for row in rows if row["arm"] == "calibrated"} == {(("threshold", 0.0005),)}
+    capsys.readouterr()
+    refused = complaint(
+        capsys, compare_command.compare, *contest, "--task", "countdown4", "--out", str(tmp_path / "no")
+    )
+    assert refused.startswith("compare.py: gen_length must be 24 as calibrated in ")
 
 
 def test_texts_are_compared_where_prompts_come_without_answers(capsys, tmp_path, tiny):
@@ -126,7 +149,7 @@ def test_texts_are_compared_where_prompts_come_without_answers(capsys, tmp_path,
     assert found["tested"][0]["loss"] == 0.0  # one position a round is the careful decode itself
     assert found["tested"][0]["accuracy"] is None
     assert (found["settings"], found["dial"]) == ({}, "steps")
-    arguments += ["--loss", "difference", "--max_loss", "0.4"]
+    arguments += ["--loss", "difference", "--max_loss", "0.4", "--confidence", "0.5"]
     capsys.readouterr()
     refused = complaint(capsys, calibrate_command.calibrate, *arguments, "--out", str(tmp_path / "no"))
     assert refused == "calibrate.py: loss must be flip where no checker judges the answers, got 'difference'"

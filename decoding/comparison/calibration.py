@@ -188,6 +188,10 @@ def require_calibrated(
 ) -> None:
     """Refuse a call that is not the decoder of the file, where there is one.
 
+    Args:
+        path: file of `calibrate.py`, or None.
+        denoiser, policy, request, eos_id: the call, as for `Conditions.of`.
+
     Raises:
         ValueError: naming the first condition that differs.
     """

@@ -122,7 +122,13 @@ class RiskControl:
         return fewest(lambda prompts: self.bound_of_share(share, prompts) <= self.max_loss)
 
     def test(self, value: float, careful: Outcomes, arm: Outcomes, *, checked: bool = True) -> TestedDial:
-        """Measure one setting of the dial against the careful decode on the same prompts."""
+        """Measure one setting of the dial against the careful decode on the same prompts.
+
+        Args:
+            value: the setting.
+            careful, arm: both decoders on the same prompts, in the same order.
+            checked: whether a checker judged the answers; else texts are compared.
+        """
         losses = self.losses(careful, arm, checked=checked)
         bound = self.bound(losses)
         accuracy = float(arm.right.mean()) if checked else None

@@ -125,6 +125,12 @@ def require_enough(control: RiskControl, prompts: int) -> None:
 def require_judged(control: RiskControl, checked: bool, *, task: Task, run_code: bool) -> None:
     """Refuse a loss that needs a checker where there is none, and a checker that may not run.
 
+    Args:
+        control: what is promised.
+        checked: whether a checker judges the answers.
+        task: whose checker it is.
+        run_code: let it run what the model writes.
+
     Raises:
         ValueError: in one sentence.
     """
@@ -147,6 +153,12 @@ class Canvas:
 
 def make_arm(policy: str, options: Mapping[str, Any], dial: str | None, values: str | None) -> tuple[Arm, Canvas]:
     """The policy with its dial from the careful end, every value judged, and its canvas.
+
+    Args:
+        policy: name.
+        options: lengths, cache, temperature and settings, the dial not among them.
+        dial: name of the dial, or None for the policy's own.
+        values: of the dial, with commas between them, or None for those of DIALS.
 
     Raises:
         ValueError: for a setting or a value that the policy refuses as far as its name tells.
