@@ -142,7 +142,14 @@ def auroc(score: Array, wrong: Array) -> float:
 
 
 def weighted_auroc(score: Array, wrong: Array, place: NDArray[np.intp], weights: Array) -> Array:
-    """The same for every line of weights over the prompts, `place` being that of each position's; ties count half."""
+    """The same for every line of weights over the prompts, `place` being that of each position's; ties count half.
+
+    Args:
+        score: of each position.
+        wrong: 1 where it is wrong, else 0.
+        place: which prompt a position belongs to.
+        weights: a line of weights over the prompts for each figure.
+    """
     levels, level = np.unique(score, return_inverse=True)
     found = []
     for line in weights:

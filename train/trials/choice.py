@@ -184,7 +184,14 @@ def settled(decode: Decode, rule: Defaults, ordered: Sequence[float]) -> Default
 
 
 def climb(decode: Decode, form: Defaults, ordered: Sequence[float], rule: Tables) -> dict[Defaults, Tables]:
-    """The form at bounds not behind the rule on the screened prompts: from FIRST on bolder until one is, else more careful."""
+    """The form at bounds not behind the rule on the screened prompts: from FIRST on bolder until one is, else more careful.
+
+    Args:
+        decode: figures under a setting.
+        form: the setting but for its bound.
+        ordered: bounds, ascending.
+        rule: figures of the rule alone.
+    """
     start = min(range(len(ordered)), key=lambda i: abs(np.log(ordered[i] / FIRST)))
     kept: dict[Defaults, Tables] = {}
     for steps in (range(start, len(ordered)), range(start - 1, -1, -1)):

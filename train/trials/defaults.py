@@ -51,7 +51,16 @@ class Panel:
 
     @staticmethod
     def of(denoiser: Denoiser, name: str, run: TaskRun, trials: Trials, *, seed: int, run_code: bool) -> Panel:
-        """As many as `trials` asks for; where there are fewer a quarter screens at most."""
+        """As many as `trials` asks for; where there are fewer a quarter screens at most.
+
+        Args:
+            denoiser: whose longest canvas bounds the prompts.
+            name: of the task.
+            run: its prompts and block length.
+            trials: how many.
+            seed: of the draws.
+            run_code: let the checker run what the base writes.
+        """
         task = get(name, run_code=run_code)
         wanted = trials.screen + trials.confirm
         found = {example.prompt: example for example in dev_prompts(task, run, wanted, seed=seed)}
@@ -73,7 +82,14 @@ class Panel:
 
 
 def dev_prompts(task: Task, run: TaskRun, count: int, *, seed: int) -> list[Example]:
-    """At most so many prompts of the dev split: drawn anew, or out of the run's file."""
+    """At most so many prompts of the dev split: drawn anew, or out of the run's file.
+
+    Args:
+        task: whose.
+        run: its file, if it has one.
+        count: prompts at most.
+        seed: of the draws.
+    """
     if run.prompts_file is not None:
         return prompts_of(task, replace(run, at_most=True), "dev", count, seed=seed)
     found: dict[str, Example] = {}
@@ -91,7 +107,15 @@ def first_prompts(tasks: Mapping[str, TaskRun], *, seed: int) -> dict[str, str]:
 
 
 def check_of(panel: Panel, denoiser: Denoiser, trials: Trials, folder: Path, *, batch_size: int) -> Check:
-    """The task's checker; without answers, whether a text is that of the rule alone at its most careful bound."""
+    """The task's checker; without answers, whether a text is that of the rule alone at its most careful bound.
+
+    Args:
+        panel: the prompts.
+        denoiser: writes what stands for answers.
+        trials: its bounds.
+        folder: keeps these texts.
+        batch_size: prompts at a time.
+    """
     examples = {example.prompt: example for example in (*panel.screen, *panel.confirm)}
     if panel.judged:
         return lambda prompt, text: panel.task.check(examples[prompt], text)
@@ -100,7 +124,15 @@ def check_of(panel: Panel, denoiser: Denoiser, trials: Trials, folder: Path, *, 
 
 
 def careful_texts(panel: Panel, denoiser: Denoiser, bound: float, file: Path, batch_size: int) -> dict[str, str]:
-    """What the rule alone writes for every prompt, kept in a file."""
+    """What the rule alone writes for every prompt, kept in a file.
+
+    Args:
+        panel: the prompts.
+        denoiser: the base.
+        bound: of the rule.
+        file: where they are kept.
+        batch_size: prompts at a time.
+    """
     prompts = [example.prompt for example in (*panel.screen, *panel.confirm)]
     if file.is_file():
         kept: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
