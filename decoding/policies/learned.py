@@ -107,7 +107,7 @@ class Learned(Policy):
             safe = safe_set(risk, reading.rows, self.risk_bound, each=self.rule == "each")
         nothing = ~safe.any(-1, keepdim=True)
         reason = torch.where(safe, int(Reason.EXPLOIT), 0)
-        reason = torch.where(nothing & best(-scores.risk, reading.rows), int(Reason.FORCED), reason)
+        reason = torch.where(nothing & best(-scores.risk_logit, reading.rows), int(Reason.FORCED), reason)
         if self.head.cascade is None or not self.looks:
             return Proposal.single(state, reading, reason)
         return follow(self.head.cascade, state, reading, reason, bound=self.share * self.risk_bound, turns=self.looks)

@@ -116,7 +116,12 @@ def foretell_branches(
 
 def sureness(reading: Reading, token: Int[Tensor, "B K L"], risk: Float[Tensor, "B K L"]) -> Reading:
     """A reading of all canvases with the confidences that are foretold, for Eq. 7."""
-    return replace(reading.map(lambda v: v.unsqueeze(1)), confidence=torch.where(token >= 0, 1 - risk, 0.0))
+    there = token >= 0
+    return replace(
+        reading.map(lambda v: v.unsqueeze(1)),
+        confidence=torch.where(there, 1 - risk, 0.0),
+        log_risk=torch.where(there, risk.log(), 0.0),
+    )
 
 
 @final

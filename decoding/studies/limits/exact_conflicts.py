@@ -101,4 +101,4 @@ class ExactPairs(Policy):
         """Commit what is safe together, at least the surest position."""
         risk = reading.log_risk.exp()
         safe = compatible_set(risk, exact_conflict(self.model, state), reading.rows, self.risk_bound)
-        return Proposal.single(state, reading, at_least_one(safe, reading.confidence, reading))
+        return Proposal.single(state, reading, at_least_one(safe, reading.log_odds, reading))
