@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 
@@ -34,8 +34,9 @@ class Layout:
     Attributes:
         block: block index of every position, -1 outside the canvas.
         num_blocks: number of blocks.
-        mask_id, eos_id: special ids; eos_id None switches the early stop off.
+        mask_id, eos_id: special ids; eos_id fills what follows an end, None switches the early stop off.
         step_budget: rounds per block before the next one opens (N); None opens a block only when the last is full.
+        also_ends: ids beside eos_id that end an answer, such as the end of a turn.
     """
 
     block: Int[Tensor, " L"]
@@ -43,6 +44,12 @@ class Layout:
     mask_id: int
     eos_id: int | None
     step_budget: int | None
+    also_ends: tuple[int, ...] = ()
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """Every id that ends an answer."""
+        return () if self.eos_id is None else (self.eos_id, *self.also_ends)
 
 
 @dataclass(frozen=True)
@@ -158,11 +165,15 @@ def start(
     gen_length: int,
     block_length: int,
     mask_id: int,
-    eos_id: int | None,
+    eos_id: int | Sequence[int] | None,
     step_budget: int | None = None,
     initial_blocks: int = 1,
 ) -> DecodeState:
-    """The state before the first forward: prompt (left padded) followed by `gen_length` masks."""
+    """The state before the first forward: prompt (left padded) followed by `gen_length` masks.
+
+    Of several `eos_id` each ends an answer, and the first fills what follows.
+    """
+    eos_id, *also_ends = (eos_id,) if eos_id is None or isinstance(eos_id, int) else tuple(eos_id) or (None,)
     batch, length = tokens.shape
     position = torch.arange(length, device=tokens.device) - (length - gen_length)
     block = torch.where(position >= 0, position.div(block_length, rounding_mode="floor"), -1)
@@ -170,7 +181,7 @@ def start(
     masked = (block >= 0).expand(batch, length).clone()
     count = torch.zeros(batch, dtype=torch.long, device=tokens.device)
     return DecodeState(
-        layout=Layout(block, num_blocks, mask_id, eos_id, step_budget),
+        layout=Layout(block, num_blocks, mask_id, eos_id, step_budget, tuple(also_ends)),
         tokens=tokens.masked_fill(masked, mask_id),
         masked=masked,
         opened=count + min(initial_blocks, num_blocks),
@@ -208,12 +219,12 @@ def commit(state: DecodeState, reading: Reading, proposal: Proposal) -> DecodeSt
 
 
 def end_after_eos(state: DecodeState) -> DecodeState:
-    """Fill with EOS whatever follows a committed EOS before which everything is committed, tokens committed there included."""
+    """Fill with EOS whatever follows a committed end before which everything is committed, tokens committed there included."""
     if state.layout.eos_id is None:
         return state
     no_mask_before = state.masked.long().cumsum(-1) == 0
-    ends = (state.tokens == state.layout.eos_id) & (state.layout.block >= 0) & ~state.masked & no_mask_before
-    past = ends.long().cumsum(-1) > 0
+    ends = (is_one_of(state.tokens, state.layout.end_ids) & (state.layout.block >= 0) & ~state.masked & no_mask_before).long()
+    past = ends.cumsum(-1) - ends > 0
     filled = state.masked & past
     return replace(
         state,
@@ -222,6 +233,14 @@ def end_after_eos(state: DecodeState) -> DecodeState:
         committed_round=torch.where(filled, state.round.unsqueeze(-1), state.committed_round),
         reason=state.reason.masked_fill(filled, int(Reason.END)),
     )
+
+
+def is_one_of(tokens: Int[Tensor, "*shape"], ids: Sequence[int]) -> Bool[Tensor, "*shape"]:
+    """Where a token is one of a few ids."""
+    found = torch.zeros_like(tokens, dtype=torch.bool)
+    for one in ids:
+        found = found | (tokens == one)
+    return found
 
 
 def advance_clock(state: DecodeState) -> DecodeState:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +45,10 @@ def load(
     wanted = as_dtype(dtype) or (torch.float32 if target.type == "cpu" else None)
     model = empty_model(family, config)
     fingerprint = _fill_from_files(model, family, folder, device=target, dtype=wanted)
-    denoiser = MaskedLM(
-        model, shifted=family.shifted, fingerprint=fingerprint, **special_ids(family, config, load_tokenizer(folder))
-    )
+    generation = folder / "generation_config.json"
+    named = checkpoint.read_json(generation) if generation.is_file() else {}
+    special = special_ids(family, config, load_tokenizer(folder), named)
+    denoiser = MaskedLM(model, shifted=family.shifted, fingerprint=fingerprint, **special)
     if adapter is not None:
         from models.checkpoints.adapter import merge_adapter
 
@@ -81,7 +82,7 @@ def wrap(
     Raises:
         CheckpointError: if the model is outside the two families.
     """
-    config = model.config.to_dict()
+    config, generation = model.config.to_dict(), getattr(model, "generation_config", None)
     named = {"mask_token_id": mask_id, "eos_token_id": eos_id}
     config |= {key: value for key, value in named.items() if value is not None}
     family = _NATIVE.get(type(model).__name__)
@@ -96,7 +97,8 @@ def wrap(
     if len(devices) > 1:
         raise CheckpointError(f"model must be on one device, got {', '.join(sorted(devices))}")
     shift = family.shifted if shifted is None else shifted
-    return MaskedLM(model, shifted=shift, **special_ids(family, config, tokenizer))
+    named = {} if eos_id is not None else {"eos_token_id": getattr(generation, "eos_token_id", None)}
+    return MaskedLM(model, shifted=shift, **special_ids(family, config, tokenizer, named))
 
 
 _NATIVE = {"LlamaForCausalLM": LLADA, "Qwen2ForCausalLM": DREAM}
@@ -166,8 +168,10 @@ def as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     return found
 
 
-def special_ids(family: Family, config: Mapping[str, Any], tokenizer: Any) -> dict[str, Any]:
-    """Mask, EOS and end-of-turn ids: by the config, then the tokenizer, then as published.
+def special_ids(
+    family: Family, config: Mapping[str, Any], tokenizer: Any, generation: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Mask, EOS and end-of-turn ids: by config.json and generation_config.json, then the tokenizer, then as published.
 
     Raises:
         CheckpointError: if config and tokenizer name different mask tokens, or the id lies outside the vocabulary.
@@ -180,10 +184,25 @@ def special_ids(family: Family, config: Mapping[str, Any], tokenizer: Any) -> di
     mask_id = next(i for i in (mask_id, declared, family.mask_id) if i is not None)
     if not 0 <= mask_id < size:
         raise CheckpointError(f"the mask id must lie in the vocabulary of {size}, got {mask_id}")
-    eos_id = config.get("eos_token_id")
-    eos_id = getattr(tokenizer, "eos_token_id", None) if eos_id is None else eos_id
-    eos_id = eos_id[0] if isinstance(eos_id, list) else eos_id
+    eos_id, *also_ends = ends_of((config, generation), tokenizer, size) or [None]
     known = {} if tokenizer is None else tokenizer.get_vocab()
     published = family.end_of_turn_id if tokenizer is None and family.end_of_turn_id < size else None
     turn = known.get(family.end_of_turn, published)
-    return {"mask_id": mask_id, "eos_id": eos_id, "end_of_turn_id": turn, "tokenizer": tokenizer}
+    special = {"mask_id": mask_id, "eos_id": eos_id, "also_ends": tuple(also_ends), "end_of_turn_id": turn}
+    return special | {"tokenizer": tokenizer}
+
+
+def ends_of(configs: Sequence[Mapping[str, Any]], tokenizer: Any, size: int) -> list[int]:
+    """The EOS ids that the configs name, else the tokenizer's.
+
+    Raises:
+        CheckpointError: if one lies outside the vocabulary.
+    """
+    named = [config.get("eos_token_id") for config in configs]
+    ends = [one for ids in named if ids is not None for one in (ids if isinstance(ids, list | tuple) else [ids])]
+    if not ends:
+        ends = [one for one in [getattr(tokenizer, "eos_token_id", None)] if one is not None]
+    for one in ends:
+        if not isinstance(one, int) or isinstance(one, bool) or not 0 <= one < size:
+            raise CheckpointError(f"eos_token_id must hold ids of the vocabulary of {size}, got {one!r}")
+    return list(dict.fromkeys(ends))
