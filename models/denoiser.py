@@ -66,6 +66,7 @@ class Denoiser(nn.Module, ABC):
         vocab_size: V.
         max_length: longest prompt + canvas the model takes.
         tokenizer: turns strings into ids and back, or None.
+        stored_bytes: fingerprint over every byte of the checkpoint, "" where it was not taken.
         head: the scoring head that `models.load(..., head=...)` put on, or None.
     """
 
@@ -76,6 +77,7 @@ class Denoiser(nn.Module, ABC):
     vocab_size: int
     max_length: int
     tokenizer: Any = None
+    stored_bytes: str = ""
     head: Any = None
     blocks: nn.ModuleList  # of a transformer denoiser: its parts, which a head re-uses
     final_norm: nn.Module

@@ -56,6 +56,7 @@ class MaskedLM(Denoiser):
         self.hidden_size: int = model.config.hidden_size
         self.tokenizer = tokenizer
         self._fingerprint = fingerprint
+        self.stored_bytes = ""
         self.cache: BlockCache | None = None
 
     @property
@@ -118,7 +119,7 @@ class MaskedLM(Denoiser):
 
     def renew_fingerprint(self, fingerprint: str) -> None:
         """The weights are others now."""
-        self._fingerprint = fingerprint
+        self._fingerprint, self.stored_bytes = fingerprint, ""
 
     def with_cache(self, mode: str) -> MaskedLM:
         """The same weights behind a fresh block cache, for one decode at a time; "none" computes every canvas whole.
@@ -137,6 +138,7 @@ class MaskedLM(Denoiser):
             fingerprint=self._fingerprint,
         )
         twin.cache = None if mode == "none" else BlockCache(mode)
+        twin.stored_bytes = self.stored_bytes
         twin.put_on(self.head)
         return twin.train(self.training)
 

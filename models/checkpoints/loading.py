@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,8 @@ from torch import Tensor
 
 from models.checkpoints import files as checkpoint
 from models.checkpoints.families import DREAM, LLADA, CheckpointError, Family, family_of, native_config
+from models.checkpoints.manifest import check_files
+from models.checkpoints.sums import FiniteCheck, byte_sum, check_sums, fingerprint_of, spelled
 from models.checkpoints.tokenizer import load_tokenizer
 from models.masked_lm import MaskedLM
 
@@ -22,6 +27,7 @@ def load(
     device: torch.device | str | None = None,
     adapter: str | Path | None = None,
     head: str | Path | None = None,
+    verify: bool | None = None,
 ) -> MaskedLM:
     """Load a LLaDA or Dream checkpoint onto native layers, with frozen weights.
 
@@ -31,6 +37,8 @@ def load(
         device: where the weights go; by default the GPU if there is one.
         adapter: folder of a PEFT LoRA adapter, merged into the weights.
         head: folder of a scoring head.
+        verify: take sums over every stored byte, to bind a head by. By default on a GPU alone, where they are taken on the
+            device; on a CPU they cost 1 s for every 8 GB. A folder with `checksums.json` is compared with it in any case.
 
     Returns:
         The denoiser, in evaluation mode.
@@ -39,16 +47,18 @@ def load(
         CheckpointError: if the checkpoint is damaged or outside the two families.
     """
     folder = checkpoint.find_folder(path_or_hub_id)
+    sealed = check_files(folder).get("tensors")
     config = checkpoint.read_json(folder / "config.json")
     family = family_of(config)
+    native_config(family, config)  # judged before the weights are looked at
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     wanted = as_dtype(dtype) or (torch.float32 if target.type == "cpu" else None)
-    model = empty_model(family, config)
-    fingerprint = _fill_from_files(model, family, folder, device=target, dtype=wanted)
+    model, stored = _from_files(family, config, folder, target, wanted, sealed, target.type != "cpu" if verify is None else verify)
     generation = folder / "generation_config.json"
     named = checkpoint.read_json(generation) if generation.is_file() else {}
     special = special_ids(family, config, load_tokenizer(folder), named)
-    denoiser = MaskedLM(model, shifted=family.shifted, fingerprint=fingerprint, **special)
+    denoiser = MaskedLM(model, shifted=family.shifted, fingerprint=stored.sampled, **special)
+    denoiser.stored_bytes = stored.full
     if adapter is not None:
         from models.checkpoints.adapter import merge_adapter
 
@@ -90,9 +100,15 @@ def wrap(
         raise CheckpointError("model must be merged first (merge_and_unload), got a model with a PEFT adapter on")
     if family is None:
         family = family_of(config)
-        model = _fill_from_model(empty_model(family, config), family, model.state_dict())
+        model = _fill_from_model(family, config, model.state_dict())
     elif config.get("mask_token_id") is None and getattr(tokenizer, "mask_token_id", None) is None:
         raise CheckpointError("mask_id must be given where neither config nor tokenizer names a mask token, got None")
+    elif config.get("is_causal", True):
+        warnings.warn(
+            f"the config of this {type(model).__name__} does not say is_causal=False: it is read in both directions,"
+            f" as a {family.name} model, and answers nonsense if it was trained from left to right",
+            stacklevel=2,
+        )
     devices = {str(parameter.device) for parameter in model.parameters()}
     if len(devices) > 1:
         raise CheckpointError(f"model must be on one device, got {', '.join(sorted(devices))}")
@@ -104,40 +120,87 @@ def wrap(
 _NATIVE = {"LlamaForCausalLM": LLADA, "Qwen2ForCausalLM": DREAM}
 
 
-def empty_model(family: Family, config: Mapping[str, Any]) -> Any:
-    """The native model of a config.json with every tensor on the meta device, bidirectional."""
+def empty_model(family: Family, config: Mapping[str, Any], stored: Mapping[str, tuple[int, ...]] | None = None) -> Any:
+    """The native model of a config.json with every tensor on the meta device, bidirectional.
+
+    Args:
+        family: of the model.
+        config: its config.json.
+        stored: native names and shapes of the weights that belong on it, which must be exactly its own; None asks nothing.
+
+    Raises:
+        CheckpointError: if config and weights differ; of more blocks than are stored none is built.
+    """
     from transformers import LlamaForCausalLM, Qwen2ForCausalLM
 
+    settings = native_config(family, config)
+    if stored is not None:
+        count = settings.num_hidden_layers
+        blocks = len({match[1] for name in stored if (match := re.match(r"model\.layers\.(\d+)\.", name))})
+        if count > 64 + len(stored):  # fewer are built, and named one by one
+            raise CheckpointError(f"blocks of the weights must be as many as the config's {count}, got {blocks}")
     native: type[Any] = Qwen2ForCausalLM if family.shifted else LlamaForCausalLM
     with torch.device("meta"):
-        return native(native_config(family, config))
+        model = native(settings)
+    if stored is not None:
+        checkpoint.check_names(model, stored, tied=bool(settings.tie_word_embeddings))
+    return model
 
 
-def _fill_from_files(
-    model: Any, family: Family, folder: Path, *, device: torch.device, dtype: torch.dtype | None
-) -> str:
-    """Stream the stored tensors onto an empty model and return their fingerprint."""
+@dataclass(frozen=True)
+class Stored:
+    """Fingerprints of a checkpoint: over a sample of its values, and over all its bytes ("" where not taken)."""
+
+    sampled: str
+    full: str
+
+
+def _from_files(
+    family: Family,
+    config: Mapping[str, Any],
+    folder: Path,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    sealed: Mapping[str, str] | None,
+    verify: bool,
+) -> tuple[Any, Stored]:
+    """The model with the stored tensors on it, each checked on its way: finite, and of the sums that the folder names."""
     files = checkpoint.weight_files(folder)
     shapes = checkpoint.stored_shapes(files)
     native = native_names(family, shapes)
-    tied = bool(model.config.tie_word_embeddings)
-    checkpoint.check_names(model, {native[name]: shape for name, shape in shapes.items()}, tied=tied)
+    model = empty_model(family, config, {native[name]: shape for name, shape in shapes.items()})
     digests: dict[str, bytes] = {}
+    sums: dict[str, Tensor] = {}
+    kinds: set[torch.dtype] = set()
+    finite = FiniteCheck()
     for name, tensor in checkpoint.stream(files):
         digests[native[name]] = checkpoint.digest(native[name], tensor)
-        checkpoint.assign(model, native[name], tensor.to(device, dtype or tensor.dtype, copy=True))
-    finish(model, tied=tied)
-    return checkpoint.combine(digests)
+        if not tensor.is_floating_point():
+            raise CheckpointError(f"{name} of {folder} must hold floating-point numbers, got {tensor.dtype}")
+        placed = tensor.to(device)
+        if sealed is not None or verify:
+            sums[name] = byte_sum(placed)
+            kinds.add(tensor.dtype)
+        placed = placed.to(dtype or tensor.dtype, copy=placed is tensor)
+        finite.add(name, placed)
+        checkpoint.assign(model, native[name], placed)
+    finish(model, tied=bool(model.config.tie_word_embeddings))
+    weights = dict(model.named_parameters())
+    finite.finish({name: weights[native[name]] for name in finite.sums if native[name] in weights}, folder)
+    found = spelled(sums)
+    if sealed is not None:
+        check_sums(found, sealed, folder)
+    full = fingerprint_of({native[name]: value for name, value in found.items()}, kinds) if found else ""
+    return model, Stored(checkpoint.combine(digests), full)
 
 
-def _fill_from_model(model: Any, family: Family, state: Mapping[str, Tensor]) -> Any:
-    """Put the tensors of a state dict on an empty model, shared."""
+def _fill_from_model(family: Family, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Any:
+    """The native model of a config with the tensors of a state dict on it, shared."""
     native = native_names(family, state)
-    tied = bool(model.config.tie_word_embeddings)
-    checkpoint.check_names(model, {native[name]: tuple(t.shape) for name, t in state.items()}, tied=tied)
+    model = empty_model(family, config, {native[name]: tuple(t.shape) for name, t in state.items()})
     for name, tensor in state.items():
         checkpoint.assign(model, native[name], tensor)
-    finish(model, tied=tied)
+    finish(model, tied=bool(model.config.tie_word_embeddings))
     return model.eval()
 
 
@@ -182,10 +245,11 @@ def special_ids(
     if None not in (declared, mask_id) and declared != mask_id:
         raise CheckpointError(f"mask_token_id of config.json must be the tokenizer's {declared}, got {mask_id}")
     mask_id = next(i for i in (mask_id, declared, family.mask_id) if i is not None)
-    if not 0 <= mask_id < size:
+    if not isinstance(mask_id, int) or isinstance(mask_id, bool) or not 0 <= mask_id < size:
         raise CheckpointError(f"the mask id must lie in the vocabulary of {size}, got {mask_id}")
     eos_id, *also_ends = ends_of((config, generation), tokenizer, size) or [None]
     known = {} if tokenizer is None else tokenizer.get_vocab()
+    _check_tokenizer(known, tokenizer, size, [mask_id, *([] if eos_id is None else [eos_id])])
     published = family.end_of_turn_id if tokenizer is None and family.end_of_turn_id < size else None
     turn = known.get(family.end_of_turn, published)
     special = {"mask_id": mask_id, "eos_id": eos_id, "also_ends": tuple(also_ends), "end_of_turn_id": turn}
@@ -206,3 +270,19 @@ def ends_of(configs: Sequence[Mapping[str, Any]], tokenizer: Any, size: int) -> 
         if not isinstance(one, int) or isinstance(one, bool) or not 0 <= one < size:
             raise CheckpointError(f"eos_token_id must hold ids of the vocabulary of {size}, got {one!r}")
     return list(dict.fromkeys(ends))
+
+
+def _check_tokenizer(known: Mapping[str, int], tokenizer: Any, size: int, special: Sequence[int]) -> None:
+    """Refuse the tokenizer of another base: ids that the model does not have, or a plain word where a special id stands."""
+    beyond = [token for token, number in known.items() if number >= size]
+    if beyond:
+        raise CheckpointError(
+            f"the tokenizer must be the model's own, whose ids lie below {size}, got {beyond[0]!r} with id {known[beyond[0]]}"
+        )
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    for number in special if known else ():
+        word = next((token for token, one in known.items() if one == number), None)
+        if word is not None and number not in added and number not in getattr(tokenizer, "all_special_ids", ()):
+            raise CheckpointError(
+                f"the tokenizer must be the model's own, with a special token at id {number}, got the word {word!r} there"
+            )

@@ -11,6 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from models.checkpoints.config_numbers import CheckpointError
+from models.checkpoints.manifest import MANIFEST
 
 ROW = 1 << 13  # words of 8 bytes
 WORDS_AT_ONCE = 1 << 24  # on a device that multiplies before it adds
@@ -64,6 +65,19 @@ def fingerprint_of(sums: Mapping[str, str], dtypes: Iterable[torch.dtype]) -> st
     kinds = "+".join(sorted({str(dtype).removeprefix("torch.") for dtype in dtypes}))
     text = "".join(f"{name}={sums[name]};" for name in sorted(sums))
     return f"{kinds}:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def check_sums(found: Mapping[str, str], saved: Mapping[str, str], where: object) -> None:
+    """Refuse tensors whose bytes are not those that were saved.
+
+    Raises:
+        CheckpointError: naming the first of them.
+    """
+    for name, value in found.items():
+        if saved.get(name) != value:
+            raise CheckpointError(
+                f"{name} of {where} must be as it was saved ({MANIFEST} holds its sum), got other bytes: damaged or changed"
+            )
 
 
 class FiniteCheck:
