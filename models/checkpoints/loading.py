@@ -14,7 +14,7 @@ from torch import Tensor
 
 from models.checkpoints import files as checkpoint
 from models.checkpoints.families import DREAM, LLADA, CheckpointError, Family, family_of, native_config
-from models.checkpoints.manifest import check_files
+from models.checkpoints.manifest import check_files, read_manifest, settle
 from models.checkpoints.sums import FiniteCheck, byte_sum, check_sums, fingerprint_of, spelled
 from models.checkpoints.tokenizer import load_tokenizer
 from models.masked_lm import MaskedLM
@@ -47,15 +47,17 @@ def load(
         CheckpointError: if the checkpoint is damaged or outside the two families.
     """
     folder = checkpoint.find_folder(path_or_hub_id)
-    sealed = check_files(folder).get("tensors")
+    settle(folder)
+    sealed = read_manifest(folder).get("tensors")
     config = checkpoint.read_json(folder / "config.json")
     family = family_of(config)
     native_config(family, config)  # judged before the weights are looked at
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     wanted = as_dtype(dtype) or (torch.float32 if target.type == "cpu" else None)
     model, stored = _from_files(family, config, folder, target, wanted, sealed, target.type != "cpu" if verify is None else verify)
+    check_files(folder)  # after what says more of a file that is wrong
     generation = folder / "generation_config.json"
-    named = checkpoint.read_json(generation) if generation.is_file() else {}
+    named = checkpoint.read_json(generation) if generation.exists() else {}
     special = special_ids(family, config, load_tokenizer(folder), named)
     denoiser = MaskedLM(model, shifted=family.shifted, fingerprint=stored.sampled, **special)
     denoiser.stored_bytes = stored.full
@@ -274,10 +276,10 @@ def ends_of(configs: Sequence[Mapping[str, Any]], tokenizer: Any, size: int) -> 
 
 def _check_tokenizer(known: Mapping[str, int], tokenizer: Any, size: int, special: Sequence[int]) -> None:
     """Refuse the tokenizer of another base: ids that the model does not have, or a plain word where a special id stands."""
-    beyond = [token for token, number in known.items() if number >= size]
-    if beyond:
+    last = max(known, key=known.__getitem__, default=None)
+    if last is not None and known[last] >= size:
         raise CheckpointError(
-            f"the tokenizer must be the model's own, whose ids lie below {size}, got {beyond[0]!r} with id {known[beyond[0]]}"
+            f"the tokenizer must be the model's own, whose ids lie below {size}, got {last!r} with id {known[last]}"
         )
     added = getattr(tokenizer, "added_tokens_decoder", {})
     for number in special if known else ():

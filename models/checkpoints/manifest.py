@@ -136,7 +136,8 @@ def check_files(folder: Path) -> dict[str, Any]:
             raise CheckpointError(f"{folder} must hold every file of its {MANIFEST}, got no {name}")
         if sha256(file) != wanted:
             raise CheckpointError(
-                f"{file} must be as it was saved ({MANIFEST} holds its sha256), got other bytes: it was damaged or changed"
+                f"{file} must be as it was saved ({MANIFEST} holds its sha256), got other bytes: it was damaged, or changed by"
+                f" hand (python -m train.seal --folder {folder} takes it as it is)"
             )
     return found
 

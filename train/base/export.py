@@ -15,7 +15,7 @@ from transformers import LlamaForCausalLM
 from models.checkpoints.files import INDEX, stream, weight_files
 from models.checkpoints.llada_layout import llada_config, to_llada, to_llama
 from models.checkpoints.manifest import check_files, saving
-from models.checkpoints.sums import byte_sum, check_finite, spelled
+from models.checkpoints.sums import byte_sum, check_finite, check_sums, spelled
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
@@ -79,9 +79,11 @@ def load_weights(model: LlamaForCausalLM, folder: Path) -> None:
         CheckpointError: if the folder has no weights.
         RuntimeError: if keys or shapes differ.
     """
-    check_files(folder)
+    sealed = check_files(folder).get("tensors")
     stored = dict(stream(weight_files(folder)))
     check_finite(stored, folder)
+    if sealed is not None:
+        check_sums(spelled({name: byte_sum(tensor) for name, tensor in stored.items()}), sealed, folder)
     model.load_state_dict(to_llama(stored))
 
 

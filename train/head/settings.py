@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -46,10 +47,10 @@ class Objective:
         if self.target not in TARGETS:
             raise ValueError(f"target must be gain, eq7 or worth, got {self.target!r}")
         for name in ("gain", "risk", "huber", "conflict", "harm_weight", "focus", "weight_decay"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         for name in ("temperature", "learning_rate"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
 
 
@@ -241,7 +242,7 @@ class CascadeFitting:
 
     def __post_init__(self) -> None:
         for name in ("minutes", "learning_rate"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
         for name in ("prompts", "batch_size", "blocks", "rank"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
