@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from decoding.comparison.arms import Arm
 from train.commands.command_line import run
-from train.commands.compare import hold, judge
+from train.commands.compare import check_compare, run_compare
 
 
 def compare(
@@ -55,9 +55,9 @@ def compare(
     """
     size: dict[str, Any] = {"num_prompts": num_prompts, "num_dev": num_dev, "seed": seed}
     size |= {"gen_length": gen_length, "block_length": block_length, "run_code": run_code}
-    contest = judge(catalogue, arms, task, prompts=prompts, model=model, head=head, adapter=adapter, **size)
+    call = check_compare(catalogue, arms, task, prompts=prompts, model=model, head=head, adapter=adapter, **size)
     study: dict[str, Any] = {"tuning": tuning, "parity": parity, "batch_size": batch_size, "seed": seed}
-    print(hold(contest, out=out, device=device, dtype=dtype, tf32=tf32, **study))
+    print(run_compare(call, out=out, device=device, dtype=dtype, tf32=tf32, **study))
 
 
 if __name__ == "__main__":

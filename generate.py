@@ -3,7 +3,7 @@
 from typing import Any
 
 from train.commands.command_line import run
-from train.commands.generate import answer, judge
+from train.commands.generate import check_generate, run_generate
 
 
 def generate(
@@ -48,10 +48,10 @@ def generate(
     """
     canvas = {"gen_length": gen_length, "block_length": block_length, "temperature": temperature}
     where: dict[str, Any] = {"prompts": prompts, "row": row, "run_code": run_code}
-    question = judge(
+    call = check_generate(
         prompt, task, policy, {**canvas, **(settings or {})}, model=model, head=head, adapter=adapter, **where
     )
-    print(answer(question, seed=seed, device=device, watch=watch, as_json=json))
+    print(run_generate(call, seed=seed, device=device, watch=watch, as_json=json))
 
 
 if __name__ == "__main__":

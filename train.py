@@ -65,19 +65,14 @@ def train(  # one option a line, hence its length
         budget_hours: what collection may take; it is cut to that, and fitting goes on with what is there.
         estimate: only say, in half a minute, what the run will take.
     """
-    how: dict[str, Any] = {"num_prompts": num_prompts, "num_dev": num_dev, "batch_size": batch_size, "seed": seed}
-    how |= {"adapter": adapter, "device": device, "dtype": dtype, "run_code": run_code, "budget_hours": budget_hours}
-    how |= {"model": model, "catalogue": tuple(catalogue or ()), "relabel": relabel or {}, "leave_out": leave_out}
-    what: dict[str, Any] = {
-        "beam": beam,
-        "drivers": drivers,
-        "labelling": labelling,
-        "fitting": fitting,
-        "cascade": cascade,
-    }
-    job = HeadRun(out=Path(out), tasks=only(tasks, task, prompts, leave_out), **what, **how)
+    options: dict[str, Any] = {"num_prompts": num_prompts, "num_dev": num_dev, "batch_size": batch_size, "seed": seed}
+    options |= {"adapter": adapter, "device": device, "dtype": dtype, "run_code": run_code, "leave_out": leave_out}
+    options |= {"model": model, "catalogue": tuple(catalogue or ()), "relabel": relabel or {}}
+    options |= {"beam": beam, "drivers": drivers, "labelling": labelling, "fitting": fitting, "cascade": cascade}
+    options |= {"budget_hours": budget_hours}
+    head_run = HeadRun(out=Path(out), tasks=only(tasks, task, prompts, leave_out), **options)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    print(estimate_run(job) if estimate else run_train(job))
+    print(estimate_run(head_run) if estimate else run_train(head_run))
 
 
 if __name__ == "__main__":

@@ -156,8 +156,7 @@ def _require_progress(
     if most is not None and nfe < most:
         return
     idle = after.masked.sum(-1) >= before.masked.sum(-1, keepdim=True)
-    if bool((idle.any(-1) & before.unfinished).any() | ~sound):
+    if bool((idle.all(-1) & before.unfinished).any() | ~sound):
         _require_finite(sound, nfe)
-        raise RuntimeError(
-            f"a policy must commit a position of every unfinished row in a round, got none from {policy!r}"
-        )
+        rule = "a policy must commit a position of every unfinished row in a round"
+        raise RuntimeError(f"{rule}, got none in round {nfe} from {policy!r}")

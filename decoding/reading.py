@@ -161,12 +161,12 @@ class Reading:
         if shape == (len(index), 1):  # one canvas a prompt, none missing: as it stands, without a copy of the taps
             return self.map(lambda v: v.unsqueeze(1))
         blank = Reading.empty((*shape, self.rows.shape[-1]), self.rows.device)
-        place = index.unbind(-1)
+        where = index.unbind(-1)
 
         def spread(value: Tensor) -> Tensor:
-            return value.new_zeros(*shape, *value.shape[1:]).index_put(place, value)
+            return value.new_zeros(*shape, *value.shape[1:]).index_put(where, value)
 
-        dense = {n: getattr(blank, n).index_put(place, getattr(self, n)) for n in _dense_names()}
+        dense = {n: getattr(blank, n).index_put(where, getattr(self, n)) for n in _dense_names()}
         draws = None if self.draws is None else self.draws.map(spread)
         return Reading(**dense, taps=tuple(_map_tap(t, spread) for t in self.taps), draws=draws)
 
@@ -185,10 +185,14 @@ class Reading:
 
     def first(self) -> Reading:
         """Each position as the first canvas of a [B, K] grid reads it that does; taps of canvas 0."""
-        place = self.rows.long().argmax(1, keepdim=True)  # [B, 1, L]
+        first_row = self.rows.long().argmax(1, keepdim=True)  # [B, 1, L]
 
         def pick(value: Tensor) -> Tensor:
-            index = place if value.ndim == place.ndim else place.unsqueeze(-1).expand(-1, -1, -1, value.shape[-1])
+            index = (
+                first_row
+                if value.ndim == first_row.ndim
+                else first_row.unsqueeze(-1).expand(-1, -1, -1, value.shape[-1])
+            )
             return value.gather(1, index).squeeze(1)
 
         dense: dict[str, Any] = {n: pick(getattr(self, n)) for n in _dense_names()}

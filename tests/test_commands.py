@@ -82,8 +82,8 @@ def test_bad_input_is_told_in_one_sentence(capsys, arguments, sentence):
     ],
 )  # fmt: skip
 def test_what_only_the_model_can_refuse_is_told_the_same_way(capsys, tiny, arguments, sentence):
-    told = complaint(capsys, generate_command.generate, *arguments, "--model", str(tiny))
-    assert told.startswith(f"generate.py: {sentence}")
+    printed = complaint(capsys, generate_command.generate, *arguments, "--model", str(tiny))
+    assert printed.startswith(f"generate.py: {sentence}")
 
 
 def test_a_damaged_checkpoint_is_told_the_same_way(capsys, tiny, tmp_path):

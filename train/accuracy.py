@@ -68,13 +68,13 @@ def accuracy(
         table[task.name] = {"accuracy": share, **low_high, "n": len(examples)}
         print(f"{task.name:16s} {share:.3f} +- {half:.3f} (n = {len(examples)})", flush=True)
     if out is not None:
-        what = {
+        about = {
             "model": model,
             "split": split if prompts is None else prompts,
             "seed": seed,
             "device": str(denoiser.device),
         }
-        write_json(out / "accuracy.json", {**what, "tasks": table})
+        write_json(out / "accuracy.json", {**about, "tasks": table})
 
 
 def read_examples(

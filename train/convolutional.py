@@ -67,14 +67,14 @@ def convolutional(
         ValueError: for a setting out of range.
     """
     torch.manual_seed(seed)
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     words = AutoTokenizer.from_pretrained(tokenizer)
     spec = TaskRows(share=1.0, rows=rows)
-    data = load_task(task, spec, tokenizer, split="train", seed=seed, cache=cache, device=place)
+    data = load_task(task, spec, tokenizer, split="train", seed=seed, cache=cache, device=target)
     shape = ConvolutionShape(len(words), width=width, passes=passes, max_length=max_length)
-    model = ConvolutionalDenoiser(shape, mask_id=find_mask_id(words), eos_id=words.eos_token_id).to(place)
+    model = ConvolutionalDenoiser(shape, mask_id=find_mask_id(words), eos_id=words.eos_token_id).to(target)
     optimiser = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.01)
-    generator = torch.Generator(place)
+    generator = torch.Generator(target)
     began, step, losses = time.monotonic(), 0, []
     while (done := progress(step=step, minutes=minutes(began), max_steps=max_steps, max_minutes=max_minutes)) < 1:
         generator.manual_seed(seed * 1_000_003 + step)
@@ -96,7 +96,7 @@ def convolutional(
         "batch_size": batch_size,
         "loss": losses,
     }
-    write_json(out / "fit.json", {**environment(device=place, seed=seed), **fitted})
+    write_json(out / "fit.json", {**environment(device=target, seed=seed), **fitted})
     return out
 
 

@@ -83,10 +83,10 @@ def head_cost(
     timed = measure(denoiser, task, threshold=threshold, batch_size=batch_size, repeats=repeats, seed=seed)
     sizes: dict[str, int] = {"prompt": 128, "gen_length": 256, "block_length": 32}
     counts = {**sizes, "heads": table(counted, NAMES, **sizes)}
-    found = {"task": about.name, "batch_size": batch_size, "repeats": repeats, "measured": timed, "counted": counts}
-    print(report(found))
+    figures = {"task": about.name, "batch_size": batch_size, "repeats": repeats, "measured": timed, "counted": counts}
+    print(report(figures))
     if out is not None:
-        write_json(out / "head-cost.json", found | {"environment": environment(device=denoiser.device, seed=seed)})
+        write_json(out / "head-cost.json", figures | {"environment": environment(device=denoiser.device, seed=seed)})
 
 
 def measure(
@@ -109,7 +109,7 @@ def measure(
     leads = Threshold(threshold)
     rules = {"headless": Beside(leads, leads), "with_head": Beside(leads, make_policy("learned", {}, denoiser))}
     lengths: dict[str, Any] = {"gen_length": about.gen_length, "block_length": about.block_length}
-    found: dict[str, dict[str, float]] = {}
+    seconds: dict[str, dict[str, float]] = {}
     for cache in ("none", "dual") if hasattr(denoiser, "with_cache") else ("none",):
         times: dict[str, list[float]] = {name: [] for name in rules}
         for turn in range(repeats + 1):  # the first warms up
@@ -119,21 +119,21 @@ def measure(
         headless, with_head = (times[name][1:] for name in rules)
         shares = [100 * (more / less - 1) for more, less in zip(with_head, headless, strict=True)]
         figures = {"headless_ms": median(headless), "with_head_ms": median(with_head)}
-        found[cache] = figures | {"added_percent": median(shares), "rounds": float(made.nfe)}
-    return found
+        seconds[cache] = figures | {"added_percent": median(shares), "rounds": float(made.nfe)}
+    return seconds
 
 
-def report(found: dict[str, Any]) -> str:
+def report(figures: dict[str, Any]) -> str:
     """The figures as lines of text."""
     lines = [
-        f"{found['task']}, cache {cache}: {one['headless_ms']:.2f} ms a round, {one['with_head_ms']:.2f} with the head, "
-        f"{one['added_percent']:+.1f} % (median of {found['repeats']})"
-        for cache, one in cast("dict[str, dict[str, float]]", found["measured"]).items()
+        f"{figures['task']}, cache {cache}: {one['headless_ms']:.2f} ms a round, {one['with_head_ms']:.2f} with the head, "
+        f"{one['added_percent']:+.1f} % (median of {figures['repeats']})"
+        for cache, one in cast("dict[str, dict[str, float]]", figures["measured"]).items()
     ]
     lines.append(
         "by count, a block of masks in one canvas: GFLOP and MB of weights added; per cent of a round's, cached / uncached"
     )
-    for row in found["counted"]["heads"]:
+    for row in figures["counted"]["heads"]:
         shares = "; ".join(
             f"{name.replace('_', ' ')} {row['cached'][name]:.2f} / {row['uncached'][name]:.2f} %"
             for name in ("operations", "weight_bytes")

@@ -106,7 +106,7 @@ def pretrain(
         model, train_data, fit, mask_id=find_mask_id(words), max_steps=max_steps, max_minutes=max_minutes
     )
     module.compile_parts(compile if device.type == "cuda" else "off")
-    keeper = ValidateAndExport(
+    validation = ValidateAndExport(
         out,
         dev_data,
         tokenizer=tokenizer,
@@ -117,7 +117,7 @@ def pretrain(
         max_shard_size=max_shard_size,
         points=points,
     )
-    trainer = make_trainer(out, keeper, device)
+    trainer = make_trainer(out, validation, device)
     trainer.fit(module, train_dataloaders=Steps(), ckpt_path=str(checkpoint) if resume else None)
     return out
 
@@ -163,7 +163,7 @@ def find_mask_id(words: PreTrainedTokenizerBase) -> int:
     raise ValueError(f"the tokenizer must have a mask token or one of {MASK_TOKENS}, got neither")
 
 
-def make_trainer(out: Path, keeper: ValidateAndExport, device: torch.device) -> lightning.Trainer:
+def make_trainer(out: Path, validation: ValidateAndExport, device: torch.device) -> lightning.Trainer:
     """Build a trainer that only runs steps; `ValidateAndExport` decides when to keep and when to stop."""
     table = CSVLogger(out, name="log")  # a new version for each command: a resumed run keeps the earlier tables
     loggers: list[Logger] = [table]
@@ -176,7 +176,7 @@ def make_trainer(out: Path, keeper: ValidateAndExport, device: torch.device) -> 
         devices=1,
         max_epochs=-1,
         logger=loggers,
-        callbacks=[keeper],
+        callbacks=[validation],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -30,15 +30,15 @@ class Cell:
     head: str | None = None
 
     @property
-    def rule(self) -> dict[str, Any]:
+    def policy_settings(self) -> dict[str, Any]:
         """The settings of the policy."""
         return {name: value for name, value in self.settings.items() if name != BLOCK_LENGTH}
 
     @property
     def key(self) -> str:
         """Names the decoder and every setting, whatever the arm is called."""
-        what = json.dumps([self.policy, dict(self.settings), self.head], sort_keys=True)
-        return hashlib.blake2b(what.encode(), digest_size=6).hexdigest()
+        identity = json.dumps([self.policy, dict(self.settings), self.head], sort_keys=True)
+        return hashlib.blake2b(identity.encode(), digest_size=6).hexdigest()
 
     @property
     def label(self) -> str:

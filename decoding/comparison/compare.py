@@ -10,7 +10,7 @@ from typing import Any
 from decoding.comparison.arms import Arm, check_arms
 from decoding.comparison.parity import parity_study
 from decoding.comparison.problems import Check, Problems
-from decoding.comparison.results import Row, calibration_rows, curve_rows, pair_rows, place, result_rows
+from decoding.comparison.results import Row, calibration_rows, curve_rows, measure_arms, pair_rows, result_rows
 from decoding.comparison.runner import make_runner, tune
 from decoding.comparison.verdicts import verdicts
 from decoding.provenance import write_json
@@ -80,7 +80,7 @@ def compare(
     arms = [tune(runner, arm, tuning) if tuning else replace(arm, tune={}) for arm in arms]
     runner.run(arms, "dev")
     runner.run(arms, "test")
-    measured = place(runner, arms)
+    measured = measure_arms(runner, arms)
     return Comparison(
         results=result_rows(runner, [(item.arm, cell) for item in measured for cell in item.cells], ["dev", "test"]),
         curves=curve_rows(runner, measured),

@@ -40,3 +40,11 @@ class Problems:
     def split(self, split: Split) -> tuple[str, ...]:
         """The prompts of a split."""
         return self.dev if split == "dev" else self.test
+
+
+@dataclass(frozen=True)
+class CheckedProblems:
+    """The prompts of one task, and the checker that says whether a text answers one."""
+
+    problems: Problems
+    check: Check

@@ -70,7 +70,7 @@ class Runner:
         jobs = []
         for cell in {cell.key: cell for arm in arms for cell in self.cells_of(arm)}.values():
             denoiser = self.denoiser_of(cell.arm)
-            jobs.append((cell, make_policy(cell.policy, cell.rule, denoiser), denoiser))
+            jobs.append((cell, make_policy(cell.policy, cell.policy_settings, denoiser), denoiser))
         run_cells(
             self.ledger,
             self.problems,
@@ -145,7 +145,7 @@ def refuse_settings(
     for arm in (full.on(task) for full in arms):
         for cell in itertools.chain(*(a.cells for a in arm.draws(points, seed=seed) or (replace(arm, tune={}),))):
             try:
-                make_policy(cell.policy, cell.rule, heads.get(arm.name, denoiser))
+                make_policy(cell.policy, cell.policy_settings, heads.get(arm.name, denoiser))
             except ValueError as error:
                 raise ValueError(f"{error}, in arm {arm.name}") from error
 

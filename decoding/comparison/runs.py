@@ -104,11 +104,11 @@ class Ledger:
             except (json.JSONDecodeError, KeyError, TypeError) as error:
                 raise ValueError(f"{path}, line {number} must be a line of a comparison, got {line[:60]!r}") from error
 
-    def _agree(self, path: Path, found: Mapping[str, object]) -> None:
+    def _agree(self, path: Path, settings: Mapping[str, object]) -> None:
         for name, value in self.header.items():
-            if found.get(name) != value:
+            if settings.get(name) != value:
                 raise ValueError(
-                    f"{name} must be {found.get(name)!r} to go on with {path}, got {value!r}: choose another --out"
+                    f"{name} must be {settings.get(name)!r} to go on with {path}, got {value!r}: choose another --out"
                 )
 
     def _keep(self, split: str, cell: str, prompt: int, values: list[float]) -> None:
@@ -163,8 +163,8 @@ def run_cells(
     prompts = problems.split(split)
     encoded = {id(denoiser): Encoded.of(problems, split, denoiser) for _, _, denoiser in jobs}
     schedule = list(interleave(len(prompts), len(jobs), batch_size))
-    for chunk, job in tqdm(schedule, desc=f"{problems.task} {split}", disable=None if progress else True):
-        cell, policy, denoiser = jobs[job]
+    for chunk, number in tqdm(schedule, desc=f"{problems.task} {split}", disable=None if progress else True):
+        cell, policy, denoiser = jobs[number]
         index = list(range(chunk, min(chunk + batch_size, len(prompts))))
         if ledger.has(split, cell, index):
             continue
@@ -219,9 +219,9 @@ def measure(made: Generation, right: Sequence[bool], reference: Int[Tensor, "B G
 
 def rounds_with(committed: Bool[Tensor, "B L"], committed_round: Int[Tensor, "B L"]) -> Int[Tensor, " B"]:
     """Number of different rounds in which one of `committed` was committed."""
-    place = torch.where(committed, committed_round, 0)
-    seen = torch.zeros(len(place), int(place.max()) + 1, dtype=torch.bool, device=place.device)
-    return seen.scatter(-1, place, True)[:, 1:].sum(-1)
+    round_index = torch.where(committed, committed_round, 0)
+    seen = torch.zeros(len(round_index), int(round_index.max()) + 1, dtype=torch.bool, device=round_index.device)
+    return seen.scatter(-1, round_index, True)[:, 1:].sum(-1)
 
 
 def clean_commits(state: DecodeState, reference: Int[Tensor, "B G"]) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"]]:
@@ -234,13 +234,13 @@ def clean_commits(state: DecodeState, reference: Int[Tensor, "B G"]) -> tuple[In
     canvas = state.layout.block >= 0
     predicted = is_predicted(state)[:, canvas]
     differs = predicted & (state.tokens[:, canvas] != reference)
-    round_ = state.committed_round[:, canvas]
-    last = torch.iinfo(round_.dtype).max
+    round_index = state.committed_round[:, canvas]
+    last = torch.iinfo(round_index.dtype).max
     follows = state.reason[:, canvas] == int(Reason.CASCADE)
-    first_wrong = torch.where(differs, round_, last).amin(-1, keepdim=True)
-    there = round_ == first_wrong
+    first_wrong = torch.where(differs, round_index, last).amin(-1, keepdim=True)
+    there = round_index == first_wrong
     behind = there & follows & (there & differs & ~follows).any(-1, keepdim=True)
-    counted = state.accepted[:, canvas] & (round_ <= first_wrong) & ~behind
+    counted = state.accepted[:, canvas] & (round_index <= first_wrong) & ~behind
     known = (reference >= 0).all(-1)
     clean, wrong = counted.sum(-1), (counted & differs).sum(-1)
     return torch.where(known, clean, -1), torch.where(known, wrong, -1)

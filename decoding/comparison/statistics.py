@@ -146,8 +146,8 @@ def per_round_invariant(state: DecodeState, factor: float, *, tolerance: float =
     """
     _require_factor(factor)
     accepted = state.reason == int(Reason.EXPLOIT)
-    place = state.committed_round.clamp(min=0)
-    blank = torch.zeros(len(place), int(place.max()) + 1, device=place.device)
-    revealed = blank.scatter_add(-1, place, information(state) * accepted)
-    m = blank.scatter_add(-1, place, accepted.float())
+    round_index = state.committed_round.clamp(min=0)
+    blank = torch.zeros(len(round_index), int(round_index.max()) + 1, device=round_index.device)
+    revealed = blank.scatter_add(-1, round_index, information(state) * accepted)
+    m = blank.scatter_add(-1, round_index, accepted.float())
     return (revealed <= exploit_bound(m, factor) + tolerance).all(-1)

@@ -13,7 +13,7 @@ from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal, Reason
 from models.heads.cascade import Cascade
 
-Told = tuple[Int[Tensor, "B L"], Float[Tensor, "B L"]]  # token and risk
+Foretold = tuple[Int[Tensor, "B L"], Float[Tensor, "B L"]]  # token and risk
 
 
 def follow(
@@ -24,7 +24,7 @@ def follow(
     *,
     bound: float,
     looks: int,
-    first: Told | None = None,
+    first: Foretold | None = None,
 ) -> Proposal:
     """What a round commits beside `reason`: as long as their risks add up to the bound at most, the safest of the positions left.
 
@@ -55,7 +55,7 @@ def follow(
     return replace(plan, confidence=confidence.unsqueeze(1))
 
 
-def foretell(cascade: Cascade, reading: Reading, reason: Int[Tensor, "B L"], token: Int[Tensor, "B L"]) -> Told:
+def foretell(cascade: Cascade, reading: Reading, reason: Int[Tensor, "B L"], token: Int[Tensor, "B L"]) -> Foretold:
     """The likeliest token of every position left and its risk; -1 and 0 elsewhere."""
     committed = reading.rows & (reason > 0)
     left = reading.rows & ~committed

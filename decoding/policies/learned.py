@@ -101,9 +101,9 @@ class Learned(Policy):
         """What is safe, then what follows from it."""
         scores = unscored(reading) if self.rule == "confidence" else score(self.head, state, reading)
         risk = scores.risk
-        if scores.pairs is not None and self.rule in (*PAIRWISE, None):
+        if scores.conflicts is not None and self.rule in (*PAIRWISE, None):
             total = self.rule != "pairs"
-            safe = compatible_set(risk, scores.pairs.conflict, reading.rows, self.risk_bound, total=total)
+            safe = compatible_set(risk, scores.conflicts.probability, reading.rows, self.risk_bound, total=total)
         else:
             safe = safe_set(risk, reading.rows, self.risk_bound, each=self.rule == "each")
         nothing = ~safe.any(-1, keepdim=True)

@@ -10,11 +10,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from decoding.api import Generation
+from decoding.comparison.problems import CheckedProblems
 from decoding.comparison.results import Row
 from decoding.policies.quota import Sequential
 from decoding.reading import Reading
 from decoding.state import DecodeState, Reason, is_one_of
-from decoding.studies.inputs import Subject
 from decoding.traces.branches import finish, predict
 from models.denoiser import Denoiser
 
@@ -83,7 +83,7 @@ class Judge:
 
     Args:
         denoiser: the model.
-        subject: whose checker judges answers.
+        checked: whose checker judges answers.
         made: the decode.
         attention_mask: of the prompts.
         reference: the only right canvas of each prompt, -1 where none is known.
@@ -92,7 +92,7 @@ class Judge:
     """
 
     denoiser: Denoiser
-    subject: Subject
+    checked: CheckedProblems
     made: Generation
     attention_mask: Bool[Tensor, "B P"] | None
     reference: Int[Tensor, "B G"]
@@ -151,15 +151,15 @@ class Judge:
         mask, found = self.mask_of(row), []
         for few in torch.split(torch.arange(len(row), device=row.device), self.batch_size):
             part = state.map(lambda v, few=few: v[few])  # type: ignore[misc]
-            own = None if mask is None else mask[few]
-            tokens = finish(self.denoiser, part, Sequential(), attention_mask=own)
+            few_mask = None if mask is None else mask[few]
+            tokens = finish(self.denoiser, part, Sequential(), attention_mask=few_mask)
             found.append(self.accepted(tokens, row[few]))
         return torch.cat(found)
 
     def accepted(self, tokens: Int[Tensor, "S L"], row: Int[Tensor, " S"]) -> Bool[Tensor, " S"]:
         """The checker's word on the text of every canvas."""
         texts = replace(self.made, sequences=tokens).text
-        right = [self.subject.check(self.prompts[r], text) for r, text in zip(row.tolist(), texts, strict=True)]
+        right = [self.checked.check(self.prompts[r], text) for r, text in zip(row.tolist(), texts, strict=True)]
         return torch.tensor(right, device=tokens.device)
 
     def mask_of(self, row: Int[Tensor, " S"]) -> Bool[Tensor, "S L"] | None:
@@ -180,7 +180,7 @@ def outcomes(
         spoilt: its cascade holds one.
         size: of the cascade.
     """
-    found = torch.where(size > 0, 0, 1)
-    found = torch.where(spoilt, 2, found)
-    found = torch.where(wrong, 3, found)
-    return torch.where(lost, 4, found)
+    outcome = torch.where(size > 0, 0, 1)
+    outcome = torch.where(spoilt, 2, outcome)
+    outcome = torch.where(wrong, 3, outcome)
+    return torch.where(lost, 4, outcome)

@@ -21,11 +21,12 @@ from torch import Tensor
 
 from decoding.api import generate
 from decoding.comparison.curves import Array, resample
+from decoding.comparison.problems import CheckedProblems
 from decoding.comparison.results import Row, estimate
 from decoding.comparison.runs import Encoded
 from decoding.policies.quota import Sequential
 from decoding.studies.chain_rule import nll
-from decoding.studies.inputs import StudyInputs, Subject
+from decoding.studies.inputs import StudyInputs
 from decoding.studies.picture import head, whiskers
 from decoding.studies.schedules import Forced
 from decoding.studies.weighted_entropy import ranks, smallest_alpha, weighted_entropy
@@ -82,10 +83,10 @@ class Followed:
 
 
 def measure(
-    bench: StudyInputs,
+    inputs: StudyInputs,
     *,
     bases: str = "checkpoints/order",
-    points: tuple[int, ...] = (1, 2, 3, 4),
+    points: tuple[int, ...] = (2, 3),
     tasks: tuple[str, ...] = ("addition-easy", "addition-carry", "addition-edge"),
     prompts: int = 12,
     growth: float = 0.1,
@@ -95,7 +96,7 @@ def measure(
 
     Args:
         bases: folder with the checkpoints point-1, point-2, ... of one run, the least trained first.
-        points: which of them.
+        points: which of them; 2 and 3 ship, the recipe makes 1 to 4.
         tasks: names of tasks with a unique answer.
         prompts: test prompts of each task.
         growth: lambda of assumption 4.2, how much earlier errors add to later ones, at least 0.
@@ -113,25 +114,25 @@ def measure(
     orders: list[Row] = []
     bases_rows: list[Row] = []
     for point, folder in folders.items():
-        denoiser = bench.denoiser(str(folder))
+        denoiser = inputs.denoiser(str(folder))
         for task in tasks:
-            subject = bench.subject(task, prompts)
-            found = {name: follow(denoiser, subject, order, bench) for name, order in ORDERS.items()}
-            what = {"task": task, "point": point, "n": len(found[EASY_FIRST].right)}
-            lines, summary = compare(found, growth=growth, slack=slack, seed=bench.seed)
-            orders += [{**what, **line} for line in lines]
-            bases_rows.append({**what, **summary})
+            checked = inputs.problems(task, prompts)
+            followed = {name: follow(denoiser, checked, order, inputs) for name, order in ORDERS.items()}
+            key = {"task": task, "point": point, "n": len(followed[EASY_FIRST].right)}
+            lines, summary = compare(followed, growth=growth, slack=slack, seed=inputs.seed)
+            orders += [{**key, **line} for line in lines]
+            bases_rows.append({**key, **summary})
     cut = [f"{prompts} prompts a task; the full config takes 500, multiplication among the tasks"]
     return {"orders": orders, "bases": bases_rows, "cut": cut if prompts < 500 else []}
 
 
-def follow(denoiser: Denoiser, subject: Subject, order: str, bench: StudyInputs) -> Followed:
+def follow(denoiser: Denoiser, checked: CheckedProblems, order: str, inputs: StudyInputs) -> Followed:
     """Decode by an order, then commit the reference in the order that the same rule chooses.
 
     Raises:
         ValueError: for a task without a unique answer.
     """
-    problems = subject.problems
+    problems = checked.problems
     encoded = Encoded.of(problems, "test", denoiser)
     if (encoded.reference < 0).any():
         raise ValueError(f"tasks must have a unique answer, got {problems.task}")
@@ -144,10 +145,10 @@ def follow(denoiser: Denoiser, subject: Subject, order: str, bench: StudyInputs)
     }
 
     def draws() -> torch.Generator:
-        return bench.generator(denoiser.device)
+        return inputs.generator(denoiser.device)
 
     free = generate(denoiser, encoded.tokens, rule, generator=draws(), **shared)
-    right = [subject.check(prompt, text) for prompt, text in zip(problems.test, free.text, strict=True)]
+    right = [checked.check(prompt, text) for prompt, text in zip(problems.test, free.text, strict=True)]
     reference = torch.cat([encoded.tokens, encoded.reference], 1)
     witness = Witness(denoiser, reference)
     steps: list[Tensor] = []
@@ -219,11 +220,11 @@ def draw(result: dict[str, Any], figure: Figure) -> None:
     panels = above.subplots(1, len(tasks), squeeze=False)[0]
     result["bases"].sort(key=lambda row: row["model_error"]["estimate"])
     for axes, task in zip(panels, tasks, strict=True):
-        own = [row for row in result["bases"] if row["task"] == task]
-        x = [row["model_error"]["estimate"] for row in own]
+        task_rows = [row for row in result["bases"] if row["task"] == task]
+        x = [row["model_error"]["estimate"] for row in task_rows]
         for number, (name, marker) in enumerate(zip(ORDERS, MARKERS, strict=True)):
             found = {row["point"]: row for row in result["orders"] if (row["task"], row["order"]) == (task, name)}
-            y = [found[row["point"]]["accuracy"]["estimate"] for row in own]
+            y = [found[row["point"]]["accuracy"]["estimate"] for row in task_rows]
             axes.plot(
                 x,
                 y,
@@ -233,7 +234,7 @@ def draw(result: dict[str, Any], figure: Figure) -> None:
                 fillstyle="none",
                 label=name,
             )
-        axes.set(title=f"{task} (n = {own[0]['n']})", ylim=(-0.08, 1.08), ylabel="accuracy")
+        axes.set(title=f"{task} (n = {task_rows[0]['n']})", ylim=(-0.08, 1.08), ylabel="accuracy")
     advantage, bound = below.subplots(1, 2)
     for task, marker in zip(tasks, MARKERS, strict=False):
         points = [row for row in result["bases"] if row["task"] == task]

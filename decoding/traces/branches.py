@@ -79,26 +79,26 @@ def visit(
     """Decode with `driver` and keep up to `keep` of the states that each row passed through, drawn uniformly."""
     seen: list[DecodeState] = []
     sampling = Sampling(forbidden=(denoiser.mask_id,), noise=driver.needs.noise)
-    own = int(torch.randint(2**62, (1,), generator=generator))  # the decode draws on the device
+    seed = int(torch.randint(2**62, (1,), generator=generator))  # the decode draws on the device
     decode(
         denoiser,
         start,
         driver,
         attention_mask=attention_mask,
         sampling=sampling,
-        generator=torch.Generator(denoiser.device).manual_seed(own),
+        generator=torch.Generator(denoiser.device).manual_seed(seed),
         on_step=lambda state, _: seen.append(state),
     )
     open_ = torch.stack([s.feasible.any(-1) for s in seen], 1)  # [B, R]
     draw = torch.rand(open_.shape, generator=generator).to(open_.device)
-    place = rank(draw, open_)
-    row, step = ((place < keep) & open_).nonzero().unbind(-1)
+    ranks = rank(draw, open_)
+    row, step = ((ranks < keep) & open_).nonzero().unbind(-1)
     values = {
         f.name: torch.stack([getattr(s, f.name) for s in seen], 1)[row, step]
         for f in fields(DecodeState)
         if f.name != "layout"
     }
-    return Visited(DecodeState(layout=start.layout, **values), row, place[row, step])
+    return Visited(DecodeState(layout=start.layout, **values), row, ranks[row, step])
 
 
 def predict(
@@ -176,7 +176,7 @@ def try_alone(
     canvases = _committed(state, reading, torch.zeros_like(state.reason), position)
     live = (position >= 0) & canvases.unfinished
     after = _read_in_batches(denoiser, canvases, live, state.feasible, attention_mask, batch_size)
-    own = torch.arange(position.shape[1], device=position.device).view(1, -1, 1) == 0  # branch 0 has been read
+    trunk = torch.arange(position.shape[1], device=position.device).view(1, -1, 1) == 0  # branch 0 has been read
     rows = canvases.masked & state.feasible.unsqueeze(1)
     return Branches(
         position=position,
@@ -184,8 +184,8 @@ def try_alone(
         propensity=propensity,
         log_confidence=reading.log_confidence.gather(1, position.clamp(min=0)),
         eq7=torch.full_like(propensity, -torch.inf),
-        token=torch.where(rows, torch.where(own, reading.token.unsqueeze(1), after.token), -1),
-        log_risk=torch.where(rows, torch.where(own, reading.log_risk.unsqueeze(1), after.log_risk), FLOOR),
+        token=torch.where(rows, torch.where(trunk, reading.token.unsqueeze(1), after.token), -1),
+        log_risk=torch.where(rows, torch.where(trunk, reading.log_risk.unsqueeze(1), after.log_risk), FLOOR),
         asked=asked,
     )
 
@@ -220,11 +220,11 @@ def _draw_branches(
     whole, all are equally likely.
     """
     count = free.sum(-1, keepdim=True).clamp(min=1)
-    place = rank(reading.log_odds, free)
-    stratum = ((place + 1) * labelling.strata // count) > (place * labelling.strata // count)
+    ranks = rank(reading.log_odds, free)
+    stratum = ((ranks + 1) * labelling.strata // count) > (ranks * labelling.strata // count)
     beam = torch.zeros_like(free).scatter(1, plan.candidates, plan.valid)
-    kind = torch.full_like(place, KINDS.index("uniform"))
-    for name, chosen in (("stratum", stratum), ("anchor", place == 0), ("beam", beam)):
+    kind = torch.full_like(ranks, KINDS.index("uniform"))
+    for name, chosen in (("stratum", stratum), ("anchor", ranks == 0), ("beam", beam)):
         kind = torch.where(chosen & free, KINDS.index(name), kind)
     noise = torch.rand(free.shape, generator=generator).to(free.device)
     order = rank(noise - kind.float(), free)  # smaller kinds first

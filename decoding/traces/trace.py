@@ -166,8 +166,8 @@ def rebuild(
         committed_round[s, -gen:] = torch.tensor(row["committed_round"])
         recent_confidence[s, :, -gen:] = torch.tensor(row["recent_confidence"]).view(2, gen)
         recent_token[s, :, -gen:] = torch.tensor(row["recent_token"]).view(2, gen)
-    place = torch.arange(width) - (width - gen)
-    block = torch.where(place >= 0, place.div(block_length, rounding_mode="floor"), -1)
+    position = torch.arange(width) - (width - gen)
+    block = torch.where(position >= 0, position.div(block_length, rounding_mode="floor"), -1)
     state = DecodeState(
         layout=Layout(block, gen // block_length, mask_id, eos_id, None),
         tokens=tokens,

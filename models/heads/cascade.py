@@ -66,8 +66,8 @@ class Cascade(nn.Module):
         self.stream = with_lora(stream, rank=config.rank, alpha=config.alpha, dropout=0.0, own_keys=True)
         self.inject = nn.Linear(width, width, bias=False)
         self.rest = nn.Linear(width, 1)
-        for own in (self.inject.weight, self.rest.weight, self.rest.bias):
-            nn.init.zeros_(own)
+        for parameter in (self.inject.weight, self.rest.weight, self.rest.bias):
+            nn.init.zeros_(parameter)
         self.__dict__["base"] = denoiser  # its embedding and LM head are read, and are no part of this module
         self.__dict__["folded"] = None
         cast(Any, self).register_load_state_dict_post_hook(_unfold)

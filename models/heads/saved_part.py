@@ -68,8 +68,8 @@ def check_base(kind: str, folder: Path, base: str, denoiser: Denoiser, full: str
         full: fingerprint over every byte of its base, where that was taken; bases in another number format are not compared.
     """
     if base and base != denoiser.fingerprint():
-        found = denoiser.fingerprint()[:12]
-        raise ValueError(f"the {kind} in {folder} must be used on its own base ({base[:12]}), got a base {found}")
+        other = denoiser.fingerprint()[:12]
+        raise ValueError(f"the {kind} in {folder} must be used on its own base ({base[:12]}), got a base {other}")
     formats = [one.partition(":")[0] for one in (full, denoiser.stored_bytes)]
     if base and full and formats[0] == formats[1] and full != denoiser.stored_bytes:
         raise ValueError(
@@ -84,12 +84,12 @@ def require_bound(kind: str, folder: Path, base: str, denoiser: Denoiser) -> Non
         raise ValueError(f"base of the {kind} in {folder} must name the base whose hidden states it reads, got ''")
 
 
-def check_shapes(file: Path, own: Mapping[str, Tensor], lora_rank: int | None) -> None:
+def check_shapes(file: Path, expected: Mapping[str, Tensor], lora_rank: int | None) -> None:
     """Refuse a file whose tensors are not those of its config, from the headers alone.
 
     Args:
         file: that `write_fitted` wrote.
-        own: the tensors that belong in it, by name; they may be on the meta device.
+        expected: the tensors that belong in it, by name; they may be on the meta device.
         lora_rank: rank of the LoRA in `adapter_model.safetensors` beside it, None where there is none.
 
     Raises:
@@ -97,10 +97,10 @@ def check_shapes(file: Path, own: Mapping[str, Tensor], lora_rank: int | None) -
     """
     with safe_open(file, framework="pt") as opened:
         stored = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
-    needed = {name: tuple(tensor.shape) for name, tensor in own.items()}
+    needed = {name: tuple(tensor.shape) for name, tensor in expected.items()}
     wrong = sorted({name for name, _ in set.symmetric_difference(set(stored.items()), set(needed.items()))})
     if wrong:
-        raise ValueError(f"{file} must hold the {len(own)} tensors of this part, got others for {wrong[0]}")
+        raise ValueError(f"{file} must hold the {len(expected)} tensors of this part, got others for {wrong[0]}")
     adapter = file.parent / "adapter_model.safetensors"
     if lora_rank is None or not adapter.is_file():
         return
@@ -115,19 +115,19 @@ def check_shapes(file: Path, own: Mapping[str, Tensor], lora_rank: int | None) -
             raise ValueError(f"{adapter} must hold the {wanted}, got rank {shape[0]} for {name}")
 
 
-def load_fitted(part: nn.Module, own: Mapping[str, Tensor], file: Path, lora: nn.Module | None) -> None:
+def load_fitted(part: nn.Module, expected: Mapping[str, Tensor], file: Path, lora: nn.Module | None) -> None:
     """Read the tensors of a file, and the adapter beside it, into a part.
 
     Args:
         part: of the saved config.
-        own: the tensors that belong in the file, by name.
+        expected: the tensors that belong in the file, by name.
         file: that `write_fitted` wrote.
         lora: the part's stream, where that has LoRA.
 
     Raises:
         ValueError: if names or shapes differ, or a value is no number.
     """
-    check_shapes(file, own, None)
+    check_shapes(file, expected, None)
     stored = load_file(file)
     check_finite(stored, file)
     part.load_state_dict(stored, strict=False)

@@ -17,7 +17,7 @@ from models.checkpoints.manifest import check_files, read_manifest, saving, sett
 from models.denoiser import Denoiser, Tap
 from models.heads.cascade import CASCADE, FILE, Cascade, load_cascade, write_cascade
 from models.heads.config import HeadConfig
-from models.heads.pair_output import PairOutput, Pairs
+from models.heads.conflict_output import ConflictOutput, Conflicts
 from models.heads.saved_part import check_base, check_shapes, load_fitted, read_fitted, require_bound, write_fitted
 from models.heads.side_stream import SideStream, predicting, with_lora
 
@@ -32,12 +32,12 @@ class Scores:
     Attributes:
         risk_logit: logit of the probability that the candidate token is wrong.
         gain: predicted net cascade of committing it, in positions.
-        pairs: which candidates change each other, of a head with that output.
+        conflicts: which candidates change each other, of a head with that output.
     """
 
     risk_logit: Float[Tensor, "*N L"]
     gain: Float[Tensor, "*N L"]
-    pairs: Pairs | None = None
+    conflicts: Conflicts | None = None
 
     @property
     def risk(self) -> Float[Tensor, "*N L"]:
@@ -104,7 +104,7 @@ class ScoringHead(nn.Module):
             inward += config.width
         hidden_width = 0 if config.variant == "linear" else config.width
         self.readout = _readout(inward, hidden_width)
-        self.pairs = PairOutput(inward, config.pairs, config.reach) if config.pairs else None
+        self.pairs = ConflictOutput(inward, config.pairs, config.reach) if config.pairs else None
         self.cascade: Cascade | None = None
 
     @property
@@ -135,8 +135,8 @@ class ScoringHead(nn.Module):
         scaled = (features - self.mean) / self.spread
         correction = features.new_zeros(*rows.shape, 2)
         if self.stream is not None:
-            own = taps[-self.config.blocks :]
-            hidden = self.stream(own, predicting(own[0], rows)).to(scaled.dtype)
+            last_taps = taps[-self.config.blocks :]
+            hidden = self.stream(last_taps, predicting(last_taps[0], rows)).to(scaled.dtype)
             inward = torch.cat([scaled[rows], hidden], -1)
             correction = correction.masked_scatter(rows.unsqueeze(-1), self.readout(inward))
         else:
@@ -144,8 +144,8 @@ class ScoringHead(nn.Module):
             correction = torch.where(rows.unsqueeze(-1), self.readout(inward), correction)
         log_risk = features[..., self.config.feature_names.index("log_risk")]
         prior = prior_of(log_risk).masked_fill(~rows, 0.0)
-        pairs = None if self.pairs is None else self.pairs(inward, rows, prior, token)
-        return Scores(risk_logit=prior + correction[..., 0], gain=correction[..., 1], pairs=pairs)
+        conflicts = None if self.pairs is None else self.pairs(inward, rows, prior, token)
+        return Scores(risk_logit=prior + correction[..., 0], gain=correction[..., 1], conflicts=conflicts)
 
 
 def prior_of(log_risk: Float[Tensor, "*N L"]) -> Float[Tensor, "*N L"]:

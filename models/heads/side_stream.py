@@ -95,10 +95,10 @@ def _seats(canvas: Int[Tensor, " M"], canvases: int) -> Int[Tensor, " M"]:
     return torch.arange(len(canvas), device=canvas.device) - (count.cumsum(0) - count)[canvas]
 
 
-def _replace(context: Float[Tensor, "N H S d"], own: Float[Tensor, "M H d"], place: Place) -> Tensor:
+def _replace(context: Float[Tensor, "N H S d"], computed: Float[Tensor, "M H d"], place: Place) -> Tensor:
     """The context with the rows' own keys (or values) in place of the base's."""
     context = context.transpose(1, 2).clone()
-    context[place] = own
+    context[place] = computed
     return context.transpose(1, 2)
 
 
@@ -137,7 +137,7 @@ def load_lora(stream: nn.Module, folder: Path) -> None:
         stored = load_file(file)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{file} must be a whole safetensors file, got a broken one") from error
-    own = get_peft_model_state_dict(cast(Any, stream))
-    if {k: v.shape for k, v in stored.items()} != {k: v.shape for k, v in own.items()}:
-        raise ValueError(f"{file} must hold the {len(own)} LoRA matrices of this head, got other names or shapes")
+    expected = get_peft_model_state_dict(cast(Any, stream))
+    if {k: v.shape for k, v in stored.items()} != {k: v.shape for k, v in expected.items()}:
+        raise ValueError(f"{file} must hold the {len(expected)} LoRA matrices of this head, got other names or shapes")
     set_peft_model_state_dict(cast(Any, stream), stored)

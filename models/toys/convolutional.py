@@ -158,5 +158,5 @@ def load_convolutional(folder: str | Path, *, device: torch.device | str | None 
         check_sums(spelled({name: byte_sum(tensor) for name, tensor in weights.items()}), sealed, folder)
     check_files(folder)
     denoiser.load_state_dict(weights)
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return denoiser.to(place).requires_grad_(False).eval()
+    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return denoiser.to(target).requires_grad_(False).eval()

@@ -50,6 +50,9 @@ def predict(begin, sampling_of, denoisers, any_policy):
 
 @unwrapped
 def test_propose_and_choose_are_tensor_programs(predict, begin, denoisers, any_policy, prompts):
+    head = getattr(any_policy, "head", None)
+    if head is not None and head.cascade is not None:
+        pytest.skip("a look packs its rows, and waits for the host")
     torch.compiler.reset()
     first = torch.zeros(len(prompts), dtype=torch.long)
     state = begin(denoisers["context"], any_policy, prompts)

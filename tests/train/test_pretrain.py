@@ -17,7 +17,7 @@ from train import pretrain as command
 from train.base.base_model import BaseModelFit, Fit, ModelShape
 from train.base.corpus import Rows
 from train.base.export import export, load_weights
-from train.base.rows import TaskData, TaskRows, place
+from train.base.rows import TaskData, TaskRows, load_rows
 from train.commands.command_line import parser_of
 
 CPU = torch.device("cpu")
@@ -38,8 +38,8 @@ def tiny_data() -> list[TaskData]:
     shorter = tokens.copy()
     shorter[mixed == 2, 0] = EOS
     return [
-        place("copy", Rows(tokens, lengths), TaskRows(0.6, 64), canvas=4, device=CPU),
-        place("mixed", Rows(shorter, mixed), TaskRows(0.4, 64, pad_to=8), canvas=4, device=CPU),
+        load_rows("copy", Rows(tokens, lengths), TaskRows(0.6, 64), canvas=4, device=CPU),
+        load_rows("mixed", Rows(shorter, mixed), TaskRows(0.4, 64, pad_to=8), canvas=4, device=CPU),
     ]
 
 

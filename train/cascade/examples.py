@@ -28,7 +28,7 @@ LAST = 4  # a batch is left when fewer than one row in so many is unfinished
 
 
 @dataclass(frozen=True)
-class Prompts:
+class TaskPrompts:
     """The prompts of a task, and the canvas behind them."""
 
     task: str
@@ -37,13 +37,13 @@ class Prompts:
     block_length: int
 
     @staticmethod
-    def of(name: str, run: TaskRun, split: str, count: int | None, *, seed: int) -> Prompts:
+    def of(name: str, run: TaskRun, split: str, count: int | None, *, seed: int) -> TaskPrompts:
         """Those of a split that a run names, or `count` train prompts where the task generates them."""
         task = get(name)
-        own = run.prompts if split == "train" else run.dev_prompts
-        wanted = count if count is not None and split == "train" and run.prompts_file is None else own
+        usual = run.prompts if split == "train" else run.dev_prompts
+        wanted = count if count is not None and split == "train" and run.prompts_file is None else usual
         texts = [example.prompt for example in prompts_of(task, run, split, wanted, seed=seed)]
-        return Prompts(name, texts, task.gen_length, run.block_length or task.block_length)
+        return TaskPrompts(name, texts, task.gen_length, run.block_length or task.block_length)
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class CascadeExample:
 
     def foretold(self, cascade: Cascade) -> Float[Tensor, "M 6"]:
         """What the cascade says at `left`."""
-        said = ask(cascade, self.reading, self.committed, self.reading.token)
-        return said[self.left[self.reading.rows & ~self.committed]]
+        foretold = ask(cascade, self.reading, self.committed, self.reading.token)
+        return foretold[self.left[self.reading.rows & ~self.committed]]
 
     def unmoved(self) -> Float[Tensor, "M 6"]:
         """What the state's own forward said there."""
@@ -79,9 +79,9 @@ def with_rest(log_probs: Float[Tensor, "M 5"]) -> Float[Tensor, "M 6"]:
     return torch.cat([log_probs, rest_of(log_probs)], -1).log_softmax(-1)
 
 
-def divergence(target: Float[Tensor, "M 6"], said: Float[Tensor, "M 6"]) -> Float[Tensor, " M"]:
+def divergence(target: Float[Tensor, "M 6"], predicted: Float[Tensor, "M 6"]) -> Float[Tensor, " M"]:
     """KL(target || said) in nats."""
-    return (target.exp() * (target - said)).sum(-1)
+    return (target.exp() * (target - predicted)).sum(-1)
 
 
 class Recorded(Denoiser):
@@ -125,7 +125,7 @@ def candidates(
 
 @torch.no_grad()
 def examples(
-    denoiser: Denoiser, prompts: Prompts, texts: Sequence[str], policy: Policy, taps: Sequence[int]
+    denoiser: Denoiser, prompts: TaskPrompts, texts: Sequence[str], policy: Policy, taps: Sequence[int]
 ) -> Iterator[CascadeExample]:
     """Decode with a policy; every round but the first gives the example of the one before.
 
@@ -168,7 +168,7 @@ class CascadeExamples(IterableDataset[CascadeExample]):
     def __init__(
         self,
         denoiser: Denoiser,
-        tasks: Sequence[Prompts],
+        tasks: Sequence[TaskPrompts],
         drivers: Sequence[Policy],
         taps: Sequence[int],
         *,

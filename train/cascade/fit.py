@@ -21,9 +21,9 @@ from models.denoiser import Denoiser
 from models.heads.cascade import CASCADE, Cascade, CascadeConfig
 from models.heads.scoring_head import save_head
 from train.base.schedule import learning_rate_factor
-from train.cascade.examples import CascadeExample, CascadeExamples, Prompts, divergence, examples
+from train.cascade.examples import CascadeExample, CascadeExamples, TaskPrompts, divergence, examples
 from train.head.drivers import policy_of
-from train.head.metrics import Judged, risk_figures
+from train.head.metrics import RiskEstimates, risk_figures
 from train.head.settings import CascadeFitting, TaskRun
 
 SAVES = 4  # times a run saves what it has
@@ -46,9 +46,9 @@ class CascadeModule(lightning.LightningModule):
         """The minutes begin."""
         self.began = time.monotonic()
 
-    def training_step(self, lesson: CascadeExample, batch_idx: int) -> Tensor:
+    def training_step(self, example: CascadeExample, batch_idx: int) -> Tensor:
         """KL of the next forward from what the cascade says of it, averaged over positions."""
-        loss = divergence(lesson.target, lesson.foretold(self.cascade)).mean()
+        loss = divergence(example.target, example.foretold(self.cascade)).mean()
         self.log("train/kl", loss.detach(), batch_size=1)
         return loss
 
@@ -65,8 +65,8 @@ class CascadeModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over what the cascade owns, up and down again with the minutes."""
-        own = [p for p in self.cascade.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(own, lr=self.fitting.learning_rate, weight_decay=0.01)
+        trained = [p for p in self.cascade.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=self.fitting.learning_rate, weight_decay=0.01)
 
         def factor(step: int) -> float:
             return max(1e-3, learning_rate_factor(self.done, warmup=0.05, decay=0.9)) if step else 1e-3
@@ -97,26 +97,26 @@ class Keep(lightning.Callback):
 
 
 @torch.no_grad()
-def judge(denoiser: Denoiser, prompts: Prompts, drivers: Sequence[Policy], *, batch_size: int) -> dict[str, Any]:
+def evaluate(denoiser: Denoiser, prompts: TaskPrompts, drivers: Sequence[Policy], *, batch_size: int) -> dict[str, Any]:
     """Mean KL of the next forward from the cascade, from the forward before it, and the share of it that the cascade explains.
 
-    The prompts are dealt to the drivers. `changed` is how well the cascade tells the candidates that change (`judged`) on half of
-    the prompts, against 1 - c; its skills compare both recalibrated on the other half.
+    The prompts are dealt to the drivers. `changed` is how well the cascade tells the candidates that change
+    (`position_figures`) on half of the prompts, against 1 - c; its skills compare both recalibrated on the other half.
     """
     parts: list[tuple[Tensor, ...]] = []
     for number, policy in enumerate(drivers):
-        own = prompts.texts[number :: len(drivers)]
-        for low in range(0, len(own), batch_size):
-            for one in examples(denoiser, prompts, own[low : low + batch_size], policy, denoiser.head.taps_ahead):
+        texts = prompts.texts[number :: len(drivers)]
+        for low in range(0, len(texts), batch_size):
+            for one in examples(denoiser, prompts, texts[low : low + batch_size], policy, denoiser.head.taps_ahead):
                 row = one.prompt.unsqueeze(-1).expand(one.left.shape)[one.left]
                 prompt = number + len(drivers) * (low + row)
-                parts.append((prompt, *judged(one, denoiser.head.cascade)))
+                parts.append((prompt, *position_figures(one, denoiser.head.cascade)))
     if not parts:
         return {"positions": 0}
     owner, *columns = (torch.cat(column).double().cpu().numpy() for column in zip(*parts, strict=True))
     kl, kl_without = (float(column.mean()) for column in columns[:2])
     halves = [owner // len(drivers) % 2 == half for half in (0, 1)]
-    fitted_on, unseen = (Judged(owner.astype(int), *columns[2:]).where(half) for half in halves)
+    fitted_on, unseen = (RiskEstimates(owner.astype(int), *columns[2:]).where(half) for half in halves)
     both = fitted_on.mixed and unseen.mixed
     return {
         "kl": kl,
@@ -127,18 +127,18 @@ def judge(denoiser: Denoiser, prompts: Prompts, drivers: Sequence[Policy], *, ba
     }
 
 
-def judged(lesson: CascadeExample, cascade: Cascade) -> tuple[Tensor, ...]:
+def position_figures(example: CascadeExample, cascade: Cascade) -> tuple[Tensor, ...]:
     """Of every position left: both divergences, whether its candidate changes, and the chance of that with and without the cascade.
 
     A candidate changes where the next forward holds another one, or all others together, for likelier.
     """
-    said = lesson.foretold(cascade)
+    foretold = example.foretold(cascade)
     return (
-        divergence(lesson.target, said),
-        divergence(lesson.target, lesson.unmoved()),
-        lesson.target.argmax(-1) > 0,
-        said[:, 1:].logsumexp(-1).exp(),
-        lesson.reading.log_risk[lesson.left].exp(),
+        divergence(example.target, foretold),
+        divergence(example.target, example.unmoved()),
+        example.target.argmax(-1) > 0,
+        foretold[:, 1:].logsumexp(-1).exp(),
+        example.reading.log_risk[example.left].exp(),
     )
 
 
@@ -173,9 +173,9 @@ def fit_cascade(
     if denoiser.head.cascade is None or denoiser.head.cascade.config != config:
         denoiser.head.cascade = Cascade(config, denoiser).to(denoiser.device)
     cascade = denoiser.head.cascade
-    drivers = [driver_of(entry, denoiser) for entry in fitting.drivers]
+    drivers = [driver_of(driver, denoiser) for driver in fitting.drivers]
     train, dev = (
-        [Prompts.of(name, run, split, fitting.prompts, seed=seed) for name, run in tasks.items()]
+        [TaskPrompts.of(name, run, split, fitting.prompts, seed=seed) for name, run in tasks.items()]
         for split in ("train", "dev")
     )
     trainer = lightning.Trainer(
@@ -194,14 +194,14 @@ def fit_cascade(
     trainer.fit(CascadeModule(cascade, fitting), DataLoader(data, batch_size=None))
     cascade.to(denoiser.device).eval()
     save_head(denoiser.head, out)
-    found = {prompts.task: judge(denoiser, prompts, drivers, batch_size=fitting.batch_size) for prompts in dev}
+    figures = {prompts.task: evaluate(denoiser, prompts, drivers, batch_size=fitting.batch_size) for prompts in dev}
     about = {
         "steps": trainer.global_step,
         "fitting": asdict(fitting),
         "environment": environment(device=denoiser.device, seed=seed),
     }
-    write_json(out / CASCADE / "metrics.json", {"tasks": found, **about})
+    write_json(out / CASCADE / "metrics.json", {"tasks": figures, **about})
     return "\n".join(
         f"{name:24s} " + "  ".join(f"{key} {value:.4g}" for key, value in one.items() if key != "changed")
-        for name, one in found.items()
+        for name, one in figures.items()
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from decoding.comparison.arms import Arm, select
-from decoding.comparison.problems import Check, Problems, Split
+from decoding.comparison.problems import CheckedProblems, Problems, Split
 from train.commands.command_line import shipped
 from train.commands.folders import HEAD, MODEL, check_adapter, check_head_folder, check_model
 from train.tasks import Example, Task, get, require_answers, require_permission
@@ -24,21 +24,13 @@ DRAWS = 20  # instances drawn at most for each one wanted, where a task has few
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One task of a contest: its prompts and how a text is judged."""
-
-    problems: Problems
-    check: Check
-
-
-@dataclass(frozen=True)
 class CompareCall:
     """What is compared on what, as far as that can be judged without torch.
 
     Attributes:
         arms: those that run.
         left_out: names of arms that lack a scoring head.
-        entries: the tasks.
+        tasks: the prompts of every task, with its checker.
         model: checkpoint folder or hub id.
         head: folder of the scoring head of learned arms without their own, or None.
         adapter: folder of a PEFT adapter that is merged into the model, or None.
@@ -46,13 +38,13 @@ class CompareCall:
 
     arms: tuple[Arm, ...]
     left_out: tuple[str, ...]
-    entries: tuple[Entry, ...]
+    tasks: tuple[CheckedProblems, ...]
     model: str
     head: str | None
     adapter: str | None = None
 
 
-def judge(
+def check_compare(
     catalogue: Sequence[Arm],
     arms: str | None,
     task: str,
@@ -116,12 +108,12 @@ def judge(
             if not isinstance(length, int) or length < 1 or kind.gen_length % length:
                 rule = f"divide gen_length {kind.gen_length} of task {kind.name}"
                 raise ValueError(f"block_length of arm {arm.name} must {rule}, got {length!r}")
-    how: dict[str, Any] = {"num_prompts": num_prompts, "num_dev": num_dev, "seed": seed, "seen": fitted}
-    entries = [enter(kind, prompts, **how) for kind in tasks]
-    return CompareCall(tuple(running), tuple(left_out), tuple(entries), model, head, adapter)
+    sizes: dict[str, Any] = {"num_prompts": num_prompts, "num_dev": num_dev, "seed": seed, "seen": fitted}
+    checked = [make_problems(kind, prompts, **sizes) for kind in tasks]
+    return CompareCall(tuple(running), tuple(left_out), tuple(checked), model, head, adapter)
 
 
-def enter(
+def make_problems(
     task: Task,
     prompts: str | Mapping[str, str] | None,
     *,
@@ -129,7 +121,7 @@ def enter(
     num_dev: int,
     seed: int,
     seen: bool = False,
-) -> Entry:
+) -> CheckedProblems:
     """The prompts of one task, all different: dev from its generator, test from a file or from its generator.
 
     A task without a generator takes both from its file, or from the hub; `seen` says that a head may know its train split.
@@ -140,7 +132,7 @@ def enter(
     if task.make is None:
         few = min(num_dev, max(1, num_prompts // DEV_SHARE))
         dev, test = divide(task, prompts, num_prompts=num_prompts, num_dev=few, seen=seen)
-        return _entry(task, dev, test)
+        return _checked(task, dev, test)
     dev = draw(task, "dev", num_dev, seed=seed)
     if not isinstance(prompts, str):
         test = draw(task, "test", num_prompts, seed=seed)
@@ -151,7 +143,7 @@ def enter(
         if not test:
             raise ValueError(f"prompts must hold at least one prompt of task {task.name}, got none in {prompts}")
         require_answers(task, test)
-    return _entry(task, dev, test)
+    return _checked(task, dev, test)
 
 
 def divide(
@@ -182,7 +174,7 @@ def divide(
     return dev, test
 
 
-def _entry(task: Task, dev: Sequence[Example], test: Sequence[Example]) -> Entry:
+def _checked(task: Task, dev: Sequence[Example], test: Sequence[Example]) -> CheckedProblems:
     examples = {example.prompt: example for example in (*dev, *test)}
     problems = Problems(
         task=task.name,
@@ -192,7 +184,7 @@ def _entry(task: Task, dev: Sequence[Example], test: Sequence[Example]) -> Entry
         block_length=task.block_length,
         references={p: example.response for p, example in examples.items() if task.unique_answer and example.response},
     )
-    return Entry(problems, lambda prompt, text: task.check(examples[prompt], text))
+    return CheckedProblems(problems, lambda prompt, text: task.check(examples[prompt], text))
 
 
 def draw(task: Task, split: Split, count: int, *, seed: int) -> list[Example]:
@@ -205,15 +197,15 @@ def draw(task: Task, split: Split, count: int, *, seed: int) -> list[Example]:
     return list(found.values())
 
 
-def leave_out_long(entry: Entry, denoiser: Denoiser) -> tuple[Entry, int]:
-    """The entry without prompts for which the model has too few positions, and how many those are.
+def leave_out_long(checked: CheckedProblems, denoiser: Denoiser) -> tuple[CheckedProblems, int]:
+    """The task without prompts for which the model has too few positions, and how many those are.
 
     Raises:
         ValueError: if none is left for dev or for test.
     """
     from decoding.prompts import leave_room
 
-    problems = entry.problems
+    problems = checked.problems
     prompts = [*problems.dev, *problems.test]
     long = {p for p, fits in zip(prompts, leave_room(prompts, denoiser, problems.gen_length), strict=True) if not fits}
     dev, test = (tuple(p for p in some if p not in long) for some in (problems.dev, problems.test))
@@ -222,11 +214,11 @@ def leave_out_long(entry: Entry, denoiser: Denoiser) -> tuple[Entry, int]:
             f"prompts of task {problems.task} must leave {problems.gen_length} of the model's {denoiser.max_length} positions, "
             f"got {len(dev)} dev and {len(test)} test prompts that do"
         )
-    return replace(entry, problems=replace(problems, dev=dev, test=test)), len(long)
+    return replace(checked, problems=replace(problems, dev=dev, test=test)), len(long)
 
 
-def hold(
-    contest: CompareCall,
+def run_compare(
+    call: CompareCall,
     *,
     out: str,
     tuning: int = 0,
@@ -240,7 +232,7 @@ def hold(
     """Run every task, write comparison.json, table.md and a picture of the curves as they come, and return the tables.
 
     Args:
-        contest: what `judge` let through.
+        call: what `check_compare` let through.
         out: folder of the results and of the lines that a later call goes on with.
         tuning: random points tried on dev prompts for every arm with a tuning space.
         parity: points searched in a parity study; 0 compares curves.
@@ -260,24 +252,22 @@ def hold(
 
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     folder = Path(out)
-    base: dict[str, Any] = {"dtype": dtype, "device": device, "adapter": contest.adapter}
-    denoiser = models.load(contest.model, head=contest.head, **base)
-    heads = {
-        arm.name: models.load(contest.model, head=arm.head, **base) for arm in contest.arms if arm.head is not None
-    }
-    for entry in contest.entries:
-        refuse_settings(contest.arms, entry.problems.task, denoiser, heads, points=parity or tuning, seed=seed)
+    base: dict[str, Any] = {"dtype": dtype, "device": device, "adapter": call.adapter}
+    denoiser = models.load(call.model, head=call.head, **base)
+    heads = {arm.name: models.load(call.model, head=arm.head, **base) for arm in call.arms if arm.head is not None}
+    for checked in call.tasks:
+        refuse_settings(call.arms, checked.problems.task, denoiser, heads, points=parity or tuning, seed=seed)
     whole: Comparison = Comparison()
-    said = [f"left out for want of a scoring head: {', '.join(contest.left_out)}\n"] if contest.left_out else []
-    for full in contest.entries:
-        entry, long = leave_out_long(full, denoiser)
+    left_out = [f"left out for want of a scoring head: {', '.join(call.left_out)}\n"] if call.left_out else []
+    for whole_task in call.tasks:
+        checked, long = leave_out_long(whole_task, denoiser)
         if long:
-            said.append(f"left out of {entry.problems.task}: {long} prompts too long for the model\n")
+            left_out.append(f"left out of {checked.problems.task}: {long} prompts too long for the model\n")
         whole += compare(
             denoiser,
-            contest.arms,
-            entry.problems,
-            entry.check,
+            call.arms,
+            checked.problems,
+            checked.check,
             out=folder,
             heads=heads,
             tuning=tuning,
@@ -288,4 +278,4 @@ def hold(
         whole.save(folder / "comparison.json", environment(device=denoiser.device, seed=seed))
         (folder / "table.md").write_text(table(whole), encoding="utf-8")
         plot(whole, folder)
-    return "\n".join([table(whole), *said])
+    return "\n".join([table(whole), *left_out])

@@ -42,7 +42,7 @@ class GenerateCall:
     adapter: str | None = None
 
 
-def judge(
+def check_generate(
     prompt: str | None,
     task: str | None,
     policy: str | None,
@@ -116,13 +116,13 @@ def find_example(task: Task | None, prompt: str | None, prompts: str | None, row
     return found
 
 
-def answer(
-    question: GenerateCall, *, seed: int = 0, device: str | None = None, watch: bool = False, as_json: bool = False
+def run_generate(
+    call: GenerateCall, *, seed: int = 0, device: str | None = None, watch: bool = False, as_json: bool = False
 ) -> str:
     """Decode and report: the text and what it cost, for people or as one JSON object.
 
     Args:
-        question: what `judge` let through.
+        question: what `check_generate` let through.
         seed: of every draw.
         device: where to run; by default the GPU if there is one.
         watch: write the canvas to stdout after every round.
@@ -134,12 +134,12 @@ def answer(
     from decoding import generate
     from train.commands.screen import Screen
 
-    denoiser = models.load(question.model, device=device, adapter=question.adapter, head=question.head)
+    denoiser = models.load(call.model, device=device, adapter=call.adapter, head=call.head)
     screen = Screen(sys.stdout, denoiser)
-    request = question.request
+    request = call.request
     result = generate(
         denoiser,
-        question.example.prompt,
+        call.example.prompt,
         request.policy,
         gen_length=request.gen_length,
         block_length=request.block_length,
@@ -150,8 +150,8 @@ def answer(
     )
     if watch:
         screen.show(result.state)
-    judged = question.task is not None and question.task.judges(question.example)
-    accepted = question.task.check(question.example, result.text[0]) if question.task and judged else None
+    judged = call.task is not None and call.task.judges(call.example)
+    accepted = call.task.check(call.example, result.text[0]) if call.task and judged else None
     facts = {
         "text": result.text[0],
         **({} if accepted is None else {"accepted": accepted}),
@@ -159,32 +159,32 @@ def answer(
         "sequence_forwards": int(result.sequence_forwards[0]),
         "token_positions": int(result.token_positions[0]),
         "seconds": round(result.seconds - screen.paused, 4),
-        "settings": settings_of(question, result, seed),
+        "settings": settings_of(call, result, seed),
     }
-    return json.dumps(facts) if as_json else report(facts, question)
+    return json.dumps(facts) if as_json else report(facts, call)
 
 
-def settings_of(question: GenerateCall, result: Generation, seed: int) -> dict[str, Any]:
+def settings_of(call: GenerateCall, result: Generation, seed: int) -> dict[str, Any]:
     """Everything the answer depends on."""
     policy = {f.name: getattr(result.policy, f.name) for f in fields(result.policy) if f.name != "head"}
     return {
-        "model": question.model,
-        "head": question.head,
-        "adapter": question.adapter,
-        "task": question.task and question.task.name,
-        "policy": {"name": question.request.policy, **policy},
-        "gen_length": question.request.gen_length,
-        "block_length": question.request.block_length,
-        **question.request.options,
+        "model": call.model,
+        "head": call.head,
+        "adapter": call.adapter,
+        "task": call.task and call.task.name,
+        "policy": {"name": call.request.policy, **policy},
+        "gen_length": call.request.gen_length,
+        "block_length": call.request.block_length,
+        **call.request.options,
         "seed": seed,
     }
 
 
-def report(facts: Mapping[str, Any], question: GenerateCall) -> str:
+def report(facts: Mapping[str, Any], call: GenerateCall) -> str:
     """The answer, whether it is right where that can be told, and what it cost."""
     lines = [facts["text"]]
-    if question.task is not None and "accepted" in facts:
-        lines.append(f"{'right' if facts['accepted'] else 'wrong'}, says the checker of {question.task.name}")
+    if call.task is not None and "accepted" in facts:
+        lines.append(f"{'right' if facts['accepted'] else 'wrong'}, says the checker of {call.task.name}")
     cost = "{rounds} rounds, {sequence_forwards} sequence forwards, {token_positions} token positions, {seconds} s"
-    lines.append(f"{cost.format(**facts)}, policy {question.request.policy}")
+    lines.append(f"{cost.format(**facts)}, policy {call.request.policy}")
     return "\n".join(lines)

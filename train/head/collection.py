@@ -21,7 +21,7 @@ from decoding.traces.branches import try_alone, try_branches, visit
 from decoding.traces.labelling import Labelling
 from decoding.traces.trace import check_header, header, identity, write_part
 from models.denoiser import Denoiser
-from train.head.labels import Accepts, Verdicts, hold_back, judge, rows_of, rows_of_bare, take
+from train.head.labels import Accepts, Verdicts, label_by_finishing, label_held_back, rows_of, rows_of_bare, take
 from train.tasks.task import Example, Task
 
 log = logging.getLogger(__name__)
@@ -219,9 +219,9 @@ class _Rows:
         if not self.of.task.unique_answer:
             how = {"finished": labelling.finished, "batch_size": self.of.batch_size}
             if self.of.task.judges(self.examples[int(row[0])]):
-                verdicts = judge(denoiser, state, branches, self._accepts(row), attention_mask=mask, **how)
+                verdicts = label_by_finishing(denoiser, state, branches, self._accepts(row), attention_mask=mask, **how)
             else:
-                verdicts = hold_back(denoiser, state, branches, attention_mask=mask, **how)
+                verdicts = label_held_back(denoiser, state, branches, attention_mask=mask, **how)
         yield from self._write(
             state,
             row,

@@ -86,7 +86,7 @@ def columns(branches: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def fill_changes(
-    branches: Sequence[dict[str, Any]], asked: Sequence[bool], alone: Int[Tensor, " L"], changed: Int[Tensor, "K L"]
+    branches: Sequence[dict[str, Any]], known: Sequence[bool], alone: Int[Tensor, " L"], changed: Int[Tensor, "K L"]
 ) -> None:
     """Write where the candidates of the branches of one canvas differ from those without a branch, masked in both.
 
@@ -96,7 +96,7 @@ def fill_changes(
     if not branches:
         return
     bare = [one for one in branches if one["kind"] == BARE]
-    there = torch.tensor(asked)
+    there = torch.tensor(known)
     before = torch.tensor((bare or branches)[0]["token"])
     alone[there] = before.to(alone.dtype)
     for k, one in enumerate(columns(branches)[: len(changed)]):

@@ -23,10 +23,10 @@ from decoding.traces.trace import check_drift, load_table
 from models.denoiser import Denoiser
 from models.heads.scoring_head import ScoringHead, save_head
 from train.head.collection import Collector
+from train.head.conflict_metrics import collect_conflicts, conflict_figures
 from train.head.data import HeadData, columns
-from train.head.metrics import choice_figures, judge_choices, judge_risk, risk_figures
+from train.head.metrics import choice_figures, collect_choices, collect_risk, risk_figures
 from train.head.module import HeadModule, KeepBest, PreparedBatches
-from train.head.pair_metrics import judge_pairs, pair_figures
 from train.head.settings import VARIANTS, Fitting, Recipe, TaskRun
 from train.tasks import get
 from train.tasks.task import Example, Task
@@ -40,10 +40,10 @@ def prompts_of(task: Task, run: TaskRun, split: str, count: int, *, seed: int) -
     """The first `count` prompts of a split, from the run's file or the task's generator."""
     if run.prompts_file is None:
         return list(islice(task.generate(cast(Any, split), seed=seed), count))
-    mine = list(islice((e for e in task.read(run.prompts_file) if task.split_of(e.prompt) == split), count))
-    if len(mine) < count:
-        raise ValueError(f"{run.prompts_file} must hold {count} prompts of the {split} split, got {len(mine)}")
-    return mine
+    examples = list(islice((e for e in task.read(run.prompts_file) if task.split_of(e.prompt) == split), count))
+    if len(examples) < count:
+        raise ValueError(f"{run.prompts_file} must hold {count} prompts of the {split} split, got {len(examples)}")
+    return examples
 
 
 def collect(
@@ -115,8 +115,8 @@ def prepare(denoiser: Denoiser, folders: Sequence[Path], fitting: Fitting, *, th
     width = max((len(columns(r["branches"])) for r in rows), default=0)
     taps = taps_of(denoiser, fitting)
 
-    def ready(mine: list[dict[str, Any]], shuffle: bool) -> PreparedBatches:
-        data = HeadData(mine, denoiser.mask_id, denoiser.eos_id, threshold, max(1, width))
+    def ready(rows: list[dict[str, Any]], shuffle: bool) -> PreparedBatches:
+        data = HeadData(rows, denoiser.mask_id, denoiser.eos_id, threshold, max(1, width))
         generator = torch.Generator().manual_seed(seed) if shuffle else None
         batches = list(data.batches(fitting.batch_size, generator=generator))
         return PreparedBatches(denoiser, batches, taps=taps, threshold=threshold, gigabytes=fitting.gigabytes)
@@ -174,7 +174,7 @@ def fit_head(
     return head.to(denoiser.device).eval()
 
 
-def make_trainer(denoiser: Denoiser, fitting: Fitting, logs: Path | None, keeper: KeepBest) -> lightning.Trainer:
+def make_trainer(denoiser: Denoiser, fitting: Fitting, logs: Path | None, checkpoint: KeepBest) -> lightning.Trainer:
     """One device, no checkpoints (a head is fitted in minutes and saved by us), CSV and TensorBoard logs."""
     loggers: list[Logger] = []
     if logs is not None:
@@ -184,7 +184,7 @@ def make_trainer(denoiser: Denoiser, fitting: Fitting, logs: Path | None, keeper
         accelerator="gpu" if denoiser.device.type == "cuda" else "cpu",
         devices=1,
         logger=loggers,
-        callbacks=[keeper],
+        callbacks=[checkpoint],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -199,16 +199,16 @@ def figures(head: ScoringHead, data: Data) -> dict[str, Any]:
     for task, batches in data.dev.items():
         prepared = [batches[i] for i in range(len(batches))]
         prompts = data.dev_prompts[task]
-        unseen = judge_risk(head, prepared, prompts)
+        unseen = collect_risk(head, prepared, prompts)
         risk: dict[str, Any] = {"positions": 0}
         if len(set(unseen.wrong.tolist())) == 2:
-            mine = [data.train[i] for i, of in enumerate(data.train_task) if of == task]
-            risk = risk_figures(judge_risk(head, mine, data.train_prompts), unseen)
-        out[task] = {"risk": risk, "choice": choice_figures(judge_choices(head, prepared, prompts))}
+            train_batches = [data.train[i] for i, of in enumerate(data.train_task) if of == task]
+            risk = risk_figures(collect_risk(head, train_batches, data.train_prompts), unseen)
+        out[task] = {"risk": risk, "choice": choice_figures(collect_choices(head, prepared, prompts))}
         if head.config.pairs:
             some = [data.train[i] for i, of in enumerate(data.train_task) if of == task][:JUDGED]
-            seen = judge_pairs(head, some, data.train_prompts)
-            out[task]["conflict"] = pair_figures(seen, judge_pairs(head, prepared, prompts))
+            seen = collect_conflicts(head, some, data.train_prompts)
+            out[task]["conflict"] = conflict_figures(seen, collect_conflicts(head, prepared, prompts))
     return out
 
 
@@ -235,14 +235,16 @@ def fit(
             log.info("%s, seed %d: %s", name, seed + number, summary(metrics[name][-1]))
             first = name == fitting.variants[0] and number == 0
             save_head(head, out if first else out / "variants" / f"{name}-{number}")
-            found = {**(about or {}), "variants": metrics, "train_states": len(data.train_prompts)}
-            write_json(out / "metrics.json", found | {"environment": environment(device=denoiser.device, seed=seed)})
+            metrics_file = {**(about or {}), "variants": metrics, "train_states": len(data.train_prompts)}
+            write_json(
+                out / "metrics.json", metrics_file | {"environment": environment(device=denoiser.device, seed=seed)}
+            )
     return heads
 
 
 def summary(per_task: Mapping[str, Any]) -> str:
     """One line of the figures that matter."""
-    parts = []
+    sentences = []
     for task, one in per_task.items():
         risk, choice = one["risk"], one["choice"]
         text = task
@@ -251,5 +253,5 @@ def summary(per_task: Mapping[str, Any]) -> str:
             text += f" log-loss skill {risk['log_loss_skill']['estimate']:+.3f}"
         if choice["states"]:
             text += f" regret {choice['regret']['estimate']:.2f} (beam {choice['regret_beam']['estimate']:.2f})"
-        parts.append(text)
-    return "; ".join(parts)
+        sentences.append(text)
+    return "; ".join(sentences)

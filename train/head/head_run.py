@@ -87,11 +87,11 @@ class HeadRun:
                 raise ValueError(f"prompts_file must be a file, got {run.prompts_file}")
         if not self.drivers:
             raise ValueError("drivers must name at least one policy, got none")
-        for name, entry in {**self.drivers, **self.relabel}.items():
-            if not isinstance(entry.get("policy"), str):
-                raise ValueError(f"driver {name} must name its policy, got {dict(entry)}")
-            find_policy(entry["policy"], f"policy of driver {name}")
-            length = entry.get(BLOCK_LENGTH, 1)
+        for name, driver in {**self.drivers, **self.relabel}.items():
+            if not isinstance(driver.get("policy"), str):
+                raise ValueError(f"driver {name} must name its policy, got {dict(driver)}")
+            find_policy(driver["policy"], f"policy of driver {name}")
+            length = driver.get(BLOCK_LENGTH, 1)
             if not isinstance(length, int) or length < 1:
                 raise ValueError(f"block_length of driver {name} must be a whole number of at least 1, got {length!r}")
         for name in ("num_prompts", "num_dev", "batch_size"):
@@ -113,18 +113,18 @@ class HeadRun:
         return self.model or str(shipped(MODEL))
 
 
-def load_base(job: HeadRun) -> Denoiser:
+def load_base(head_run: HeadRun) -> Denoiser:
     """The base in the dtype that traces and decoding share."""
     import models
 
-    return models.load(job.base, dtype=job.dtype, device=job.device, adapter=job.adapter)
+    return models.load(head_run.base, dtype=head_run.dtype, device=head_run.device, adapter=head_run.adapter)
 
 
-def reference_policy(job: HeadRun, denoiser: Denoiser) -> BeamETE:
-    """Beam ETE with the job's settings."""
+def reference_policy(head_run: HeadRun, denoiser: Denoiser) -> BeamETE:
+    """Beam ETE with the head_run's settings."""
     from decoding.api import make_policy
 
-    return cast("BeamETE", make_policy("ete", job.beam, denoiser))
+    return cast("BeamETE", make_policy("ete", head_run.beam, denoiser))
 
 
 def quieten() -> None:

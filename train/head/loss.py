@@ -44,8 +44,8 @@ def listwise_loss(
     wanted = (target / temperature).masked_fill(~valid, low).softmax(-1)
     predicted = (score / temperature).masked_fill(~valid, low).log_softmax(-1)
     cross = -(wanted * predicted.masked_fill(~valid, 0.0)).sum(-1)
-    own = torch.special.entr(wanted).sum(-1)
-    mean: Tensor = ((cross - own) * counts).sum() / counts.sum().clamp(min=1)
+    entropy = torch.special.entr(wanted).sum(-1)
+    mean: Tensor = ((cross - entropy) * counts).sum() / counts.sum().clamp(min=1)
     return mean
 
 

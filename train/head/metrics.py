@@ -33,8 +33,8 @@ class Recalibration:
     def fit(risk: Array, wrong: Array) -> Recalibration:
         """Least squares over the positions, never falling, constant on at most BINS quantile bins."""
         edges = np.unique(np.quantile(risk, np.linspace(0, 1, BINS + 1), method="lower"))[1:]  # no bin is empty
-        place = np.searchsorted(edges, risk, side="right")
-        total, count = (np.bincount(place, weights=w).astype(np.float64) for w in (wrong, np.ones_like(wrong)))
+        bins = np.searchsorted(edges, risk, side="right")
+        total, count = (np.bincount(bins, weights=w).astype(np.float64) for w in (wrong, np.ones_like(wrong)))
         return Recalibration(edges, _rising(total, count).clip(1e-5, 1 - 1e-5))
 
     def __call__(self, risk: Array) -> Array:
@@ -54,7 +54,7 @@ def _rising(total: Array, count: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class Judged:
+class RiskEstimates:
     """Every labelled position of a data set, with the head's and the model's own estimate of its risk."""
 
     prompt: NDArray[np.int64]
@@ -62,11 +62,11 @@ class Judged:
     head: Array
     confidence: Array
 
-    def where(self, some: NDArray[np.bool_]) -> Judged:
+    def where(self, some: NDArray[np.bool_]) -> RiskEstimates:
         """Some of the positions."""
-        return Judged(self.prompt[some], self.wrong[some], self.head[some], self.confidence[some])
+        return RiskEstimates(self.prompt[some], self.wrong[some], self.head[some], self.confidence[some])
 
-    def recalibrated(self, fitted_on: Judged) -> Judged:
+    def recalibrated(self, fitted_on: RiskEstimates) -> RiskEstimates:
         """The head's estimates through the isotonic map that fits other prompts."""
         return replace(self, head=Recalibration.fit(fitted_on.head, fitted_on.wrong)(self.head))
 
@@ -77,12 +77,12 @@ class Judged:
 
 
 @torch.no_grad()
-def judge_risk(
+def collect_risk(
     head: ScoringHead,
     prepared: PreparedBatches | Sequence[Prepared],
     prompt_of: Sequence[int],
     estimate: Callable[[Prepared], Float[Tensor, "S L"]] | None = None,
-) -> Judged:
+) -> RiskEstimates:
     """Collect labels and estimates of all known positions; the head's own risks unless another `estimate` is given."""
     head.eval()
     parts: list[tuple[Tensor, ...]] = []
@@ -93,21 +93,21 @@ def judge_risk(
         prompt = ids[one.batch.state_index.cpu()][:, None].expand(known.shape)[known.cpu()]
         parts.append((prompt, one.wrong[known].cpu(), risk[known].cpu(), one.reading.log_risk.exp()[known].cpu()))
     columns = [np.asarray(torch.cat(column)) for column in zip(*parts, strict=True)]
-    return Judged(columns[0], *(c.astype(np.float64) for c in columns[1:]))
+    return RiskEstimates(columns[0], *(c.astype(np.float64) for c in columns[1:]))
 
 
-def risk_figures(fitted_on: Judged, unseen: Judged, *, seed: int = 0) -> dict[str, Any]:
+def risk_figures(fitted_on: RiskEstimates, unseen: RiskEstimates, *, seed: int = 0) -> dict[str, Any]:
     """AUROC, Brier and log-loss skill of the head over isotonically recalibrated confidence, on unseen prompts.
 
     skill = 1 - loss(head) / loss(recalibrated confidence); intervals resample prompts.
     """
     base = Recalibration.fit(fitted_on.confidence, fitted_on.wrong)(unseen.confidence)
     risk = unseen.head.clip(1e-6, 1 - 1e-6)
-    prompts, place = np.unique(unseen.prompt, return_inverse=True)
+    prompts, owner = np.unique(unseen.prompt, return_inverse=True)
     weights = resample(len(prompts), seed=seed)
 
     def summed(each: Array) -> Array:
-        return np.bincount(place, weights=each, minlength=len(prompts)).astype(np.float64)
+        return np.bincount(owner, weights=each, minlength=len(prompts)).astype(np.float64)
 
     def skill(ours: Array, theirs: Array) -> Estimate | None:
         return interval(1 - ratio_of_means(weights, summed(ours), summed(theirs)))
@@ -150,7 +150,7 @@ class Choices:
 
 
 @torch.no_grad()
-def judge_choices(head: ScoringHead, prepared: Sequence[Prepared], prompt_of: Sequence[int]) -> Choices:
+def collect_choices(head: ScoringHead, prepared: Sequence[Prepared], prompt_of: Sequence[int]) -> Choices:
     """Let the head, the beam, the most confident position and chance choose in every state whose branches are labelled."""
     head.eval()
     ndcg = RetrievalNormalizedDCG(top_k=4, empty_target_action="skip")  # nothing to rank where all are equal
@@ -161,24 +161,24 @@ def judge_choices(head: ScoringHead, prepared: Sequence[Prepared], prompt_of: Se
         of_branch = scores.gain.gather(1, batch.position.clamp(min=0))
         for s in (batch.valid.sum(1) > 1).nonzero().squeeze(1).tolist():
             valid = batch.valid[s]
-            gain, mine = batch.gain[s][valid].cpu(), of_branch[s][valid].cpu()
+            gain, predicted = batch.gain[s][valid].cpu(), of_branch[s][valid].cpu()
             beam, eq7 = batch.beam[s][valid].cpu(), batch.eq7[s][valid].cpu()
             confidence = batch.log_confidence[s][valid].cpu()
             state = int(batch.state_index[s])
-            ndcg.update(mine, gain - gain.min(), indexes=torch.full((len(gain),), state))
+            ndcg.update(predicted, gain - gain.min(), indexes=torch.full((len(gain),), state))
             ranked = eq7.masked_fill(~beam, -torch.inf)
             by_beam = int(ranked.argmax()) if torch.isfinite(ranked).any() else int(confidence.argmax())
-            among = mine.masked_fill(~beam, -torch.inf)
+            among = predicted.masked_fill(~beam, -torch.inf)
             lines.append(
                 [
                     prompt_of[state],
                     float(gain.max()),
-                    float(gain[mine.argmax()]),
+                    float(gain[predicted.argmax()]),
                     float(gain[by_beam]),
                     float(gain[confidence.argmax()]),
                     float(gain.mean()),
                     float(among.argmax() == by_beam) if beam.any() else np.nan,
-                    float(spearman_corrcoef(mine, gain)) if gain.std() > 0 and mine.std() > 0 else np.nan,
+                    float(spearman_corrcoef(predicted, gain)) if gain.std() > 0 and predicted.std() > 0 else np.nan,
                 ]
             )
     table = np.asarray(lines, dtype=float).reshape(-1, 8)
@@ -189,15 +189,15 @@ def judge_choices(head: ScoringHead, prepared: Sequence[Prepared], prompt_of: Se
 
 def choice_figures(choices: Choices, *, seed: int = 0) -> dict[str, Any]:
     """Regret in positions against the oracle over the labelled branches, agreement, NDCG@4 and within-state Spearman."""
-    prompts, place = np.unique(choices.prompt, return_inverse=True)
+    prompts, owner = np.unique(choices.prompt, return_inverse=True)
     if not len(prompts):
         return {"states": 0}
     weights = resample(len(prompts), seed=seed)
 
     def mean(each: Array) -> dict[str, float] | None:
         seen = np.isfinite(each)
-        value = np.bincount(place, weights=np.where(seen, each, 0.0), minlength=len(prompts)).astype(np.float64)
-        count = np.bincount(place, weights=seen.astype(float), minlength=len(prompts)).astype(np.float64)
+        value = np.bincount(owner, weights=np.where(seen, each, 0.0), minlength=len(prompts)).astype(np.float64)
+        count = np.bincount(owner, weights=seen.astype(float), minlength=len(prompts)).astype(np.float64)
         return _plain(interval(ratio_of_means(weights, value, count)))
 
     return {

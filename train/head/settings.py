@@ -249,7 +249,7 @@ class CascadeFitting:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not self.drivers:
             raise ValueError("drivers must name at least one policy, got none")
-        for entry in self.drivers:
-            if not isinstance(entry.get("policy"), str):
-                raise ValueError(f"a driver must name its policy, got {entry}")
-            find_policy(entry["policy"], "policy of a driver")
+        for driver in self.drivers:
+            if not isinstance(driver.get("policy"), str):
+                raise ValueError(f"a driver must name its policy, got {driver}")
+            find_policy(driver["policy"], "policy of a driver")

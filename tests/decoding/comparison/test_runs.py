@@ -55,10 +55,10 @@ def test_a_cascade_behind_a_wrong_commit_of_its_round_is_not_clean(reasons, toke
 
     Beside it lies a row that is led astray in its first round.
     """
-    own = [Reason.EXPLOIT, Reason.CASCADE, *(Reason[r] for r in reasons.split()), Reason.EXPLOIT]
+    committed_by = [Reason.EXPLOIT, Reason.CASCADE, *(Reason[r] for r in reasons.split()), Reason.EXPLOIT]
     other = [Reason.FORCED, *[Reason.CASCADE] * 5]
     rows = [
-        finished([1, 1, 2, 2, 2, 3], [int(r) for r in own], [1, 1, *tokens, 0]),
+        finished([1, 1, 2, 2, 2, 3], [int(r) for r in committed_by], [1, 1, *tokens, 0]),
         finished([1, 1, 1, 1, 1, 2], [int(r) for r in other], [0] * 6),
     ]
     for order in (rows, rows[::-1]):

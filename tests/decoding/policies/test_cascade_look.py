@@ -375,7 +375,7 @@ def test_unscored_risk_is_what_the_confidence_leaves(reading_of):
     scores = unscored(reading_of(confidence))
     assert scores.risk[0].tolist() == pytest.approx([1 - c for c in confidence], rel=1e-4)
     assert not scores.gain.any()
-    assert scores.pairs is None
+    assert scores.conflicts is None
     sure = unscored(replace(reading_of([0.5]), log_risk=torch.tensor([[-100.0]])))
     unsure = unscored(replace(reading_of([0.5]), log_risk=torch.tensor([[0.0]])))
     assert sure.risk.item() < 1e-30

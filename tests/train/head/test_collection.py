@@ -65,9 +65,9 @@ def test_prompts_take_turns_among_the_drivers(rows, examples):
 
 def test_of_every_prompt_some_states_are_kept_and_some_of_them_labelled(rows):
     for split, prompt in {(r["split"], r["prompt_id"]) for r in rows}:
-        mine = [r for r in rows if (r["split"], r["prompt_id"]) == (split, prompt)]
-        assert len(mine) == (3 if prompt % 2 == 0 else 2)  # the fast driver has a round for each block
-        assert sum(bool(r["branches"]) for r in mine) == 1
+        of_prompt = [r for r in rows if (r["split"], r["prompt_id"]) == (split, prompt)]
+        assert len(of_prompt) == (3 if prompt % 2 == 0 else 2)  # the fast driver has a round for each block
+        assert sum(bool(r["branches"]) for r in of_prompt) == 1
     assert len({r["state_id"] for r in rows}) == len(rows)
 
 
@@ -88,7 +88,7 @@ def test_gains_by_hand(collector_of, speaks_bits, tasks, example, tmp_path):
             fresh = left == 8 and group not in planned  # nothing of the group is revealed or about to be
             expected = (7 if fresh else 0) * (1, 1, -1)[group]
             assert cascade_gain(one, alone, reference, threshold=0.9) == expected
-            assert one["log_confidence"] == pytest.approx(np.log(0.5), abs=1e-3)
+            assert one["log_confidence"] == pytest.approx(np.log(0.5), rel=1e-3)
             seen.add(expected)
     assert seen == {7, 0, -7}
 
@@ -213,9 +213,9 @@ def test_a_folder_of_other_prompts_is_refused(collector_of, groups, examples, tm
 
 def test_progress_is_told_of_parts_done_and_of_parts_found(collector_of, groups, examples, tmp_path):
     for _ in range(2):
-        told: list[int] = []
-        collector_of(groups).run({"train": examples[:6]}, tmp_path, progress=told.append)
-        assert told == [4, 2]
+        progress: list[int] = []
+        collector_of(groups).run({"train": examples[:6]}, tmp_path, progress=progress.append)
+        assert progress == [4, 2]
 
 
 def judged(collector_of, trap, tasks, example, folder, response, **labelling) -> list[dict]:

@@ -1,4 +1,4 @@
-"""The main job in miniature: from traces to heads, metrics and a table, twice; what a head learns; what is refused."""
+"""The main head_run in miniature: from traces to heads, metrics and a table, twice; what a head learns; what is refused."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def test_a_head_may_lead_through_states_of_its_own(base, tmp_path):
 
 def test_an_estimate_scales_a_probe_up(base, tmp_path):
     ticks = iter(range(100))
-    job = job_of(
+    head_run = job_of(
         base,
         tmp_path,
         tasks={
@@ -223,7 +223,7 @@ def test_an_estimate_scales_a_probe_up(base, tmp_path):
             "lists": TaskRun(prompts=5, dev_prompts=1),
         },
     )
-    lines = estimate_run(job, seconds=1.0, clock=lambda: next(ticks)).splitlines()
+    lines = estimate_run(head_run, seconds=1.0, clock=lambda: next(ticks)).splitlines()
     assert len(lines) == 3
     assert lines[0].startswith("countdown3: 30 prompts, ")
     assert lines[0].endswith(" GB, 0.003 h")  # a second for three prompts
@@ -284,9 +284,9 @@ def test_bad_input_is_told_in_one_sentence(command, base, tmp_path, capsys, chan
     with pytest.raises(SystemExit) as ended:
         run(command, ["--config", written(tmp_path, **settings), "--out", str(tmp_path / "run")])
     assert ended.value.code == 2
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("train.py: ")]
-    assert len(said) == 1
-    assert sentence in said[0]
+    sentences = [line for line in capsys.readouterr().err.splitlines() if line.startswith("train.py: ")]
+    assert len(sentences) == 1
+    assert sentence in sentences[0]
     assert not (tmp_path / "run" / "metrics.json").exists()
 
 
@@ -383,7 +383,7 @@ def test_traces_that_the_base_does_not_repeat_are_refused(groups, gathered, tmp_
 
 
 def test_tasks_are_collected_side_by_side(base, tmp_path):
-    denoiser, told = models.load(base, device="cpu"), []
+    denoiser, progress = models.load(base, device="cpu"), []
     options = {
         "beam": BeamETE(branches=2),
         "drivers": {"one": Sequential()},
@@ -392,8 +392,8 @@ def test_tasks_are_collected_side_by_side(base, tmp_path):
         "seed": 0,
     }
     runs = {"countdown3": TaskRun(1, 1), "lists": TaskRun(1, 1, block_length=16, labelling=Labelling(labelled=0))}
-    collect(denoiser, runs, tmp_path, progress=told.append, **options)
-    assert told == [1, 1, 1, 1]
+    collect(denoiser, runs, tmp_path, progress=progress.append, **options)
+    assert progress == [1, 1, 1, 1]
     assert json.loads((tmp_path / "lists" / "header.json").read_text())["block_length"] == 16
     assert len(load_table(tmp_path / "lists", denoiser)) == 0
     assert len(load_table(tmp_path / "countdown3", denoiser)) == 2

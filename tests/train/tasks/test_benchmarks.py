@@ -111,16 +111,16 @@ def test_there_is_no_generator():
 
 
 def test_the_hub_is_asked_for_the_reported_split():
-    asked = []
+    requests = []
 
     def loader(*where, **more):
-        asked.append((*where, more))
+        requests.append((*where, more))
         return [ROWS["gsm8k"]]
 
     for name in BENCHMARKS:
         if BENCHMARKS[name].hub is not None:
             BENCHMARKS[name].hub.rows(loader)
-    assert asked == [
+    assert requests == [
         ("openai/gsm8k", "main", {"split": "test"}),
         ("HuggingFaceH4/MATH-500", None, {"split": "test"}),
         ("Maxwell-Jia/AIME_2024", None, {"split": "train"}),

@@ -49,10 +49,10 @@ def final_answer(text: str) -> int | None:
 def whole(text: str) -> int | None:
     """Read a whole number from 0 to 999, also where it is written as a sum or with leading zeros."""
     text = spell(text)
-    found = Decimal(text) if re.fullmatch(r"-?\d+(\.\d+)?", text) else value(text)
-    if found is None or (isinstance(found, complex) and abs(found.imag) > 0):
+    parsed = Decimal(text) if re.fullmatch(r"-?\d+(\.\d+)?", text) else value(text)
+    if parsed is None or (isinstance(parsed, complex) and abs(parsed.imag) > 0):
         return None
-    number = found.real if isinstance(found, complex) else found
+    number = parsed.real if isinstance(parsed, complex) else parsed
     return int(number) if number == int(number) and 0 <= number <= LARGEST else None
 
 

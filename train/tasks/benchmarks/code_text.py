@@ -72,8 +72,8 @@ def _end_of_flat(lines: list[str]) -> int:
 
 
 def _until_examples(code: str, head: re.Pattern[str]) -> str:
-    found = head.search(code)
-    stop = STOPS.search(code, found.end() if found else 0)
+    match = head.search(code)
+    stop = STOPS.search(code, match.end() if match else 0)
     return code[: stop.start()] if stop else code
 
 

@@ -51,9 +51,9 @@ def final_number(text: str) -> Decimal | None:
     """
     text = plain(until(text, *NEXT_QUESTION))
     if "####" in text:
-        found = numbers(text.rpartition("####")[2].partition("\n")[0])
-        if found:
-            return found[0]
+        candidates = numbers(text.rpartition("####")[2].partition("\n")[0])
+        if candidates:
+            return candidates[0]
     box = last_boxed(text)
     if box is not None and numbers(box):
         return _of_clause(box, first=True)

@@ -48,8 +48,8 @@ def read(row: Row) -> Example:
     if answer and (len(answer) > 1 or answer not in LETTERS[: len(options) or None]):
         raise ValueError(f"answer must be one of the letters of the options, got {answer!r}")
     listed = "".join(f"\n{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False))
-    asked = f"{question}\nOptions:{listed}" if options else question
-    return Example(ask(asked, optional(row, "category")), f"The answer is ({answer})." if answer else "", answer)
+    prompt = f"{question}\nOptions:{listed}" if options else question
+    return Example(ask(prompt, optional(row, "category")), f"The answer is ({answer})." if answer else "", answer)
 
 
 def check(example: Example, text: str) -> bool:
@@ -76,14 +76,14 @@ def final_letter(text: str, options: Sequence[tuple[str, str]] = ()) -> str | No
     box = re.fullmatch(r"\W*(?:\\?text(?:bf)?\{)?\W*([A-J])\b.*", last_boxed(text) or "", re.DOTALL)
     if box:
         return box[1]
-    if found := REVERSED.findall(text):
-        return str(found[-1])
-    said = STATED.findall(text)
-    letters = {letter for letter, option in options if said and _bare(option) == _bare(said[-1])}
+    if letter_first := REVERSED.findall(text):
+        return str(letter_first[-1])
+    option_stated = STATED.findall(text)
+    letters = {letter for letter, option in options if option_stated and _bare(option) == _bare(option_stated[-1])}
     if len(letters) == 1:
         return letters.pop()
-    if found := BRACKETED.findall(text):
-        return str(found[-1])
+    if bracketed := BRACKETED.findall(text):
+        return str(bracketed[-1])
     alone = ALONE.findall(text)
     return (alone[-1][0] or alone[-1][1]) if alone else None
 

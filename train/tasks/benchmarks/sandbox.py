@@ -93,12 +93,12 @@ def run_program(program: str, limits: Limits | None = None) -> bool:
         )
         wanted = READY + token.encode()
         try:
-            said, closed = _listen(process, len(wanted), limits.seconds)
+            received, closed = _listen(process, len(wanted), limits.seconds)
         finally:
             _end(process)
-    if closed and not said.startswith(READY):
+    if closed and not received.startswith(READY):
         raise ValueError(f"run_code must be false where process limits cannot be set, got {limits} refused")
-    return said == wanted
+    return received == wanted
 
 
 def _listen(process: subprocess.Popen[bytes], length: int, seconds: float) -> tuple[bytes, bool]:
@@ -107,15 +107,15 @@ def _listen(process: subprocess.Popen[bytes], length: int, seconds: float) -> tu
     Whoever else holds that way open is not waited for.
     """
     assert process.stdout is not None
-    said, end = b"", time.monotonic() + seconds
+    received, end = b"", time.monotonic() + seconds
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
-        while len(said) < length and selector.select(max(0.0, end - time.monotonic())):
-            part = os.read(process.stdout.fileno(), length - len(said))
+        while len(received) < length and selector.select(max(0.0, end - time.monotonic())):
+            part = os.read(process.stdout.fileno(), length - len(received))
             if not part:
-                return said, True
-            said += part
-    return said, False
+                return received, True
+            received += part
+    return received, False
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

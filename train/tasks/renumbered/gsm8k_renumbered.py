@@ -45,8 +45,8 @@ def templates(source: Path | None = None) -> tuple[Template, ...]:
     Args:
         source: JSONL with question and answer; by default `data/gsm8k/train.jsonl.gz`, where missing the hub's training split.
     """
-    found = (template for row in _rows(source) if (template := parse(str(row["question"]), str(row["answer"]))))
-    return tuple(template for template in found if _fits(_original(template)))
+    parsed = (template for row in _rows(source) if (template := parse(str(row["question"]), str(row["answer"]))))
+    return tuple(template for template in parsed if _fits(_original(template)))
 
 
 def _rows(source: Path | None) -> Iterator[Row]:
@@ -170,8 +170,8 @@ def plain(answer: str) -> str:
 
 def check(example: Example, text: str) -> bool:
     """Compare the number after the last `####` with the reference's."""
-    found, wanted = (ANSWER.fullmatch(one.rpartition("####")[2]) for one in (text, example.response))
-    return bool("####" in text and found and wanted and number_of(found[1]) == number_of(wanted[1]))
+    written, wanted = (ANSWER.fullmatch(one.rpartition("####")[2]) for one in (text, example.response))
+    return bool("####" in text and written and wanted and number_of(written[1]) == number_of(wanted[1]))
 
 
 def _make(rng: random.Random) -> Example:

@@ -15,10 +15,10 @@ from decoding.traces.branches import BARE, FLOOR
 from models.heads.config import HeadConfig
 from models.heads.scoring_head import ScoringHead
 from models.toys.toy import GroupDenoiser
+from train.head.conflict_metrics import ConflictEstimates, collect_conflicts, conflict_figures
 from train.head.data import HeadData
 from train.head.metrics import Recalibration
 from train.head.module import HeadModule, PreparedBatches, conflict_labels, of_branches
-from train.head.pair_metrics import JudgedPairs, judge_pairs, pair_figures
 from train.head.settings import VARIANTS, Fitting, Objective
 
 MASK = 2
@@ -127,40 +127,40 @@ def test_one_variant_has_pairs_and_all_with_an_objective_for_them(variant):
     recipe = VARIANTS[variant]
     alone = Fitting().config(recipe, NAMES).pairs
     assert alone == (16 if variant == "conflict" else 0)
-    asked = Fitting(objective=Objective(conflict=0.5), pairs=8)
-    assert asked.config(recipe, NAMES).pairs == 8
-    assert asked.conflict(recipe) == 0.5
+    fitting = Fitting(objective=Objective(conflict=0.5), pairs=8)
+    assert fitting.config(recipe, NAMES).pairs == 8
+    assert fitting.conflict(recipe) == 0.5
     assert VARIANTS["conflict"].variant == "lora"
 
 
-def judged(head, confidence, changed, state, prompt=None) -> JudgedPairs:
+def judged(head, confidence, changed, state, prompt=None) -> ConflictEstimates:
     state = np.asarray(state)
     columns = [np.asarray(column, float) for column in (changed, head, confidence)]
-    return JudgedPairs(state if prompt is None else np.asarray(prompt), state, *columns)
+    return ConflictEstimates(state if prompt is None else np.asarray(prompt), state, *columns)
 
 
 def test_figures_are_against_recalibrated_confidence_and_within_a_state():
     confidence, changed = [0.1, 0.1, 0.4, 0.4, 0.1, 0.4], [0, 1, 1, 1, 0, 0]
     head = [0.2, 0.9, 0.3, 0.8, 0.95, 0.1]
     unseen = judged(head, confidence, changed, [0, 0, 0, 0, 1, 1])
-    found = pair_figures(unseen, unseen)
+    found = conflict_figures(unseen, unseen)
     base = Recalibration.fit(unseen.confidence, unseen.changed)(unseen.confidence)
     losses = [-np.log(np.where(unseen.changed > 0, p, 1 - p)).mean() for p in (unseen.head, base)]
     assert found["log_loss_skill"]["estimate"] == pytest.approx(1 - losses[0] / losses[1])
     assert (found["pairs"], found["share_changed"], found["states"]) == (6, 0.5, 1)  # one state has no change
     assert found["auroc"]["estimate"] == pytest.approx(1.0)
     assert found["auroc_confidence"]["estimate"] == pytest.approx(5 / 6)
-    assert pair_figures(unseen, judged([0.1], [0.1], [0], [0])) == {"pairs": 1}
+    assert conflict_figures(unseen, judged([0.1], [0.1], [0], [0])) == {"pairs": 1}
 
 
 def test_pairs_are_judged_at_their_labels_with_prompt_and_state():
     head = head_of(4)
     nn.init.constant_(head.pairs.outward.bias[8:9], 3.0)  # a(x_i) of all
     one = prepared(ROW, row(), ROW)
-    found = judge_pairs(head, [one], [7, 8, 9])
+    found = collect_conflicts(head, [one], [7, 8, 9])
     assert (found.prompt.tolist(), found.state.tolist()) == ([7, 7, 9, 9], [0, 0, 2, 2])
     assert found.changed.tolist() == [1, 0, 1, 0]
     assert found.confidence.tolist() == pytest.approx([1e-6] * 4, rel=0.2)
     assert found.head.tolist() == pytest.approx([np.exp(3) * c for c in found.confidence], rel=0.01)
     with pytest.raises(ValueError, match="must have a pairwise output, got one without"):
-        judge_pairs(head_of(0), [replace(one)], [7, 8, 9])
+        collect_conflicts(head_of(0), [replace(one)], [7, 8, 9])

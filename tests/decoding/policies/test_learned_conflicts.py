@@ -9,7 +9,7 @@ from decoding.features import NAMES
 from decoding.policies.learned import PASSES, Learned, compatible_set, safe_set
 from decoding.state import Reason
 from models.heads.config import HeadConfig
-from models.heads.pair_output import Pairs
+from models.heads.conflict_output import Conflicts
 from models.heads.scoring_head import Scores, ScoringHead
 
 EXPLOIT, FORCED = Reason.EXPLOIT, Reason.FORCED
@@ -25,7 +25,7 @@ class Opinion(ScoringHead):
         for pair, probability in conflict.items():
             wanted[pair] = torch.tensor(probability).logit()
         nothing = torch.zeros(1, 6)
-        pairs = Pairs(wanted.unsqueeze(0) * 6**0.5, torch.eye(6).unsqueeze(0), nothing, nothing)
+        pairs = Conflicts(wanted.unsqueeze(0) * 6**0.5, torch.eye(6).unsqueeze(0), nothing, nothing)
         self.said = Scores(torch.tensor([RISK]).logit(), torch.zeros(1, 6), pairs)
 
     def forward(self, features, rows, token, taps=()) -> Scores:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class Pairs:
+class Conflicts:
     """Conflicts of all positions of a canvas, in low rank; meaningless where one of the two was not asked for.
 
     Attributes:
@@ -34,12 +34,12 @@ class Pairs:
         return logit if self.relation is None else logit + self.relation
 
     @property
-    def conflict(self) -> Float[Tensor, "N L L"]:
+    def probability(self) -> Float[Tensor, "N L L"]:
         """kappa_ij in (0, 1), the probability that the candidate at j is another one after i is committed."""
         return self.logit.sigmoid()
 
 
-class PairOutput(nn.Module):
+class ConflictOutput(nn.Module):
     """q, k, a and b of every position from the vector that the read-out reads, and e from how two positions lie to each other.
 
     e_ij = R[s, o, 0] + sum_d R[s, o, d] q_id with o = j - i, at most `reach` either way, and s = [the candidates are the same].
@@ -58,16 +58,16 @@ class PairOutput(nn.Module):
         """e_ij of every two positions."""
         if self.relation is None:
             return None
-        place = torch.arange(token.shape[-1], device=token.device)
-        offset = (place - place.unsqueeze(-1)).clamp(-self.reach, self.reach) + self.reach
+        position = torch.arange(token.shape[-1], device=token.device)
+        offset = (position - position.unsqueeze(-1)).clamp(-self.reach, self.reach) + self.reach
         table = self.relation[:, offset]  # [2, L, L, 1 + d]
         other, same = (torch.einsum("nid,ijd->nij", query, table[s, ..., 1:]) + table[s, ..., 0] for s in range(2))
         return torch.where(token.unsqueeze(-1) == token.unsqueeze(-2), same, other)
 
     def forward(
         self, inward: Tensor, rows: Bool[Tensor, "N L"], prior: Float[Tensor, "N L"], token: Int[Tensor, "N L"]
-    ) -> Pairs:
-        """The pairs of a batch.
+    ) -> Conflicts:
+        """The conflicts of a batch.
 
         Args:
             inward: a vector for every position, [N L W], or for those in `rows` alone, [M W].
@@ -79,4 +79,4 @@ class PairOutput(nn.Module):
         if inward.ndim == 2:
             found = found.new_zeros(*rows.shape, found.shape[-1]).masked_scatter(rows.unsqueeze(-1), found)
         query, key, sends, takes = torch.split(found, [self.width, self.width, 1, 1], -1)
-        return Pairs(query, key, sends.squeeze(-1), takes.squeeze(-1) + prior, self.relate(query, token))
+        return Conflicts(query, key, sends.squeeze(-1), takes.squeeze(-1) + prior, self.relate(query, token))

@@ -18,7 +18,7 @@ from train.head.module import Prepared, conflict_labels, of_branches
 
 
 @dataclass(frozen=True)
-class JudgedPairs:
+class ConflictEstimates:
     """Every labelled pair of a data set: its prompt and state, the label, and both estimates of its probability."""
 
     prompt: NDArray[np.int64]
@@ -29,25 +29,25 @@ class JudgedPairs:
 
 
 @torch.no_grad()
-def judge_pairs(head: ScoringHead, prepared: Sequence[Prepared], prompt_of: Sequence[int]) -> JudgedPairs:
+def collect_conflicts(head: ScoringHead, prepared: Sequence[Prepared], prompt_of: Sequence[int]) -> ConflictEstimates:
     """Collect labels and estimates of all known pairs; the estimate without a head is 1 - c of the position changed."""
     head.eval()
     ids, parts = torch.tensor(list(prompt_of)), []
     for one in prepared:
         changed, known = conflict_labels(one.batch, one.reading)
-        pairs = one.scored_by(head).pairs
-        if pairs is None:
+        conflicts = one.scored_by(head).conflicts
+        if conflicts is None:
             raise ValueError("a head whose pairs are judged must have a pairwise output, got one without")
         state = one.batch.state_index[:, None, None].expand(known.shape)[known].cpu()
         risk = one.reading.log_risk.exp().unsqueeze(1).expand(known.shape)
-        columns = (changed[known], of_branches(pairs.conflict, one.batch)[known], risk[known])
+        columns = (changed[known], of_branches(conflicts.probability, one.batch)[known], risk[known])
         parts.append((ids[state], state, *(column.cpu() for column in columns)))
     table: list[Tensor] = [torch.cat(column) for column in zip(*parts, strict=True)]
     numbers = (column.double().numpy() for column in table[2:])
-    return JudgedPairs(table[0].numpy(), table[1].numpy(), *numbers)
+    return ConflictEstimates(table[0].numpy(), table[1].numpy(), *numbers)
 
 
-def pair_figures(fitted_on: JudgedPairs, unseen: JudgedPairs, *, seed: int = 0) -> dict[str, Any]:
+def conflict_figures(fitted_on: ConflictEstimates, unseen: ConflictEstimates, *, seed: int = 0) -> dict[str, Any]:
     """Log-loss skill over isotonically recalibrated 1 - c_j, and the mean AUROC within a state; intervals resample prompts.
 
     skill = 1 - loss(head) / loss(recalibrated 1 - c_j). States in which all pairs agree have no AUROC.
@@ -56,20 +56,20 @@ def pair_figures(fitted_on: JudgedPairs, unseen: JudgedPairs, *, seed: int = 0) 
     if not 0 < changed.sum() < len(changed) or not len(fitted_on.changed):
         return {"pairs": len(changed)}
     base = Recalibration.fit(fitted_on.confidence, fitted_on.changed)(unseen.confidence)
-    prompts, place = np.unique(unseen.prompt, return_inverse=True)
+    prompts, prompt_index = np.unique(unseen.prompt, return_inverse=True)
     weights = resample(len(prompts), seed=seed)
 
     def loss(probability: Array) -> Array:
         p = probability.clip(1e-6, 1 - 1e-6)
-        return _summed(-(changed * np.log(p) + (1 - changed) * np.log1p(-p)), place, len(prompts))
+        return _summed(-(changed * np.log(p) + (1 - changed) * np.log1p(-p)), prompt_index, len(prompts))
 
     within = _within_states(unseen)
     owner = np.searchsorted(prompts, within[:, 0])
     count = _summed(np.ones(len(within)), owner, len(prompts))
 
     def mean(each: Array) -> dict[str, float] | None:
-        found = interval(ratio_of_means(weights, _summed(each, owner, len(prompts)), count))
-        return None if found is None else asdict(found)
+        mean_interval = interval(ratio_of_means(weights, _summed(each, owner, len(prompts)), count))
+        return None if mean_interval is None else asdict(mean_interval)
 
     skill = interval(1 - ratio_of_means(weights, loss(unseen.head), loss(base)))
     return {
@@ -82,15 +82,15 @@ def pair_figures(fitted_on: JudgedPairs, unseen: JudgedPairs, *, seed: int = 0) 
     }
 
 
-def _within_states(judged: JudgedPairs) -> Array:
+def _within_states(estimates: ConflictEstimates) -> Array:
     """Prompt and both AUROCs of every state with pairs of either kind."""
     lines = []
-    for state in np.unique(judged.state):
-        mine = judged.state == state
-        changed = judged.changed[mine]
+    for state in np.unique(estimates.state):
+        inside = estimates.state == state
+        changed = estimates.changed[inside]
         if 0 < changed.sum() < len(changed):
-            both = (auroc(estimate[mine], changed) for estimate in (judged.head, judged.confidence))
-            lines.append((judged.prompt[mine][0], *both))
+            both = (auroc(estimate[inside], changed) for estimate in (estimates.head, estimates.confidence))
+            lines.append((estimates.prompt[inside][0], *both))
     return np.asarray(lines, dtype=np.float64).reshape(-1, 3)
 
 
