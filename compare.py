@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 from decoding.comparison.arms import Arm
-from train.commands.command_line import run
+from train.commands.command_line import GOES_ON, run
 from train.commands.compare import check_compare, run_compare
 
 
@@ -61,4 +61,4 @@ def compare(
 
 
 if __name__ == "__main__":
-    run(compare, default_config="configs/compare/default.yaml")
+    run(compare, default_config="configs/compare/default.yaml", kept=GOES_ON)

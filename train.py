@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from decoding.comparison.arms import Arm
 from decoding.traces.labelling import Labelling
-from train.commands.command_line import run
+from train.commands.command_line import GOES_ON, run
 from train.commands.train import run_train
 from train.head.estimate import estimate_run
 from train.head.head_run import HeadRun
@@ -76,4 +76,4 @@ def train(  # one option a line, hence its length
 
 
 if __name__ == "__main__":
-    run(train, default_config="configs/train/head.yaml")
+    run(train, default_config="configs/train/head.yaml", kept=GOES_ON)

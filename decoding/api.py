@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -15,8 +15,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from decoding.loop import OnStep, decode
-from decoding.names import ALIASES, Request, find_policy, resolve
+from decoding.names import Request, resolve
 from decoding.policy import Policy
+from decoding.policy_by_name import make_policy as make_policy
 from decoding.prompts import read_prompts
 from decoding.reading import Reading, Sampling
 from decoding.state import DecodeState, start
@@ -33,6 +34,9 @@ class Generation:
         sequence_forwards: canvases of each row through the model; a round of k branches is 1 round and k of these.
         token_positions: positions computed for each row, padding not counted.
         explored: rounds in which each row ran more than one canvas.
+        looks: forwards foretold for each row by the head's cascade.
+        drafts: foretold commits of each row that a forward has checked.
+        drafts_true: those of them that came true.
         nfe: batched model calls.
         seconds: wall clock of the decode, prompts and text not counted.
         state: the last state: when, why and how sure each position was committed.
@@ -57,6 +61,21 @@ class Generation:
     def __iter__(self) -> Iterator[Any]:
         """`x, nfe = generate(...)`."""
         return iter((self.sequences, self.nfe))
+
+    @property
+    def looks(self) -> Int[Tensor, " B"]:
+        """Forwards foretold for each row."""
+        return self.state.looks
+
+    @property
+    def drafts(self) -> Int[Tensor, " B"]:
+        """Drafts of each row that a forward has checked."""
+        return self.state.drafts
+
+    @property
+    def drafts_true(self) -> Int[Tensor, " B"]:
+        """Those of them that came true."""
+        return self.state.drafts_true
 
     @property
     def canvas(self) -> Int[Tensor, "B G"]:
@@ -84,7 +103,7 @@ def generate(
     *,
     gen_length: int | None = None,
     block_length: int | None = None,
-    attention_mask: Tensor | None = None,
+    attention_mask: Any = None,
     generator: torch.Generator | None = None,
     on_step: OnStep | None = None,
     temperature: float = 0.0,
@@ -103,7 +122,7 @@ def generate(
             order), else `learned`.
         gen_length: positions to generate, EOS included.
         block_length: must divide gen_length; by default 32 where it does, else gen_length.
-        attention_mask: 0 on the left padding of token ids.
+        attention_mask: 0 on the left padding of token ids; a tensor, an array or lists.
         generator: source of randomness, on the model's device.
         on_step: called with state and reading before every commit; only reads.
         temperature: 0 takes the most likely token.
@@ -135,6 +154,7 @@ def generate(
         eos_id=end_ids if request.options.get("early_stop", True) else None,
         step_budget=rule.step_budget,
         initial_blocks=rule.initial_blocks,
+        cached=getattr(denoiser, "cache", None) is not None,
     )
     seen: list[DecodeState] = []
     keep = bool(request.options.get("history", False))
@@ -194,30 +214,6 @@ def with_cache(denoiser: Denoiser, mode: str) -> Denoiser:
     return cast(Denoiser, cast(Any, denoiser).with_cache(mode))
 
 
-def make_policy(policy: Policy | str, settings: Mapping[str, Any], denoiser: Denoiser) -> Policy:
-    """A policy as it is, or the one of a name (`find_policy`), with its settings and, where it has a head, the denoiser's.
-
-    Raises:
-        ValueError: for an unknown name, a setting that the policy does not have, or a model without the head it needs.
-    """
-    if isinstance(policy, Policy):
-        return policy
-    named = find_policy(policy)
-    module, _, name = named.home.partition(":")
-    kind = getattr(import_module(module), name)
-    settings = {ALIASES.get(spelling, spelling): value for spelling, value in settings.items()}
-    known = {f.name for f in fields(kind)}
-    free = known - named.fixed.keys() - {"head"}
-    unknown = ", ".join(sorted(settings.keys() - free))
-    if unknown:
-        rule = f"be among {', '.join(sorted(free))}" if free else "be left out"
-        raise ValueError(f"settings of policy {policy} must {rule}, got {unknown}")
-    if named.head and denoiser.head is None:
-        raise ValueError(f"policy {policy} must have a model loaded with head=FOLDER, got one without a head")
-    head = {"head": denoiser.head} if named.head else {}
-    return cast(Policy, kind(**head, **named.fixed, **settings))
-
-
 def check_fit(
     request: Request, denoiser: Denoiser, *, prompt_length: int, generator: torch.Generator | None
 ) -> tuple[int, ...]:
@@ -257,6 +253,8 @@ def make_sampling(request: Request, denoiser: Denoiser, end_ids: tuple[int, ...]
         raise ValueError(
             f"confidence_eos_eot_inf must be left out where a cascade is looked at, got it with {rule.needs.looks} looks a round"
         )
+    if options.get("temperature") and rule.needs.greedy:
+        raise ValueError(f"temperature must be 0 with policy {request.policy}, got {options['temperature']}")
     eos = tuple(one for one in end_ids if one != denoiser.end_of_turn_id)  # LLaDA forbids EOS alone, not the end of a turn
     forbidden = eos if options.get("logits_eos_inf") else ()
     return Sampling(

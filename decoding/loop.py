@@ -128,8 +128,7 @@ def rounds(
             counts = counts + torch.stack([(used > 0).long(), used, cost, (used > 1).long()])
             nfe += 1
             sound = reading.log_normaliser.isfinite().all()
-        choice = policy.choose(canvases, proposal, reading)
-        state, reading = canvases.at(choice), policy.combine(reading, choice)
+        state, reading = policy.settle(canvases, proposal, reading)
         spent = Counts(counts[0], counts[1], counts[2], counts[3], nfe)
         if not len(index):
             _require_finite(sound, nfe)

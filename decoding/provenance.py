@@ -28,7 +28,11 @@ def write_json(file: Path, value: Any, *, allow_nan: bool = True) -> None:
     Raises:
         ValueError: for NaN where it is not allowed.
     """
-    text = json.dumps(value, indent=1, allow_nan=allow_nan) + "\n"
+    write_text(file, json.dumps(value, indent=1, allow_nan=allow_nan) + "\n")
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a text file aside and rename it; its folder is made."""
     file.parent.mkdir(parents=True, exist_ok=True)
     aside = file.with_name(file.name + ".part")
     aside.write_text(text, encoding="utf-8")
@@ -79,7 +83,7 @@ def commit() -> str | None:
 def code() -> str:
     """Hash of the source of `decoding` and `models`: figures of different code are not to be mixed."""
     here = Path(__file__).resolve().parents[1]
-    files = sorted(path for package in ("decoding", "models") for path in (here / package).glob("*.py"))
+    files = sorted(path for package in ("decoding", "models") for path in (here / package).rglob("*.py"))
     return hashlib.blake2b(b"\0".join(path.read_bytes() for path in files), digest_size=8).hexdigest()
 
 

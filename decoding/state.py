@@ -36,6 +36,7 @@ class Layout:
         num_blocks: number of blocks.
         mask_id, eos_id: special ids; eos_id fills what follows an end, None switches the early stop off.
         step_budget: rounds per block before the next one opens (N); None opens a block only when the last is full.
+        cached: whether the forward that opens a block decides what later forwards of that block read.
         also_ends: ids beside eos_id that end an answer, such as the end of a turn.
     """
 
@@ -44,6 +45,7 @@ class Layout:
     mask_id: int
     eos_id: int | None
     step_budget: int | None
+    cached: bool = False
     also_ends: tuple[int, ...] = ()
 
     @property
@@ -67,6 +69,8 @@ class DecodeState:
         reason: a Reason for every position.
         recent_confidence, recent_token: confidence and candidate in the two readings before the current one, newest first;
             0 and -1 where there was none.
+        looks: readings that the head's cascade foretold for this row.
+        drafts, drafts_true: foretold commits that a forward has checked, and those of them that came true.
     """
 
     layout: Layout
@@ -80,6 +84,9 @@ class DecodeState:
     reason: Int[Tensor, "... L"]
     recent_confidence: Float[Tensor, "... 2 L"]
     recent_token: Int[Tensor, "... 2 L"]
+    looks: Int[Tensor, "..."]
+    drafts: Int[Tensor, "..."]
+    drafts_true: Int[Tensor, "..."]
 
     @property
     def feasible(self) -> Bool[Tensor, "... L"]:
@@ -112,6 +119,16 @@ class DecodeState:
         batch = torch.arange(choice.shape[0], device=choice.device)
         return self.map(lambda v: v[batch, choice])
 
+    @staticmethod
+    def stack(states: Sequence[DecodeState]) -> DecodeState:
+        """K states as the canvases of one: [B] becomes [B, K]."""
+        return DecodeState(states[0].layout, *(torch.stack([getattr(s, n) for s in states], 1) for n in _tensors()))
+
+    def where(self, rows: Bool[Tensor, " B"], other: DecodeState) -> DecodeState:
+        """The state with these rows as they are in `other`."""
+        pairs = ((getattr(other, n), getattr(self, n)) for n in _tensors())
+        return DecodeState(self.layout, *(torch.where(rows.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in pairs))
+
     def to(self, device: torch.device) -> DecodeState:
         """The state on another device."""
         block = self.layout.block.to(device)
@@ -123,7 +140,11 @@ class DecodeState:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> DecodeState:
         """The same function on every tensor but the layout's, which all rows share."""
-        return DecodeState(self.layout, *(function(getattr(self, f.name)) for f in fields(self) if f.name != "layout"))
+        return DecodeState(self.layout, *(function(getattr(self, name)) for name in _tensors()))
+
+
+def _tensors() -> list[str]:
+    return [f.name for f in fields(DecodeState) if f.name != "layout"]
 
 
 @dataclass(frozen=True)
@@ -138,6 +159,9 @@ class Proposal:
         log_confidence: log c_j of the token that sets branch j apart (Eq. 7); 0 where there is no look-ahead.
         confidence: of the tokens committed, where they are not the candidates of the reading; else None.
         chance: uniform draws for a policy that chooses at random; else None.
+        looks: readings foretold for each row in making this proposal; None where there were none.
+        states: the canvases as they will stand, where each was committed on top of the one before with a tick of its own
+            clock; None where one commit writes all of them.
     """
 
     tokens: Int[Tensor, "B K L"]
@@ -146,6 +170,8 @@ class Proposal:
     log_confidence: Float[Tensor, "B K"]
     confidence: Float[Tensor, "B K L"] | None = None
     chance: Float[Tensor, "B S"] | None = None
+    looks: Int[Tensor, " B"] | None = None
+    states: DecodeState | None = None
 
     @staticmethod
     def single(state: DecodeState, reading: Reading, reason: Int[Tensor, "B L"]) -> Proposal:
@@ -168,6 +194,7 @@ def start(
     eos_id: int | Sequence[int] | None,
     step_budget: int | None = None,
     initial_blocks: int = 1,
+    cached: bool = False,
 ) -> DecodeState:
     """The state before the first forward: prompt (left padded) followed by `gen_length` masks.
 
@@ -181,7 +208,7 @@ def start(
     masked = (block >= 0).expand(batch, length).clone()
     count = torch.zeros(batch, dtype=torch.long, device=tokens.device)
     return DecodeState(
-        layout=Layout(block, num_blocks, mask_id, eos_id, step_budget, tuple(also_ends)),
+        layout=Layout(block, num_blocks, mask_id, eos_id, step_budget, cached, tuple(also_ends)),
         tokens=tokens.masked_fill(masked, mask_id),
         masked=masked,
         opened=count + min(initial_blocks, num_blocks),
@@ -192,13 +219,19 @@ def start(
         reason=torch.zeros_like(tokens),
         recent_confidence=torch.zeros(batch, 2, length, device=tokens.device),
         recent_token=torch.full((batch, 2, length), -1, device=tokens.device),
+        looks=count,
+        drafts=count,
+        drafts_true=count,
     )
 
 
 def commit(state: DecodeState, reading: Reading, proposal: Proposal) -> DecodeState:
     """Write a proposal: K canvases per row, block clock advanced, rows past their EOS ended. The only writer of tokens."""
+    if proposal.states is not None:
+        return proposal.states
     state = replace(
         state,
+        looks=state.looks if proposal.looks is None else state.looks + proposal.looks,
         recent_confidence=torch.stack([reading.confidence, state.recent_confidence[..., 0, :]], -2),
         recent_token=torch.stack([reading.token, state.recent_token[..., 0, :]], -2),
     )

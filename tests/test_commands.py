@@ -14,7 +14,7 @@ import generate as generate_command
 from models.toys.toy import TableDenoiser
 from train.base.export import export
 from train.commands.command_line import parser_of, run, shipped, with_flags
-from train.commands.screen import Screen, wrap
+from train.commands.screen import Piece, Screen, wrap
 
 ROOT = Path(__file__).parents[1]
 TOKENIZER = shipped("checkpoints/reason-7m")
@@ -112,7 +112,8 @@ def test_json_on_the_last_line_holds_text_costs_and_settings(capsys, tiny):
     run(generate_command.generate, [*SUM, "--model", str(tiny), "--policy", "factor", "--watch", "--json"])
     *rounds, last = capsys.readouterr().out.splitlines()
     facts = json.loads(last)
-    assert list(facts) == "text accepted rounds sequence_forwards token_positions seconds settings".split()
+    costs = "rounds sequence_forwards token_positions looks drafts drafts_true seconds"
+    assert list(facts) == f"text accepted {costs} settings".split()
     assert len(rounds) == facts["rounds"] + 1  # the canvas before the first round, and after every one
     assert rounds[0] == f"   0  {'·' * 24}"
     assert "·" not in rounds[-1]
@@ -221,7 +222,8 @@ def test_screen_redraws_in_place_and_colours_only_what_is_new(monkeypatch):
 
 
 def test_wrapping_counts_characters_not_colours():
-    assert wrap([("ab", 1), ("c", 0), ("de", 0)], 3) == ["\x1b[32mab\x1b[0mc", "de"]
+    assert wrap([Piece("de"), Piece("ab", 1, draft=True)], 3) == ["de", "\x1b[4m\x1b[32mab\x1b[0m"]
+    assert wrap([Piece("ab", 1), Piece("c"), Piece("de")], 3) == ["\x1b[32mab\x1b[0mc", "de"]
 
 
 def test_shipped_files_are_found_in_the_source_tree_and_in_a_wheel(monkeypatch, tmp_path):

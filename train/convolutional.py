@@ -15,6 +15,7 @@ from transformers import AutoTokenizer
 from decoding.provenance import environment, write_json
 from models.checkpoints.manifest import saving
 from models.checkpoints.sums import byte_sum, check_finite, spelled
+from models.devices import find_device
 from models.toys.convolutional import ConvolutionalDenoiser, ConvolutionShape
 from train.base.diffusion_loss import denoising_loss, mask_canvas, mask_rates
 from train.base.export import TOKENIZER_FILES
@@ -67,7 +68,7 @@ def convolutional(
         ValueError: for a setting out of range.
     """
     torch.manual_seed(seed)
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    target = find_device(device)
     words = AutoTokenizer.from_pretrained(tokenizer)
     spec = TaskRows(share=1.0, rows=rows)
     data = load_task(task, spec, tokenizer, split="train", seed=seed, cache=cache, device=target)

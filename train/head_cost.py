@@ -101,7 +101,7 @@ def measure(
     from statistics import median
 
     from decoding import generate
-    from decoding.api import make_policy
+    from decoding.policy_by_name import make_policy
     from train.tasks import get
 
     about = get(task)

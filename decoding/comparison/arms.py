@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
+from decoding.checked_names import uses_head
 from decoding.names import find_policy
 
 Kind = Literal["headless", "learned", "control", "ceiling"]
@@ -99,7 +100,7 @@ class Arm:
     @property
     def needs_head(self) -> bool:
         """Whether the policy reads a scoring head."""
-        return find_policy(self.policy).head
+        return uses_head(self.policy, {"rule": "threshold", **self.settings}, find_policy(self.policy).head)
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -144,11 +145,20 @@ def check_arms(arms: Sequence[Arm], *, reference: bool = True) -> None:
         ValueError: in one sentence.
     """
     names = [arm.name for arm in arms]
-    doubled = next((name for name in names if names.count(name) > 1), None)
-    if doubled is not None:
-        raise ValueError(f"names of arms must differ, got {doubled} twice")
+    require_different("names of arms", names)
     if reference and REFERENCE not in names:
         raise ValueError(f"arms must include the reference {REFERENCE}, got {', '.join(names)}")
+
+
+def require_different(what: str, names: Sequence[str]) -> None:
+    """Refuse names of which one is there twice.
+
+    Raises:
+        ValueError: naming it.
+    """
+    doubled = next((name for name in names if names.count(name) > 1), None)
+    if doubled is not None:
+        raise ValueError(f"{what} must differ, got {doubled} twice")
 
 
 def select(catalogue: Iterable[Arm], wanted: str | None, *, has_head: bool) -> tuple[list[Arm], list[str]]:
@@ -165,8 +175,11 @@ def select(catalogue: Iterable[Arm], wanted: str | None, *, has_head: bool) -> t
     Raises:
         ValueError: for an unknown name, and for an arm named that has no head.
     """
+    catalogue = list(catalogue)
+    check_arms(catalogue, reference=False)
     known = {arm.name: arm for arm in catalogue}
     named = [name.strip() for name in wanted.split(",") if name.strip()] if wanted else None
+    require_different("arms", named or ())
     for name in named or ():
         if name not in known:
             raise ValueError(f"arms must be among {', '.join(known)}, got {name!r}")

@@ -18,7 +18,7 @@ Row = dict[str, Any]
 
 RIVAL = "ete"
 CEILING = "practical-ceiling"  # a full trainable copy of the base as the head
-MEANS = ("rounds", "sequence_forwards", "token_positions", "new_tokens")
+MEANS = ("rounds", "sequence_forwards", "token_positions", "new_tokens", "looks", "drafts", "drafts_true")
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from decoding import provenance
-from decoding.api import make_policy
 from decoding.comparison import curves
 from decoding.comparison.arms import REFERENCE, Arm, Cell
 from decoding.comparison.curves import Array, Curve
 from decoding.comparison.problems import Check, Problems, Split
 from decoding.comparison.runs import Ledger, run_cells
+from decoding.policy_by_name import make_policy
 from models.checkpoints.files import combine, digest
 from models.denoiser import Denoiser
 
@@ -121,7 +121,8 @@ def make_runner(
         "device": provenance.device_name(denoiser.device),
         "code": provenance.code(),
     }
-    ledger = Ledger(None if out is None else out / f"{problems.task}.jsonl", header)
+    sizes = {"dev": len(problems.dev), "test": len(problems.test)}
+    ledger = Ledger(None if out is None else out / f"{problems.task}.jsonl", header, sizes=sizes)
     models = {"": denoiser, **(heads or {})}
     fingerprints = {name: head_fingerprint(model) for name, model in models.items() if model.head is not None}
     return Runner(denoiser, problems, check, ledger, heads or {}, fingerprints, size, seed, progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,9 @@ COLUMNS = (
     "new_tokens",
     "bits",
     "explored",  # rounds with more than one canvas
+    "looks",  # forwards foretold by the cascade
+    "drafts",  # foretold commits that a forward has checked
+    "drafts_true",  # of those, the ones that came true
     "idle",  # rounds in which the rule accepted nothing
     "commits",
     "unforced",  # commits that the rule accepted
@@ -39,6 +43,16 @@ COLUMNS = (
     "wrong",  # of those, wrong
     "seconds",  # of the chunk, shared equally
 )
+INFINITE = float("inf")
+RANGES = {  # of a column; of all others any number that is not negative
+    "clean": (-1, INFINITE),
+    "wrong": (-1, INFINITE),
+    "bits": (-1e-3, INFINITE),  # of a token drawn against all odds; rounding may leave a little less than none
+}
+
+
+class ForeignLine(ValueError):
+    """A line of a ledger that is not of this comparison, or there twice."""
 
 
 @dataclass(frozen=True)
@@ -69,50 +83,60 @@ def canvas_of(answer: str, gen_length: int, denoiser: Denoiser) -> list[int]:
 class Ledger:
     """Every figure of every run, a line of JSON for each (split, cell, prompt), in a file that a later call goes on with.
 
+    Nothing is written before the first lines are added.
+
     Args:
         path: the file; None keeps everything in memory.
         header: what all lines share; a file with another header is refused.
+        sizes: split -> its number of prompts; a line of any other prompt is refused.
 
     Raises:
-        ValueError: if the file belongs to other settings or holds a line that cannot be read.
+        ValueError: if the file belongs to other settings, or holds a line that cannot be read, is foreign or is there twice.
     """
 
-    def __init__(self, path: Path | None, header: Mapping[str, object]) -> None:
-        self.path, self.header = path, dict(header)
+    def __init__(
+        self, path: Path | None, header: Mapping[str, object], *, sizes: Mapping[str, int] | None = None
+    ) -> None:
+        self.path, self.header, self.sizes, self.whole = path, dict(header), sizes, 0
         self.lines: dict[tuple[str, str], dict[int, list[float]]] = {}
         if path is not None and path.is_file():
             self._resume(path)
-        if path is not None and not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(self.header) + "\n", encoding="utf-8")
 
     def _resume(self, path: Path) -> None:
-        text = path.read_text(encoding="utf-8")
-        whole = text[: text.rfind("\n") + 1]  # a killed run may leave half a line
-        if not whole:
-            path.unlink()
-            return
-        if len(whole) < len(text):
-            path.write_text(whole, encoding="utf-8")
-        for number, line in enumerate(whole.splitlines(), 1):
+        data = path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]  # a killed run may leave half a line
+        for number, line in enumerate(whole.decode("utf-8", "replace").splitlines(), 1):
             try:
                 record = json.loads(line)
                 if number == 1:
                     self._agree(path, record)
                 else:
                     self._keep(record["split"], record["cell"], record["prompt"], [record[name] for name in COLUMNS])
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
-                raise ValueError(f"{path}, line {number} must be a line of a comparison, got {line[:60]!r}") from error
+            except (json.JSONDecodeError, KeyError, TypeError, AttributeError, RecursionError) as error:
+                what = "the header" if number == 1 else "a line"
+                raise ValueError(f"{path}, line {number} must be {what} of a comparison, got {line[:60]!r}") from error
+            except ForeignLine as error:
+                raise ValueError(f"{path}, line {number}: {error}") from error
+        self.whole = len(whole)
 
     def _agree(self, path: Path, settings: Mapping[str, object]) -> None:
+        if not settings.keys() & self.header.keys():
+            raise ForeignLine(f"a comparison must begin with its header, got {', '.join(settings) or 'an empty line'}")
         for name, value in self.header.items():
-            if settings.get(name) != value:
+            if settings.get(name) != json.loads(json.dumps(value)):
                 raise ValueError(
                     f"{name} must be {settings.get(name)!r} to go on with {path}, got {value!r}: choose another --out"
                 )
 
-    def _keep(self, split: str, cell: str, prompt: int, values: list[float]) -> None:
-        self.lines.setdefault((split, cell), {})[prompt] = values
+    def _keep(self, split: str, cell: str, prompt: object, values: Sequence[object]) -> None:
+        size = None if self.sizes is None else self.sizes.get(split, 0)
+        if not isinstance(prompt, int) or prompt < 0 or (size is not None and prompt >= size):
+            raise ForeignLine(f"prompt must be one of the {size} of split {split}, got {prompt!r}")
+        found = [_number(name, value) for name, value in zip(COLUMNS, values, strict=True)]
+        kept = self.lines.setdefault((split, cell), {})
+        if prompt in kept:
+            raise ForeignLine(f"prompt {prompt} of cell {cell} must be there once in split {split}, got it again")
+        kept[prompt] = found
 
     def has(self, split: Split, cell: Cell, prompts: Sequence[int]) -> bool:
         """Whether all these prompts are there."""
@@ -120,21 +144,39 @@ class Ledger:
         return all(prompt in kept for prompt in prompts)
 
     def add(self, split: Split, cell: Cell, prompts: Sequence[int], table: Array) -> None:
-        """Write the lines of one chunk, [prompts, columns], at once."""
-        lines = []
+        """Write the lines of one chunk, [prompts, columns], at once; those that a killed run left of it stay as they are."""
+        lines, known = [], set(self.lines.get((split, cell.key), {}))
         for prompt, values in zip(prompts, table.tolist(), strict=True):
+            if prompt in known:
+                continue
             self._keep(split, cell.key, prompt, values)
             names = {"split": split, "arm": cell.arm, "dial": cell.dial, "cell": cell.key, "prompt": prompt}
             lines.append(json.dumps(names | dict(zip(COLUMNS, values, strict=True))) + "\n")
         if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write("".join(lines))
+            self._append("".join(lines))
+
+    def _append(self, text: str) -> None:
+        assert self.path is not None
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        new = text if self.whole else json.dumps(self.header) + "\n" + text
+        with self.path.open("r+b" if self.path.is_file() else "wb") as file:
+            file.truncate(self.whole)
+            file.seek(self.whole)
+            file.write(new.encode())
+        self.whole += len(new.encode())
 
     def table(self, split: Split, cell: Cell) -> dict[str, Array]:
         """Every column over the prompts of a split, in their order."""
         kept = self.lines[split, cell.key]
         values = np.array([kept[prompt] for prompt in sorted(kept)])
         return {name: values[:, index] for index, name in enumerate(COLUMNS)}
+
+
+def _number(name: str, value: object) -> float:
+    low, high = RANGES.get(name, (0, sys.float_info.max))
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise ForeignLine(f"{name} must be a number from {low} to {high:g}, got {value!r}")
+    return value
 
 
 def run_cells(
@@ -206,6 +248,9 @@ def measure(made: Generation, right: Sequence[bool], reference: Int[Tensor, "B G
         "new_tokens": figures.new_tokens,
         "bits": figures.bits,
         "explored": counts.explored,
+        "looks": made.looks,
+        "drafts": made.drafts,
+        "drafts_true": made.drafts_true,
         "idle": figures.rounds - rounds_with(accepted, state.committed_round),
         "commits": is_predicted(state).sum(-1),
         "unforced": accepted.sum(-1),

@@ -42,17 +42,19 @@ def follow(
         first: what the first look foretells, where that is known.
     """
     token, confidence, left = reading.token, reading.confidence, reading.rows & (reason == 0)
+    count = torch.zeros_like(state.round)
     for look in range(looks):
         if not left.any():
             break
         asked = replace(reading, rows=reading.rows & left.any(-1, keepdim=True))
+        count = count + left.any(-1).long()
         said, risk = first if first is not None and not look else foretell(cascade, asked, reason, token)
         sure = left & (prefix_sum(risk, -risk, left) <= bound)
         token, confidence = torch.where(sure, said, token), torch.where(sure, 1 - risk, confidence)
         reason = torch.where(sure, int(Reason.CASCADE), reason)
         left = left & ~sure & sure.any(-1, keepdim=True)  # elsewhere a look would say the same
     plan = Proposal.single(state, replace(reading, token=token), reason)
-    return replace(plan, confidence=confidence.unsqueeze(1))
+    return replace(plan, confidence=confidence.unsqueeze(1), looks=count)
 
 
 def foretell(cascade: Cascade, reading: Reading, reason: Int[Tensor, "B L"], token: Int[Tensor, "B L"]) -> Foretold:

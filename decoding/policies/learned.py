@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 from jaxtyping import Bool, Float
@@ -65,6 +65,7 @@ class Learned(Policy):
         share: part of the bound that the summed risk of what a look commits may reach, above 0.
     """
 
+    checkable: ClassVar[bool] = True
     head: ScoringHead = field(repr=False)
     risk_bound: float = 0.01
     rule: RiskRule | None = None

@@ -87,7 +87,9 @@ class LearnedETE(BranchingPolicy):
         choice = best_branch(terms, branches.live, torch.zeros_like(terms[0]))
         kept = (torch.arange(len(token), device=token.device), choice)
         first, bound = (token[kept], risk[kept]), self.share * self.risk_bound
-        return follow(self.cascade, state, reading, branches.reason[kept], bound=bound, looks=self.looks, first=first)
+        plan = follow(self.cascade, state, reading, branches.reason[kept], bound=bound, looks=self.looks, first=first)
+        more = (branches.live.sum(-1) - 1).clamp(min=0)  # the first look was at every branch
+        return replace(plan, looks=more if plan.looks is None else plan.looks + more)
 
 
 def cascade_of(head: ScoringHead | None) -> Cascade | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -39,6 +39,8 @@ def confident(reading: Reading, threshold: float) -> Bool[Tensor, "B L"]:
 @dataclass(frozen=True)
 class AcceptancePolicy(Policy):
     """Commit the accepted positions of the opened blocks, and where there is none the best one."""
+
+    checkable: ClassVar[bool] = True
 
     @abstractmethod
     def accept(self, reading: Reading) -> Bool[Tensor, "B L"]:

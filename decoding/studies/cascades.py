@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from decoding.api import generate, make_policy
+from decoding.api import generate
 from decoding.comparison.curves import Array, ratio_of_means, resample
 from decoding.comparison.problems import CheckedProblems
 from decoding.comparison.results import Row, estimate
 from decoding.comparison.runs import Encoded
 from decoding.policy import Policy
+from decoding.policy_by_name import make_policy
 from decoding.reading import Reading
 from decoding.state import DecodeState
 from decoding.studies.commits import OUTCOMES, Judge, exploration_commits

@@ -75,9 +75,9 @@ def weight_files(folder: Path) -> list[Path]:
         if not isinstance(weight_map, dict):
             raise CheckpointError(f"{folder / INDEX} must hold a weight_map, got none")
         names = list(weight_map.values())
-        strange = [name for name in names if not isinstance(name, str) or not re.fullmatch(r"[\w-][\w.-]*", name)]
-        if strange:
-            raise CheckpointError(f"{INDEX} must name files of its own folder, got {strange[0]!r}")
+        strange = [name for name in names if not isinstance(name, str) or name != Path(name).name or name in ("", "..")]
+        if strange:  # judged as written: files of a hub's snapshot are links to elsewhere
+            raise CheckpointError(f"{folder / INDEX} must name files of its own folder, got {strange[0]!r}")
         files = [folder / name for name in sorted(set(names))]
         absent = [file.name for file in files if not file.exists()]
         if absent:

@@ -17,6 +17,7 @@ from models.checkpoints.families import DREAM, LLADA, CheckpointError, Family, f
 from models.checkpoints.manifest import check_files, read_manifest, settle
 from models.checkpoints.sums import FiniteCheck, byte_sum, check_sums, fingerprint_of, spelled
 from models.checkpoints.tokenizer import load_tokenizer
+from models.devices import find_device
 from models.masked_lm import MaskedLM
 
 
@@ -52,7 +53,7 @@ def load(
     config = checkpoint.read_json(folder / "config.json")
     family = family_of(config)
     native_config(family, config)  # judged before the weights are looked at
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    target = find_device(device)
     wanted = as_dtype(dtype) or (torch.float32 if target.type == "cpu" else None)
     model, stored = _from_files(family, config, folder, target, wanted, sealed, target.type != "cpu" if verify is None else verify)
     check_files(folder)  # after what says more of a file that is wrong

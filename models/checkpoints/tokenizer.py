@@ -22,12 +22,18 @@ def load_tokenizer(folder: Path) -> Any:
         require_regular(folder / name)
     try:
         if (folder / "tokenizer.json").is_file():
-            return PreTrainedTokenizerFast.from_pretrained(folder)
+            return _tried(PreTrainedTokenizerFast.from_pretrained(folder))
         if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-            return Qwen2Tokenizer.from_pretrained(folder)
+            return _tried(Qwen2Tokenizer.from_pretrained(folder))
     except Exception as error:  # the tokenizers library raises bare Exception on a damaged file
         raise CheckpointError(f"the tokenizer files of {folder} must be readable, got {error}") from error
     return None
+
+
+def _tried(tokenizer: Any) -> Any:
+    """The tokenizer, once it has read a text: settings of wrong types break it only then."""
+    tokenizer("0", add_special_tokens=False)
+    return tokenizer
 
 
 def encode(tokenizer: Any, prompts: Sequence[str], *, chat: bool) -> list[list[int]]:

@@ -17,6 +17,7 @@ from models.checkpoints.manifest import check_files, read_manifest, settle
 from models.checkpoints.sums import byte_sum, check_finite, check_sums, spelled
 from models.checkpoints.tokenizer import check_prompts, encode, load_tokenizer
 from models.denoiser import Denoiser, Prediction
+from models.devices import find_device
 
 KIND = "dilated-convolutions"
 
@@ -158,5 +159,4 @@ def load_convolutional(folder: str | Path, *, device: torch.device | str | None 
         check_sums(spelled({name: byte_sum(tensor) for name, tensor in weights.items()}), sealed, folder)
     check_files(folder)
     denoiser.load_state_dict(weights)
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return denoiser.to(target).requires_grad_(False).eval()
+    return denoiser.to(find_device(device)).requires_grad_(False).eval()

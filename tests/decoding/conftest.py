@@ -13,8 +13,12 @@ from torch import nn
 from decoding.features import NAMES
 from decoding.loop import decode
 from decoding.names import POLICIES
+from decoding.policies.bounds import RiskSum
 from decoding.policies.dream_quota import DreamQuota
 from decoding.policies.imh import HeadFuture
+from decoding.policies.learned import Learned
+from decoding.policies.quota import Quota, Sequential
+from decoding.policies.threshold import MarginThreshold, Threshold
 from decoding.policy import Policy
 from decoding.reading import Reading, Sampling
 from decoding.state import Reason, start
@@ -116,6 +120,14 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         "gate": {**EAGER, "head": HEAD, "gate": 0.5},
         "cascade": {**EAGER, "head": FORETELLING, "by": "cascade"},
     },
+    "verified": {
+        "threshold": {"rule": Threshold(0.6), "head": FORETELLING},
+        "reading": {"rule": Sequential(), "canvases": 3, "worth": 0.5},
+        "quota": {"rule": Quota(steps=6), "head": FORETELLING, "canvases": 2},
+        "subset": {"rule": RiskSum(0.6), "head": FORETELLING, "mode": "subset", "draft_share": 0.5},
+        "learned": {"rule": Learned(HEAD, rule="sum", risk_bound=0.9, step_budget=2), "canvases": 5},
+        "alone": {"rule": MarginThreshold(0.3), "canvases": 1},
+    },
 }
 """Name of a policy -> what its members of the grid are called -> their settings."""
 
@@ -124,7 +136,10 @@ def members(name: str) -> dict[str, Policy]:
     """The policy of that name with each of its settings; none where it has none in `SETTINGS`."""
     module, _, kind = POLICIES[name].home.partition(":")
     make = getattr(import_module(module), kind)
-    return {f"{name}-{label}": make(**POLICIES[name].fixed, **settings) for label, settings in SETTINGS.get(name, {}).items()}
+    return {
+        f"{name}-{label}": make(**POLICIES[name].fixed, **settings)
+        for label, settings in SETTINGS.get(name, {}).items()
+    }
 
 
 GRID = {member: policy for name in POLICIES for member, policy in members(name).items()}

@@ -9,6 +9,7 @@ import torch
 from decoding.comparison.statistics import statistics
 from decoding.loop import Counts
 from decoding.names import POLICIES
+from decoding.policies.verified import Verified
 from decoding.policy import Needs, Policy
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal, Reason
@@ -42,7 +43,9 @@ def test_the_canvas_is_filled_and_the_prompt_untouched(traced, prompts, any_deno
     assert torch.equal(final.tokens[:, : prompts.shape[1]], prompts)
 
 
-def test_nothing_commits_twice_unless_taken_back_once_and_only_feasible_positions_commit(traced, any_denoiser):
+def test_nothing_commits_twice_unless_taken_back_once_and_only_feasible_positions_commit(
+    traced, any_policy, any_denoiser
+):
     eos_id = -1 if any_denoiser.eos_id is None else any_denoiser.eos_id
     revoked = torch.zeros_like(traced.states[0].tokens)
     for before, after in zip(traced.states, traced.states[1:], strict=False):
@@ -59,9 +62,14 @@ def test_nothing_commits_twice_unless_taken_back_once_and_only_feasible_position
         assert not after.unfinished[ended.any(-1)].any()
         kept = ~new & ~taken & ~(after.reason == Reason.END)  # what is taken back behind an EOS is filled at once
         assert torch.equal(after.reason[kept], before.reason[kept])
-        assert (committed <= before.feasible).all()
         assert (after.reason[new] > 0).all()
-        assert (after.committed_round[committed] == before.round.unsqueeze(-1).expand_as(new)[committed]).all()
+        drafted = committed & (after.committed_round == before.round.unsqueeze(-1) + 1)  # what the next forward checked
+        assert isinstance(any_policy, Verified) or not drafted.any()
+        assert (after.round == before.round + before.unfinished).all() or not drafted.any()
+        assert (after.layout.block < after.opened.unsqueeze(-1))[drafted].all()
+        at_once = committed & ~drafted
+        assert (at_once <= before.feasible).all()
+        assert (after.committed_round[at_once] == before.round.unsqueeze(-1).expand_as(new)[at_once]).all()
 
 
 def test_every_unfinished_row_gains_a_position_a_round_unless_its_policy_bounds_its_rounds(traced, any_policy):

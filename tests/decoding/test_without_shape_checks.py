@@ -15,6 +15,7 @@ from decoding.policies.learned import Learned
 from decoding.policies.learned_ete import LearnedParity
 from decoding.policies.quota import Sequential
 from decoding.policies.threshold import Threshold
+from decoding.policies.verified import Verified
 from decoding.reading import Reading, read
 from decoding.state import commit
 from models.heads.config import HeadConfig
@@ -98,6 +99,8 @@ def test_features_and_the_heads_that_read_them_alone_are_tensor_programs(canvas,
         (lambda: BeamETE(eq7_over="all"), "eq7_over"),
         (lambda: Learned(ScoringHead(HeadConfig("linear", NAMES)), rule="both"), "rule"),
         (lambda: LearnedParity(head=ScoringHead(HeadConfig("linear", NAMES)), among="some"), "among"),
+        (lambda: Verified(Threshold(), mode="both"), "mode"),
+        (lambda: Verified(Threshold(), source="head"), "source"),
         (lambda: HeadConfig("deep", NAMES), "variant"),
     ],
 )

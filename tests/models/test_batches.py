@@ -7,9 +7,9 @@ import torch
 
 import models
 from decoding import generate
-from decoding.api import make_policy
 from decoding.features import NAMES
 from decoding.names import POLICIES
+from decoding.policy_by_name import make_policy
 from models.heads.cascade import Cascade, CascadeConfig
 from models.heads.config import HeadConfig
 from models.heads.scoring_head import ScoringHead

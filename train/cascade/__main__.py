@@ -36,6 +36,7 @@ def cascade(
         dtype: of the base.
         tf32: faster matrix products on a GPU, with inputs of 10 bits.
     """
+    from train.commands.command_line import keep_options
     from train.commands.folders import check_head_folder, check_model
 
     if not tasks:
@@ -49,10 +50,16 @@ def cascade(
     from train.cascade.fit import fit_cascade
 
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
-    print(fit_cascade(models.load(model, head=head, device=device, dtype=dtype), tasks, fitting, out, seed=seed))
+    denoiser = models.load(model, head=head, device=device, dtype=dtype)
+    keep_options()
+    print(fit_cascade(denoiser, tasks, fitting, out, seed=seed))
 
 
 if __name__ == "__main__":
     from train.commands.command_line import run
 
-    run(cascade, default_config="configs/train/cascade.yaml")
+    run(
+        cascade,
+        default_config="configs/train/cascade.yaml",
+        kept="{out} holds the head as last saved, if it was: it is a --head",
+    )

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from decoding.comparison.arms import Arm, select
+from decoding.comparison.arms import Arm, require_different, select
 from decoding.comparison.problems import CheckedProblems, Problems, Split
-from train.commands.command_line import shipped
+from train.commands.command_line import keep_options, shipped
 from train.commands.folders import HEAD, MODEL, check_adapter, check_head_folder, check_model
 from train.tasks import Example, Task, get, require_answers, require_permission
 from train.tasks.hub import HUB
@@ -85,6 +85,7 @@ def check_compare(
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
     tasks = [get(name.strip(), run_code=run_code) for name in task.split(",")]
+    require_different("task", [kind.name for kind in tasks])
     for kind in tasks:
         require_permission(kind, run_code)
     if isinstance(prompts, str) and len(tasks) > 1:
@@ -217,6 +218,18 @@ def leave_out_long(checked: CheckedProblems, denoiser: Denoiser) -> tuple[Checke
     return replace(checked, problems=replace(problems, dev=dev, test=test)), len(long)
 
 
+def tasks_that_fit(call: CompareCall, denoiser: Denoiser) -> tuple[list[CheckedProblems], list[str]]:
+    """The tasks without prompts too long for the model, and lines that say what is left out."""
+    left_out = [f"left out for want of a scoring head: {', '.join(call.left_out)}\n"] if call.left_out else []
+    tasks = []
+    for whole_task in call.tasks:
+        checked, long = leave_out_long(whole_task, denoiser)
+        tasks.append(checked)
+        if long:
+            left_out.append(f"left out of {checked.problems.task}: {long} prompts too long for the model\n")
+    return tasks, left_out
+
+
 def run_compare(
     call: CompareCall,
     *,
@@ -246,9 +259,9 @@ def run_compare(
 
     import models
     from decoding.comparison.compare import Comparison, compare
-    from decoding.comparison.runner import refuse_settings
+    from decoding.comparison.runner import make_runner, refuse_settings
     from decoding.comparison.table import plot, table
-    from decoding.provenance import environment
+    from decoding.provenance import environment, write_text
 
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     folder = Path(out)
@@ -258,24 +271,16 @@ def run_compare(
     for checked in call.tasks:
         refuse_settings(call.arms, checked.problems.task, denoiser, heads, points=parity or tuning, seed=seed)
     whole: Comparison = Comparison()
-    left_out = [f"left out for want of a scoring head: {', '.join(call.left_out)}\n"] if call.left_out else []
-    for whole_task in call.tasks:
-        checked, long = leave_out_long(whole_task, denoiser)
-        if long:
-            left_out.append(f"left out of {checked.problems.task}: {long} prompts too long for the model\n")
-        whole += compare(
-            denoiser,
-            call.arms,
-            checked.problems,
-            checked.check,
-            out=folder,
-            heads=heads,
-            tuning=tuning,
-            parity=parity,
-            batch_size=batch_size,
-            seed=seed,
-        )
+    tasks, left_out = tasks_that_fit(call, denoiser)
+    how: dict[str, Any] = {"out": folder, "heads": heads, "batch_size": batch_size, "seed": seed}
+    for checked in tasks:
+        make_runner(
+            denoiser, checked.problems, checked.check, **how, progress=False
+        )  # refuses lines of another comparison
+    keep_options()
+    for checked in tasks:
+        whole += compare(denoiser, call.arms, checked.problems, checked.check, tuning=tuning, parity=parity, **how)
         whole.save(folder / "comparison.json", environment(device=denoiser.device, seed=seed))
-        (folder / "table.md").write_text(table(whole), encoding="utf-8")
+        write_text(folder / "table.md", table(whole))
         plot(whole, folder)
     return "\n".join([table(whole), *left_out])

@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from decoding.checked_names import needs_head, uses_head
 from decoding.names import DEFAULT_POLICY, Request, find_policy, resolve
 from train.commands.command_line import shipped
 from train.commands.folders import HEAD, MODEL, check_adapter, check_model
 from train.tasks import Example, Task, get, require_permission
 
 if TYPE_CHECKING:
-    from decoding import Generation
+    from decoding import Generation, Policy
 
 GEN_LENGTH = 64
 
@@ -85,13 +86,15 @@ def check_generate(
     request = resolve(policy, options)
     if policy is None and request.policy == DEFAULT_POLICY and head is None:
         request = resolve("ete", options)
-    needs_head = find_policy(request.policy).head
-    if needs_head and (head is None or not (Path(head) / "head.safetensors").is_file()):
+    which = (request.policy, request.settings, find_policy(request.policy).head)
+    used = head if uses_head(*which) else None
+    found = used is not None and (Path(used) / "head.safetensors").is_file()
+    if not found and (used is not None or needs_head(*which)):
         raise ValueError(f"head must be a folder with head.safetensors for policy {request.policy}, got {head}")
     model = str(shipped(MODEL)) if model is None else model
     check_model(model, example.prompt)
     check_adapter(adapter)
-    return GenerateCall(example, kind, request, model, head if needs_head else None, adapter)
+    return GenerateCall(example, kind, request, model, used, adapter)
 
 
 def find_example(task: Task | None, prompt: str | None, prompts: str | None, row: int) -> Example:
@@ -158,6 +161,9 @@ def run_generate(
         "rounds": int(result.rounds[0]),
         "sequence_forwards": int(result.sequence_forwards[0]),
         "token_positions": int(result.token_positions[0]),
+        "looks": int(result.looks[0]),
+        "drafts": int(result.drafts[0]),
+        "drafts_true": int(result.drafts_true[0]),
         "seconds": round(result.seconds - screen.paused, 4),
         "settings": settings_of(call, result, seed),
     }
@@ -166,17 +172,25 @@ def run_generate(
 
 def settings_of(call: GenerateCall, result: Generation, seed: int) -> dict[str, Any]:
     """Everything the answer depends on."""
-    policy = {f.name: getattr(result.policy, f.name) for f in fields(result.policy) if f.name != "head"}
     return {
         "model": call.model,
         "head": call.head,
         "adapter": call.adapter,
         "task": call.task and call.task.name,
-        "policy": {"name": call.request.policy, **policy},
+        "policy": {"name": call.request.policy, **described(result.policy)},
         "gen_length": call.request.gen_length,
         "block_length": call.request.block_length,
         **call.request.options,
         "seed": seed,
+    }
+
+
+def described(policy: Policy) -> dict[str, Any]:
+    """The settings of a policy but its head, those of a rule that it checks inside."""
+    found = {f.name: getattr(policy, f.name) for f in fields(policy) if f.name != "head"}
+    return {
+        n: {"name": type(v).__name__, **described(cast("Policy", v))} if is_dataclass(v) else v
+        for n, v in found.items()
     }
 
 
@@ -186,5 +200,6 @@ def report(facts: Mapping[str, Any], call: GenerateCall) -> str:
     if call.task is not None and "accepted" in facts:
         lines.append(f"{'right' if facts['accepted'] else 'wrong'}, says the checker of {call.task.name}")
     cost = "{rounds} rounds, {sequence_forwards} sequence forwards, {token_positions} token positions, {seconds} s"
-    lines.append(f"{cost.format(**facts)}, policy {call.request.policy}")
+    came_true = ", {drafts_true} of {drafts} drafts came true" if facts["drafts"] else ""
+    lines.append(f"{(cost + came_true).format(**facts)}, policy {call.request.policy}")
     return "\n".join(lines)

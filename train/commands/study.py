@@ -84,12 +84,12 @@ def run_study(
         head = str(shipped(HEAD))
     model = str(shipped(MODEL)) if model is None else model
     check_model(model, "")
-    import torch
 
     from decoding.provenance import environment
     from decoding.studies.inputs import StudyInputs
+    from models.devices import find_device
 
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    target = find_device(device)
     inputs = StudyInputs(
         model, head, str(target), seed, make_problems=partial(study_problems, seed, seen=seen), fit=fit_features
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from decoding.comparison.arms import BLOCK_LENGTH
+from train.commands.command_line import keep_options
 from train.commands.compare import CompareCall, check_compare, run_compare
 from train.head.settings import names_of
 from train.tasks import get
@@ -119,6 +120,7 @@ def gather(
             blocks={name: driver[BLOCK_LENGTH] for name, driver in drivers.items() if BLOCK_LENGTH in driver},
             run_code=head_run.run_code,
             stop=lambda: clock() > end,
+            judged=keep_options,
             progress=lambda count: _advance(bar, count),
         )
     return [head_run.out / name / task for task in head_run.tasks]

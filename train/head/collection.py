@@ -13,13 +13,14 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from decoding.folder_lock import hold_folder
 from decoding.policies.ete import BeamETE
 from decoding.policy import Policy
 from decoding.prompts import leave_room, read_prompts
 from decoding.state import DecodeState, start
 from decoding.traces.branches import try_alone, try_branches, visit
 from decoding.traces.labelling import Labelling
-from decoding.traces.trace import check_header, header, identity, write_part
+from decoding.traces.trace import check_header, header, identity, refuse_header, write_part
 from models.denoiser import Denoiser
 from train.head.labels import Accepts, Verdicts, label_by_finishing, label_held_back, rows_of, rows_of_bare, take
 from train.tasks.task import Example, Task
@@ -119,8 +120,26 @@ class Collector:
         Raises:
             ValueError: if the folder holds traces of other prompts, another base or other settings.
         """
-        examples = {split: without_long(self.denoiser, self.task, some) for split, some in examples.items()}
-        settings = header(
+        kept = {split: without_long(self.denoiser, self.task, some) for split, some in examples.items()}
+        with hold_folder(folder):
+            check_header(folder, self._settings(kept))
+            self._collect(kept, folder, progress, stop)
+
+    def check(self, examples: Mapping[str, Sequence[Example]], folder: Path) -> None:
+        """Refuse what `run` would refuse of a folder, and write nothing.
+
+        Raises:
+            ValueError: if the folder holds traces of other prompts, another base or other settings, or parts without a header.
+        """
+        gen_length = self.task.gen_length
+        fits = {
+            split: leave_room([e.prompt for e in some], self.denoiser, gen_length) for split, some in examples.items()
+        }
+        refuse_header(folder, self._settings({split: list(compress(examples[split], fits[split])) for split in fits}))
+
+    def _settings(self, kept: Mapping[str, Sequence[Example]]) -> dict[str, Any]:
+        """The header of the traces of these prompts."""
+        return header(
             self.denoiser,
             self.beam,
             task=self.task.name,
@@ -130,12 +149,19 @@ class Collector:
             labelling=self.labelling,
             bare=self.labelling.bare or None,
             blocks=dict(self.blocks) or None,
-            prompts={split: [len(some), identity(some)] for split, some in examples.items()},
+            prompts={split: [len(some), identity(some)] for split, some in kept.items()},
             batch_size=self.batch_size,
             seed=self.seed,
             chunk=self.chunk,
         )
-        check_header(folder, settings)
+
+    def _collect(
+        self,
+        examples: Mapping[str, Sequence[Example]],
+        folder: Path,
+        progress: Callable[[int], None],
+        stop: Callable[[], bool],
+    ) -> None:
         sizes = {split: len(some) for split, some in examples.items()}
         parts = [(first / size, split, first) for split, size in sizes.items() for first in range(0, size, self.chunk)]
         for _, split, first in sorted(parts):

@@ -61,13 +61,15 @@ def collect(
     run_code: bool = False,
     progress: Callable[[int], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
+    judged: Callable[[], None] = lambda: None,
 ) -> None:
     """Collect the traces of every task into `folder/TASK`, train and dev prompts, going on where a run was cut off.
 
     With `beam_drives` the beam of a task is one of its drivers: the head learns in the states that the look-ahead leads to.
     `blocks` are drivers' own block lengths, on tasks whose canvas they divide. `run_code` lets checkers run what the model wrote;
-    `stop` ends collection before the next part.
+    `stop` ends collection before the next part. `judged` is called once no task's folder holds traces of another run.
     """
+    collections = []
     for name, run in tasks.items():
         task, own = get(name, run_code=run_code), replace(beam, **run.beam)
         mine = {**drivers, "beam": own} if beam_drives else drivers
@@ -85,7 +87,12 @@ def collect(
         )
         counts = {"train": run.prompts, "dev": run.dev_prompts}
         examples = {split: prompts_of(task, run, split, count, seed=seed) for split, count in counts.items()}
-        collector.run(examples, folder / name, progress=progress, stop=stop)
+        collections.append((collector, examples, folder / name))
+    for collector, examples, place in collections:
+        collector.check(examples, place)
+    judged()
+    for collector, examples, place in collections:
+        collector.run(examples, place, progress=progress, stop=stop)
 
 
 @dataclass(frozen=True)

@@ -115,5 +115,7 @@ def test_the_advantage_is_paired_and_against_the_best_fixed_order():
 
 
 def test_missing_bases_are_answered_with_the_recipe(tmp_path):
-    with pytest.raises(ValueError, match=r"point-2, point-3, .* `python -m train.pretrain --config configs/train/order.yaml`"):
+    with pytest.raises(
+        ValueError, match=r"point-2, point-3, .* `python -m train.pretrain --config configs/train/order.yaml`"
+    ):
         study.measure(BENCH, bases=str(tmp_path))

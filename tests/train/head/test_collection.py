@@ -21,6 +21,8 @@ from decoding.traces.trace import check_drift, load_table, rebuild
 from models.toys.toy import GroupDenoiser
 from train.head.collection import decode_text, encode
 from train.head.data import HeadData, cascade_gain
+from train.head.fit import prepare
+from train.head.settings import Fitting
 
 LABELLING = Labelling(states_per_prompt=3, labelled=1, branches=8, strata=2)  # of the fixture
 GOLDEN = Path(__file__).parents[2] / "golden" / "llada"
@@ -318,3 +320,37 @@ def test_traces_from_before_bare_branches_still_load_and_go_on(collector_of, gro
     (tmp_path / "part-train-00001.parquet").unlink()
     collector_of(groups).run({"train": examples[:6]}, tmp_path)
     assert {r["prompt_id"] for r in load_table(tmp_path, groups)} == set(range(6))
+
+
+def test_an_unfinished_part_is_no_part(collector_of, groups, examples, tmp_path):
+    whole = collected(collector_of(groups), examples, tmp_path / "whole")
+    cut = tmp_path / "cut"
+    collected(collector_of(groups), examples, cut)
+    for part in sorted(cut.glob("part-train-*.parquet")):
+        part.with_suffix(".tmp").write_bytes(part.read_bytes()[:100])
+        part.unlink()
+    assert collected(collector_of(groups), examples, cut) == whole
+
+
+def test_collection_is_judged_without_a_trace(collector_of, groups, examples, tmp_path):
+    collector_of(groups).check({"train": examples}, tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
+    collected(collector_of(groups), examples, tmp_path / "run")
+    with pytest.raises(ValueError, match="seed must be 0 to go on"):
+        collector_of(groups, seed=1).check({"train": examples, "dev": examples[:3]}, tmp_path / "run")
+    assert {file.suffix for file in (tmp_path / "run").iterdir()} == {".json", ".parquet"}
+
+
+def test_a_head_is_judged_on_dev_prompts_alone(collector_of, groups, examples, tmp_path):
+    rows = collected(collector_of(groups), examples, tmp_path)
+    data = prepare(groups, [tmp_path], Fitting(variants=("features",)), threshold=0.9, seed=0)
+
+    def states(batches) -> list[list[int]]:
+        return sorted(tokens for one in batches.batches for tokens in one.state.tokens[:, -16:].tolist())
+
+    def of_split(split: str) -> list[list[int]]:
+        return sorted(row["tokens"][-16:] for row in rows if row["split"] == split)
+
+    assert states(data.dev["bits"]) == of_split("dev") != of_split("train")
+    assert sorted(states(data.train) + states(data.held)) == of_split("train")
+    assert len(data.dev_prompts["bits"]) == len(of_split("dev"))

@@ -33,7 +33,7 @@ ROWS = {
 ASKED = {
     "gsm8k": "Q: How many legs have 4 cats?\nA: Let's think step by step.",
     "math500": "Problem:\nWhat is $1+1$?\nPlease reason step by step, and put your final answer within \\boxed{}.\n\nSolution:",
-    "aime24": "GenerateCall: Find m+n.\nPlease reason step by step, and put your final answer within \\boxed{}.\nAnswer:",
+    "aime24": "Question: Find m+n.\nPlease reason step by step, and put your final answer within \\boxed{}.\nAnswer:",
     "humaneval": "Write a solution to the following problem and make sure that it passes the tests:\n"
     "```python\ndef one():\n    ...\n```\n",
     "mbpp": "You are an expert Python programmer, and here is your task:\nWrite one.\nYour code should pass these tests:\n"

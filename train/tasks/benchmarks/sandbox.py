@@ -21,7 +21,7 @@ READY = b"ready"
 # In the child: set the limits, or what the system allows of them, and say so; keep one way out, silence the rest, run the
 # program, say the token.
 START = """
-import os, resource, sys
+import os, resource, sys, types
 token, seconds, bytes_, processes, ready, file = sys.argv[1], *map(int, sys.argv[2:5]), *sys.argv[5:]
 del sys.argv[1:]
 for name, limit in (
@@ -39,8 +39,10 @@ silent = os.open(os.devnull, os.O_WRONLY)
 os.dup2(silent, 1)
 os.dup2(silent, 2)
 with open(file, encoding="utf-8") as text:
-    program = compile(text.read(), "program.py", "exec")
-exec(program, {"__name__": "program"})
+    program = compile(text.read(), file, "exec")
+module = sys.modules["program"] = types.ModuleType("program")  # dataclasses and typing look annotations up in it
+module.__file__ = file
+exec(program, module.__dict__)
 os.write(out, token.encode())
 os._exit(0)
 """

@@ -9,7 +9,6 @@ Two tasks share templates, lengths and checker and differ in their split, by a h
 """
 
 import hashlib
-import json
 import random
 import re
 from collections.abc import Iterator
@@ -20,9 +19,11 @@ from typing import Literal
 
 from train.commands.command_line import shipped
 from train.tasks.hub import Hub
+from train.tasks.question import is_there, question
 from train.tasks.renumbered.redraw import Template, blank, draw, parse
 from train.tasks.renumbered.sources import NUMBER, number_of
-from train.tasks.task import Example, Row, Split, Task, _short, lines_of
+from train.tasks.task import Example, Row, Split, Task
+from train.tasks.text_files import lines_of, parse_json, shorten
 
 SOURCE = Path("data/gsm8k/train.jsonl.gz")
 TRAIN = Hub("openai/gsm8k", split="train", config="main")
@@ -58,12 +59,13 @@ def _rows(source: Path | None) -> Iterator[Row]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number}: line must be JSON ({error.msg})") from error
-        if not isinstance(row, dict) or not {"question", "answer"} <= row.keys():
-            raise ValueError(f"{path}, line {number}: row must have question and answer, got {_short(line.strip())}")
-        yield row
+            row = parse_json(line)
+            if not isinstance(row, dict) or not (is_there(row, "question") and is_there(row, "answer")):
+                raise ValueError(f"row must have question and answer, got {shorten(line.strip())}")
+            asked, answer = question(row, "question"), str(row["answer"])
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from error
+        yield {"question": asked, "answer": answer}
 
 
 def _original(template: Template) -> Example:
