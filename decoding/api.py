@@ -255,7 +255,9 @@ def make_sampling(request: Request, denoiser: Denoiser, end_ids: tuple[int, ...]
         )
     if options.get("temperature") and rule.needs.greedy:
         raise ValueError(f"temperature must be 0 with policy {request.policy}, got {options['temperature']}")
-    eos = tuple(one for one in end_ids if one != denoiser.end_of_turn_id)  # LLaDA forbids EOS alone, not the end of a turn
+    eos = tuple(
+        one for one in end_ids if one != denoiser.end_of_turn_id
+    )  # LLaDA forbids EOS alone, not the end of a turn
     forbidden = eos if options.get("logits_eos_inf") else ()
     return Sampling(
         temperature=options.get("temperature", 0.0),

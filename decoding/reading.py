@@ -137,7 +137,9 @@ class Reading:
     @property
     def _beside_top(self) -> Float[Tensor, "... L"]:
         """1 - p1, from the risk where the candidate is the most likely token."""
-        wrong = torch.where(self.token == self.top_tokens[..., 0], self.log_risk.exp(), -self.top_log_probs[..., 0].expm1())
+        wrong = torch.where(
+            self.token == self.top_tokens[..., 0], self.log_risk.exp(), -self.top_log_probs[..., 0].expm1()
+        )
         return wrong.clamp(min=TINY)
 
     @staticmethod

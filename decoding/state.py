@@ -256,7 +256,9 @@ def end_after_eos(state: DecodeState) -> DecodeState:
     if state.layout.eos_id is None:
         return state
     no_mask_before = state.masked.long().cumsum(-1) == 0
-    ends = (is_one_of(state.tokens, state.layout.end_ids) & (state.layout.block >= 0) & ~state.masked & no_mask_before).long()
+    ends = (
+        is_one_of(state.tokens, state.layout.end_ids) & (state.layout.block >= 0) & ~state.masked & no_mask_before
+    ).long()
     past = ends.cumsum(-1) - ends > 0
     filled = state.masked & past
     return replace(

@@ -1,4 +1,4 @@
-"""Checksums for a folder saved without them: ``python -m train.seal --folder checkpoints/reason-7m-head --base checkpoints/reason-7m``."""
+"""Checksums for a folder that was saved without them: ``python -m train.seal --folder HEAD --base BASE``."""
 
 from __future__ import annotations
 

@@ -23,13 +23,34 @@ _KEY = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.(?P<part>lora_[AB]\.
 _PART = re.compile(r"(lora_[AB]|lora_magnitude_vector)(\.weight)?$")
 _MAGNITUDE = "lora_magnitude_vector"
 _HALVES = ("lora_A.weight", "lora_B.weight")
-_KEPT = ("r", "lora_alpha", "use_rslora", "use_dora", "fan_in_fan_out")  # PEFT itself sets the last aside on a linear layer
+_KEPT = (
+    "r",
+    "lora_alpha",
+    "use_rslora",
+    "use_dora",
+    "fan_in_fan_out",
+)  # PEFT itself sets the last aside on a linear layer
 _PATTERNS = ("rank_pattern", "alpha_pattern")
 _WITHOUT_EFFECT = (
     *("task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode"),
-    *("lora_dropout", "runtime_config", "megatron_core", "qalora_group_size"),  # of training, or of switches that are off
-    *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),  # the stored modules are what they chose
-    *("eva_config", "loftq_config", "corda_config", "lora_ga_config"),  # of starts, of which the plain ones are let through
+    *(
+        "lora_dropout",
+        "runtime_config",
+        "megatron_core",
+        "qalora_group_size",
+    ),  # of training, or of switches that are off
+    *(
+        "target_modules",
+        "exclude_modules",
+        "layers_to_transform",
+        "layers_pattern",
+    ),  # the stored modules are what they chose
+    *(
+        "eva_config",
+        "loftq_config",
+        "corda_config",
+        "lora_ga_config",
+    ),  # of starts, of which the plain ones are let through
 )
 """Settings that change nothing about what the stored matrices mean."""
 _PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
@@ -84,7 +105,9 @@ def merge_adapter(denoiser: MaskedLM, family: Family, folder: Path) -> int:
     try:
         denoiser.model = adapted.merge_and_unload(safe_merge=True).requires_grad_(False)
     except ValueError as error:  # PEFT names the adapter, "merged", and no module
-        raise CheckpointError(f"the weights merged with {folder} must be finite numbers, got others: {error}") from error
+        raise CheckpointError(
+            f"the weights merged with {folder} must be finite numbers, got others: {error}"
+        ) from error
     added = {"": base.encode() + json.dumps(spelled, sort_keys=True).encode()}
     denoiser.renew_fingerprint(combine(added | {name: digest(name, tensor) for name, tensor in tensors.items()}))
     return matched

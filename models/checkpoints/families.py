@@ -8,11 +8,13 @@ from typing import Any
 
 from models.checkpoints.config_numbers import (
     MOST_LAYERS,
-    CheckpointError as CheckpointError,
     divides,
     positive,
     rope_parameters,
     whole,
+)
+from models.checkpoints.config_numbers import (
+    CheckpointError as CheckpointError,
 )
 from models.checkpoints.llada_layout import to_llama
 

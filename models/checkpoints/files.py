@@ -70,7 +70,7 @@ def require_regular(file: Path) -> None:
 
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a checkpoint, in order; the index decides where there is one."""
-    if (folder / INDEX).is_file():
+    if (folder / INDEX).exists():
         weight_map = read_json(folder / INDEX).get("weight_map")
         if not isinstance(weight_map, dict):
             raise CheckpointError(f"{folder / INDEX} must hold a weight_map, got none")

@@ -55,7 +55,9 @@ def load(
     native_config(family, config)  # judged before the weights are looked at
     target = find_device(device)
     wanted = as_dtype(dtype) or (torch.float32 if target.type == "cpu" else None)
-    model, stored = _from_files(family, config, folder, target, wanted, sealed, target.type != "cpu" if verify is None else verify)
+    model, stored = _from_files(
+        family, config, folder, target, wanted, sealed, target.type != "cpu" if verify is None else verify
+    )
     check_files(folder)  # after what says more of a file that is wrong
     generation = folder / "generation_config.json"
     named = checkpoint.read_json(generation) if generation.exists() else {}

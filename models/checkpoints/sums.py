@@ -89,7 +89,9 @@ class FiniteCheck:
     def add(self, name: str, tensor: Tensor) -> None:
         """Take the sum, which is finite only where every value is (or the sum overflows, which `finish` tells apart)."""
         if tensor.is_floating_point() and tensor.numel():
-            self.sums[name] = tensor.detach().sum(dtype=torch.float32 if tensor.dtype == torch.float16 else None).float()
+            self.sums[name] = (
+                tensor.detach().sum(dtype=torch.float32 if tensor.dtype == torch.float16 else None).float()
+            )
 
     def finish(self, tensors: Mapping[str, Tensor], where: object) -> None:
         """Refuse the first tensor with a value that is none.

@@ -170,7 +170,11 @@ def load_cascade(folder: Path, denoiser: Denoiser, full: str | None = None) -> C
     check_base("cascade", folder, config.base, denoiser, full)
     with torch.device("meta"):
         width = denoiser.hidden_size
-        own = {"inject.weight": torch.empty(width, width), "rest.weight": torch.empty(1, width), "rest.bias": torch.empty(1)}
+        own = {
+            "inject.weight": torch.empty(width, width),
+            "rest.weight": torch.empty(1, width),
+            "rest.bias": torch.empty(1),
+        }
     check_shapes(folder / FILE, own, config.rank)
     require_bound("cascade", folder, config.base, denoiser)
     cascade = Cascade(config, denoiser)

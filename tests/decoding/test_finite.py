@@ -55,7 +55,9 @@ def test_the_forward_is_named(policy, settings, forward, value):
     given = {"gen_length": LENGTH, "block_length": LENGTH, **settings}
     if forward > 1 and policy not in ("sequential", "quota", "lopa"):
         pytest.skip("may be done before")
-    with pytest.raises(ValueError, match=f"logits of the model must be finite, got NaN or infinity from forward {forward}"):
+    with pytest.raises(
+        ValueError, match=f"logits of the model must be finite, got NaN or infinity from forward {forward}"
+    ):
         generate(model, [[0, 1], [1, 1]], policy, generator=torch.Generator().manual_seed(0), **cold, **given)
 
 

@@ -127,8 +127,6 @@ def test_the_first_round_of_a_sudoku_in_blocks_of_27_is_that_of_lladas_own_gener
         torch.nn.functional.pad(prompt, (0, 81)), gen_length=81, block_length=27, mask_id=denoiser.mask_id, eos_id=None
     )
     with pytest.raises(Enough):
-        decode(
-            denoiser, state, Quota(steps=27), sampling=Sampling(forbidden=(denoiser.mask_id,)), on_step=stop
-        )
+        decode(denoiser, state, Quota(steps=27), sampling=Sampling(forbidden=(denoiser.mask_id,)), on_step=stop)
     committed = (seen[1].committed_round[0, prompt.shape[1] :] == 1).nonzero().flatten().tolist()
     assert committed == [4, 11, 17]

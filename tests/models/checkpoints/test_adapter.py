@@ -171,7 +171,9 @@ STARTS = ["pissa", "pissa_niter_4", "olora", "OLoRA", "corda", "loftq", "lora_ga
 @pytest.mark.parametrize("start", STARTS, ids=str)
 def test_a_start_that_changes_the_base_is_refused_with_peft_s_own_conversion(goldens, tmp_path, start):
     write(tmp_path, {"model.layers.0.self_attn.q_proj": (64, 64)}, init_lora_weights=start)
-    with pytest.raises(CheckpointError, match="init_lora_weights of the adapter must .*path_initial_model_for_weight_conv"):
+    with pytest.raises(
+        CheckpointError, match="init_lora_weights of the adapter must .*path_initial_model_for_weight_conv"
+    ):
         models.load(goldens["llada"].folder, device="cpu", adapter=tmp_path)
 
 
