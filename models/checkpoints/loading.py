@@ -56,7 +56,13 @@ def load(
     target = find_device(device)
     wanted = as_dtype(dtype) or (torch.float32 if target.type == "cpu" else None)
     model, stored = _from_files(
-        family, config, folder, target, wanted, sealed, target.type != "cpu" if verify is None else verify
+        family,
+        config,
+        folder,
+        target,
+        dtype=wanted,
+        sealed=sealed,
+        verify=target.type != "cpu" if verify is None else verify,
     )
     check_files(folder)  # after what says more of a file that is wrong
     generation = folder / "generation_config.json"
@@ -98,8 +104,8 @@ def wrap(
         CheckpointError: if the model is outside the two families.
     """
     config, generation = model.config.to_dict(), getattr(model, "generation_config", None)
-    named = {"mask_token_id": mask_id, "eos_token_id": eos_id}
-    config |= {key: value for key, value in named.items() if value is not None}
+    given = {"mask_token_id": mask_id, "eos_token_id": eos_id}.items()
+    config |= {key: value for key, value in given if value is not None}
     family = _NATIVE.get(type(model).__name__)
     if hasattr(model, "peft_config"):
         raise CheckpointError("model must be merged first (merge_and_unload), got a model with a PEFT adapter on")
@@ -117,9 +123,10 @@ def wrap(
     devices = {str(parameter.device) for parameter in model.parameters()}
     if len(devices) > 1:
         raise CheckpointError(f"model must be on one device, got {', '.join(sorted(devices))}")
-    shift = family.shifted if shifted is None else shifted
     named = {} if eos_id is not None else {"eos_token_id": getattr(generation, "eos_token_id", None)}
-    return MaskedLM(model, shifted=shift, **special_ids(family, config, tokenizer, named))
+    return MaskedLM(
+        model, shifted=family.shifted if shifted is None else shifted, **special_ids(family, config, tokenizer, named)
+    )
 
 
 _NATIVE = {"LlamaForCausalLM": LLADA, "Qwen2ForCausalLM": DREAM}
@@ -165,6 +172,7 @@ def _from_files(
     config: Mapping[str, Any],
     folder: Path,
     device: torch.device,
+    *,
     dtype: torch.dtype | None,
     sealed: Mapping[str, str] | None,
     verify: bool,
@@ -252,12 +260,13 @@ def special_ids(
     mask_id = next(i for i in (mask_id, declared, family.mask_id) if i is not None)
     if not isinstance(mask_id, int) or isinstance(mask_id, bool) or not 0 <= mask_id < size:
         raise CheckpointError(f"the mask id must lie in the vocabulary of {size}, got {mask_id}")
-    eos_id, *also_ends = ends_of((config, generation), tokenizer, size) or [None]
+    ends = ends_of((config, generation), tokenizer, size)
+    eos_id = ends[0] if ends else None
     known = {} if tokenizer is None else tokenizer.get_vocab()
     _check_tokenizer(known, tokenizer, size, [mask_id, *([] if eos_id is None else [eos_id])])
     published = family.end_of_turn_id if tokenizer is None and family.end_of_turn_id < size else None
     turn = known.get(family.end_of_turn, published)
-    special = {"mask_id": mask_id, "eos_id": eos_id, "also_ends": tuple(also_ends), "end_of_turn_id": turn}
+    special = {"mask_id": mask_id, "eos_id": eos_id, "also_ends": tuple(ends[1:]), "end_of_turn_id": turn}
     return special | {"tokenizer": tokenizer}
 
 

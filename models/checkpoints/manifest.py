@@ -21,12 +21,8 @@ ASIDE = ".saving"
 OWN: Mapping[str, tuple[str, ...]] = {
     "base": ("model*.safetensors", "model.safetensors.index.json"),
     "head": (
-        "head.safetensors",
-        "adapter_model.safetensors",
-        "adapter_config.json",
-        "cascade/cascade.safetensors",
-        "cascade/adapter_model.safetensors",
-        "cascade/adapter_config.json",
+        *("head.safetensors", "adapter_model.safetensors", "adapter_config.json"),
+        *("cascade/cascade.safetensors", "cascade/adapter_model.safetensors", "cascade/adapter_config.json"),
     ),
     "cascade": ("cascade.safetensors", "adapter_model.safetensors", "adapter_config.json"),
     "adapter": ("adapter_model.safetensors", "adapter_config.json"),

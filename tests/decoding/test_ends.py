@@ -115,7 +115,7 @@ def test_a_checkpoint_s_lists_are_read(folder):
 @pytest.mark.parametrize("wrong", [256, [251, -1], ["a"], True])
 def test_an_id_that_is_none_is_refused(folder, wrong):
     change(folder / "config.json", eos_token_id=wrong)
-    with pytest.raises(CheckpointError, match="eos_token_id must hold ids of the vocabulary of 256, got"):
+    with pytest.raises(CheckpointError, match=r"eos_token_id must hold ids of the vocabulary of 256, got"):
         models.load(folder, device="cpu")
 
 

@@ -106,13 +106,13 @@ def test_what_peft_saves_itself_loads(goldens, tmp_path):
 def test_half_an_adapter_is_refused(goldens, tmp_path):
     tensors = write(tmp_path, {"model.layers.0.self_attn.q_proj": (64, 64)})
     save_file({name: t for name, t in tensors.items() if "lora_A" in name}, tmp_path / "adapter_model.safetensors")
-    with pytest.raises(CheckpointError, match="must hold lora_A and lora_B of every module"):
+    with pytest.raises(CheckpointError, match=r"must hold lora_A and lora_B of every module"):
         models.load(goldens["llada"].folder, device="cpu", adapter=tmp_path)
 
 
 def test_an_adapter_of_another_width_is_refused(goldens, tmp_path):
     write(tmp_path, {"model.layers.0.self_attn.q_proj": (64, 32)})
-    with pytest.raises(CheckpointError, match="must fit the base"):
+    with pytest.raises(CheckpointError, match=r"must fit the base"):
         models.load(goldens["llada"].folder, device="cpu", adapter=tmp_path)
 
 
@@ -172,7 +172,7 @@ STARTS = ["pissa", "pissa_niter_4", "olora", "OLoRA", "corda", "loftq", "lora_ga
 def test_a_start_that_changes_the_base_is_refused_with_peft_s_own_conversion(goldens, tmp_path, start):
     write(tmp_path, {"model.layers.0.self_attn.q_proj": (64, 64)}, init_lora_weights=start)
     with pytest.raises(
-        CheckpointError, match="init_lora_weights of the adapter must .*path_initial_model_for_weight_conv"
+        CheckpointError, match=r"init_lora_weights of the adapter must .*path_initial_model_for_weight_conv"
     ):
         models.load(goldens["llada"].folder, device="cpu", adapter=tmp_path)
 
@@ -222,7 +222,7 @@ MEANS_MORE = {
 @pytest.mark.parametrize("key", MEANS_MORE)
 def test_what_means_more_than_w_plus_s_b_a_is_refused_by_name(goldens, tmp_path, key):
     write(tmp_path, {"model.layers.0.self_attn.q_proj": (64, 64)}, **{key: MEANS_MORE[key]})
-    with pytest.raises(CheckpointError, match=f"{key} of the adapter must be .* got .*merge_and_unload"):
+    with pytest.raises(CheckpointError, match=rf"{key} of the adapter must be .* got .*merge_and_unload"):
         models.load(goldens["llada"].folder, device="cpu", adapter=tmp_path)
 
 
@@ -249,12 +249,12 @@ def test_numbers_that_are_none_are_refused(goldens, tmp_path, key, value):
 
 def test_magnitudes_and_the_switch_must_agree(goldens, tmp_path):
     write(tmp_path, {"model.layers.0.self_attn.q_proj": (64, 64)}, use_dora=True)
-    with pytest.raises(CheckpointError, match="must hold a magnitude of every module with use_dora, got none for"):
+    with pytest.raises(CheckpointError, match=r"must hold a magnitude of every module with use_dora, got none for"):
         models.load(goldens["llada"].folder, device="cpu", adapter=tmp_path)
     tensors = write(tmp_path, {"model.layers.0.self_attn.q_proj": (64, 64)})
     sized = {"base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector": torch.ones(64)}
     save_file(tensors | sized, tmp_path / "adapter_model.safetensors")
-    with pytest.raises(CheckpointError, match="must hold no magnitudes without use_dora, got one for"):
+    with pytest.raises(CheckpointError, match=r"must hold no magnitudes without use_dora, got one for"):
         models.load(goldens["llada"].folder, device="cpu", adapter=tmp_path)
 
 
@@ -262,5 +262,5 @@ def test_an_adapter_with_a_value_that_is_none_is_refused(goldens, tmp_path):
     tensors = write(tmp_path, {"model.layers.0.self_attn.q_proj": (64, 64)})
     next(iter(tensors.values()))[0, 0] = float("nan")
     save_file(tensors, tmp_path / "adapter_model.safetensors")
-    with pytest.raises(CheckpointError, match="lora_A.weight of .* must hold finite numbers, got nan in it"):
+    with pytest.raises(CheckpointError, match=r"lora_A.weight of .* must hold finite numbers, got nan in it"):
         models.load(goldens["llada"].folder, device="cpu", adapter=tmp_path)

@@ -61,33 +61,33 @@ SCALED = [
 @pytest.mark.parametrize("spelling", ["rope_scaling", "rope_parameters"])
 @pytest.mark.parametrize("part", SCALED, ids=str)
 def test_scaled_rope_is_refused_in_either_spelling(golden, spelling, part):
-    with pytest.raises(CheckpointError, match=f"{spelling} of a .* model must be plain RoPE"):
+    with pytest.raises(CheckpointError, match=rf"{spelling} of a .* model must be plain RoPE"):
         native(golden, **{spelling: part})
 
 
 @pytest.mark.parametrize("spelling", ["rope_scaling", "rope_parameters"])
 def test_thetas_that_contradict_one_another_are_refused(golden, spelling):
-    with pytest.raises(CheckpointError, match="rope_theta must be the same wherever it stands, got 7 in rope_"):
+    with pytest.raises(CheckpointError, match=r"rope_theta must be the same wherever it stands, got 7 in rope_"):
         native(golden, **{spelling: {"rope_type": "default", "rope_theta": 7}})
 
 
 @pytest.mark.parametrize("theta", [0, -1.0, float("nan"), float("inf"), "10000", True, [1e4]])
 def test_a_theta_that_is_none_is_refused(golden, theta):
     for settings in ({"rope_theta": theta}, {"rope_theta": None, "rope_parameters": {"rope_theta": theta}}):
-        with pytest.raises(CheckpointError, match="rope_theta of config.json must be a finite number above 0, got"):
+        with pytest.raises(CheckpointError, match=r"rope_theta of config.json must be a finite number above 0, got"):
             native(golden, **settings)
 
 
 @pytest.mark.parametrize("wrong", ["4", 0, -1, 2.0, True, [2], {}, 10**7, 10**30])
 def test_sizes_that_are_none_are_refused(golden, wrong):
     key = LAYERS[golden.name]
-    with pytest.raises(CheckpointError, match=f"{key} of config.json must be a whole number from 1 to 4096, got"):
+    with pytest.raises(CheckpointError, match=rf"{key} of config.json must be a whole number from 1 to 4096, got"):
         native(golden, **{key: wrong})
 
 
 @pytest.mark.parametrize("heads", [3, 64])
 def test_heads_that_do_not_divide_the_width_are_refused(golden, heads):
-    with pytest.raises(CheckpointError, match=f"{HEADS[golden.name]} of config.json must divide"):
+    with pytest.raises(CheckpointError, match=rf"{HEADS[golden.name]} of config.json must divide"):
         native(golden, **{HEADS[golden.name]: heads})
 
 
@@ -97,6 +97,6 @@ def test_more_layers_than_are_stored_are_refused_before_they_are_built(golden, t
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {LAYERS[golden.name]: 4000}))
     began = time.monotonic()
-    with pytest.raises(CheckpointError, match="blocks of the weights must be as many as the config's 4000, got 2"):
+    with pytest.raises(CheckpointError, match=r"blocks of the weights must be as many as the config's 4000, got 2"):
         models.load(tmp_path, device="cpu")
     assert time.monotonic() - began < 5

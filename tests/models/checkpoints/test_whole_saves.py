@@ -89,7 +89,7 @@ def flip(file: Path, place: float, bit: int = 3) -> None:
 )
 def test_a_flipped_bit_of_an_exported_base_is_refused(base, name, place):
     flip(base / name, place)
-    with pytest.raises(ValueError, match="must|expected"):
+    with pytest.raises(ValueError, match=r"must|expected"):
         models.load(base, device="cpu")
 
 
@@ -110,14 +110,14 @@ def test_a_flipped_bit_of_a_head_is_refused(base, tmp_path, name, place):
     denoiser = models.load(base, device="cpu")
     save_head(head_of(denoiser, 1), tmp_path / "head")
     flip(tmp_path / "head" / name, place)
-    with pytest.raises(ValueError, match="must"):
+    with pytest.raises(ValueError, match=r"must"):
         load_head(tmp_path / "head", denoiser)
 
 
 def test_a_file_that_is_gone_is_named(base):
     (base / "generation_config.json").unlink()
     with pytest.raises(
-        CheckpointError, match="must hold every file of its checksums.json, got no generation_config.json"
+        CheckpointError, match=r"must hold every file of its checksums.json, got no generation_config.json"
     ):
         models.load(base, device="cpu")
 
@@ -127,7 +127,7 @@ def test_a_file_that_is_gone_is_named(base):
 )
 def test_a_manifest_that_is_none_is_refused(base, text):
     (base / MANIFEST).write_text(text)
-    with pytest.raises(CheckpointError, match="must hold the checksums of a save, got a damaged file"):
+    with pytest.raises(CheckpointError, match=r"must hold the checksums of a save, got a damaged file"):
         models.load(base, device="cpu")
 
 
@@ -162,7 +162,7 @@ def test_verify_sees_what_the_sampled_fingerprint_does_not(base, tmp_path, monke
     blind = models.load(base, device="cpu", verify=False)
     assert blind.fingerprint() == denoiser.fingerprint()
     assert load_head(tmp_path / "head", blind).stored_bytes == ""
-    with pytest.raises(ValueError, match="got one that looks the same and differs in some bytes"):
+    with pytest.raises(ValueError, match=r"got one that looks the same and differs in some bytes"):
         models.load(base, device="cpu", head=tmp_path / "head", verify=True)
 
 
@@ -207,7 +207,7 @@ def test_a_number_format_that_overflows_is_refused_by_the_tensor(base):
 def test_large_finite_values_are_no_such_case():
     check_finite({"a": torch.full((64,), 3e38), "b": torch.full((64,), 6e4, dtype=torch.float16)}, "here")
     for value in ([3e38] * 4 + [float("nan")], [float("inf"), -float("inf")]):
-        with pytest.raises(CheckpointError, match="b of here must hold finite numbers"):
+        with pytest.raises(CheckpointError, match=r"b of here must hold finite numbers"):
             check_finite({"a": torch.ones(3), "b": torch.tensor(value)}, "here")
 
 
@@ -222,7 +222,7 @@ def test_a_head_with_a_value_that_is_none_is_refused(base, tmp_path, name):
     stored = load_file(file)
     stored[sorted(stored)[0]].view(-1)[0] = float("nan")
     save_file(stored, file, metadata=metadata)
-    with pytest.raises(ValueError, match="must hold finite numbers, got nan in it"):
+    with pytest.raises(ValueError, match=r"must hold finite numbers, got nan in it"):
         load_head(tmp_path / "head", denoiser)
 
 
@@ -232,7 +232,7 @@ def test_a_spread_that_is_none_is_refused(base, tmp_path, spread):
     head = head_of(denoiser, 1, "linear")
     head.spread[2] = spread
     save_head(head, tmp_path / "head")
-    with pytest.raises(ValueError, match="spread of the head in .* must be above 0, got"):
+    with pytest.raises(ValueError, match=r"spread of the head in .* must be above 0, got"):
         load_head(tmp_path / "head", denoiser)
 
 
@@ -243,7 +243,7 @@ def test_nothing_is_saved_of_a_head_that_diverged(base, tmp_path):
     broken = head_of(denoiser, 2)
     with torch.no_grad():
         broken.cascade.rest.bias.fill_(float("nan"))
-    with pytest.raises(ValueError, match="rest.bias of the cascade to save must hold finite numbers"):
+    with pytest.raises(ValueError, match=r"rest.bias of the cascade to save must hold finite numbers"):
         save_head(broken, tmp_path / "head")
     assert same(load_head(tmp_path / "head", denoiser), head)
     assert not (tmp_path / "head" / ASIDE).exists()
@@ -349,7 +349,7 @@ def test_a_folder_without_checksums_still_loads(base, tmp_path):
 
 def test_weights_to_start_from_are_checked_too(base):
     flip(base / "model.safetensors", 0.6)
-    with pytest.raises(CheckpointError, match="must be as it was saved"):
+    with pytest.raises(CheckpointError, match=r"must be as it was saved"):
         load_weights(small(9), base)
 
 
@@ -361,7 +361,7 @@ def test_a_pipe_is_refused_at_once(base, name):
     (base / MANIFEST).unlink()
     (base / name).unlink()
     os.mkfifo(base / name)
-    with pytest.raises(CheckpointError, match=f"{name} must be a regular file, got a folder, a pipe or a device"):
+    with pytest.raises(CheckpointError, match=rf"{name} must be a regular file, got a folder, a pipe or a device"):
         models.load(base, device="cpu")
 
 
@@ -370,7 +370,7 @@ def test_an_index_names_files_of_its_folder_alone(base, name):
     (base / MANIFEST).unlink()
     index = {"weight_map": {"a": "model.safetensors", "b": name}}
     (base / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(CheckpointError, match="must name files of its own folder, got"):
+    with pytest.raises(CheckpointError, match=r"must name files of its own folder, got"):
         models.load(base, device="cpu")
 
 
@@ -399,5 +399,5 @@ def test_a_head_s_config_is_judged_before_anything_is_allocated(base, tmp_path, 
     with safe_open(file, framework="pt") as opened:
         config = json.loads(opened.metadata()["config"])
     save_file(load_file(file), file, metadata={"config": json.dumps(config | change)})
-    with pytest.raises(ValueError, match="must"):
+    with pytest.raises(ValueError, match=r"must"):
         load_head(tmp_path, denoiser)
