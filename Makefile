@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo train test lint format
+.PHONY: setup demo train test lint format mutation
 .DEFAULT_GOAL := setup
 
 setup: $(READY)
@@ -34,3 +34,7 @@ test: lint
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# breaks the code in more than a hundred ways, on copies of the tree, and sees that a test fails each time
+mutation: $(READY)
+	$(BIN)/python -m tests.mutation $(ARGS)

@@ -11,6 +11,7 @@ from train.commands.train import run_train
 from train.head.estimate import estimate_run
 from train.head.head_run import HeadRun
 from train.head.settings import CascadeFitting, Fitting, TaskRun, only
+from train.trials.settings import Trials
 
 
 def train(  # one option a line, hence its length
@@ -20,6 +21,7 @@ def train(  # one option a line, hence its length
     labelling: Labelling,
     fitting: Fitting,
     cascade: CascadeFitting | None = None,
+    trials: Trials = Trials(),  # noqa: B008 (frozen)
     catalogue: list[Arm] | None = None,
     relabel: dict[str, dict[str, Any]] | None = None,
     task: str | None = None,
@@ -47,6 +49,7 @@ def train(  # one option a line, hence its length
         labelling: how much is kept and tried of each prompt.
         fitting: how heads are fitted.
         cascade: how the cascade of the run's head is fitted after it; without it there is none.
+        trials: how many dev prompts choose the settings that the head decodes with by default, and among which bounds.
         catalogue: arms of the closing comparison.
         relabel: policies that the first head leads through states of its own with.
         task: the only one of the tasks to collect, or another one with its own counts by default.
@@ -69,7 +72,7 @@ def train(  # one option a line, hence its length
     options |= {"adapter": adapter, "device": device, "dtype": dtype, "run_code": run_code, "leave_out": leave_out}
     options |= {"model": model, "catalogue": tuple(catalogue or ()), "relabel": relabel or {}}
     options |= {"beam": beam, "drivers": drivers, "labelling": labelling, "fitting": fitting, "cascade": cascade}
-    options |= {"budget_hours": budget_hours}
+    options |= {"budget_hours": budget_hours, "trials": trials}
     head_run = HeadRun(out=Path(out), tasks=only(tasks, task, prompts, leave_out), **options)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     print(estimate_run(head_run) if estimate else run_train(head_run))

@@ -217,7 +217,17 @@ def with_cache(denoiser: Denoiser, mode: str) -> Denoiser:
 def check_fit(
     request: Request, denoiser: Denoiser, *, prompt_length: int, generator: torch.Generator | None
 ) -> tuple[int, ...]:
-    """Refuse lengths, ids and a generator that do not fit the model; the ids that end an answer, given or the model's."""
+    """Refuse lengths, ids and a generator that do not fit the model; the ids that end an answer, given or the model's.
+
+    Args:
+        request: lengths and options of the call.
+        denoiser: the model.
+        prompt_length: longest prompt of the batch, in tokens.
+        generator: of the draws, on the model's device; None without draws.
+
+    Raises:
+        ValueError: in one sentence, for what does not fit.
+    """
     if prompt_length + request.gen_length > denoiser.max_length:
         longest = f"{prompt_length} + {request.gen_length}"
         raise ValueError(f"prompt + gen_length must be at most the model's {denoiser.max_length}, got {longest}")
@@ -238,7 +248,17 @@ def check_fit(
 
 
 def make_sampling(request: Request, denoiser: Denoiser, end_ids: tuple[int, ...], rule: Policy) -> Sampling:
-    """Temperature and nucleus, the ids that are never a candidate or never confident, and what the policy wants drawn."""
+    """Temperature and nucleus, the ids that are never a candidate or never confident, and what the policy wants drawn.
+
+    Args:
+        request: of the call.
+        denoiser: the model.
+        end_ids: the ids that end an answer, EOS first.
+        rule: the policy, which says what it wants drawn.
+
+    Raises:
+        ValueError: for options that contradict the policy.
+    """
     options = request.options
     same = {
         "temperature": (0.0, 1 / rule.needs.power),

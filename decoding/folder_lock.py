@@ -26,6 +26,7 @@ RANKS = (
     "LOCAL_RANK",
     "MASTER_ADDR",
 )  # all four are set where a launcher started several processes
+TRIES = 100
 HELD = (errno.EACCES, errno.EAGAIN)
 
 log = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _open_current(path: Path) -> IO[str]:
     """The lock file, locked; opened again where its last holder removed it in between."""
-    while True:
+    for _ in range(TRIES):
         file = path.open("a+", encoding="utf-8", errors="backslashreplace")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -98,13 +99,16 @@ def _open_current(path: Path) -> IO[str]:
             file.seek(0)
             holder = file.read().strip() or "another process"
             file.close()
-            raise ValueError(
-                f"out must be a folder that no other run writes to, got {path.parent}, held by {holder}"
-            ) from None
+            raise _refusal(path.parent, holder) from None
         with contextlib.suppress(FileNotFoundError):
             if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
                 return file
         file.close()
+    raise _refusal(path.parent, "one process after another")
+
+
+def _refusal(folder: Path, holder: str) -> ValueError:
+    return ValueError(f"out must be a folder that no other run writes to, got {folder}, held by {holder}")
 
 
 def discard_new(folder: Path, first_made: Path | None) -> None:

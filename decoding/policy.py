@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -50,6 +51,11 @@ class Policy(ABC):
 
     checkable: ClassVar[bool] = False
     """Whether what it commits follows from canvas, block clock, recent readings and reading alone, on one canvas, and stands."""
+
+    @classmethod
+    def brought(cls, head: Any) -> Mapping[str, Any]:
+        """Settings that a model's scoring head brings with it, for those that are not given."""
+        return {}
 
     @property
     def step_budget(self) -> int | None:

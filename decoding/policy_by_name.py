@@ -32,8 +32,9 @@ def make_policy(policy: Policy | str, settings: Mapping[str, Any], denoiser: Den
         raise ValueError(f"settings of policy {policy} must {rule}, got {unknown}")
     if named.head and denoiser.head is None and policy != VERIFIED:
         raise ValueError(f"policy {policy} must have a model loaded with head=FOLDER, got one without a head")
+    kind = policy_class(named)
     head = {"head": denoiser.head} if named.head else {}
-    return cast(Policy, policy_class(named)(**head, **named.fixed, **settings))
+    return cast(Policy, kind(**head, **named.fixed, **{**kind.brought(denoiser.head), **settings}))
 
 
 def policy_class(named: NamedPolicy) -> Any:

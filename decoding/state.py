@@ -198,7 +198,15 @@ def start(
 ) -> DecodeState:
     """The state before the first forward: prompt (left padded) followed by `gen_length` masks.
 
-    Of several `eos_id` each ends an answer, and the first fills what follows.
+    Args:
+        tokens: prompts, left padded.
+        gen_length: masks behind each, at least 1.
+        block_length: of a block, a divisor of gen_length.
+        mask_id, eos_id: special ids; of several eos_id each ends an answer and the first fills what follows, None switches
+            the early stop off.
+        step_budget: rounds of a block before the next opens; None waits until it is full.
+        initial_blocks: blocks open at first, at least 1.
+        cached: whether the forward that opens a block decides what later forwards of it read.
     """
     eos_id, *also_ends = (eos_id,) if eos_id is None or isinstance(eos_id, int) else tuple(eos_id) or (None,)
     batch, length = tokens.shape

@@ -186,7 +186,7 @@ class MaskedLM(Denoiser):
         taps: Container[int],
         computed: Bool[Tensor, "N S"],
     ) -> Run:
-        """Embedding and all blocks for the Q positions given; the final norm is left to the rows that need it."""
+        """See `BlockStack.run_blocks`; the final norm is left to the rows that need it."""
         hidden = self.model.model.embed_tokens(tokens)
         mask = create_bidirectional_mask(self.model.config, hidden, attention_mask)
         entered: dict[int, Tensor] = {}

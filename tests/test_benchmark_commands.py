@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 import compare as compare_command
 import generate as generate_command
@@ -17,7 +15,6 @@ import train.commands.train as job_module
 import train.head.estimate as estimate
 from decoding.comparison.arms import Arm
 from decoding.traces.labelling import Labelling
-from train.base.export import export
 from train.commands.command_line import run, shipped, with_flags
 from train.commands.compare import check_compare, leave_out_long
 from train.commands.generate import check_generate
@@ -32,17 +29,9 @@ SIZE = {"num_prompts": 4, "num_dev": 4}
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory) -> Path:
+def tiny(tmp_path_factory, write_tiny) -> Path:
     """A LLaDA checkpoint of one small block with random weights, 256 positions and the shipped tokenizer."""
-    folder = tmp_path_factory.mktemp("tiny")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=768, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=2, max_position_embeddings=256, tie_word_embeddings=False,
-        rope_parameters={"rope_type": "default", "rope_theta": 1e4},
-    )  # fmt: skip
-    export(LlamaForCausalLM(config), folder, tokenizer=shipped("checkpoints/reason-7m"), mask_id=1, eos_id=0)
-    return folder
+    return write_tiny(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture

@@ -6,13 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 import compare as compare_command
 from decoding.comparison.arms import Arm
-from train.base.export import export
-from train.commands.command_line import parser_of, run, shipped
+from train.commands.command_line import parser_of, run
 from train.commands.compare import check_compare, draw
 from train.tasks import get
 
@@ -23,17 +20,9 @@ THRESHOLD = Arm("threshold", "headless", "threshold", "threshold", (0.9,))
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory) -> Path:
+def tiny(tmp_path_factory, write_tiny) -> Path:
     """A LLaDA checkpoint of one small block with random weights and the shipped tokenizer."""
-    folder = tmp_path_factory.mktemp("tiny")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=768, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=2, max_position_embeddings=256, tie_word_embeddings=False,
-        rope_parameters={"rope_type": "default", "rope_theta": 1e4},
-    )  # fmt: skip
-    export(LlamaForCausalLM(config), folder, tokenizer=shipped("checkpoints/reason-7m"), mask_id=1, eos_id=0)
-    return folder
+    return write_tiny(tmp_path_factory.mktemp("tiny"))
 
 
 def complaint(capsys, *arguments: str) -> str:
@@ -128,8 +117,8 @@ def test_a_run_writes_its_results_and_goes_on_where_it_was(capsys, tmp_path, tin
     [
         ("values: [0.9], values_for: {countdown4: [1.5]}", "threshold must lie in (0, 1], got 1.5, in arm late"),
         (
-            "values: [0.9], tune: {turns: [1]}",
-            "settings of policy threshold must be among threshold, got turns, in arm",
+            "values: [0.9], tune: {looks: [1]}",
+            "settings of policy threshold must be among threshold, got looks, in arm",
         ),
     ],
 )

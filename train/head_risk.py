@@ -88,7 +88,17 @@ def head_risk(
 def traces(
     denoiser: Denoiser, name: str, prompts: str | None, count: int, *, batch_size: int, seed: int, folder: Path
 ) -> list[dict[str, Any]]:
-    """Labelled states of a task's dev prompts, eight of a prompt, four where a label takes a decode to the end."""
+    """Labelled states of a task's dev prompts, eight of a prompt, four where a label takes a decode to the end.
+
+    Args:
+        denoiser: the base.
+        name: of the task.
+        prompts: its file, or None.
+        count: dev prompts.
+        batch_size: canvases in one forward.
+        seed: of prompts and draws.
+        folder: of the traces.
+    """
     from decoding.policies.ete import BeamETE
     from decoding.traces.labelling import Labelling
     from decoding.traces.trace import load_table
@@ -111,7 +121,14 @@ def traces(
 
 
 def figures(denoiser: Denoiser, rows: list[dict[str, Any]], *, risk_bound: float, batch_size: int) -> dict[str, Any]:
-    """Figures of every estimate, of all positions and of those that a round leaves; empty where one kind of label is missing."""
+    """Figures of every estimate, of all positions and of those that a round leaves; empty where one kind of label is missing.
+
+    Args:
+        denoiser: the base with its head.
+        rows: of the trace table.
+        risk_bound: of the round that the cascade looks at, in (0, 1].
+        batch_size: states in one batch.
+    """
     from functools import partial
 
     from decoding.policies.learned import Learned

@@ -163,7 +163,16 @@ def load_data(
     cache: Path,
     device: torch.device,
 ) -> tuple[list[TaskData], list[TaskData]]:
-    """Place training and development rows of every task on the device."""
+    """Place training and development rows of every task on the device.
+
+    Args:
+        tasks: task -> what the run takes from it.
+        tokenizer: its folder.
+        dev_rows: of a task.
+        seed: of the rows.
+        cache: folder of encoded rows.
+        device: where they live.
+    """
     train_data, dev_data = [], []
     end = load(tokenizer).get_vocab()[EOS]
     for name, spec in tasks.items():

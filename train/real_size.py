@@ -123,7 +123,15 @@ def host_memory(field: str) -> float:
 
 
 def use(folder: Path, work: Path, tokenizer: Path, *, gen_length: int, device: str) -> dict[str, Any]:
-    """Fit a head, save it, load it again, and decode four prompts with every policy and cache."""
+    """Fit a head, save it, load it again, and decode four prompts with every policy and cache.
+
+    Args:
+        folder: the checkpoint.
+        work: folder of what is fitted.
+        tokenizer: its folder.
+        gen_length: positions to fill.
+        device: where to run.
+    """
     from transformers import AutoTokenizer
 
     import models

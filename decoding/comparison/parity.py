@@ -194,11 +194,12 @@ def compare_with_beam(runner: Runner, cells: dict[str, Cell]) -> Row:
     weights, table = runner.weights("test"), runner.ledger.table("test", cells[BEAM])
     explored, rounds = weights @ table["explored"], weights @ table["rounds"]
     branches = int(cells[BEAM].settings.get("branches", ExplorePolicy.branches))
-    about: dict[str, Any] = {"explored": explored, "rounds": rounds, "branches": branches}
     row: Row = {
         name: lines(
             Pair.of(runner, "test", cell, cells[BEAM]),
-            **about,
+            explored=explored,
+            rounds=rounds,
+            branches=branches,
             gated=cell.settings.get("gate", LearnedParity.gate) > 0,
         )
         for name, cell in cells.items()

@@ -142,7 +142,13 @@ class Pair:
 
     @staticmethod
     def of(runner: Runner, split: Split, a: Cell, b: Cell) -> Pair:
-        """Two cells that have run, a against b."""
+        """Two cells that have run, a against b.
+
+        Args:
+            runner: of the task.
+            split: dev or test.
+            a, b: the cells, both run on that split.
+        """
         return Pair.between(runner.weights(split), runner.ledger.table(split, a), runner.ledger.table(split, b))
 
     @staticmethod
@@ -161,7 +167,13 @@ class Pair:
 
 
 def pair_row(runner: Runner, split: Split, a: Cell, b: Cell) -> Row:
-    """A pair of cells as a row."""
+    """A pair of cells as a row.
+
+    Args:
+        runner: of the task.
+        split: dev or test.
+        a, b: the cells, both run on that split.
+    """
     who = {"task": runner.problems.task, "a": a.arm, "b": b.arm, "dial_a": a.dial, "dial_b": b.dial}
     return who | Pair.of(runner, split, a, b).row()
 

@@ -7,7 +7,7 @@ import itertools
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +107,17 @@ def make_runner(
     seed: int,
     progress: bool,
 ) -> Runner:
-    """Open the ledger of a task; its header holds all that must not change between two calls."""
+    """Open the ledger of a task; its header holds all that must not change between two calls.
+
+    Args:
+        denoiser: the model, with the scoring head of learned arms.
+        problems, check: the prompts of the task and its checker.
+        out: folder of the ledger; None keeps it in memory.
+        heads: arm -> the model with that arm's own head.
+        batch_size: prompts at a time, at least 1; None for the device's default.
+        seed: of draws and resamples.
+        progress: show a bar.
+    """
     size = batch_size or BATCH_SIZE.get(denoiser.device.type, LARGE_BATCH)
     prompts = [problems.dev, problems.test, dict(problems.references)]
     header = {
@@ -138,7 +148,7 @@ def refuse_settings(
         task: whose settings.
         denoiser: with the head of all other arms.
         heads: arm -> the model with that arm's own head.
-        points: of every tuning space, those that `tune` draws with this seed.
+        points, seed: of every tuning space, those that `tune` draws with this seed.
 
     Raises:
         ValueError: for a setting out of range, or one that a head is not made for.
@@ -152,8 +162,12 @@ def refuse_settings(
 
 
 def head_fingerprint(denoiser: Denoiser) -> str:
-    """Hash of the weights of a scoring head."""
-    return combine({name: digest(name, tensor) for name, tensor in denoiser.head.state_dict().items()})
+    """Hash of the weights of a scoring head, and of what is trusted of it and how it decodes by default."""
+    head = denoiser.head
+    weights = {name: digest(name, tensor) for name, tensor in head.state_dict().items()}
+    trust = [head.config.trust, head.cascade and [head.cascade.config.foretold, head.cascade.config.seen]]
+    said = json.dumps([trust, head.defaults and asdict(head.defaults)]).encode()
+    return combine({**weights, "said": hashlib.sha256(said).digest()})
 
 
 def tune(runner: Runner, arm: Arm, count: int) -> Arm:

@@ -144,7 +144,14 @@ class Ledger:
         return all(prompt in kept for prompt in prompts)
 
     def add(self, split: Split, cell: Cell, prompts: Sequence[int], table: Array) -> None:
-        """Write the lines of one chunk, [prompts, columns], at once; those that a killed run left of it stay as they are."""
+        """Write the lines of one chunk at once; those that a killed run left of it stay as they are.
+
+        Args:
+            split: dev or test.
+            cell: what ran.
+            prompts: their numbers within the split.
+            table: [prompts, columns], in the order of COLUMNS.
+        """
         lines, known = [], set(self.lines.get((split, cell.key), {}))
         for prompt, values in zip(prompts, table.tolist(), strict=True):
             if prompt in known:

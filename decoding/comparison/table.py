@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,12 +18,18 @@ if TYPE_CHECKING:
 
 HEAD = ("arm", "dial", "accuracy %", "rounds", "sequence forwards", "token positions", "ms a prompt")
 AGAINST = (f"rounds / {RIVAL}", f"forwards / {RIVAL}", f"accuracy − {RIVAL}")
+NARROW = 100
 UNREACHED = "\\* no setting within one point of the reference on dev; the most accurate one there is shown."
 
 
-def table(comparison: Comparison) -> str:
-    """Markdown: for each task every arm at the setting chosen on dev, against beam ETE, on the test split."""
-    return "\n".join(_of_task(comparison, task) for task in tasks(comparison))
+def table(comparison: Comparison, *, narrow: bool = False) -> str:
+    """Markdown: for each task every arm at the setting chosen on dev, against beam ETE, on the test split.
+
+    Args:
+        comparison: what was measured.
+        narrow: only the arms' own figures, wrapped to NARROW columns.
+    """
+    return "\n".join(_of_task(comparison, task, narrow=narrow) for task in tasks(comparison))
 
 
 def tasks(comparison: Comparison) -> list[str]:
@@ -30,7 +37,7 @@ def tasks(comparison: Comparison) -> list[str]:
     return list(dict.fromkeys(row["task"] for row in (*comparison.results, *comparison.parity)))
 
 
-def _of_task(comparison: Comparison, task: str) -> str:
+def _of_task(comparison: Comparison, task: str, *, narrow: bool) -> str:
     curves = {row["arm"]: row for row in comparison.curves if row["task"] == task}
     pairs = {row["a"]: row for row in comparison.pairs if row["task"] == task and row["b"] == RIVAL}
     shown = [
@@ -39,12 +46,17 @@ def _of_task(comparison: Comparison, task: str) -> str:
         if (row["task"], row["split"]) == (task, "test")
         and (row["arm"] not in curves or row["dial"] == curves[row["arm"]]["dial_shown"])
     ]
-    head = HEAD + AGAINST if pairs else HEAD
+    if narrow:
+        pairs = {}
+    head: tuple[str, ...] = HEAD + AGAINST if pairs else HEAD
     rows = [_cells(row, curves.get(row["arm"]), pairs.get(row["arm"])) for row in shown]
     sentences = [row["sentence"] for row in comparison.verdicts if row["task"] == task]
     if any(row["rounds_at_reference"] is None for row in curves.values()):
         sentences.append(UNREACHED)
     sentences += [_parity(row) for row in comparison.parity if row["task"] == task]
+    if narrow:
+        head, rows = head[:4], [row[:4] for row in rows]
+        sentences = [textwrap.fill(s, NARROW - 2, subsequent_indent="  ", break_on_hyphens=False) for s in sentences]
     grid = [head, ("---",) * len(head), *(row + [""] * (len(head) - len(row)) for row in rows)] if rows else []
     lines = [f"| {' | '.join(cells)} |" for cells in grid]
     return "\n".join([f"## {_title(task, shown)}", "", *lines, "", *(f"- {sentence}" for sentence in sentences), ""])

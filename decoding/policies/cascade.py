@@ -58,7 +58,14 @@ def follow(
 
 
 def foretell(cascade: Cascade, reading: Reading, reason: Int[Tensor, "B L"], token: Int[Tensor, "B L"]) -> Foretold:
-    """The likeliest token of every position left and its risk; -1 and 0 elsewhere."""
+    """The likeliest token of every position left and its risk; -1 and 0 elsewhere.
+
+    Args:
+        cascade: the head's.
+        reading: with taps.
+        reason: 0 at positions that are not committed.
+        token: what is committed elsewhere.
+    """
     committed = reading.rows & (reason > 0)
     left = reading.rows & ~committed
     log_probs = ask(cascade, reading, committed, token)
@@ -74,7 +81,14 @@ def foretell(cascade: Cascade, reading: Reading, reason: Int[Tensor, "B L"], tok
 def ask(
     cascade: Cascade, reading: Reading, committed: Bool[Tensor, "B L"], token: Int[Tensor, "B L"]
 ) -> Float[Tensor, "M 6"]:
-    """Log-probabilities of the reading's candidates, and of the rest, at the positions left, packed (`Cascade.forward`)."""
+    """Log-probabilities of the reading's candidates, and of the rest, at the positions left, packed (`Cascade.forward`).
+
+    Args:
+        cascade: the head's.
+        reading: with taps.
+        committed: positions that are taken for committed.
+        token: what they hold.
+    """
     figures = (reading.top_tokens, reading.top_log_probs, reading.log_normaliser)
     log_probs: Tensor = cascade(reading.taps, reading.rows, committed, token, *figures)
     return log_probs

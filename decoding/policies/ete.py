@@ -148,7 +148,15 @@ def trigger(
     gamma: float,
     min_masks: int,
 ) -> Bool[Tensor, " B"]:
-    """TriggerExplore: mean confidence below gamma, and more than min_masks of the opened blocks' masks left."""
+    """TriggerExplore: mean confidence below gamma, and more than min_masks of the opened blocks' masks left.
+
+    Args:
+        state, reading: B rows.
+        left: positions that exploitation does not take.
+        over: the mean is taken over the earliest open block or over all.
+        gamma: explore below this mean, in [0, 1].
+        min_masks: N_e, explore only while more are left, at least 0.
+    """
     seen = left & (earliest_block(state, left) | (over == "feasible"))
     mean = (reading.confidence * seen).sum(-1) / seen.sum(-1).clamp(min=1)
     return (mean < gamma) & (left.sum(-1) > min_masks)

@@ -15,7 +15,17 @@ from decoding.state import DecodeState, Proposal, Reason
 
 
 def require(holds: bool, name: str, rule: str, value: object) -> None:
-    """Refuse a setting in one sentence."""
+    """Refuse a setting in one sentence.
+
+    Args:
+        holds: whether the setting obeys the rule.
+        name: of the setting.
+        rule: what it must do, as in "lie in (0, 1]".
+        value: what it got.
+
+    Raises:
+        ValueError: unless it holds.
+    """
     if not holds:
         raise ValueError(f"{name} must {rule}, got {value!r}")
 

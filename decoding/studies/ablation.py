@@ -50,6 +50,7 @@ def measure(
     """Run every variant of `ete` on the same prompts.
 
     Args:
+        inputs: base, prompts, device and seed, from the command.
         tasks: names of tasks.
         prompts: test prompts of each task.
         base: settings of `ete` that all cells share where they do not sweep them; default gamma 0.7, at which it explores.
@@ -81,7 +82,14 @@ def measure(
 def task_rows(
     runner: Runner, base: Mapping[str, Any], sweeps: Mapping[str, Sequence[Any]], grid: Mapping[str, Sequence[Any]]
 ) -> list[Row]:
-    """One row for the reference, for every mode, every value of a sweep and every point of the grid."""
+    """One row for the reference, for every mode, every value of a sweep and every point of the grid.
+
+    Args:
+        runner: of the task.
+        base: settings that every arm shares.
+        sweeps: setting -> its values, one at a time.
+        grid: setting -> its values, all combinations; empty for none.
+    """
     both = {**base, **MODES["both"]}
     cells: list[tuple[str, Any, dict[str, Any]]] = [("mode", name, {**base, **mode}) for name, mode in MODES.items()]
     cells += [(name, value, {**both, name: value}) for name, values in sweeps.items() for value in values]
@@ -134,7 +142,14 @@ def draw(result: dict[str, Any], figure: Figure) -> None:
 
 
 def panel(axes: Any, points: Sequence[Row], reference: float, most: float) -> None:
-    """Accuracy on the left axis, rounds on the right one, over the values of one setting."""
+    """Accuracy on the left axis, rounds on the right one, over the values of one setting.
+
+    Args:
+        axes: where to draw.
+        points: rows of one setting.
+        reference: the row of one token a round.
+        most: end of the axis of rounds.
+    """
     places = list(range(len(points)))
     other = axes.twinx()
     for on, name, colour, shift in ((axes, "accuracy", "tab:blue", -0.08), (other, "rounds", "tab:orange", 0.08)):

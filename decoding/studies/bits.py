@@ -80,6 +80,7 @@ def measure(
     """Decode prompts of every task by the factor rule and compare bits, rounds and the bound.
 
     Args:
+        inputs: base, prompts, device and seed, from the command.
         tasks: names of tasks.
         prompts: test prompts of each task.
         factors: f, each in (0, 1].
@@ -100,15 +101,14 @@ def measure(
             pooled += generations
         if len(tasks) > 1:
             rows.append({"task": "all", "factor": factor, **summarise(pooled, inputs.seed)})
+    cut = [f"{prompts} prompts a task and {len(factors)} factors; the full config takes 200 and five"]
     return {
         "within_a_round": "left to right",
         "rows": rows,
         "sequences": sequences,
         "exact": exact_rows(inputs, factors, exact_sequences, batch_size),
         "escape": escape(),
-        "cut": [f"{prompts} prompts a task and {len(factors)} factors; the full config takes 200 and five"]
-        if prompts < 200
-        else [],
+        "cut": cut if prompts < 200 else [],
     }
 
 
@@ -124,7 +124,13 @@ def decode(
     temperature: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Iterator[Followed]:
-    """Decode prompts by the factor rule without early stop and follow the chain of each."""
+    """Decode prompts by the factor rule without early stop and follow the chain of each.
+
+    Args:
+        denoiser, tokens, attention_mask: the model, and prompts, left padded; None without padding.
+        factor, batch_size: f of the factor rule, above 0; prompts in one decode.
+        gen_length, block_length, temperature, generator: as `decoding.generate` has them.
+    """
     for few in torch.split(torch.arange(len(tokens)), batch_size):
         mask = None if attention_mask is None else attention_mask[few]
         made = generate(
@@ -150,7 +156,13 @@ def follow(
     *,
     block_length: int,
 ) -> Iterator[Followed]:
-    """The chain of every row of a decode, round by round, beside the bound."""
+    """The chain of every row of a decode, round by round, beside the bound.
+
+    Args:
+        denoiser, made: the model that decoded, and the decode.
+        attention_mask: of the prompts, None without padding.
+        factor, batch_size, block_length: f and block length of the decode; canvases in one forward.
+    """
     canvas = made.canvas.shape[1]
     whole = None if attention_mask is None else torch.nn.functional.pad(attention_mask, (0, canvas), value=True)
     order = decoded_order(made.state)
@@ -215,7 +227,12 @@ def summarise(sequences: Sequence[Followed], seed: int) -> Row:
 
 
 def exact_rows(inputs: StudyInputs, factors: Sequence[float], count: int, batch_size: int) -> list[Row]:
-    """The same on the exact Block-HMM, whose conditionals are those of one joint distribution: no bound may break."""
+    """The same on the exact Block-HMM, whose conditionals are those of one joint distribution: no bound may break.
+
+    Args:
+        inputs, factors: of the study; values of f.
+        count, batch_size: sequences of each, and in one decode.
+    """
     if not count:
         return []
     config = BlockHMMConfig(blocks=4, rho=(0.98, 0.02), eta=0.01)
@@ -235,9 +252,8 @@ def exact_rows(inputs: StudyInputs, factors: Sequence[float], count: int, batch_
 def escape() -> Row:
     """The paper's toy, four groups of eight equal bits: exploration needs fewer rounds than the bound of exploitation."""
     model, prompt = GroupDenoiser(4, 8), torch.zeros(1, 1, dtype=torch.long)
-    lengths: dict[str, Any] = {"gen_length": 32, "block_length": 8}
-    explored = generate(model, prompt, BeamETE(gamma=0.0, initial_blocks=4), **lengths)
-    exploited = generate(model, prompt, Factor(1.0), **lengths)
+    ete = BeamETE(gamma=0.0, initial_blocks=4)
+    explored, exploited = (generate(model, prompt, p, gen_length=32, block_length=8) for p in (ete, Factor(1.0)))
     nll = float(token_nats(model, explored.sequences, decoded_order(explored.state)).sum())
     bound = bits_to_rounds(nll, n=32, factor=1.0)
     return {"nll": nll, "bound": bound.rounds, "exploit": int(exploited.rounds[0]), "explore": int(explored.rounds[0])}

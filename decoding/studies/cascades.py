@@ -25,7 +25,7 @@ from decoding.policy import Policy
 from decoding.policy_by_name import make_policy
 from decoding.reading import Reading
 from decoding.state import DecodeState
-from decoding.studies.commits import OUTCOMES, Judge, exploration_commits
+from decoding.studies.commits import OUTCOMES, CommitEvaluator, exploration_commits
 from decoding.studies.inputs import StudyInputs
 from decoding.studies.picture import head
 from models.denoiser import Denoiser
@@ -56,6 +56,7 @@ def measure(
     """Decode with every arm and follow each exploration commit.
 
     Args:
+        inputs: base, prompts, device and seed, from the command.
         tasks: names of tasks.
         prompts: test prompts of each task.
         arms: who chooses the commits: beam, oracle, head or random; head is left out where there is none.
@@ -98,8 +99,8 @@ def careful_answers(denoiser: Denoiser, checked: CheckedProblems, batch_size: in
     problems, right = checked.problems, []
     for low in range(0, len(problems.test), batch_size):
         few = list(problems.test[low : low + batch_size])
-        lengths: dict[str, Any] = {"gen_length": problems.gen_length, "block_length": problems.block_length}
-        made = generate(denoiser, few, "sequential", **lengths)
+        gen_length, block_length = problems.gen_length, problems.block_length
+        made = generate(denoiser, few, "sequential", gen_length=gen_length, block_length=block_length)
         right += [checked.check(prompt, text) for prompt, text in zip(few, made.text, strict=True)]
     return right
 
@@ -107,7 +108,15 @@ def careful_answers(denoiser: Denoiser, checked: CheckedProblems, batch_size: in
 def follow(
     denoiser: Denoiser, checked: CheckedProblems, policy: Policy, batch_size: int, generator: torch.Generator
 ) -> Iterator[Row]:
-    """Decode every prompt and give one row for each of its exploration commits."""
+    """Decode every prompt and give one row for each of its exploration commits.
+
+    Args:
+        denoiser: the model.
+        checked: prompts and checker.
+        policy: one that explores.
+        batch_size: prompts in one decode.
+        generator: of the draws.
+    """
     problems = checked.problems
     encoded = Encoded.of(problems, "test", denoiser)
     for low in range(0, len(encoded.tokens), batch_size):
@@ -127,12 +136,21 @@ def follow(
         )
         commits = exploration_commits(steps, made.state)
         if len(commits.row):
-            outcomes_of = Judge(denoiser, checked, made, mask, encoded.reference[few], problems.test[few], batch_size)
-            yield from outcomes_of.rows_of(commits, low)
+            evaluator = CommitEvaluator(
+                denoiser, checked, made, mask, encoded.reference[few], problems.test[few], batch_size
+            )
+            yield from evaluator.rows_of(commits, low)
 
 
 def summaries(commits: Sequence[Row], prompts: Mapping[str, int], arms: Sequence[str], seed: int) -> list[Row]:
-    """For each task and arm: all commits, then by confidence band, then by whether one token a round gets the prompt right."""
+    """For each task and arm: all commits, then by confidence band, then by whether one token a round gets the prompt right.
+
+    Args:
+        commits: the rows of all commits.
+        prompts: task -> how many were decoded.
+        arms: in the order of the rows.
+        seed: of the resamples.
+    """
     rows = []
     for task, count in prompts.items():
         weights = resample(count, seed=seed)

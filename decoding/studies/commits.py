@@ -78,8 +78,8 @@ def exploration_commits(steps: Sequence[tuple[DecodeState, Reading]], final: Dec
 
 
 @dataclass(frozen=True)
-class Judge:
-    """Judges the commits of one batch of prompts.
+class CommitEvaluator:
+    """Says what became of the commits of one batch of prompts.
 
     Args:
         denoiser: the model.
@@ -148,13 +148,13 @@ class Judge:
 
     def finished(self, state: DecodeState, row: Int[Tensor, " S"]) -> Bool[Tensor, " S"]:
         """Whether the careful decoder finishes each state with an answer that the checker accepts."""
-        mask, found = self.mask_of(row), []
+        mask, accepted = self.mask_of(row), []
         for few in torch.split(torch.arange(len(row), device=row.device), self.batch_size):
             part = state.map(lambda v, few=few: v[few])  # type: ignore[misc]
             few_mask = None if mask is None else mask[few]
             tokens = finish(self.denoiser, part, Sequential(), attention_mask=few_mask)
-            found.append(self.accepted(tokens, row[few]))
-        return torch.cat(found)
+            accepted.append(self.accepted(tokens, row[few]))
+        return torch.cat(accepted)
 
     def accepted(self, tokens: Int[Tensor, "S L"], row: Int[Tensor, " S"]) -> Bool[Tensor, " S"]:
         """The checker's word on the text of every canvas."""

@@ -48,6 +48,7 @@ def measure(
     """Draw many answers to each prompt with every rule, at one local temperature.
 
     Args:
+        inputs: base, prompts, device and seed, from the command.
         prompts: task -> test prompts; default 4 of countdown4.
         samples: answers to each prompt, n of pass@k.
         temperature: T of every draw; the chain's target is p^(1/T).
@@ -79,7 +80,14 @@ Rules = dict[str, tuple[Policy, float]]
 
 
 def rules(denoiser: Denoiser, temperature: float, proposals: int, risk_bound: float) -> Rules:
-    """Name -> policy and the temperature of its candidates; the chain draws from p^(1/T) itself."""
+    """Name -> policy and the temperature of its candidates; the chain draws from p^(1/T) itself.
+
+    Args:
+        denoiser: with the scoring head, or without.
+        temperature: T, above 0.
+        proposals: of a chain, at least 1.
+        risk_bound: of the learned head, in (0, 1].
+    """
     alpha = 1 / temperature
     policies: Rules = {
         "random remasking": (Sequential(order="random"), temperature),
@@ -129,8 +137,18 @@ def answers(
     samples: int,
     batch_size: int,
 ) -> list[Answer]:
-    """`samples` answers to every prompt, the prompts in turn."""
-    problems, found = checked.problems, []
+    """`samples` answers to every prompt, the prompts in turn.
+
+    Args:
+        inputs: of the study.
+        denoiser: the model.
+        checked: prompts and checker.
+        policy: what decides.
+        heat: temperature of the candidates, at least 0.
+        samples: answers to each prompt.
+        batch_size: canvases in one decode.
+    """
+    problems, drawn = checked.problems, []
     jobs = [number for number in range(len(problems.test)) for _ in range(samples)]
     generator = inputs.generator(denoiser.device)
     for low in range(0, len(jobs), batch_size):
@@ -153,8 +171,8 @@ def answers(
         for row, (number, text) in enumerate(zip(few, made.text, strict=True)):
             right = checked.check(problems.test[number], text)
             cost = int(made.rounds[row]), int(made.sequence_forwards[row])
-            found.append(Answer(number, text, right, float(log_c[row]), float(cap[row]), *cost))
-    return found
+            drawn.append(Answer(number, text, right, float(log_c[row]), float(cap[row]), *cost))
+    return drawn
 
 
 def keep_tops(tops: list[Tensor]) -> Callable[[DecodeState, Reading], None]:
@@ -213,7 +231,14 @@ def entropy_of(counts: Mapping[str, int]) -> float:
 
 
 def toy(seed: int, alpha: float, rows: int, inputs: StudyInputs) -> dict[str, Any]:
-    """How far apart p^alpha, the mean-field law and the chain itself are on one exhaustive 3 x 3 model."""
+    """How far apart p^alpha, the mean-field law and the chain itself are on one exhaustive 3 x 3 model.
+
+    Args:
+        seed: of the model and the draws.
+        alpha: power of the target, 1/T.
+        rows: draws of each chain.
+        inputs: of the study.
+    """
     joint = torch.softmax(torch.randn(27, generator=torch.Generator().manual_seed(seed)) * 2, 0)
     model = JointDenoiser(joint.view(3, 3, 3))
     target, heuristic = tempered(model, alpha), law(model, mean_field_future, alpha)

@@ -46,6 +46,7 @@ def measure(
     """Time batched forwards, find the knee, and decode with every k.
 
     Args:
+        inputs: base, prompts, device and seed, from the command.
         tasks: names of tasks to decode.
         prompts: test prompts of each task.
         branches: numbers of branches k, ascending from 1.
@@ -110,7 +111,18 @@ def time_forwards(
     block_length: int,
     repeats: int,
 ) -> list[Array]:
-    """Seconds of every repeat for each k; the ks take turns, so that a slow moment of the machine hits all of them."""
+    """Seconds of every repeat for each k; the ks take turns, so that a slow moment of the machine hits all of them.
+
+    Args:
+        inputs: of the study.
+        denoiser: the model.
+        cache: none, prefix or dual.
+        length: positions of a canvas.
+        rows: prompts in the batch.
+        branches: the ks.
+        block_length: masked positions at the end.
+        repeats: timed forwards of each k.
+    """
     model = denoiser if cache == "none" else inputs.counted(with_cache(denoiser, cache))
     generator = inputs.generator(offset=length)
     tokens = torch.randint(0, 64, (rows, length), generator=generator).to(denoiser.device)
@@ -184,16 +196,14 @@ def draw(result: dict[str, Any], figure: Figure) -> None:
     figure.set_size_inches(13, 9)
     head(figure, f"Latency and decoding by branches, 95 % intervals, {result['device']}", result["models"])
     (first, second), (third, fourth) = figure.subplots(2, 2)
-    for index, found in enumerate(result["knees"]):
-        own = [
-            row for row in result["latency"] if all(row[name] == found[name] for name in ("cache", "length", "rows"))
+    for index, knee in enumerate(result["knees"]):
+        task_rows = [
+            row for row in result["latency"] if all(row[name] == knee[name] for name in ("cache", "length", "rows"))
         ]
-        cache = "" if found["cache"] == "none" else f", {found['cache']} cache"
-        name = (
-            f"{found['length']} tokens, {found['rows']} prompt{'s' * (found['rows'] > 1)}{cache}: k = {found['knee']}"
-        )
-        style = "-" if found["cache"] == "none" else "--"
-        line(first, own, "times_slower", name, MARKERS[index % len(MARKERS)], style)
+        cache = "" if knee["cache"] == "none" else f", {knee['cache']} cache"
+        name = f"{knee['length']} tokens, {knee['rows']} prompt{'s' * (knee['rows'] > 1)}{cache}: k = {knee['knee']}"
+        style = "-" if knee["cache"] == "none" else "--"
+        line(first, task_rows, "times_slower", name, MARKERS[index % len(MARKERS)], style)
     ks = sorted({row["branches"] for row in result["latency"]})
     tolerance = result["settings"]["tolerance"]
     first.plot(ks, ks, color="black", linestyle=":", label="k times as slow")
@@ -207,8 +217,8 @@ def draw(result: dict[str, Any], figure: Figure) -> None:
         (fourth, "milliseconds", "wall clock a prompt [ms]"),
     ):
         for index, task in enumerate(dict.fromkeys(row["task"] for row in result["decoded"])):
-            own = [row for row in result["decoded"] if row["task"] == task]
-            line(axes, own, name, f"{task} (n = {own[0]['n']})", MARKERS[index])
+            task_rows = [row for row in result["decoded"] if row["task"] == task]
+            line(axes, task_rows, name, f"{task} (n = {task_rows[0]['n']})", MARKERS[index])
         axes.set(title=f"Explore-Then-Exploit: {label.partition(' [')[0]}", ylabel=label)
     third.set_ylim(-0.05, 1.05)
     second.set_ylim(bottom=0)
@@ -223,7 +233,14 @@ def draw(result: dict[str, Any], figure: Figure) -> None:
 
 
 def line(axes: Any, rows: Sequence[Row], name: str, label: str, marker: str, style: str = "-") -> None:
-    """One figure against k, with its intervals."""
+    """One figure against k, with its intervals.
+
+    Args:
+        axes: where to draw.
+        rows: of the result, in the order of k.
+        name: of the figure.
+        label, marker, style: of the line.
+    """
     values = [row[name] for row in rows]
     ks, middle = [row["branches"] for row in rows], [one["estimate"] for one in values]
     axes.errorbar(

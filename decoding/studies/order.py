@@ -95,6 +95,7 @@ def measure(
     """Decode with every order on the bases of one training run and compare order, error and bound.
 
     Args:
+        inputs: base, prompts, device and seed, from the command.
         bases: folder with the checkpoints point-1, point-2, ... of one run, the least trained first.
         points: which of them; 2 and 3 ship, the recipe makes 1 to 4.
         tasks: names of tasks with a unique answer.
@@ -128,6 +129,12 @@ def measure(
 
 def follow(denoiser: Denoiser, checked: CheckedProblems, order: str, inputs: StudyInputs) -> Followed:
     """Decode by an order, then commit the reference in the order that the same rule chooses.
+
+    Args:
+        denoiser: the base.
+        checked: prompts with a unique answer, and their checker.
+        order: that decides.
+        inputs: of the study.
 
     Raises:
         ValueError: for a task without a unique answer.
@@ -169,18 +176,24 @@ def follow(denoiser: Denoiser, checked: CheckedProblems, order: str, inputs: Stu
 
 def as_array(values: Float[Tensor, "n T"]) -> Array:
     """The same in numpy, float64."""
-    found: Array = values.double().cpu().numpy()
-    return found
+    array: Array = values.double().cpu().numpy()
+    return array
 
 
-def compare(found: Mapping[str, Followed], *, growth: float, slack: float, seed: int) -> tuple[list[Row], Row]:
-    """One row for each order, and what the orders together say of the base on this task."""
-    weights = resample(len(found[EASY_FIRST].right), seed=seed)
-    error = np.stack([one.nats.mean(0) for one in found.values()])
-    entropy = np.stack([one.entropy.mean(0) for one in found.values()])
+def compare(followed: Mapping[str, Followed], *, growth: float, slack: float, seed: int) -> tuple[list[Row], Row]:
+    """One row for each order, and what the orders together say of the base on this task.
+
+    Args:
+        followed: order -> what it did.
+        growth, slack: lambda and b of assumption 4.2, at least 0.
+        seed: of the resamples.
+    """
+    weights = resample(len(followed[EASY_FIRST].right), seed=seed)
+    error = np.stack([one.nats.mean(0) for one in followed.values()])
+    entropy = np.stack([one.entropy.mean(0) for one in followed.values()])
     alpha = smallest_alpha(error, entropy, growth=growth, slack=slack)
     rows: list[Row] = []
-    for place, (name, one) in enumerate(found.items()):
+    for place, (name, one) in enumerate(followed.items()):
         bound = weighted_entropy(entropy[place], alpha=alpha, growth=growth, slack=slack)
         rows.append(
             {
@@ -192,16 +205,16 @@ def compare(found: Mapping[str, Followed], *, growth: float, slack: float, seed:
                 "bound": bound if np.isfinite(bound) else None,
             }
         )
-    easy = found[EASY_FIRST]
+    easy = followed[EASY_FIRST]
     errors, weighted = error.sum(1), np.array([row["weighted_entropy"] for row in rows])
-    best_fixed = max(FIXED, key=lambda name: found[name].right.mean())
+    best_fixed = max(FIXED, key=lambda name: followed[name].right.mean())
     return rows, {
-        "model_error": estimate(weights @ found["random"].nats.sum(1)),
+        "model_error": estimate(weights @ followed["random"].nats.sum(1)),
         "alpha": alpha if np.isfinite(alpha) else None,
-        "advantage_over_random": estimate(weights @ (easy.right - found["random"].right)),
+        "advantage_over_random": estimate(weights @ (easy.right - followed["random"].right)),
         "best_fixed": best_fixed,
-        "advantage_over_best_fixed": estimate(weights @ (easy.right - found[best_fixed].right)),
-        "error_saved": estimate(weights @ (found["random"].nats - easy.nats).sum(1)),
+        "advantage_over_best_fixed": estimate(weights @ (easy.right - followed[best_fixed].right)),
+        "error_saved": estimate(weights @ (followed["random"].nats - easy.nats).sum(1)),
         "agreement": float(np.corrcoef(ranks(errors), ranks(weighted))[0, 1]),  # Spearman over orders
     }
 
@@ -223,8 +236,8 @@ def draw(result: dict[str, Any], figure: Figure) -> None:
         task_rows = [row for row in result["bases"] if row["task"] == task]
         x = [row["model_error"]["estimate"] for row in task_rows]
         for number, (name, marker) in enumerate(zip(ORDERS, MARKERS, strict=True)):
-            found = {row["point"]: row for row in result["orders"] if (row["task"], row["order"]) == (task, name)}
-            y = [found[row["point"]]["accuracy"]["estimate"] for row in task_rows]
+            by_point = {row["point"]: row for row in result["orders"] if (row["task"], row["order"]) == (task, name)}
+            y = [by_point[row["point"]]["accuracy"]["estimate"] for row in task_rows]
             axes.plot(
                 x,
                 y,
@@ -266,7 +279,14 @@ def draw(result: dict[str, Any], figure: Figure) -> None:
 
 
 def with_interval(axes: Any, rows: Sequence[Row], name: str, label: str, marker: str, style: str) -> None:
-    """A figure of each base against its error, with its interval."""
-    found = [row[name] for row in rows]
-    x, middle = [row["model_error"]["estimate"] for row in rows], [one["estimate"] for one in found]
-    axes.errorbar(x, middle, yerr=whiskers(found), marker=marker, capsize=2, linestyle=style, label=label)
+    """A figure of each base against its error, with its interval.
+
+    Args:
+        axes: where to draw.
+        rows: of the bases.
+        name: of the figure.
+        label, marker, style: of the line.
+    """
+    estimates = [row[name] for row in rows]
+    x, middle = [row["model_error"]["estimate"] for row in rows], [one["estimate"] for one in estimates]
+    axes.errorbar(x, middle, yerr=whiskers(estimates), marker=marker, capsize=2, linestyle=style, label=label)

@@ -52,12 +52,12 @@ def block_joint(config: BlockHMMConfig) -> Tensor:
 
 def subset_entropies(joint: Tensor) -> Float[Tensor, " s"]:
     """H(X_S) in nats for every set S of positions, bit i of the index standing for position i."""
-    found = torch.zeros(2**joint.ndim, dtype=torch.double)
+    entropies = torch.zeros(2**joint.ndim, dtype=torch.double)
     for subset in range(1, 2**joint.ndim):
         out = [position for position in range(joint.ndim) if not subset >> position & 1]
         marginal = joint.sum(out) if out else joint
-        found[subset] = torch.special.entr(marginal).sum()
-    return found
+        entropies[subset] = torch.special.entr(marginal).sum()
+    return entropies
 
 
 @dataclass(frozen=True)
@@ -99,14 +99,14 @@ def search(joint: Tensor) -> Search:
 
 
 def _trace(came_from: list[list[int]], count: int) -> list[int]:
-    here, found = 2**count - 1, [0] * count
+    here, schedule = 2**count - 1, [0] * count
     for turn in range(len(came_from), 0, -1):
         before = came_from[turn - 1][here]
         for position in range(count):
             if (here ^ before) >> position & 1:
-                found[position] = turn
+                schedule[position] = turn
         here = before
-    return [sorted({*found}).index(turn) + 1 for turn in found]
+    return [sorted({*schedule}).index(turn) + 1 for turn in schedule]
 
 
 @final
@@ -178,8 +178,8 @@ class Law:
 
 def need(joint: Tensor, policy: Policy, *, block_length: int | None = None) -> Need:
     """Rounds and forward KL of a policy (see `law`)."""
-    found = law(joint, policy, block_length=block_length)
-    return Need(round(float(found.p @ found.rounds), 9), found.forward_kl)
+    own_law = law(joint, policy, block_length=block_length)
+    return Need(round(float(own_law.p @ own_law.rounds), 9), own_law.forward_kl)
 
 
 def law(joint: Tensor, policy: Policy, *, block_length: int | None = None) -> Law:

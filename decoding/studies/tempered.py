@@ -62,7 +62,14 @@ def blank(model: JointDenoiser, rows: int) -> DecodeState:
 
 
 def sampled(model: JointDenoiser, policy: IndependentMH, rows: int, generator: torch.Generator) -> Float[Tensor, " s"]:
-    """Shares of the sequences among `rows` decodes of the ordinary loop."""
+    """Shares of the sequences among `rows` decodes of the ordinary loop.
+
+    Args:
+        model: the exhaustive model.
+        policy: what decides.
+        rows: decodes.
+        generator: of the draws.
+    """
     sampling = Sampling(forbidden=(model.mask_id,), noise=True, draws=policy.needs.draws, power=policy.needs.power)
     final, _ = decode(model, blank(model, rows), policy, sampling=sampling, generator=generator)
     base = model.mask_id ** torch.arange(model.length - 1, -1, -1)

@@ -51,56 +51,6 @@ class Branches:
         return Branches(*(getattr(self, f.name).cpu() for f in fields(self)))
 
 
-@dataclass(frozen=True)
-class Visited:
-    """S states that decodes passed through.
-
-    Attributes:
-        state: the states.
-        row: the prompt each belongs to.
-        place: its place, 0 the first, in a random order of the states kept of its prompt.
-    """
-
-    state: DecodeState
-    row: Int[Tensor, " S"]
-    place: Int[Tensor, " S"]
-
-
-@torch.inference_mode()
-def visit(
-    denoiser: Denoiser,
-    start: DecodeState,
-    driver: Policy,
-    *,
-    keep: int,
-    attention_mask: Bool[Tensor, "B L"] | None,
-    generator: torch.Generator,
-) -> Visited:
-    """Decode with `driver` and keep up to `keep` of the states that each row passed through, drawn uniformly."""
-    seen: list[DecodeState] = []
-    sampling = Sampling(forbidden=(denoiser.mask_id,), noise=driver.needs.noise)
-    seed = int(torch.randint(2**62, (1,), generator=generator))  # the decode draws on the device
-    decode(
-        denoiser,
-        start,
-        driver,
-        attention_mask=attention_mask,
-        sampling=sampling,
-        generator=torch.Generator(denoiser.device).manual_seed(seed),
-        on_step=lambda state, _: seen.append(state),
-    )
-    open_ = torch.stack([s.feasible.any(-1) for s in seen], 1)  # [B, R]
-    draw = torch.rand(open_.shape, generator=generator).to(open_.device)
-    ranks = rank(draw, open_)
-    row, step = ((ranks < keep) & open_).nonzero().unbind(-1)
-    values = {
-        f.name: torch.stack([getattr(s, f.name) for s in seen], 1)[row, step]
-        for f in fields(DecodeState)
-        if f.name != "layout"
-    }
-    return Visited(DecodeState(layout=start.layout, **values), row, ranks[row, step])
-
-
 def predict(
     denoiser: Denoiser,
     tokens: Int[Tensor, "N L"],
@@ -109,7 +59,15 @@ def predict(
     *,
     taps: Sequence[int] = (),
 ) -> Reading:
-    """One reading at temperature 0, outside the decode loop (labels and fitting)."""
+    """One reading at temperature 0, outside the decode loop (labels and fitting).
+
+    Args:
+        denoiser: the base.
+        tokens: N canvases.
+        rows: positions asked for.
+        attention_mask: False on padding, None without.
+        taps: blocks whose hidden states are kept.
+    """
     prediction = denoiser(tokens, attention_mask=attention_mask, rows=rows, taps=taps)
     return read(prediction, Sampling(forbidden=(denoiser.mask_id,)))
 
@@ -128,6 +86,15 @@ def try_branches(
     """Commit what the beam commits in any case plus one more token, for each of several positions, and read the others.
 
     Every state is treated as one that explores: implicit exploration included, as in the beam's own branches.
+
+    Args:
+        denoiser: the base.
+        state: S states.
+        beam: whose plan and Eq. 7 they follow.
+        labelling: how many branches, of which kinds.
+        attention_mask: False on padding, None without.
+        generator: says which positions are tried.
+        batch_size: canvases in one forward.
     """
     reading = predict(denoiser, state.tokens, state.feasible, attention_mask)
     plan = _explored(beam, state, reading)
@@ -169,6 +136,14 @@ def try_alone(
 
     Half of the positions are drawn from the beam's plan and half from the rest; where one of them has too few, more of the other.
     `asked` is that of `try_branches` in the same states. Eq. 7 of these branches is -inf: they have no cascade.
+
+    Args:
+        denoiser: the base.
+        state: S states.
+        beam: whose plan half of the positions come from.
+        count: branches of a state at most.
+        asked: positions read in `try_branches`.
+        attention_mask, generator, batch_size: as there.
     """
     reading = predict(denoiser, state.tokens, state.feasible, attention_mask)
     planned = _explored(beam, state, reading).reason > 0
@@ -287,7 +262,15 @@ def finish(
     attention_mask: Bool[Tensor, "S L"] | None,
     forced: Int[Tensor, " S"] | None = None,
 ) -> Int[Tensor, "S L"]:
-    """Decode every state to the end with the careful policy, after forcing the candidate at `forced` (-1: nothing)."""
+    """Decode every state to the end with the careful policy, after forcing the candidate at `forced` (-1: nothing).
+
+    Args:
+        denoiser: the base.
+        state: S states.
+        careful: decides from there on.
+        attention_mask: False on padding, None without.
+        forced: position committed first, -1 for none.
+    """
     if forced is not None:
         reading = predict(denoiser, state.tokens, state.feasible, attention_mask)
         reason = torch.zeros_like(state.reason).scatter(1, forced.clamp(min=0).unsqueeze(1), int(Reason.EXPLORE))

@@ -121,11 +121,11 @@ def refuse_header(folder: Path, expected: Mapping[str, Any]) -> None:
                 f"{folder} must hold the {HEADER} of its traces, got {left[0]} without: choose another --out"
             )
         return
-    found, wanted = read_header(folder), json.loads(_as_json(expected))
+    stored, wanted = read_header(folder), json.loads(_as_json(expected))
     for key in wanted:
-        if found.get(key) != wanted[key]:
+        if stored.get(key) != wanted[key]:
             raise ValueError(
-                f"{key} must be {_short(found.get(key))} to go on with the traces in {folder}, got {_short(wanted[key])}: "
+                f"{key} must be {_short(stored.get(key))} to go on with the traces in {folder}, got {_short(wanted[key])}: "
                 "choose another --out"
             )
 
@@ -162,11 +162,11 @@ def load_table(folder: Path, denoiser: Denoiser) -> Dataset:
     parts = sorted(folder.glob(PARTS))
     if not (folder / HEADER).is_file() or not parts:
         raise ValueError(f"a trace folder must hold {HEADER} and {PARTS}, got {folder}")
-    found = read_header(folder)
-    base = str(found.get("base"))
+    stored = read_header(folder)
+    base = str(stored.get("base"))
     if base != denoiser.fingerprint():
         raise ValueError(f"the traces in {folder} must be of this base {denoiser.fingerprint()[:12]}, got {base[:12]}")
-    return concatenate_datasets([_read_part(part, found) for part in parts])
+    return concatenate_datasets([_read_part(part, stored) for part in parts])
 
 
 def _read_part(file: Path, found: Mapping[str, Any]) -> Dataset:

@@ -75,8 +75,10 @@ class ConflictOutput(nn.Module):
             prior: log-odds of 1 - c.
             token: the candidates.
         """
-        found = self.outward(inward)
+        projected = self.outward(inward)
         if inward.ndim == 2:
-            found = found.new_zeros(*rows.shape, found.shape[-1]).masked_scatter(rows.unsqueeze(-1), found)
-        query, key, sends, takes = torch.split(found, [self.width, self.width, 1, 1], -1)
+            projected = projected.new_zeros(*rows.shape, projected.shape[-1]).masked_scatter(
+                rows.unsqueeze(-1), projected
+            )
+        query, key, sends, takes = torch.split(projected, [self.width, self.width, 1, 1], -1)
         return Conflicts(query, key, sends.squeeze(-1), takes.squeeze(-1) + prior, self.relate(query, token))

@@ -22,6 +22,13 @@ Config = TypeVar("Config")
 def write_fitted(folder: Path, name: str, tensors: Mapping[str, Tensor], config: Mapping[str, Any], lora: Any) -> None:
     """Write a LoRA's `adapter_config.json` and `adapter_model.safetensors`, and the file `name`, into a folder of `saving`.
 
+    Args:
+        folder: where to.
+        name: of the file with the tensors.
+        tensors: the part's own, by name.
+        config: written into the file's metadata.
+        lora: PEFT model whose adapter is saved beside it, or None.
+
     Raises:
         ValueError: if a value is no number; nothing is then saved.
     """
@@ -66,6 +73,9 @@ def check_base(kind: str, folder: Path, base: str, denoiser: Denoiser, full: str
         base: fingerprint of its base.
         denoiser: what it is put on.
         full: fingerprint over every byte of its base, where that was taken; bases in another number format are not compared.
+
+    Raises:
+        ValueError: for another base.
     """
     if base and base != denoiser.fingerprint():
         other = denoiser.fingerprint()[:12]

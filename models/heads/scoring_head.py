@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,6 +17,7 @@ from models.denoiser import Denoiser, Tap
 from models.heads.cascade import CASCADE, FILE, Cascade, load_cascade, write_cascade
 from models.heads.config import HeadConfig
 from models.heads.conflict_output import ConflictOutput, Conflicts
+from models.heads.defaults import Defaults, read_defaults, write_defaults
 from models.heads.saved_part import check_base, check_shapes, load_fitted, read_fitted, require_bound, write_fitted
 from models.heads.side_stream import SideStream, predicting, with_lora
 
@@ -60,7 +60,8 @@ class FeatureLayers(nn.Module):
         hidden = self.inward(features)
         hidden = hidden + _sines(hidden.shape[1], hidden.shape[2], hidden.device)
         seen = rows | ~rows.any(-1, keepdim=True)  # a canvas without rows attends to itself rather than to nothing
-        return cast(Tensor, self.norm(self.layers(hidden, src_key_padding_mask=~seen)))
+        normed: Tensor = self.norm(self.layers(hidden, src_key_padding_mask=~seen))
+        return normed
 
 
 def _sines(length: int, width: int, device: torch.device) -> Float[Tensor, "L W"]:
@@ -73,7 +74,7 @@ def _sines(length: int, width: int, device: torch.device) -> Float[Tensor, "L W"
 class ScoringHead(nn.Module):
     """Risk and gain of every masked position from one forward's features and taps.
 
-    risk_logit = log(1 - c) - log c + correction, which starts at 0: an untrained head is the confidence itself, at every
+    risk_logit = log(1 - c) - log c + trust * correction, which starts at 0: an untrained head is the confidence itself, at every
     temperature.
     """
 
@@ -106,6 +107,7 @@ class ScoringHead(nn.Module):
         self.readout = _readout(inward, hidden_width)
         self.pairs = ConflictOutput(inward, config.pairs, config.reach) if config.pairs else None
         self.cascade: Cascade | None = None
+        self.defaults: Defaults | None = None
 
     @property
     def taps(self) -> tuple[int, ...]:
@@ -131,7 +133,14 @@ class ScoringHead(nn.Module):
         token: Int[Tensor, "N L"],
         taps: tuple[Tap, ...] = (),
     ) -> Scores:
-        """Score the candidates of the positions in `rows`; a side-stream computes those alone, the small heads all of them."""
+        """Score the candidates of the positions in `rows`; a side-stream computes those alone, the small heads all of them.
+
+        Args:
+            features: of every position, in the config's order.
+            rows: the positions scored.
+            token: the candidates.
+            taps: of the base's last blocks, for heads that read them.
+        """
         scaled = (features - self.mean) / self.spread
         correction = features.new_zeros(*rows.shape, 2)
         if self.stream is not None:
@@ -145,7 +154,8 @@ class ScoringHead(nn.Module):
         log_risk = features[..., self.config.feature_names.index("log_risk")]
         prior = prior_of(log_risk).masked_fill(~rows, 0.0)
         conflicts = None if self.pairs is None else self.pairs(inward, rows, prior, token)
-        return Scores(risk_logit=prior + correction[..., 0], gain=correction[..., 1], conflicts=conflicts)
+        risk_logit = prior + self.config.trust * correction[..., 0]
+        return Scores(risk_logit=risk_logit, gain=correction[..., 1], conflicts=conflicts)
 
 
 def prior_of(log_risk: Float[Tensor, "*N L"]) -> Float[Tensor, "*N L"]:
@@ -169,10 +179,14 @@ def own_state(head: ScoringHead) -> dict[str, Tensor]:
 def save_head(head: ScoringHead, folder: Path) -> None:
     """Write `head.safetensors`, PEFT's files of a LoRA head beside it, and the cascade into a folder of its own: all or nothing."""
     config = {name: value for name, value in asdict(head.config).items() if name not in ("pairs", "reach") or value}
+    if config["trust"] == 1:
+        del config["trust"]
     with saving(folder, "head", {"base": head.stored_bytes}) as aside:
         write_fitted(aside, HEAD_FILE, own_state(head), config, _lora_of(head))
         if head.cascade is not None:
             write_cascade(head.cascade, aside / CASCADE)
+    if head.defaults is not None:
+        write_defaults(head.defaults, folder)
 
 
 def read_config(folder: Path) -> HeadConfig:
@@ -205,6 +219,7 @@ def load_head(folder: Path, denoiser: Denoiser) -> ScoringHead:
     if f"{CASCADE}/{FILE}" in saved["files"] if saved else (folder / CASCADE).is_dir():
         head.cascade = load_cascade(folder / CASCADE, denoiser, full)
     check_files(folder)
+    head.defaults = read_defaults(folder)
     return head.to(denoiser.device).eval()
 
 

@@ -129,8 +129,8 @@ class BlockHMM(Denoiser):
         hidden = canvas.unsqueeze(1).repeat(1, length, 1)
         position = torch.arange(length, device=canvas.device)
         hidden[:, position, position] = MASK
-        found = torch.unflatten(self.marginals(hidden.flatten(0, 1)), 0, (count, length))
-        return found[:, position, position]
+        conditionals = torch.unflatten(self.marginals(hidden.flatten(0, 1)), 0, (count, length))
+        return conditionals[:, position, position]
 
     def log_prob(self, canvas: Int[Tensor, "N T"]) -> Float[Tensor, " N"]:
         """log p of the revealed positions, in nats: of the whole sequence where nothing is masked."""

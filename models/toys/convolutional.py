@@ -57,8 +57,8 @@ class Layer(nn.Module):
         d, length = self.dilation, hidden.shape[1]
         wide = nn.functional.pad(self.norm(hidden) * inside, (0, 0, d, d))
         spread = self.conv(torch.cat([wide[:, :length], wide[:, d : d + length], wide[:, 2 * d :]], -1))
-        found: Tensor = hidden + self.out(nn.functional.gelu(spread))
-        return found
+        changed: Tensor = hidden + self.out(nn.functional.gelu(spread))
+        return changed
 
 
 class ConvolutionalDenoiser(Denoiser):
@@ -95,8 +95,8 @@ class ConvolutionalDenoiser(Denoiser):
         inside = context.unsqueeze(-1).to(hidden.dtype)
         for layer in self.layers:
             hidden = layer(hidden, inside)
-        found: Tensor = self.norm(hidden)
-        return found
+        normed: Tensor = self.norm(hidden)
+        return normed
 
     def forward(
         self,

@@ -119,7 +119,16 @@ def canvas_loss(
     rates: Float[Tensor, " B"],
     weighting: Weighting,
 ) -> Float[Tensor, ""]:
-    """Apply the head to the canvas rows alone and take the loss."""
+    """Apply the head to the canvas rows alone and take the loss.
+
+    Args:
+        hidden: of the canvas positions.
+        head: the LM head's matrix.
+        canvas: the right tokens.
+        masked: positions the loss is taken over.
+        rates: mask rate of each row, in (0, 1].
+        weighting: of a row by its rate.
+    """
     return denoising_loss(nn.functional.linear(hidden, head), canvas, masked, rates, weighting)
 
 

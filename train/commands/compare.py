@@ -127,6 +127,13 @@ def make_problems(
 
     A task without a generator takes both from its file, or from the hub; `seen` says that a head may know its train split.
 
+    Args:
+        task: the task.
+        prompts: file of test prompts, task -> file, or None.
+        num_prompts, num_dev: at most, at least 1.
+        seed: of the generator.
+        seen: a head may know the file's train split.
+
     Raises:
         ValueError: if the file holds no prompt, or one that cannot be read or judged.
     """
@@ -154,18 +161,24 @@ def divide(
 
     Where a head may have seen the file's train split (`seen`, or a mapping), test prompts are those of the test split alone.
 
+    Args:
+        task: a benchmark.
+        prompts: its file, task -> file, or None for the hub.
+        num_prompts, num_dev: at most, at least 1.
+        seen: a head may know the file's train split.
+
     Raises:
         ValueError: if the file holds too few prompts, or one that cannot be judged.
     """
     seen = seen or isinstance(prompts, Mapping)
     source = prompts.get(task.name, HUB) if isinstance(prompts, Mapping) else prompts or HUB
-    found = {example.prompt: example for example in task.read(source)}
-    split = {prompt: task.split_of(prompt) for prompt in found}
-    dev = [e for e in found.values() if split[e.prompt] == "dev"][:num_dev]
+    examples = {example.prompt: example for example in task.read(source)}
+    split = {prompt: task.split_of(prompt) for prompt in examples}
+    dev = [e for e in examples.values() if split[e.prompt] == "dev"][:num_dev]
     if not dev and not seen:  # a file of a few rows
-        dev = list(found.values())[-1:]
+        dev = list(examples.values())[-1:]
     kept = {example.prompt for example in dev}
-    others = (e for e in found.values() if e.prompt not in kept and (not seen or split[e.prompt] == "test"))
+    others = (e for e in examples.values() if e.prompt not in kept and (not seen or split[e.prompt] == "test"))
     test = list(itertools.islice(others, num_prompts))
     if not dev or not test:
         raise ValueError(
@@ -189,13 +202,18 @@ def _checked(task: Task, dev: Sequence[Example], test: Sequence[Example]) -> Che
 
 
 def draw(task: Task, split: Split, count: int, *, seed: int) -> list[Example]:
-    """The first `count` different instances of a split, fewer where the task has no more."""
-    found: dict[str, Example] = {}
+    """The first `count` different instances of a split, fewer where the task has no more.
+
+    Args:
+        task, split, count: with a generator; dev or test; instances wanted, at least 1.
+        seed: of the generator.
+    """
+    instances: dict[str, Example] = {}
     for example in itertools.islice(task.generate(split, seed=seed), DRAWS * count):
-        found.setdefault(example.prompt, example)
-        if len(found) == count:
+        instances.setdefault(example.prompt, example)
+        if len(instances) == count:
             break
-    return list(found.values())
+    return list(instances.values())
 
 
 def leave_out_long(checked: CheckedProblems, denoiser: Denoiser) -> tuple[CheckedProblems, int]:
@@ -241,6 +259,7 @@ def run_compare(
     device: str | None = None,
     dtype: str = "float32",
     tf32: bool = False,
+    narrow: bool = False,
 ) -> str:
     """Run every task, write comparison.json, table.md and a picture of the curves as they come, and return the tables.
 
@@ -254,6 +273,7 @@ def run_compare(
         device: where to run; by default the GPU if there is one.
         dtype: of the weights.
         tf32: let the GPU round the inputs of matrix products to 10 bits.
+        narrow: return fewer columns than table.md has.
     """
     import torch
 
@@ -283,4 +303,4 @@ def run_compare(
         whole.save(folder / "comparison.json", environment(device=denoiser.device, seed=seed))
         write_text(folder / "table.md", table(whole))
         plot(whole, folder)
-    return "\n".join([table(whole), *left_out])
+    return "\n".join([table(whole, narrow=narrow), *left_out])

@@ -100,6 +100,12 @@ def check_generate(
 def find_example(task: Task | None, prompt: str | None, prompts: str | None, row: int) -> Example:
     """What is decoded: the prompt typed, put as the task asks it, or a row of a file.
 
+    Args:
+        task: whose prompt it is, or None.
+        prompt: the text, or None.
+        prompts: file of the task's prompts, `hub` or None.
+        row: which of them, from 1.
+
     Raises:
         ValueError: if there is no such prompt, or both are given.
     """
@@ -113,10 +119,10 @@ def find_example(task: Task | None, prompt: str | None, prompts: str | None, row
         return Example(prompt if task is None else task.ask(prompt), "")
     if task is None:
         raise ValueError(f"prompts must come with a task, got {prompts} alone")
-    found = next(islice(task.read(str(prompts)), max(0, row - 1), None), None) if row > 0 else None
-    if found is None:
+    example = next(islice(task.read(str(prompts)), max(0, row - 1), None), None) if row > 0 else None
+    if example is None:
         raise ValueError(f"row must be one of the prompts in {prompts}, counted from 1, got {row}")
-    return found
+    return example
 
 
 def run_generate(
@@ -125,7 +131,7 @@ def run_generate(
     """Decode and report: the text and what it cost, for people or as one JSON object.
 
     Args:
-        question: what `check_generate` let through.
+        call: what `check_generate` let through.
         seed: of every draw.
         device: where to run; by default the GPU if there is one.
         watch: write the canvas to stdout after every round.

@@ -94,20 +94,27 @@ def run_study(
         model, head, str(target), seed, make_problems=partial(study_problems, seed, seen=seen), fit=fit_features
     )
     began = time.perf_counter()
-    found = module.measure(inputs, **given)
+    figures = module.measure(inputs, **given)
     cost: Result = {
         "seconds": round(time.perf_counter() - began, 1),
         "sequence_forwards": inputs.cost.sequence_forwards,
     }
     cost["models"] = inputs.cost.models
     origin = environment(device=target, seed=seed)
-    result = json.loads(json.dumps({"study": name, **origin, "settings": given, **cost, **found}, default=str))
+    result = json.loads(json.dumps({"study": name, **origin, "settings": given, **cost, **figures}, default=str))
     files = write(name, result, module.draw, Path(out))
     return f"{' and '.join(str(file) for file in files)}: {cost['sequence_forwards']} sequence forwards, {cost['seconds']} s"
 
 
 def write(name: str, result: Result, draw: Callable[[Result, Any], None], folder: Path) -> tuple[Path, Path]:
-    """Write result and picture aside and rename them."""
+    """Write result and picture aside and rename them.
+
+    Args:
+        name: of the study, and of both files.
+        result: as read back from JSON.
+        draw: fills a figure from the result.
+        folder: made where it is missing.
+    """
     from matplotlib.figure import Figure
 
     from decoding.png import save_png
@@ -123,7 +130,14 @@ def write(name: str, result: Result, draw: Callable[[Result, Any], None], folder
 
 
 def study_problems(seed: int, task: str, prompts: int, dev: int, *, seen: bool = False) -> CheckedProblems:
-    """The prompts of one task and their checker; `seen` keeps out those that a head may have been fitted on."""
+    """The prompts of one task and their checker; `seen` keeps out those that a head may have been fitted on.
+
+    Args:
+        seed: of the generator.
+        task: its name.
+        prompts, dev: test and dev prompts at most.
+        seen: see above.
+    """
     return make_problems(get(task), None, num_prompts=prompts, num_dev=dev, seed=seed, seen=seen)
 
 

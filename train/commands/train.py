@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -19,45 +20,130 @@ from train.tasks.text import TEXT
 if TYPE_CHECKING:
     from models.denoiser import Denoiser
     from models.heads.scoring_head import ScoringHead
+    from train.head.fit import Data
+    from train.head.settings import CascadeFitting, TaskRun
+    from train.trials.settings import Trials
 
 from train.head.drivers import make_drivers
 from train.head.head_run import HeadRun, load_base, quieten, reference_policy
+from train.head.stages import asked, cascade_done, fitted, mark_fitted
 
 log = logging.getLogger(__name__)
 
 
 def run_train(head_run: HeadRun) -> str:
-    """Do everything, going on where a run with the same settings was cut off; returns the tables."""
-    from train.head.fit import fit, prepare
-
+    """Do everything, going on where a run with the same settings was cut off; returns the tables and what was won."""
     quieten()
     compare_call(head_run, None)  # what cannot be compared in the end is refused now
     if head_run.budget_hours is None:
         require_rows(head_run)
     denoiser = load_base(head_run)
     beam = reference_policy(head_run, denoiser)
-    threshold, about = beam.threshold, provenance_of(head_run, denoiser)
     if head_run.budget_hours is not None:
         from train.head.estimate import cut_to_budget
 
         head_run = cut_to_budget(head_run, denoiser, beam)
         require_rows(head_run)
     folders = gather(head_run, denoiser, beam, head_run.drivers, "traces", None)
+    head = fit_heads(head_run, denoiser, beam, folders)
+    cast(Any, denoiser).put_on(head)
+    if head_run.cascade is not None:
+        fit_own_cascade(head_run, denoiser, head_run.cascade, asked(head_run, denoiser, folders))
+    won = [] if head_run.trials is None else [settle(head_run, denoiser, head_run.trials)]
+    return "\n\n".join([compare_heads(head_run), *won])
+
+
+def fit_heads(head_run: HeadRun, denoiser: Denoiser, beam: Any, folders: list[Path]) -> ScoringHead:
+    """Fit the heads of a run, or read back those that it fitted before; `folders` gets the traces of the second pass as well."""
+    from models.heads.cascade import CASCADE
+    from models.heads.defaults import ALONE, CAREFUL, FILE, Defaults
+    from models.heads.scoring_head import save_head
+    from train.head.fit import fit, prepare
+    from train.trials.trust import trust
+
+    threshold, seed = beam.threshold, head_run.seed
     if head_run.relabel:
         first = replace(head_run.fitting, variants=head_run.fitting.variants[:1], seeds=1)
-        data = prepare(denoiser, folders, first, threshold=threshold, seed=head_run.seed)
-        head = fit(denoiser, data, first, head_run.out / "first", threshold=threshold, seed=head_run.seed)[
-            first.variants[0]
-        ]
-        folders += gather(head_run, denoiser, beam, head_run.relabel, "traces-own", head)
-    data = prepare(denoiser, folders, head_run.fitting, threshold=threshold, seed=head_run.seed)
-    heads = fit(denoiser, data, head_run.fitting, head_run.out, threshold=threshold, seed=head_run.seed, about=about)
-    if head_run.cascade is not None:
-        from train.cascade.fit import fit_cascade
+        data = prepare(denoiser, folders, first, threshold=threshold, seed=seed)
+        one = fit(denoiser, data, first, head_run.out / "first", threshold=threshold, seed=seed)[first.variants[0]]
+        folders += gather(head_run, denoiser, beam, head_run.relabel, "traces-own", one)
+    before = fitted(head_run.out, asked(head_run, denoiser, folders), denoiser)
+    if before is not None:
+        log.info("the heads are fitted already")
+        return before
+    shutil.rmtree(head_run.out / CASCADE, ignore_errors=True)  # what belongs to another head
+    (head_run.out / FILE).unlink(missing_ok=True)
+    data = prepare(denoiser, folders, head_run.fitting, threshold=threshold, seed=seed)
+    tell_states(data)
+    about = provenance_of(head_run, denoiser)
+    head = fit(denoiser, data, head_run.fitting, head_run.out, threshold=threshold, seed=seed, about=about)[
+        head_run.fitting.variants[0]
+    ]
+    labels = trust(head, data, seed=seed)
+    if head_run.trials is not None:
+        head.defaults = Defaults(ALONE, CAREFUL, 0)  # until dev prompts have chosen others
+    save_head(head, head_run.out)
+    mark_fitted(head_run.out, asked(head_run, denoiser, folders))
+    log.info("of the head's correction %.0f %% are trusted (%d held-out labels)", 100 * head.config.trust, labels)
+    return head
 
-        cast(Any, denoiser).put_on(heads[head_run.fitting.variants[0]])
-        log.info(fit_cascade(denoiser, head_run.tasks, head_run.cascade, head_run.out, seed=head_run.seed))
-    return compare_heads(head_run)
+
+def tell_states(data: Data) -> None:
+    """Say how many states and positions each task has to fit on."""
+    for task in sorted(set(data.train_task)):
+        mine = [batch for batch, of in zip(data.train.batches, data.train_task, strict=True) if of == task]
+        states, positions = (
+            sum(len(one.state_index) for one in mine),
+            sum(int(one.state.feasible.sum()) for one in mine),
+        )
+        log.info("%s: %d states with %d positions to fit the head on", task, states, positions)
+
+
+def fit_own_cascade(head_run: HeadRun, denoiser: Denoiser, fitting: CascadeFitting, name: str) -> None:
+    """Fit the cascade of the head on the denoiser, or read back the one that the run fitted before."""
+    from models.heads.cascade import CASCADE, load_cascade
+    from train.cascade.fit import fit_cascade
+
+    if cascade_done(head_run.out, fitting, name):
+        log.info("the cascade is fitted already")
+        denoiser.head.cascade = load_cascade(head_run.out / CASCADE, denoiser)
+        return
+    log.info("fitting the cascade, %g minutes", fitting.minutes)
+    log.info(fit_cascade(denoiser, head_run.tasks, fitting, head_run.out, seed=head_run.seed, asked=name))
+
+
+def settle(head_run: HeadRun, denoiser: Denoiser, trials: Trials) -> str:
+    """Choose the settings that the head decodes with by default, and say what was won; writes them and the model card."""
+    from train.trials.defaults import choose_defaults, first_prompts
+    from train.trials.ending import leave, usage_of
+
+    how: dict[str, Any] = {"batch_size": head_run.batch_size, "seed": head_run.seed, "run_code": head_run.run_code}
+    log.info("trying settings on dev prompts")
+    choice = choose_defaults(denoiser, head_run.tasks, trials, head_run.out, **how)
+    usage = usage_of(head_run.out, first_prompts(head_run.tasks, seed=head_run.seed), head_run.model)
+    return leave(head_run.out, choice, about_of(head_run, denoiser), usage)
+
+
+def about_of(head_run: HeadRun, denoiser: Denoiser) -> dict[str, str]:
+    """What the model card says of how the head was made."""
+    from decoding.provenance import environment
+
+    made = environment(device=denoiser.device, seed=head_run.seed)
+    fitting, share = head_run.fitting, 100 * denoiser.head.config.trust
+    tasks = ", ".join(f"{name} ({run.prompts} prompts, {run.dev_prompts} dev)" for name, run in head_run.tasks.items())
+    cascade = (
+        "none"
+        if head_run.cascade is None
+        else f"{head_run.cascade.minutes:g} minutes, {head_run.cascade.blocks} blocks"
+    )
+    return {
+        "base": f"{Path(head_run.base).name} ({denoiser.fingerprint()[:12]})",
+        "tasks": tasks,
+        "left out": head_run.leave_out or "none",
+        "head": f"{fitting.variants[0]}, {fitting.epochs} epochs, {share:.0f} % trusted",
+        "cascade": cascade,
+        "made by": f"{made['command']}, commit {made['commit']}, seed {head_run.seed}, {made['device']}",
+    }
 
 
 def provenance_of(head_run: HeadRun, denoiser: Denoiser) -> dict[str, Any]:
@@ -96,6 +182,15 @@ def gather(
     """Collect the traces of all tasks with a progress bar; returns one folder for each task.
 
     Of the hours given each pass has an equal share.
+
+    Args:
+        head_run: the run.
+        denoiser: the base.
+        beam: the look-ahead whose branches are labelled.
+        drivers: name -> {policy: NAME, setting: value}.
+        name: of the folder and of the bar.
+        head: for learned drivers, or None.
+        clock: seconds, for the budget.
     """
     from tqdm import tqdm
 
@@ -137,14 +232,19 @@ def compare_heads(head_run: HeadRun) -> str:
     call = compare_call(head_run, str(head_run.out))
     if call is None:
         return "no task with a checker to compare on"
-    return run_compare(
-        call,
-        out=str(head_run.out),
-        batch_size=head_run.batch_size,
-        seed=head_run.seed,
-        device=head_run.device,
-        dtype=head_run.dtype,
-    )
+    options: dict[str, Any] = {"batch_size": head_run.batch_size, "seed": head_run.seed}
+    options |= {"device": head_run.device, "dtype": head_run.dtype, "narrow": True}
+    return run_compare(call, out=str(head_run.out), **options)
+
+
+def comparable(name: str, run: TaskRun) -> bool:
+    """Whether decoders can be compared on a task: not on a user's file without answers, or with too few prompts to share out."""
+    task = get(name)
+    if name == TEXT.name or task.make is not None or not run.at_most or run.prompts_file is None:
+        return name != TEXT.name
+    found = list(task.read(run.prompts_file))
+    splits = {task.split_of(example.prompt) for example in found}
+    return {"dev", "test"} <= splits and all(task.judges(example) for example in found)
 
 
 def compare_call(head_run: HeadRun, head: str | None) -> CompareCall | None:
@@ -153,7 +253,7 @@ def compare_call(head_run: HeadRun, head: str | None) -> CompareCall | None:
     Raises:
         ValueError: if a task's prompts are too few or cannot be judged.
     """
-    judged = [name for name in head_run.tasks if name != TEXT.name]
+    judged = [name for name in head_run.tasks if comparable(name, head_run.tasks[name])]
     if not head_run.catalogue or not judged:
         return None
     return check_compare(

@@ -18,9 +18,10 @@ from decoding.policies.ete import BeamETE
 from decoding.policy import Policy
 from decoding.prompts import leave_room, read_prompts
 from decoding.state import DecodeState, start
-from decoding.traces.branches import try_alone, try_branches, visit
+from decoding.traces.branches import try_alone, try_branches
 from decoding.traces.labelling import Labelling
 from decoding.traces.trace import check_header, header, identity, refuse_header, write_part
+from decoding.traces.visits import visit
 from models.denoiser import Denoiser
 from train.head.labels import Accepts, Verdicts, label_by_finishing, label_held_back, rows_of, rows_of_bare, take
 from train.tasks.task import Example, Task
@@ -174,13 +175,20 @@ class Collector:
             progress(len(batch))
 
     def rows(self, examples: Sequence[Example], first: int, part: int, split: str) -> Iterator[dict[str, Any]]:
-        """The rows of one part."""
+        """The rows of one part.
+
+        Args:
+            examples: the prompts of the part.
+            first: number of the first of them within the split.
+            part: its number, which seeds the draws.
+            split: train or dev.
+        """
         generator = torch.Generator().manual_seed(self.seed * 100_003 + part)
         names = list(self.drivers)
         for turn, name in enumerate(names):
-            mine = [i for i in range(len(examples)) if (first + i) % len(names) == turn]
-            for low in range(0, len(mine), self.batch_size):
-                few = mine[low : low + self.batch_size]
+            turn_of = [i for i in range(len(examples)) if (first + i) % len(names) == turn]
+            for low in range(0, len(turn_of), self.batch_size):
+                few = turn_of[low : low + self.batch_size]
                 yield from self._rows_of([examples[i] for i in few], [first + i for i in few], name, generator, split)
 
     def _rows_of(
@@ -235,19 +243,21 @@ class _Rows:
             return
         mask = self.prompts.attention_mask[row]
         labelling, denoiser = self.of.labelling.of_split(self.split, self.of.task.gen_length), self.of.denoiser
-        how: dict[str, Any] = {"attention_mask": mask, "generator": generator, "batch_size": self.of.batch_size}
-        branches = try_branches(denoiser, state, self.of.beam, labelling, **how).cpu()
+        options: dict[str, Any] = {"attention_mask": mask, "generator": generator, "batch_size": self.of.batch_size}
+        branches = try_branches(denoiser, state, self.of.beam, labelling, **options).cpu()
         bare = None
         if labelling.bare:
             asked = branches.asked.to(mask.device)
-            bare = try_alone(denoiser, state, self.of.beam, labelling.bare, asked=asked, **how).cpu()
+            bare = try_alone(denoiser, state, self.of.beam, labelling.bare, asked=asked, **options).cpu()
         verdicts = Verdicts.unjudged(branches, self.prompts.reference[row])
         if not self.of.task.unique_answer:
-            how = {"finished": labelling.finished, "batch_size": self.of.batch_size}
+            options = {"finished": labelling.finished, "batch_size": self.of.batch_size}
             if self.of.task.judges(self.examples[int(row[0])]):
-                verdicts = label_by_finishing(denoiser, state, branches, self._accepts(row), attention_mask=mask, **how)
+                verdicts = label_by_finishing(
+                    denoiser, state, branches, self._accepts(row), attention_mask=mask, **options
+                )
             else:
-                verdicts = label_held_back(denoiser, state, branches, attention_mask=mask, **how)
+                verdicts = label_held_back(denoiser, state, branches, attention_mask=mask, **options)
         yield from self._write(
             state,
             row,

@@ -37,7 +37,7 @@ def collect_conflicts(head: ScoringHead, prepared: Sequence[Prepared], prompt_of
         changed, known = conflict_labels(one.batch, one.reading)
         conflicts = one.scored_by(head).conflicts
         if conflicts is None:
-            raise ValueError("a head whose pairs are judged must have a pairwise output, got one without")
+            raise ValueError("a head whose conflicts are measured must have a conflict output, got one without")
         state = one.batch.state_index[:, None, None].expand(known.shape)[known].cpu()
         risk = one.reading.log_risk.exp().unsqueeze(1).expand(known.shape)
         columns = (changed[known], of_branches(conflicts.probability, one.batch)[known], risk[known])

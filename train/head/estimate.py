@@ -90,6 +90,13 @@ def probe(
 
     Only the last and largest time counts: it is warm, and its batches are the fullest. Before the first, prompts are read and one
     forward runs, off the clock.
+
+    Args:
+        head_run: the run.
+        denoiser: the base.
+        beam: the look-ahead whose branches are labelled.
+        seconds: for all tasks, above 0.
+        clock: seconds, for tests.
     """
     sizes = {}
     for name, run in head_run.tasks.items():
@@ -123,18 +130,25 @@ def cut_to_budget(
 ) -> HeadRun:
     """The head_run with as many prompts of every task as its hours allow; a run that goes on keeps what it was cut to at first.
 
+    Args:
+        head_run: the run, with `budget_hours`.
+        denoiser: the base.
+        beam: the look-ahead whose branches are labelled.
+        seconds: of the probe, above 0.
+        clock: seconds, for tests.
+
     Raises:
         ValueError: if the run that is gone on with was given other hours, tasks or numbers of prompts.
     """
     from decoding.provenance import write_json
 
     file = head_run.out / BUDGET_FILE
-    asked = {
+    wanted = {
         "budget_hours": head_run.budget_hours,
         "asked": {name: [run.prompts, run.dev_prompts] for name, run in head_run.tasks.items()},
     }
     if file.is_file():
-        counts = _earlier_cut(file, asked)
+        counts = _earlier_cut(file, wanted)
     else:
         whole = sum(probe(head_run, denoiser, beam, seconds=seconds, clock=clock).values(), Size())
         factor = min(1.0, SHARE * _factor(head_run, whole))
@@ -145,24 +159,24 @@ def cut_to_budget(
             ]
             for name, run in head_run.tasks.items()
         }
-        write_json(file, {**asked, "cut": counts})
+        write_json(file, {**wanted, "cut": counts})
     tasks = {
         name: replace(run, prompts=counts[name][0], dev_prompts=counts[name][1]) for name, run in head_run.tasks.items()
     }
     return replace(head_run, tasks=tasks)
 
 
-def _earlier_cut(file: Path, asked: Mapping[str, Any]) -> Mapping[str, Any]:
+def _earlier_cut(file: Path, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
     """What a run was cut to at first, if it was asked for the same."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        stored = json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{file} must be JSON that a run wrote, got {error}") from error
-    known = found if isinstance(found, dict) else {}
-    earlier = {name: known.get(name) for name in asked}
+    known = stored if isinstance(stored, dict) else {}
+    earlier = {name: known.get(name) for name in wanted}
     cut = known.get("cut")
-    if earlier != asked or not isinstance(cut, dict) or cut.keys() != asked["asked"].keys():
-        raise ValueError(f"{file} must be of a run that was asked for {json.dumps(asked)}, got {json.dumps(earlier)}")
+    if earlier != wanted or not isinstance(cut, dict) or cut.keys() != wanted["asked"].keys():
+        raise ValueError(f"{file} must be of a run that was asked for {json.dumps(wanted)}, got {json.dumps(earlier)}")
     return cut
 
 

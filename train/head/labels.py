@@ -151,7 +151,14 @@ def label_held_back(
 def token_left_for_last(
     denoiser: Denoiser, state: DecodeState, position: Int[Tensor, " N"], attention_mask: Bool[Tensor, "N L"]
 ) -> Int[Tensor, " N"]:
-    """The token at one position of each state after the careful decoder has filled all others."""
+    """The token at one position of each state after the careful decoder has filled all others.
+
+    Args:
+        denoiser: the base.
+        state: N states.
+        position: of each, the one left for last.
+        attention_mask: False on padding.
+    """
     there = torch.zeros_like(state.masked).scatter(1, position.unsqueeze(1), True)
     others = replace(
         state, masked=state.masked & ~there
@@ -161,7 +168,14 @@ def token_left_for_last(
 
 
 def rows_of(branches: Branches, verdicts: Verdicts, s: int, canvas: int) -> list[dict[str, Any]]:
-    """Branch 0 and every branch there is; positions count from the first place of the canvas."""
+    """Branch 0 and every branch there is; positions count from the first place of the canvas.
+
+    Args:
+        branches: of S states, on the CPU.
+        verdicts: their labels.
+        s: which state.
+        canvas: first position of the canvas.
+    """
     asked = branches.asked[s]
     rows = []
     for k in range(branches.position.shape[1]):

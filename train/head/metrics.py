@@ -18,7 +18,9 @@ from torchmetrics.retrieval import RetrievalNormalizedDCG
 from decoding.comparison.curves import Array, Estimate, interval, ratio_of_means, resample
 from models.heads.scoring_head import ScoringHead
 from train.head.module import Prepared, PreparedBatches
+from train.trials.evidence import ENOUGH
 
+AUROCS = 200  # resamples of an AUROC
 BINS = 200  # quantile bins of the isotonic recalibration
 
 
@@ -83,7 +85,14 @@ def collect_risk(
     prompt_of: Sequence[int],
     estimate: Callable[[Prepared], Float[Tensor, "S L"]] | None = None,
 ) -> RiskEstimates:
-    """Collect labels and estimates of all known positions; the head's own risks unless another `estimate` is given."""
+    """Collect labels and estimates of all known positions; the head's own risks unless another `estimate` is given.
+
+    Args:
+        head: the head.
+        prepared: batches behind the trunk.
+        prompt_of: the prompt of each state.
+        estimate: risks [S, L] of a batch, in place of the head's.
+    """
     head.eval()
     parts: list[tuple[Tensor, ...]] = []
     ids = torch.tensor(list(prompt_of))
@@ -116,7 +125,9 @@ def risk_figures(fitted_on: RiskEstimates, unseen: RiskEstimates, *, seed: int =
     return {
         "positions": len(wrong),
         "share_wrong": float(wrong.mean()),
+        "enough": len(wrong) >= ENOUGH,
         "auroc": auroc(risk, wrong),
+        "auroc_interval": _plain(interval(weighted_auroc(risk, wrong, owner, weights[: 1 + AUROCS]))),
         "auroc_confidence": auroc(unseen.confidence, wrong),
         "brier_skill": _plain(skill((risk - wrong) ** 2, (base - wrong) ** 2)),
         "log_loss_skill": _plain(skill(_log_loss(risk, wrong), _log_loss(base, wrong))),
@@ -128,6 +139,19 @@ def auroc(score: Array, wrong: Array) -> float:
     metric = BinaryAUROC()
     metric.update(torch.from_numpy(score), torch.from_numpy(wrong).long())
     return float(metric.compute())
+
+
+def weighted_auroc(score: Array, wrong: Array, place: NDArray[np.intp], weights: Array) -> Array:
+    """The same for every line of weights over the prompts, `place` being that of each position's; ties count half."""
+    levels, level = np.unique(score, return_inverse=True)
+    found = []
+    for line in weights:
+        bad, good = (
+            np.bincount(level, weights=line[place] * kind, minlength=len(levels)) for kind in (wrong, 1 - wrong)
+        )
+        below = good.cumsum() - good / 2
+        found.append((bad * below).sum() / max(bad.sum() * good.sum(), 1e-300) if bad.sum() * good.sum() else np.nan)
+    return np.asarray(found, dtype=np.float64)
 
 
 def _log_loss(p: Array, wrong: Array) -> Array:

@@ -110,6 +110,12 @@ def head_round(shape: Shape, config: HeadConfig, *, context: int, rows: int) -> 
 
     The side-stream runs the masked rows alone; its blocks are the base's own weights, read a second time, and its first block needs
     no keys and values. The small heads run on every position of the canvas and its prompt.
+
+    Args:
+        shape: of the base.
+        config: of the head.
+        context: positions attended to.
+        rows: positions scored.
     """
     inward = len(config.feature_names)
     if config.reads_hidden:
@@ -131,7 +137,15 @@ def head_round(shape: Shape, config: HeadConfig, *, context: int, rows: int) -> 
 
 
 def cascade_round(shape: Shape, *, blocks: int, rank: int, context: int, rows: int) -> Work:
-    """What one look at the cascade adds: the last blocks on the masked rows with keys and values of their own, and a few logits."""
+    """What one look at the cascade adds: the last blocks on the masked rows with keys and values of their own, and a few logits.
+
+    Args:
+        shape: of the base.
+        blocks: that run again.
+        rank: of their LoRA.
+        context: positions attended to.
+        rows: masked positions.
+    """
     again = _again(shape, blocks, rank, context=context, rows=rows, own_keys=True)
     extra = shape.width * shape.width + shape.width  # the committed tokens' way in, and the rest of the vocabulary
     lines = rows * CANDIDATES * shape.width

@@ -55,6 +55,7 @@ def measure(
     """Exact divergences, their Monte-Carlo estimates, verified decoding, remasking, every policy, and a wrong model.
 
     Args:
+        inputs: base, prompts, device and seed, from the command.
         etas: noise of the parity bit.
         samples: sequences of each Monte-Carlo estimate.
         accepted: blocks drawn by accept-reject.
@@ -99,7 +100,15 @@ def counted(inputs: StudyInputs, config: BlockHMMConfig) -> BlockHMM:
 
 
 def decode(model: Denoiser, policy: Policy, count: int, generator: torch.Generator, **canvas: int) -> Generation:
-    """Draw sequences with the ordinary loop at temperature 1; the one prompt token says nothing."""
+    """Draw sequences with the ordinary loop at temperature 1; the one prompt token says nothing.
+
+    Args:
+        model: the Block-HMM, exact or perturbed.
+        policy: what decides.
+        count: sequences.
+        generator: of the draws.
+        canvas: gen_length and block_length.
+    """
     blank = torch.zeros(count, 1, dtype=torch.long, device=model.device)
     gen_length, block_length = canvas["gen_length"], canvas["block_length"]
     size = {"gen_length": gen_length, "block_length": block_length}
@@ -131,7 +140,14 @@ def block_log_q(model: BlockHMM, canvas: Int[Tensor, "N T"]) -> Float[Tensor, " 
 def monte_carlo(
     inputs: StudyInputs, config: BlockHMMConfig, samples: int, generator: torch.Generator
 ) -> dict[str, Any]:
-    """Both divergences estimated by the library's own decoder: a whole block a round against verified draws."""
+    """Both divergences estimated by the library's own decoder: a whole block a round against verified draws.
+
+    Args:
+        inputs: of the study.
+        config: of the Block-HMM.
+        samples: sequences an estimate.
+        generator: of the draws.
+    """
     model = counted(inputs, config)
     drawn = model.sample(samples, generator)
     size = {"gen_length": config.length, "block_length": config.size}
@@ -155,7 +171,14 @@ def first_block(config: BlockHMMConfig) -> dict[str, float]:
 def verified(
     config: BlockHMMConfig, drawn: Int[Tensor, "N T"], accepted: int, generator: torch.Generator
 ) -> dict[str, Any]:
-    """Verified decoding by exact enumeration, and by accept-reject with its proposals counted, against exp(TC)."""
+    """Verified decoding by exact enumeration, and by accept-reject with its proposals counted, against exp(TC).
+
+    Args:
+        config: of the Block-HMM.
+        drawn: exact sequences.
+        accepted: draws that the accept-reject keeps.
+        generator: of its draws.
+    """
     model, size = BlockHMM(config), config.size
     log_p = model.block_log_probs(drawn)
     beliefs = model.beliefs(drawn)
@@ -212,6 +235,13 @@ def every_policy(
     """Rounds, sampling risk E[-log p], different sequences and broken blocks of every policy at temperature 1.
 
     Exact draws have a risk of H(p); less is no merit, it means that the draws crowd around the mode.
+
+    Args:
+        model: the exact Block-HMM.
+        head: for `learned`.
+        count: sequences of each policy.
+        generator: of the draws.
+        entropy: H(p) in nats, written beside the risk.
     """
     config = model.config
     for name, policy in policies(head, config).items():
@@ -233,7 +263,15 @@ def every_policy(
 def sweep(
     inputs: StudyInputs, config: BlockHMMConfig, widths: Sequence[int], strengths: Sequence[float], count: int
 ) -> Iterator[dict[str, Any]]:
-    """Reverse KL E[log q(x | order) - log p(x)] of a wrong model by order and tokens a round, on one open block."""
+    """Reverse KL E[log q(x | order) - log p(x)] of a wrong model by order and tokens a round, on one open block.
+
+    Args:
+        inputs: of the study.
+        config: of the Block-HMM.
+        widths: tokens a round.
+        strengths: of the perturbation, at least 0.
+        count: sequences a cell.
+    """
     model = counted(inputs, config)
     length = config.length
     for strength in strengths:

@@ -28,6 +28,13 @@ RECIPE = "python -m train.convolutional --config configs/train/convolutional.yam
 def measure(inputs: StudyInputs, task: str, count: int, convolutional: str, shared: str) -> list[dict[str, Any]]:
     """The base on `task`, then the base and a denoiser without attention on the task both were trained on, in two orders.
 
+    Args:
+        inputs: of the study.
+        task: of the base alone.
+        count: test prompts of each run.
+        convolutional: folder of the denoiser without attention.
+        shared: the task that both were trained on.
+
     Raises:
         ValueError: if there is no such denoiser.
     """
@@ -46,7 +53,15 @@ def measure(inputs: StudyInputs, task: str, count: int, convolutional: str, shar
 
 
 def assumption(inputs: StudyInputs, denoiser: Denoiser, task: str, count: int, order: Order) -> dict[str, Any]:
-    """error <= alpha H + lambda (earlier errors) + b: least squares over the commits of one decode a prompt."""
+    """error <= alpha H + lambda (earlier errors) + b: least squares over the commits of one decode a prompt.
+
+    Args:
+        inputs: of the study.
+        denoiser: the model.
+        task: with a unique answer.
+        count: test prompts.
+        order: of decoding, one token a round.
+    """
     problems = inputs.problems(task, count).problems
     entropies: list[Tensor] = []
 
@@ -87,7 +102,12 @@ def assumption(inputs: StudyInputs, denoiser: Denoiser, task: str, count: int, o
 
 
 def least_squares(entropy: Array, earlier: Array, wrong: Array, weight: Array) -> Array:
-    """alpha, lambda and b of wrong on (entropy, earlier, 1)."""
+    """alpha, lambda and b of wrong on (entropy, earlier, 1).
+
+    Args:
+        entropy, earlier, wrong: [N], of every commit.
+        weight: [N], at least 0.
+    """
     design = np.stack([entropy, earlier, np.ones_like(entropy)], -1)
     root = np.sqrt(weight)[:, None]
     coefficients: Array = np.linalg.lstsq(design * root, wrong * root[:, 0], rcond=None)[0]

@@ -91,7 +91,7 @@ def exact_conflict(model: BlockHMM, state: DecodeState) -> Float[Tensor, "B L L"
 @final
 @dataclass(frozen=True)
 class ExactConflicts(Policy):
-    """The rule `pairs` with 1 - c for risk and the model's own conflicts: what a perfect pairwise output would do.
+    """The rule `pairs` with 1 - c for risk and the model's own conflicts: what a perfect conflict output would do.
 
     Args:
         model: the Block-HMM, asked twice more for every position.

@@ -23,8 +23,8 @@ def draw_all(result: dict[str, Any], figure: Figure) -> None:
     figure.set_size_inches(25, 11)
     head(figure, "Where the papers stop; bits and blocks are exact models", result["models"])
     axes = figure.subplots(2, 5)
-    for found, panel in zip(result["fewest"], axes[0], strict=False):
-        draw_rounds(found, panel)
+    for fewest, panel in zip(result["fewest"], axes[0], strict=False):
+        draw_rounds(fewest, panel)
     figure.legend(
         *axes[0, 0].get_legend_handles_labels(), loc="outside lower left", ncols=7, title="the first three above"
     )
@@ -52,7 +52,14 @@ def draw_rounds(result: dict[str, Any], axes: Any) -> None:
 
 
 def draw_conflicts(result: dict[str, Any], axes: Any, figure: str, label: str) -> None:
-    """A figure of every rule by the rounds that it takes, a point a bound."""
+    """A figure of every rule by the rounds that it takes, a point a bound.
+
+    Args:
+        result: of `measure_conflicts`.
+        axes: where to draw.
+        figure: the column drawn.
+        label: of the axis.
+    """
     for number, name in enumerate(dict.fromkeys(row["policy"] for row in result["rows"])):
         series = sorted((row["rounds"], row[figure]) for row in result["rows"] if row["policy"] == name)
         axes.plot(*zip(*series, strict=True), ls=":", marker="osD^v"[number], color=f"C{number}", label=name)
@@ -94,19 +101,19 @@ def draw_assumption(rows: list[dict[str, Any]], axes: Any) -> None:
     axes.legend(fontsize=7, title="model, order", title_fontsize=8)
 
 
-def draw_orders(found: dict[str, Any], axes: Any) -> None:
+def draw_orders(result: dict[str, Any], axes: Any) -> None:
     """-log p of each answer in every order."""
-    for number, name in enumerate(found["names"]):
-        values = [row[number] for row in sorted(found["nll"])]
+    for number, name in enumerate(result["names"]):
+        values = [row[number] for row in sorted(result["nll"])]
         axes.plot(range(1, len(values) + 1), values, ls="", marker="osD^vP*X"[number % 8], label=name)
     axes.set(xlabel="answer, by its first order", ylabel="-log p(x) by the chain, nats", ylim=(0, None))
-    axes.set_title(f"One answer, several orders: {found['task']} (n = {len(found['nll'])})")
+    axes.set_title(f"One answer, several orders: {result['task']} (n = {len(result['nll'])})")
     axes.legend(fontsize=8)
 
 
-def draw_coherence(found: dict[str, Any], axes: Any) -> None:
+def draw_coherence(result: dict[str, Any], axes: Any) -> None:
     """Accuracy and both cosines by tokens a round."""
-    rows = found["rows"]
+    rows = result["rows"]
     for number, (name, label) in enumerate(LABELS.items()):
         series = [(row["tokens"], row[name]) for row in rows if row[name] is not None]
         x, values = [one for one, _ in series], [value for _, value in series]
@@ -114,5 +121,5 @@ def draw_coherence(found: dict[str, Any], axes: Any) -> None:
         axes.errorbar(x, middle, yerr=whiskers(values), marker="osD^"[number], capsize=2, label=label)
     ticks(axes, [row["tokens"] for row in rows])
     axes.set(xlabel="tokens a round", ylabel="accuracy; cosine of mean hidden states (95 %)", ylim=(-0.6, 1.05))
-    axes.set_title(f"Coherence by hidden states: {found['task']} (n = {rows[0]['n']})")
+    axes.set_title(f"Coherence by hidden states: {result['task']} (n = {rows[0]['n']})")
     axes.legend(fontsize=8)

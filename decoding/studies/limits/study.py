@@ -67,6 +67,7 @@ def measure(
     """Search schedules exactly, trade verification for proposals, weigh risk and conflict, test two assumptions on the base.
 
     Args:
+        inputs: base, prompts, device and seed, from the command.
         flip: probability that a bit of the chain and of the tree differs from its parent.
         length: bits of the chain; the tree has one less, the Block-HMM blocks of 4 that make as many.
         deltas: forward KL allowed, nats.
@@ -115,7 +116,7 @@ def measure(
 
 def fewest(name: str, joint: Tensor, deltas: Sequence[float]) -> dict[str, Any]:
     """The search beside the bound and what every policy takes and loses."""
-    found, entropy = search(joint), float(subset_entropies(joint)[-1])
+    search_result, entropy = search(joint), float(subset_entropies(joint)[-1])
     policies = []
     for rule, dials in DIALS.items():
         for policy in dials:
@@ -125,7 +126,7 @@ def fewest(name: str, joint: Tensor, deltas: Sequence[float]) -> dict[str, Any]:
     allowed = [
         {
             "delta": delta,
-            "fewest": found.fewest(delta),
+            "fewest": search_result.fewest(delta),
             "policies": {
                 rule: min(
                     (p["rounds"] for p in policies if p["policy"] == rule and p["forward_kl"] <= delta), default=None
@@ -139,15 +140,22 @@ def fewest(name: str, joint: Tensor, deltas: Sequence[float]) -> dict[str, Any]:
         "model": name,
         "entropy": entropy,
         "bound": bits_to_rounds(entropy, n=joint.ndim, factor=1.0).joint,
-        "kl": found.kl,
-        "schedules": found.schedules,
+        "kl": search_result.kl,
+        "schedules": search_result.schedules,
         "policies": policies,
         "allowed": allowed,
     }
 
 
 def consistency(inputs: StudyInputs, task: str, count: int, orders: int) -> dict[str, Any]:
-    """-log p(x) of the base's own answers by the any-order chain in several orders; one joint law would give one figure."""
+    """-log p(x) of the base's own answers by the any-order chain in several orders; one joint law would give one figure.
+
+    Args:
+        inputs: of the study.
+        task: of the prompts.
+        count: answers.
+        orders: of each, the first two left to right and right to left.
+    """
     denoiser, problems = inputs.denoiser(), inputs.problems(task, count).problems
     generator, table = inputs.generator(offset=1), []
     for prompt in problems.test:

@@ -6,13 +6,10 @@ from itertools import combinations
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from decoding.studies.exploration import Answer, draw, entropy_cap, entropy_caps, entropy_of, figures, measure, pass_at
 from decoding.studies.inputs import StudyInputs
-from train.base.export import export
 from train.commands import study as study_command
-from train.commands.command_line import shipped
 
 
 @pytest.mark.parametrize(("n", "right"), [(5, 0), (5, 2), (5, 5), (6, 1)])
@@ -55,17 +52,9 @@ def test_a_sample_is_described_by_its_answers():
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory) -> str:
+def tiny(tmp_path_factory, write_tiny) -> str:
     """A LLaDA checkpoint of one small block with random weights and the shipped tokenizer."""
-    folder = tmp_path_factory.mktemp("tiny")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=768, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=2, max_position_embeddings=256, tie_word_embeddings=False,
-        rope_parameters={"rope_type": "default", "rope_theta": 1e4},
-    )  # fmt: skip
-    export(LlamaForCausalLM(config), folder, tokenizer=shipped("checkpoints/reason-7m"), mask_id=1, eos_id=0)
-    return str(folder)
+    return str(write_tiny(tmp_path_factory.mktemp("tiny")))
 
 
 def test_the_study_runs_and_draws(tiny, tmp_path):

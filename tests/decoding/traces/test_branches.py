@@ -12,8 +12,9 @@ from decoding.policies.ete import BeamETE
 from decoding.policies.quota import Sequential
 from decoding.policies.threshold import Threshold
 from decoding.state import DecodeState, commit, start
-from decoding.traces.branches import FLOOR, KINDS, finish, predict, try_alone, try_branches, visit
+from decoding.traces.branches import FLOOR, KINDS, finish, predict, try_alone, try_branches
 from decoding.traces.labelling import Labelling
+from decoding.traces.visits import visit
 from models.toys.toy import GroupDenoiser, TableDenoiser
 
 BEAM = BeamETE(branches=4, c_info=0.5, implicit=False)

@@ -1,4 +1,4 @@
-"""The pairwise output of a head: it starts from the confidence, tells pairs apart, is saved, and is no part of other heads."""
+"""The conflict output of a head: it starts from the confidence, tells positions apart, is saved, and is no part of other heads."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_rows_that_come_packed_land_at_their_places():
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_untrained_pairs_say_the_confidence_of_the_second(golden, variant, equal_up_to_rounding):
+def test_untrained_conflicts_say_the_confidence_of_the_second(golden, variant, equal_up_to_rounding):
     scores, rows, log_risk = scores_of(golden, head_of(golden, variant))
     both = rows.unsqueeze(-1) & rows.unsqueeze(-2)
     expected = log_risk.exp().unsqueeze(-2).expand_as(both)
@@ -71,7 +71,7 @@ def test_untrained_pairs_say_the_confidence_of_the_second(golden, variant, equal
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_pairs_learn_and_reach_what_the_head_reads(golden, variant):
+def test_conflicts_learn_and_reach_what_the_head_reads(golden, variant):
     head = head_of(golden, variant, seed=1)
     scores, rows, _ = scores_of(golden, head)
     scores.conflicts.logit[:, rows[0]][..., rows[0]].sum().backward()
@@ -81,7 +81,7 @@ def test_pairs_learn_and_reach_what_the_head_reads(golden, variant):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_saved_pairs_say_the_same_bits(golden, variant, tmp_path):
+def test_saved_conflicts_say_the_same_bits(golden, variant, tmp_path):
     head = head_of(golden, variant, seed=2)
     save_head(head, tmp_path)
     loaded = load_head(tmp_path, golden.denoiser)
@@ -92,7 +92,7 @@ def test_saved_pairs_say_the_same_bits(golden, variant, tmp_path):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_without_pairs_a_head_is_what_it_was(golden, variant, tmp_path):
+def test_without_conflicts_a_head_is_what_it_was(golden, variant, tmp_path):
     """Same first weights, same scores, and a file that does not know of them."""
     plain, pairs = head_of(golden, variant, pairs=0), head_of(golden, variant)
     for name, value in plain.state_dict().items():
@@ -116,7 +116,7 @@ def test_a_negative_width_is_refused():
         HeadConfig("linear", NAMES, pairs=-1)
 
 
-def test_places_and_equal_candidates_tell_pairs_apart():
+def test_places_and_equal_candidates_tell_conflicts_apart():
     output = ConflictOutput(1, 2, reach=2)
     nn.init.zeros_(output.outward.weight)
     with torch.no_grad():

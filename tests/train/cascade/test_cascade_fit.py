@@ -33,7 +33,7 @@ from train.head.settings import CascadeFitting, Fitting, TaskRun
 
 BASE = str(shipped("checkpoints/reason-7m"))
 SHORT = CascadeFitting(
-    minutes=0.05, prompts=24, batch_size=8, rank=4, drivers=({"policy": "threshold", "threshold": 0.7},)
+    minutes=0.05, prompts=24, batch_size=8, rank=4, positions=1, drivers=({"policy": "threshold", "threshold": 0.7},)
 )
 
 
@@ -147,7 +147,7 @@ def test_a_run_leaves_a_head_that_loads_and_goes_on(base, tmp_path):
     goes_on = base.head.cascade
     fit_cascade(base, tasks, SHORT, tmp_path / "more", seed=1)
     assert base.head.cascade is goes_on
-    wider = CascadeFitting(minutes=0.01, prompts=8, batch_size=8, rank=2, drivers=SHORT.drivers)
+    wider = CascadeFitting(minutes=0.01, prompts=8, batch_size=8, rank=2, positions=1, drivers=SHORT.drivers)
     fit_cascade(base, tasks, wider, tmp_path / "other", seed=1)
     assert base.head.cascade is not goes_on
 

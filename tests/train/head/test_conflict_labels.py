@@ -1,4 +1,4 @@
-"""Pairwise labels from rows by hand, the loss that fits them, and the figures that judge them."""
+"""Labels of conflicts from rows by hand, the loss that fits them, and the figures that judge them."""
 
 from __future__ import annotations
 
@@ -162,5 +162,5 @@ def test_pairs_are_judged_at_their_labels_with_prompt_and_state():
     assert found.changed.tolist() == [1, 0, 1, 0]
     assert found.confidence.tolist() == pytest.approx([1e-6] * 4, rel=0.2)
     assert found.head.tolist() == pytest.approx([np.exp(3) * c for c in found.confidence], rel=0.01)
-    with pytest.raises(ValueError, match="must have a pairwise output, got one without"):
+    with pytest.raises(ValueError, match="must have a conflict output, got one without"):
         collect_conflicts(head_of(0), [replace(one)], [7, 8, 9])

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from transformers import LlamaConfig, LlamaForCausalLM
 
 import models
 import train.commands.train
@@ -27,8 +26,7 @@ from decoding.policies.threshold import Threshold
 from decoding.traces.labelling import Labelling
 from decoding.traces.trace import load_table
 from models.heads.scoring_head import ScoringHead
-from train.base.export import export
-from train.commands.command_line import parser_of, run, shipped
+from train.commands.command_line import parser_of, run
 from train.commands.train import run_train
 from train.head.estimate import estimate_run
 from train.head.fit import collect, figures, fit, fit_head, prepare, prompts_of, taps_of
@@ -55,19 +53,9 @@ def command():
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
+def base(tmp_path_factory, write_tiny) -> Path:
     """A LLaDA checkpoint of two small blocks with random weights, sure of itself, and the shipped tokenizer."""
-    folder = tmp_path_factory.mktemp("base")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=768, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=2, max_position_embeddings=256, tie_word_embeddings=False,
-        rope_parameters={"rope_type": "default", "rope_theta": 1e4},
-    )  # fmt: skip
-    model = LlamaForCausalLM(config)
-    model.lm_head.weight.data *= 60
-    export(model, folder, tokenizer=shipped("checkpoints/reason-7m"), mask_id=1, eos_id=0)
-    return folder
+    return write_tiny(tmp_path_factory.mktemp("base"), width=32, layers=2, sharpness=60)
 
 
 SMALL = {
@@ -82,6 +70,7 @@ SMALL = {
     },
     "labelling": {"states_per_prompt": 3, "labelled": 1, "branches": 4, "strata": 2, "finished": 1},
     "fitting": {"variants": ["lora", "features", "shuffled"], "epochs": 2, "batch_size": 4, "rank": 2, "width": 16},
+    "trials": {"screen": 2, "confirm": 2},
     "num_prompts": 4,
     "num_dev": 2,
     "catalogue": [
@@ -294,7 +283,7 @@ def test_the_config_that_ships_fits_every_variant(command):
     parser = parser_of(command)
     options = parser.instantiate(parser.parse_args(["--config", str(CONFIG)]))
     assert set(options.fitting.variants) == set(VARIANTS) - {"ceiling", "lora", "head-worth"}
-    assert options.fitting.variants[0] == "conflict"  # LoRA with a pairwise output
+    assert options.fitting.variants[0] == "conflict"  # LoRA with a conflict output
     assert options.labelling.bare > 0
     assert {arm.name for arm in options.catalogue} >= {
         "sequential",

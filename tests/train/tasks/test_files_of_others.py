@@ -58,7 +58,7 @@ def test_a_question_in_several_fields_is_joined(tmp_path, row, prompt):
 
 @pytest.mark.parametrize(("row", "sentence"), REFUSED)
 def test_a_question_that_cannot_be_joined_is_refused_by_name_and_line(tmp_path, row, sentence):
-    with pytest.raises(ValueError, match=r"rows.jsonl, line 2: ") as refused:
+    with pytest.raises(ValueError, match=r"rows\.jsonl, line 2: ") as refused:
         list(get("text").read(written(tmp_path, {"prompt": "Q?"}, row)))
     assert sentence in str(refused.value)
 
