@@ -39,7 +39,7 @@ def load(
         adapter: folder of a PEFT LoRA adapter, merged into the weights.
         head: folder of a scoring head.
         verify: take sums over every stored byte, to bind a head by. By default on a GPU alone, where they are taken on the
-            device; on a CPU they cost 1 s for every 4.5 GB on a core. A folder with `checksums.json` is compared with it in any case.
+            device; on a CPU they cost a core 1 s for every 4.5 GB. With `checksums.json` in the folder it is compared in any case.
 
     Returns:
         The denoiser, in evaluation mode.
