@@ -31,6 +31,7 @@ def generate(  # one option a line, hence its length
     run_code: bool = False,
     chat: bool = False,
     watch: bool = False,
+    calibrated: str | None = None,
     json: bool = False,
     list: Literal["policies", "tasks", "settings"] | None = None,
 ) -> None:
@@ -59,6 +60,7 @@ def generate(  # one option a line, hence its length
         long: refuse prompts too long for the model, or cut their beginning.
         run_code: let the checker of humaneval and mbpp run the model's code on this machine.
         chat: talk with an instruct model, a line at a time.
+        calibrated: file of calibrate.py; sets what is left out, and refuses a decoder that it was not made for.
         watch: show the canvas after every round.
         json: print one JSON object on the last line.
         list: print the policies, tasks or settings there are.
@@ -67,6 +69,7 @@ def generate(  # one option a line, hence its length
         return print(listing(list, policy))
     canvas = {"gen_length": gen_length, "block_length": block_length, "use_cache": use_cache}
     where: dict[str, Any] = {"prompts": prompts, "row": row, "run_code": run_code, "conversation": chat}
+    where |= {"calibrated": calibrated}
     options = {**canvas, "temperature": temperature, **(settings or {})}
     call = check_generate(prompt, task, policy, options, model=model, head=head, adapter=adapter, **where)
     bulk: dict[str, Any] = {"out": out, "samples": samples, "batch_size": batch_size, "long": long}

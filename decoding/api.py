@@ -11,9 +11,10 @@ from typing import Any, cast
 
 import torch
 
+from decoding.comparison.calibration import require_calibrated, resolve_calibrated
 from decoding.generation import Generation
 from decoding.loop import OnStep, decode
-from decoding.names import Request, resolve
+from decoding.names import Request
 from decoding.policy import Policy
 from decoding.policy_by_name import make_policy as make_policy
 from decoding.prompts import read_prompts
@@ -39,6 +40,7 @@ def generate(
     history: bool = False,
     num_return_sequences: int = 1,
     streamer: Any = None,
+    calibrated: str | Path | None = None,
     **settings: Any,
 ) -> Generation:
     """Fill a canvas after every prompt: `x, nfe = generate(model, "2,3,4,24", "ete", gen_length=24, block_length=8)`.
@@ -62,7 +64,8 @@ def generate(
         num_return_sequences: answers to each prompt, at least 1; those of one prompt are neighbouring rows.
         streamer: for one row, an object of transformers' interface: `put` gets the prompt, then the tokens before which
             everything is committed; `put_draft`, where it has one, the rest of the canvas as it would be filled now.
-        settings: of the policy, `use_cache` (none, prefix or dual), `mask_id`, `eos_id`, `tokenizer` (of a loaded
+        calibrated: file of `calibrate.py`, which sets what is left out and refuses a decoder that it was not made for.
+        settings: of the policy, `use_cache` (none, prefix or dual), `mask_id`, `eos_id` (one or several), `tokenizer` (of a loaded
             model), `chat`, `logits_eos_inf`, `confidence_eos_eot_inf`, and the field's other spellings (`decoding.names.ALIASES`).
 
     Returns:
@@ -73,27 +76,28 @@ def generate(
     """
     given: dict[str, Any] = {"gen_length": gen_length, "block_length": block_length, "temperature": temperature}
     given |= {"top_p": top_p} | ({} if early_stop else {"early_stop": False}) | ({"history": True} if history else {})
-    request = resolve(policy, given | settings)
+    request = resolve_calibrated(calibrated, policy, given | settings)
     denoiser = with_cache(as_denoiser(model, request.options), request.options.get("use_cache", "none"))
     rule = make_policy(request.policy, request.settings, denoiser)
     prompt = read_prompts(
         prompts, attention_mask, denoiser, chat=request.options.get("chat"), copies=num_return_sequences
     )
-    eos_id = check_fit(request, denoiser, prompt_length=prompt.tokens.shape[1], generator=generator)
+    end_ids = check_fit(request, denoiser, prompt_length=prompt.tokens.shape[1], generator=generator)
+    require_calibrated(calibrated, denoiser, rule, request, end_ids)
     batch = prompt.with_canvas(request.gen_length)
     state = start(
         batch.tokens,
         gen_length=request.gen_length,
         block_length=request.block_length,
         mask_id=denoiser.mask_id,
-        eos_id=eos_id if request.options.get("early_stop", True) else None,
+        eos_id=end_ids if request.options.get("early_stop", True) else None,
         step_budget=rule.step_budget,
         initial_blocks=rule.initial_blocks,
         cached=getattr(denoiser, "cache", None) is not None,
     )
     seen: list[DecodeState] = []
     keep = bool(request.options.get("history", False))
-    stream = None if streamer is None else Stream.open(streamer, state, eos_id=eos_id, whole=rule.takes_back)
+    stream = None if streamer is None else Stream.open(streamer, state, end_ids=end_ids, whole=rule.takes_back)
     hooks = (seen_by(seen) if keep else None, None if stream is None else stream.step, on_step)
     began = _now(denoiser.device)
     final, counts = decode(
@@ -101,7 +105,7 @@ def generate(
         state,
         rule,
         attention_mask=batch.attention_mask,
-        sampling=make_sampling(request, denoiser, eos_id, rule),
+        sampling=make_sampling(request, denoiser, end_ids, rule),
         generator=generator,
         on_step=together([hook for hook in hooks if hook is not None]),
     )
@@ -120,7 +124,8 @@ def generate(
         policy=rule,
         history=(*seen, final) if keep else (),
         tokenizer=denoiser.tokenizer,
-        eos_id=eos_id,
+        eos_id=end_ids[0] if end_ids else None,
+        end_ids=end_ids,
     )
 
 
@@ -155,8 +160,8 @@ def with_cache(denoiser: Denoiser, mode: str) -> Denoiser:
 
 def check_fit(
     request: Request, denoiser: Denoiser, *, prompt_length: int, generator: torch.Generator | None
-) -> int | None:
-    """Refuse lengths, ids and a generator that do not fit the model; the id that ends an answer, given or the model's.
+) -> tuple[int, ...]:
+    """Refuse lengths, ids and a generator that do not fit the model; the ids that end an answer, given or the model's.
 
     Args:
         request: lengths and options of the call.
@@ -175,30 +180,32 @@ def check_fit(
     mask_id = request.options.get("mask_id", denoiser.mask_id)
     if mask_id != denoiser.mask_id:
         raise ValueError(f"mask_id must be the model's {denoiser.mask_id}, got {mask_id!r}")
-    eos_id = request.options.get("eos_id", denoiser.eos_id)
-    if eos_id is not None and not 0 <= eos_id < denoiser.vocab_size:
-        raise ValueError(f"eos_id must lie in [0, {denoiser.vocab_size}), got {eos_id!r}")
-    return cast("int | None", eos_id)
+    given = request.options.get("eos_id")
+    if given is None:
+        return denoiser.end_ids
+    ids = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    for one in ids:
+        if not isinstance(one, int) or isinstance(one, bool) or not 0 <= one < denoiser.vocab_size:
+            raise ValueError(f"eos_id must lie in [0, {denoiser.vocab_size}), got {one!r}")
+    turn = [one for one in [denoiser.end_of_turn_id] if one is not None]
+    return tuple(dict.fromkeys([*ids, *turn])) if ids else denoiser.end_ids
 
 
-def make_sampling(request: Request, denoiser: Denoiser, eos_id: int | None, rule: Policy) -> Sampling:
+def make_sampling(request: Request, denoiser: Denoiser, end_ids: tuple[int, ...], rule: Policy) -> Sampling:
     """Temperature and nucleus, the ids that are never a candidate or never confident, and what the policy wants drawn.
 
     Args:
         request: of the call.
         denoiser: the model.
-        eos_id: the id that ends an answer, None for none.
+        end_ids: the ids that end an answer, EOS first.
         rule: the policy, which says what it wants drawn.
 
     Raises:
         ValueError: for options that contradict the policy.
     """
     options = request.options
-    same = {
-        "temperature": (0.0, 1 / rule.needs.power),
-        "top_p": (1.0,),
-    }  # what changes nothing beside draws from p^power
-    for name, harmless in same.items():
+    # what changes nothing beside draws from p^power
+    for name, harmless in (("temperature", (0.0, 1 / rule.needs.power)), ("top_p", (1.0,))):
         if rule.needs.draws and options.get(name, harmless[0]) not in harmless:
             raise ValueError(
                 f"{name} must be left out with policy {request.policy}, which draws from p^alpha itself, got {options[name]}"
@@ -209,13 +216,15 @@ def make_sampling(request: Request, denoiser: Denoiser, eos_id: int | None, rule
         )
     if options.get("temperature") and rule.needs.greedy:
         raise ValueError(f"temperature must be 0 with policy {request.policy}, got {options['temperature']}")
-    ends = tuple(i for i in (eos_id, getattr(denoiser, "end_of_turn_id", None)) if i is not None)
-    forbidden = ends[:1] if options.get("logits_eos_inf") and eos_id is not None else ()
+    eos = tuple(
+        one for one in end_ids if one != denoiser.end_of_turn_id
+    )  # LLaDA forbids EOS alone, not the end of a turn
+    forbidden = eos if options.get("logits_eos_inf") else ()
     return Sampling(
         temperature=options.get("temperature", 0.0),
         top_p=options.get("top_p", 1.0),
         forbidden=(denoiser.mask_id, *forbidden),
-        unconfident=ends if options.get("confidence_eos_eot_inf") else (),
+        unconfident=end_ids if options.get("confidence_eos_eot_inf") else (),
         noise=rule.needs.noise,
         draws=rule.needs.draws,
         power=rule.needs.power,

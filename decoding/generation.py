@@ -74,6 +74,7 @@ class Generation:
     history: tuple[DecodeState, ...] = field(default=(), repr=False)
     tokenizer: Any = field(default=None, repr=False)
     eos_id: int | None = None
+    end_ids: tuple[int, ...] = ()
 
     def __iter__(self) -> Iterator[Any]:
         """`x, nfe = generate(...)`."""
@@ -101,7 +102,7 @@ class Generation:
 
     @property
     def text(self) -> list[str]:
-        """Each canvas up to its first EOS, as a string.
+        """Each canvas up to the first id that ends an answer, as a string.
 
         Raises:
             ValueError: if the model has no tokenizer.
@@ -120,7 +121,7 @@ class Generation:
             IndexError: if there is no such row.
         """
         canvas = self.canvas[index].tolist()
-        end = canvas.index(self.eos_id) if self.eos_id in canvas else len(canvas)
+        end = next((i for i, token in enumerate(canvas) if token in self.end_ids), len(canvas))
         counts = (
             *(self.rounds, self.sequence_forwards, self.token_positions, self.explored),
             *(self.looks, self.drafts, self.drafts_true),

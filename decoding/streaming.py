@@ -19,24 +19,24 @@ class Stream:
 
     Attributes:
         streamer: its `put` gets tokens that no later round changes, `put_draft`, where it has one, the canvas behind them.
-        eos_id: ends the answer.
+        end_ids: those that end the answer.
         whole: put nothing before the end, as the rule may take back what it committed.
         sent: canvas tokens put so far.
     """
 
     streamer: Any
-    eos_id: int | None
+    end_ids: tuple[int, ...]
     whole: bool
     sent: int = 0
 
     @staticmethod
-    def open(streamer: Any, state: DecodeState, *, eos_id: int | None, whole: bool) -> Stream:
+    def open(streamer: Any, state: DecodeState, *, end_ids: tuple[int, ...], whole: bool) -> Stream:
         """Put the prompt.
 
         Args:
             streamer: an object of transformers' interface.
             state: before the first forward.
-            eos_id: ends the answer, or None.
+            end_ids: those that end the answer.
             whole: put nothing before the end.
 
         Raises:
@@ -45,7 +45,7 @@ class Stream:
         if len(state.tokens) != 1:
             raise ValueError(f"streamer must come with one prompt and one answer, got {len(state.tokens)} rows")
         streamer.put(state.tokens[0, state.layout.block < 0].cpu())
-        return Stream(streamer, eos_id, whole)
+        return Stream(streamer, end_ids, whole)
 
     def step(self, state: DecodeState, reading: Reading) -> None:
         """A hook of the decode: put what is finished before this round, then what the canvas would be if it ended now."""
@@ -72,5 +72,5 @@ class Stream:
             self.sent += len(answer)
 
     def _until_end(self, tokens: Int[Tensor, " n"]) -> Int[Tensor, " m"]:
-        ends = (tokens == self.eos_id).nonzero() if self.eos_id is not None else tokens.new_zeros(0, 1)
+        ends = torch.isin(tokens, tokens.new_tensor(self.end_ids)).nonzero()
         return tokens[: int(ends[0])] if len(ends) else tokens

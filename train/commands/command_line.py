@@ -90,7 +90,8 @@ def run(
             with _holding(function, parser, namespace):
                 function(**{name: value for name, value in values.items() if name != "config"})
     except Interrupted as stopped:
-        said = NOTHING_KEPT if options.get("out") is None else kept.format(out=options["out"])
+        out = options.get("out")
+        said = NOTHING_KEPT if out is None or not Path(out).exists() else kept.format(out=out)
         sys.stderr.write(f"{prog_of(function)}: {stopped}, {said}\n")
         raise SystemExit(stopped.exit_code) from None
     except _refusals() as error:

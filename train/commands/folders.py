@@ -58,9 +58,9 @@ def _by_fingerprint(model: Path) -> str | None:
         base = folder.with_name(fitted.get("name", "none"))
         if not base.is_dir() or not model.is_dir() or _shape(base) != _shape(model):
             continue
-        from models.checkpoints.loading import fingerprint_of
+        from models.checkpoints.loading import stored_fingerprint
 
-        if fingerprint_of(model) == fitted["fingerprint"]:
+        if stored_fingerprint(model) == fitted["fingerprint"]:
             return str(folder)
     return None
 

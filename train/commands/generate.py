@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from decoding.checked_names import needs_head, uses_head
+from decoding.comparison.calibration import Calibration
 from decoding.names import DEFAULT_POLICY, find_policy, resolve
 from train.commands.answering.bulk import Long, fit_prompts, run_bulk
 from train.commands.answering.call import GenerateCall, counts_of
@@ -41,6 +42,7 @@ def check_generate(
     row: int | None = None,
     run_code: bool = False,
     conversation: bool = False,
+    calibrated: str | None = None,
 ) -> GenerateCall:
     """Refuse what cannot be decoded, and fill in what was left out.
 
@@ -56,6 +58,7 @@ def check_generate(
         row: the only one of them, counted from 1.
         run_code: let the checker run what the model writes, where it has to.
         conversation: there are no prompts yet.
+        calibrated: file of calibrate.py, which sets what is left out.
 
     Raises:
         ValueError: in one sentence with name, rule and value.
@@ -64,7 +67,10 @@ def check_generate(
     asked = () if conversation else find_prompts(kind, prompt, prompts, row)
     if kind is not None and any(kind.judges(one.example) for one in asked):
         require_permission(kind, run_code)
-    options = with_lengths(kind, {name: value for name, value in options.items() if value is not None})
+    options = {name: value for name, value in options.items() if value is not None}
+    if calibrated is not None:
+        policy, options = Calibration.load(calibrated).complete(policy, options)
+    options = with_lengths(kind, options)
     request = resolve(policy, options)
     check_model(str(shipped(MODEL)) if model is None else model, "\n".join(map(str, (one.prompt for one in asked))))
     check_adapter(adapter)
@@ -81,7 +87,7 @@ def check_generate(
         raise ValueError(f"head must be a folder with head.safetensors for policy {request.policy}, got {head}")
     check_settings(request.policy, request.settings)
     model = str(shipped(MODEL)) if model is None else model
-    return GenerateCall(asked, kind, request, model, used, adapter)
+    return GenerateCall(asked, kind, request, model, used, adapter, calibrated)
 
 
 def with_lengths(task: Task | None, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -228,6 +234,7 @@ def answer_one(
         block_length=request.block_length,
         generator=torch.Generator(denoiser.device).manual_seed(seed),
         on_step=screen.step if watch else None,
+        calibrated=call.calibrated,
         **request.options,
         **request.settings,
     )
@@ -252,10 +259,22 @@ def facts_of(call: GenerateCall, row: Row, *, seconds: float) -> dict[str, Any]:
 
 def report(facts: Mapping[str, Any], call: GenerateCall) -> str:
     """The answer, whether it is right where that can be told, and what it cost."""
-    lines = [facts["text"]]
+    lines = [facts["text"] if facts["text"].strip() else unanswered(call)]
     if call.task is not None and "accepted" in facts:
         lines.append(f"{'right' if facts['accepted'] else 'wrong'}, says the checker of {call.task.name}")
     cost = "{rounds} rounds, {sequence_forwards} sequence forwards, {token_positions} token positions, {seconds} s"
     came_true = ", {drafts_true} of {drafts} drafts came true" if facts["drafts"] else ""
     lines.append(f"{(cost + came_true).format(**facts)}, policy {call.request.policy}")
     return "\n".join(lines)
+
+
+def unanswered(call: GenerateCall) -> str:
+    """What stands in place of an empty text; of a model that ships also that the task is none of its own."""
+    said = "(no text: the answer ends before its first token)"
+    known = Path(call.model) / "accuracy.json"
+    if call.task is None or not known.is_file():
+        return said
+    tasks = json.loads(known.read_text(encoding="utf-8")).get("tasks", {})
+    if any(name.startswith(call.task.name) for name in tasks):
+        return said
+    return f"{said}; {call.model} was not fitted on {call.task.name}, but on {', '.join(tasks)}"

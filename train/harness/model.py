@@ -43,8 +43,8 @@ class FewerRounds(TemplateLM):
         super().__init__()
         self.evaluation: Evaluation = judge_arguments(arguments)
         self.ranks = Ranks()
-        how = {"device": self.ranks.device(self.evaluation.device), "dtype": self.evaluation.dtype}
-        parts = {"adapter": self.evaluation.adapter, "head": self.evaluation.head}
+        how: dict[str, Any] = {"device": self.ranks.device(self.evaluation.device), "dtype": self.evaluation.dtype}
+        parts: dict[str, Any] = {"adapter": self.evaluation.adapter, "head": self.evaluation.head}
         self.denoiser = models.load(self.evaluation.model, **how, **parts)
         if self.denoiser.tokenizer is None:
             raise ValueError(f"pretrained must be a checkpoint with a tokenizer, got {self.evaluation.model} without")

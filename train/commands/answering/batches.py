@@ -57,6 +57,7 @@ def decode_all(
     batch_size: int,
     seed: int,
     done: Set[int] = frozenset(),
+    calibrated: str | None = None,
 ) -> Iterator[Answer]:
     """Decode prompts of any lengths and yield their answers in the order of the prompts.
 
@@ -67,6 +68,7 @@ def decode_all(
         batch_size: rows of a batch at most.
         seed: of the draws; the batch of number n draws from seed + n * 1,000,003.
         done: rows whose answers are known: a batch of nothing else is not run, and none of them is yielded.
+        calibrated: file of calibrate.py that the decode must agree with, or None.
 
     Raises:
         ValueError: for settings that do not fit the model, and where a batch needs more memory than there is.
@@ -76,7 +78,7 @@ def decode_all(
     for number, rows in enumerate(make_batches([len(ids) for ids in prompts], batch_size)):
         if not set(rows) <= done:
             batch = [prompts[index] for index in rows]
-            answers = _decode(denoiser, batch, request, seed=seed + number * SEED_STEP)
+            answers = _decode(denoiser, batch, request, seed=seed + number * SEED_STEP, calibrated=calibrated)
             waiting |= {index: Answer(index, *answer) for index, answer in zip(rows, answers, strict=True)}
         while following in waiting or following in done:
             answer = waiting.pop(following, None)
@@ -86,9 +88,9 @@ def decode_all(
 
 
 def _decode(
-    denoiser: Denoiser, batch: Sequence[Sequence[int]], request: Request, *, seed: int
+    denoiser: Denoiser, batch: Sequence[Sequence[int]], request: Request, *, seed: int, calibrated: str | None
 ) -> list[tuple[Row, float, int]]:
-    """Row, seconds and seed of every prompt of a batch."""
+    """Row, seconds and seed of every prompt of a batch; arguments as in `decode_all`."""
     import torch
 
     from decoding import generate
@@ -101,6 +103,7 @@ def _decode(
             gen_length=request.gen_length,
             block_length=request.block_length,
             generator=torch.Generator(denoiser.device).manual_seed(seed),
+            calibrated=calibrated,
             **request.options,
             **request.settings,
         )

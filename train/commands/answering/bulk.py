@@ -117,7 +117,15 @@ def run_bulk(
     for line in lines:
         totals = totals.plus(line)
     prompts = [ids[index // samples] for index in range(len(rows))]
-    answers = decode_all(denoiser, prompts, call.request, batch_size=size, seed=seed, done=set(range(len(lines))))
+    answers = decode_all(
+        denoiser,
+        prompts,
+        call.request,
+        batch_size=size,
+        seed=seed,
+        done=set(range(len(lines))),
+        calibrated=call.calibrated,
+    )
     with opened(out) as stream, progress(len(rows), len(lines)) as advance:
         for answer in answers:
             asked, sample = rows[answer.index]
@@ -143,7 +151,7 @@ def refuse_equal_samples(denoiser: Denoiser, call: GenerateCall, rule: Policy, s
     """
     from decoding.api import make_sampling
 
-    sampling = make_sampling(call.request, denoiser, denoiser.eos_id, rule)
+    sampling = make_sampling(call.request, denoiser, (), rule)
     if samples > 1 and not sampling.temperature and not sampling.noise and not sampling.draws:
         raise ValueError(f"samples must be 1 at temperature 0, where every answer is the same, got {samples}")
 

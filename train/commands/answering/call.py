@@ -24,6 +24,7 @@ class GenerateCall:
         model: checkpoint folder or hub id.
         head: folder of the scoring head, or None where the policy reads none.
         adapter: folder of a PEFT adapter that is merged into the model, or None.
+        calibrated: file of calibrate.py that the decode must agree with, or None.
     """
 
     prompts: tuple[Asked, ...]
@@ -32,6 +33,7 @@ class GenerateCall:
     model: str
     head: str | None
     adapter: str | None = None
+    calibrated: str | None = None
 
     @property
     def example(self) -> Example:
@@ -48,6 +50,7 @@ class GenerateCall:
             "policy": {"name": self.request.policy, **described(rule)},
             "gen_length": self.request.gen_length,
             "block_length": self.request.block_length,
+            "calibrated": self.calibrated,
             **self.request.options,
             "seed": seed,
         }
