@@ -24,7 +24,15 @@ LEVELS = 10.0 ** np.arange(-6.0, 0.0, 0.5)  # borders of the risks that are held
 def visited(
     denoiser: Denoiser, prompts: TaskPrompts, drivers: Sequence[Policy], parts: Sequence[float], *, batch_size: int
 ) -> Iterator[CascadeExample]:
-    """The examples of all prompts, which are dealt to the drivers and parts; `prompt` is the place among all of them."""
+    """The examples of all prompts, which are dealt to the drivers and parts; `prompt` is the place among all of them.
+
+    Args:
+        denoiser: the base with its head.
+        prompts: of one task.
+        drivers: lead, one prompt after the other to each.
+        parts: shares of a round's commits that an example keeps, each in (0, 1].
+        batch_size: prompts in one decode.
+    """
     ways = [Part(policy, part) for part in parts for policy in drivers]
     for number, policy in enumerate(ways):
         own = prompts.texts[number :: len(ways)]
@@ -53,6 +61,14 @@ def evaluate(
     The prompts are dealt to the drivers. `explained` is that share with its interval, prompts resampled, and `open` the number
     of positions in which something was to be foretold. `changed` is how well the cascade tells the candidates that change
     (`position_figures`) on half of the prompts, against 1 - c; its skills compare both recalibrated on the other half.
+
+    Args:
+        denoiser: the base with its head.
+        prompts: of one task.
+        drivers: lead, one prompt after the other to each.
+        batch_size: prompts in one decode.
+        parts: shares of a round's commits that an example keeps, each in (0, 1].
+        seed: of the resamples.
     """
     seen = visited(denoiser, prompts, drivers, parts, batch_size=batch_size)
     found = [(owner(one), *position_figures(one, denoiser.head.cascade)) for one in seen]
@@ -77,7 +93,13 @@ def evaluate(
 
 
 def share_explained(prompt: Array, kl: Array, kl_without: Array, *, seed: int) -> dict[str, float] | None:
-    """1 - KL with the cascade / KL without it, with an interval that resamples prompts."""
+    """1 - KL with the cascade / KL without it, with an interval that resamples prompts.
+
+    Args:
+        prompt: [N], of each position.
+        kl, kl_without: [N], nats with the cascade and without.
+        seed: of the resamples.
+    """
     owners, place = np.unique(prompt, return_inverse=True)
     with_it, without = (
         np.bincount(place, weights=column, minlength=len(owners)).astype(np.float64) for column in (kl, kl_without)
@@ -110,7 +132,15 @@ def trust(
     *,
     batch_size: int,
 ) -> int:
-    """Let the head's cascade say no smaller risks than held-out prompts bear out (`borne_out`); returns the positions they had."""
+    """Let the head's cascade say no smaller risks than held-out prompts bear out (`borne_out`); returns the positions they had.
+
+    Args:
+        denoiser: the base with its head.
+        tasks: prompts held out.
+        drivers: lead, one prompt after the other to each.
+        parts: shares of a round's commits that an example keeps, each in (0, 1].
+        batch_size: prompts in one decode.
+    """
     cascade = denoiser.head.cascade.trusting((), ())
     found = []
     for prompts in tasks:

@@ -196,7 +196,14 @@ def cascade_of(denoiser: Denoiser, fitting: CascadeFitting) -> Cascade:
 
 
 def run_fit(denoiser: Denoiser, module: CascadeModule, data: DataLoader[CascadeExample], out: Path) -> int:
-    """Fit until the module has enough, and say after how many steps that was."""
+    """Fit until the module has enough, and say after how many steps that was.
+
+    Args:
+        denoiser: the base with its head.
+        module: of the cascade that is fitted.
+        data: the examples.
+        out: folder of the head and of the logs.
+    """
     trainer = lightning.Trainer(
         max_epochs=1,
         accelerator="gpu" if denoiser.device.type == "cuda" else "cpu",

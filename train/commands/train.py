@@ -54,7 +54,14 @@ def run_train(head_run: HeadRun) -> str:
 
 
 def fit_heads(head_run: HeadRun, denoiser: Denoiser, beam: Any, folders: list[Path]) -> ScoringHead:
-    """Fit the heads of a run, or read back those that it fitted before; `folders` gets the traces of the second pass as well."""
+    """Fit the heads of a run, or read back those that it fitted before; `folders` gets the traces of the second pass as well.
+
+    Args:
+        head_run: the run.
+        denoiser: the base.
+        beam: the look-ahead whose branches are labelled.
+        folders: of the traces.
+    """
     from models.heads.cascade import CASCADE
     from models.heads.defaults import ALONE, CAREFUL, FILE, Defaults
     from models.heads.scoring_head import save_head
@@ -100,7 +107,14 @@ def tell_states(data: Data) -> None:
 
 
 def fit_own_cascade(head_run: HeadRun, denoiser: Denoiser, fitting: CascadeFitting, name: str) -> None:
-    """Fit the cascade of the head on the denoiser, or read back the one that the run fitted before."""
+    """Fit the cascade of the head on the denoiser, or read back the one that the run fitted before.
+
+    Args:
+        head_run: the run.
+        denoiser: the base with its head.
+        fitting: of the cascade.
+        name: of what was asked for, by which a finished fit is known.
+    """
     from models.heads.cascade import CASCADE, load_cascade
     from train.cascade.fit import fit_cascade
 

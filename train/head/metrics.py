@@ -142,7 +142,13 @@ def auroc(score: Array, wrong: Array) -> float:
 
 
 def weighted_auroc(score: Array, wrong: Array, place: NDArray[np.intp], weights: Array) -> Array:
-    """The same for every line of weights over the prompts, `place` being that of each position's; ties count half."""
+    """The same for every line of weights over the prompts, `place` being that of each position's; ties count half.
+
+    Args:
+        score, wrong: [N], of each position.
+        place: [N], the prompt of each.
+        weights: [R, prompts].
+    """
     levels, level = np.unique(score, return_inverse=True)
     found = []
     for line in weights:

@@ -158,12 +158,18 @@ def choose(decode: Decode, forms: Sequence[Defaults], bounds: Sequence[float], n
 
 
 def recommended(decode: Decode, ordered: Sequence[float]) -> Defaults:
-    """The rule alone at the boldest bound that loses no answer, all in all, to the most accurate one in any task."""
+    """The rule alone at the boldest bound that is in no task behind the most accurate one on the screened prompts."""
     tables = {bound: decode(Defaults(ALONE, bound, 0), "screen") for bound in ordered}
-    best = {task: max(one[task]["right"].sum() for one in tables.values()) for task in tables[ordered[0]]}
-    kept = [bound for bound, one in tables.items() if all(one[t]["right"].sum() >= most for t, most in best.items())]
-    least = min(tables, key=lambda bound: sum(most - tables[bound][t]["right"].sum() for t, most in best.items()))
+    top = {task: max((one[task] for one in tables.values()), key=_right) for task in tables[ordered[0]]}
+    kept = [bound for bound, one in tables.items() if not any(behind(one[task], top[task]) for task in top)]
+    least = min(tables, key=lambda bound: sum(_right(top[task]) - _right(tables[bound][task]) for task in top))
     return Defaults(ALONE, max(kept, default=least), 0)
+
+
+def behind(ours: Mapping[str, Array], theirs: Mapping[str, Array]) -> bool:
+    """Whether more prompts are lost than won, by more than one and more than chance: lost - won > max(1, sqrt(lost + won))."""
+    lost, won = ((a["right"] > b["right"]).sum() for a, b in ((theirs, ours), (ours, theirs)))
+    return bool(lost - won > max(1.0, np.sqrt(lost + won)))
 
 
 def settled(decode: Decode, rule: Defaults, ordered: Sequence[float]) -> Defaults:
@@ -178,14 +184,21 @@ def settled(decode: Decode, rule: Defaults, ordered: Sequence[float]) -> Default
 
 
 def climb(decode: Decode, form: Defaults, ordered: Sequence[float], rule: Tables) -> dict[Defaults, Tables]:
-    """The form at bounds that lose one screened answer at most: from FIRST on bolder until one does, else more careful."""
+    """The form at bounds not behind the rule on the screened prompts: from FIRST on bolder until one is, else more careful.
+
+    Args:
+        decode: decodes with a setting on a split.
+        form: the setting whose bound moves.
+        ordered: bounds, from careful to bold.
+        rule: what the rule alone does.
+    """
     start = min(range(len(ordered)), key=lambda i: abs(np.log(ordered[i] / FIRST)))
     kept: dict[Defaults, Tables] = {}
     for steps in (range(start, len(ordered)), range(start - 1, -1, -1)):
         for i in steps:
             setting = replace(form, risk_bound=ordered[i])
             tables = decode(setting, "screen")
-            loses = any(tables[t]["right"].sum() < rule[t]["right"].sum() - 1 for t in tables)
+            loses = any(behind(tables[task], rule[task]) for task in tables)
             if not loses:
                 kept[setting] = tables
             if loses == (steps.step > 0):
@@ -202,6 +215,10 @@ def mean_ratio(ours: Tables, rule: Tables) -> float:
 
 def _best(some: Mapping[Defaults, Tables], rule: Tables) -> Defaults:
     return min(some, key=lambda setting: mean_ratio(some[setting], rule))
+
+
+def _right(table: Mapping[str, Array]) -> float:
+    return float(table["right"].sum())
 
 
 def _first(pair: tuple[float, Defaults]) -> float:

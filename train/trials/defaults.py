@@ -51,7 +51,16 @@ class Panel:
 
     @staticmethod
     def of(denoiser: Denoiser, name: str, run: TaskRun, trials: Trials, *, seed: int, run_code: bool) -> Panel:
-        """As many as `trials` asks for; where there are fewer a quarter screens at most."""
+        """As many as `trials` asks for; where there are fewer a quarter screens at most.
+
+        Args:
+            denoiser: the base.
+            name: of the task.
+            run: what the run takes from it.
+            trials: how many screen and confirm.
+            seed: of the generator.
+            run_code: let checkers run what the model writes.
+        """
         task = get(name, run_code=run_code)
         wanted = trials.screen + trials.confirm
         found = {example.prompt: example for example in dev_prompts(task, run, wanted, seed=seed)}
@@ -73,7 +82,14 @@ class Panel:
 
 
 def dev_prompts(task: Task, run: TaskRun, count: int, *, seed: int) -> list[Example]:
-    """At most so many prompts of the dev split: drawn anew, or out of the run's file."""
+    """At most so many prompts of the dev split: drawn anew, or out of the run's file.
+
+    Args:
+        task: the task.
+        run: names the file, where it has one.
+        count: at most.
+        seed: of the generator.
+    """
     if run.prompts_file is not None:
         return prompts_of(task, replace(run, at_most=True), "dev", count, seed=seed)
     found: dict[str, Example] = {}
@@ -91,7 +107,15 @@ def first_prompts(tasks: Mapping[str, TaskRun], *, seed: int) -> dict[str, str]:
 
 
 def check_of(panel: Panel, denoiser: Denoiser, trials: Trials, folder: Path, *, batch_size: int) -> Check:
-    """The task's checker; without answers, whether a text is that of the rule alone at its most careful bound."""
+    """The task's checker; without answers, whether a text is that of the rule alone at its most careful bound.
+
+    Args:
+        panel: prompts of the task.
+        denoiser: the base.
+        trials: says how careful the rule is.
+        folder: of what is kept.
+        batch_size: prompts in one decode.
+    """
     examples = {example.prompt: example for example in (*panel.screen, *panel.confirm)}
     if panel.judged:
         return lambda prompt, text: panel.task.check(examples[prompt], text)
@@ -100,7 +124,15 @@ def check_of(panel: Panel, denoiser: Denoiser, trials: Trials, folder: Path, *, 
 
 
 def careful_texts(panel: Panel, denoiser: Denoiser, bound: float, file: Path, batch_size: int) -> dict[str, str]:
-    """What the rule alone writes for every prompt, kept in a file."""
+    """What the rule alone writes for every prompt, kept in a file.
+
+    Args:
+        panel: prompts of the task.
+        denoiser: the base.
+        bound: of the rule, in (0, 1].
+        file: that keeps the texts.
+        batch_size: prompts in one decode.
+    """
     prompts = [example.prompt for example in (*panel.screen, *panel.confirm)]
     if file.is_file():
         kept: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))

@@ -140,7 +140,14 @@ def losses(file: Path) -> list[tuple[float, float]]:
 
 
 def leave(out: Path, choice: Choice, about: Mapping[str, Any], usage: str) -> str:
-    """Write README.md and the picture, and return what the job says last."""
+    """Write README.md and the picture, and return what the job says last.
+
+    Args:
+        out: folder of the head.
+        choice: what was chosen, and by which figures.
+        about: facts of the run, for the page.
+        usage: the command that decodes with the head.
+    """
     write_text(out / "README.md", card(choice, about, usage))
     picture(out)
     return f"{said_of(choice)}\n\nThe head lies in {out}. It decodes with:\n{usage}"

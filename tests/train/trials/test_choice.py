@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models.heads.defaults import CAREFUL, Defaults, read_defaults, write_defaults
-from train.trials.choice import Against, choose, recommended
+from train.trials.choice import Against, behind, choose, recommended
 from train.trials.ending import WIDTH, card, name_of, sentence, table
 from train.trials.evidence import ENOUGH, Paired, worded
 from train.trials.settings import Trials
@@ -101,8 +101,8 @@ def test_two_positions_are_too_few():
     assert worded(found, ENOUGH) == "0.999 [0.990, 1.000] (200 positions)"
 
 
-def test_the_rule_alone_is_recommended_at_the_boldest_bound_that_loses_no_answer():
-    careful = World({"rule": 6}, lambda kind, bound: 0.02 if bound > 0.005 else 0.0)
+def test_the_rule_alone_is_recommended_at_the_boldest_bound_that_is_not_behind():
+    careful = World({"rule": 6}, lambda kind, bound: 0.06 if bound > 0.005 else 0.0)
     assert recommended(careful, sorted(BOUNDS)) == Defaults("confidence", 0.003, 0)
 
 
@@ -168,3 +168,14 @@ def test_defaults_are_read_back_and_damage_is_told(tmp_path):
 def test_trials_that_cannot_be_are_refused(changes, sentence):
     with pytest.raises(ValueError, match=f"^{sentence}$"):
         Trials(**changes)
+
+
+def test_behind_means_more_than_one_prompt_and_more_than_chance():
+    def right(*wrong: int) -> dict[str, np.ndarray]:
+        return {"right": np.array([float(i not in wrong) for i in range(40)])}
+
+    assert not behind(right(0), right())
+    assert behind(right(0, 1), right())
+    assert not behind(right(0, 1, 2), right(3))  # three lost, one won
+    assert behind(right(0, 1, 2, 3), right(4))
+    assert not behind(right(), right(0, 1, 2))
