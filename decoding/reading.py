@@ -202,8 +202,11 @@ class Reading:
         return replace(self, **dense, taps=taps, draws=None if self.draws is None else self.draws.map(pick))
 
 
-def _dense_names() -> list[str]:
-    return [f.name for f in fields(Reading) if f.name not in ("taps", "draws")]
+_DENSE = tuple(f.name for f in fields(Reading) if f.name not in ("taps", "draws"))
+
+
+def _dense_names() -> tuple[str, ...]:
+    return _DENSE  # not found anew in each call: a compiler cannot follow that
 
 
 def _map_tap(tap: Tap, function: Callable[[Tensor], Tensor]) -> Tap:

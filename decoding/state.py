@@ -122,11 +122,11 @@ class DecodeState:
     @staticmethod
     def stack(states: Sequence[DecodeState]) -> DecodeState:
         """K states as the canvases of one: [B] becomes [B, K]."""
-        return DecodeState(states[0].layout, *(torch.stack([getattr(s, n) for s in states], 1) for n in _tensors()))
+        return DecodeState(states[0].layout, *(torch.stack([getattr(s, n) for s in states], 1) for n in TENSORS))
 
     def where(self, rows: Bool[Tensor, " B"], other: DecodeState) -> DecodeState:
         """The state with these rows as they are in `other`."""
-        pairs = ((getattr(other, n), getattr(self, n)) for n in _tensors())
+        pairs = ((getattr(other, n), getattr(self, n)) for n in TENSORS)
         return DecodeState(self.layout, *(torch.where(rows.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in pairs))
 
     def to(self, device: torch.device) -> DecodeState:
@@ -140,11 +140,11 @@ class DecodeState:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> DecodeState:
         """The same function on every tensor but the layout's, which all rows share."""
-        return DecodeState(self.layout, *(function(getattr(self, name)) for name in _tensors()))
+        return DecodeState(self.layout, *(function(getattr(self, name)) for name in TENSORS))
 
 
-def _tensors() -> list[str]:
-    return [f.name for f in fields(DecodeState) if f.name != "layout"]
+TENSORS = tuple(f.name for f in fields(DecodeState) if f.name != "layout")
+"""All of a state but its layout."""
 
 
 @dataclass(frozen=True)
