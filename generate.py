@@ -23,6 +23,7 @@ def generate(
     device: str | None = None,
     run_code: bool = False,
     watch: bool = False,
+    calibrated: str | None = None,
     json: bool = False,
 ) -> None:
     """Decode one prompt with a masked diffusion language model.
@@ -43,11 +44,12 @@ def generate(
         seed: of every draw.
         device: cpu, cuda, ...; default the GPU if there is one.
         run_code: let the checker of humaneval and mbpp run the model's code on this machine.
+        calibrated: file of calibrate.py; sets what is left out, and refuses a decoder that it was not made for.
         watch: show the canvas after every round.
         json: print one JSON object on the last line.
     """
     canvas = {"gen_length": gen_length, "block_length": block_length, "temperature": temperature}
-    where: dict[str, Any] = {"prompts": prompts, "row": row, "run_code": run_code}
+    where: dict[str, Any] = {"prompts": prompts, "row": row, "run_code": run_code, "calibrated": calibrated}
     call = check_generate(
         prompt, task, policy, {**canvas, **(settings or {})}, model=model, head=head, adapter=adapter, **where
     )

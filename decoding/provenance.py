@@ -9,12 +9,16 @@ import platform
 import shlex
 import subprocess
 import sys
+from dataclasses import asdict
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+
+from models.checkpoints.files import combine, digest
 
 
 def write_json(file: Path, value: Any, *, allow_nan: bool = True) -> None:
@@ -85,6 +89,19 @@ def code() -> str:
     here = Path(__file__).resolve().parents[1]
     files = sorted(path for package in ("decoding", "models") for path in (here / package).rglob("*.py"))
     return hashlib.blake2b(b"\0".join(path.read_bytes() for path in files), digest_size=8).hexdigest()
+
+
+def head_fingerprint(head: Any) -> str:
+    """Hash of the weights of a scoring head, and of what is trusted of it and how it decodes by default."""
+    weights = {name: digest(name, tensor) for name, tensor in head.state_dict().items()}
+    trust = [head.config.trust, head.cascade and [head.cascade.config.foretold, head.cascade.config.seen]]
+    said = json.dumps([trust, head.defaults and asdict(head.defaults)]).encode()
+    return combine({**weights, "said": hashlib.sha256(said).digest()})
+
+
+def dtype_name(model: nn.Module) -> str:
+    """Number format of a model's weights; "" where it has none."""
+    return next((str(weight.dtype) for weight in model.parameters()), "")
 
 
 def device_name(device: torch.device) -> str:

@@ -341,3 +341,15 @@ def test_a_terminal_of_fewer_letters_shows_the_others_by_number(tmp_path):
         "\\xb7 \\xe9\n",
         "say.py: name must be plain, got \\xe9\n",
     )
+
+
+def test_a_command_stopped_before_it_kept_anything_says_so(capsys, tmp_path):
+    def early(out: str) -> None:
+        """Stop."""
+        raise Interrupted(signal.SIGINT)
+
+    with pytest.raises(SystemExit) as ended:
+        run(early, ["--out", str(tmp_path / "new")], kept=GOES_ON)
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "early.py: interrupted, nothing is kept: start it again\n"
+    assert not (tmp_path / "new").exists()

@@ -221,6 +221,27 @@ def test_screen_redraws_in_place_and_colours_only_what_is_new(monkeypatch):
     assert [frame.splitlines()[1].split("  ")[0] for frame in frames] == ["round 0", "round 1", "round 2"]
 
 
+def test_screen_underlines_the_drafts_that_came_true_and_counts_them(monkeypatch):
+    from decoding import generate
+
+    monkeypatch.setattr("train.commands.screen.PAUSE", 0.0)
+
+    class Letters:
+        def decode(self, ids):
+            return "abcd"[ids[0]]
+
+    table = torch.eye(5)[[0, 0, 1, 2]] * torch.tensor([[0.0], [9.0], [8.0], [7.0]])
+    denoiser = TableDenoiser(table, mask_id=4, eos_id=3)
+    denoiser.tokenizer = Letters()
+    screen = Screen(Terminal(), denoiser)
+    result = generate(denoiser, [2], "verified", rule="sequential", canvases=2, gen_length=3, on_step=screen.step)
+    screen.show(result.state)
+    frames = screen.stream.getvalue().split("\x1b[2F\x1b[J")
+    shown = [frame.splitlines()[0] for frame in frames]
+    assert shown == ["···", "\x1b[32ma\x1b[0m\x1b[4m\x1b[32mb\x1b[0m·", "ab\x1b[32mc\x1b[0m"]
+    assert frames[1].splitlines()[1].endswith("1 of 1 drafts came true")
+
+
 def test_wrapping_counts_characters_not_colours():
     assert wrap([Piece("de"), Piece("ab", 1, draft=True)], 3) == ["de", "\x1b[4m\x1b[32mab\x1b[0m"]
     assert wrap([Piece("ab", 1), Piece("c"), Piece("de")], 3) == ["\x1b[32mab\x1b[0mc", "de"]

@@ -58,7 +58,7 @@ def imported(file: Path) -> set[str]:
 
 @pytest.mark.parametrize("file", [*LIBRARY, *COMMANDS], ids=name_of)
 def test_imports_point_one_way(file):
-    own = {"models", "decoding", "train", "generate", "compare", "study", "tests"}
+    own = {"models", "decoding", "train", "generate", "compare", "calibrate", "study", "tests"}
     assert imported(file) & own <= ALLOWED[folder_of(file)]
     if folder_of(file) in ("models", "decoding"):
         assert not imported(file) & {"lightning", "pytorch_lightning", "jsonargparse"}
@@ -172,7 +172,7 @@ def test_what_must_start_fast_imports_nothing_heavy():
             *("decoding", "decoding.names", "decoding.studies", "models", "train", "train.tasks"),
             *(
                 f"train.commands.{name}"
-                for name in ("command_line", "folders", "generate", "compare", "study", "train")
+                for name in ("command_line", "folders", "generate", "compare", "calibrate", "study", "train")
             ),
         )
     )

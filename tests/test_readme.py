@@ -57,10 +57,16 @@ def test_one_command_goes_from_a_clone_to_an_answer():
     assert line.replace("$(BIN)/", "") in OF_GENERATE
 
 
+def comment_of(line: str) -> str:
+    """The comment that the README puts behind a command."""
+    (comment,) = re.findall(rf"^\.venv/bin/{re.escape(line)} +# (.*)$", README, re.M)
+    return comment
+
+
 @pytest.mark.parametrize("line", OF_GENERATE)
-def test_generate_lines_run(line, capsys):
+def test_generate_lines_run_and_cost_what_stands_behind_them(line, capsys):
     run(generate_command.generate, shlex.split(line)[2:])
-    assert "round" in capsys.readouterr().out
+    assert comment_of(line) in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("line", OF_CONFIGS)

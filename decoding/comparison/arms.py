@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from decoding.checked_names import uses_head
+from decoding.checked_names import VERIFIED, uses_head
 from decoding.names import find_policy
 
 Kind = Literal["headless", "learned", "control", "ceiling"]
@@ -108,7 +108,8 @@ class Arm:
         if not self.dial:
             return (Cell(self.name, self.policy, None, self.settings, self.head),)
         return tuple(
-            Cell(self.name, self.policy, value, {**self.settings, self.dial: value}, self.head) for value in self.values
+            Cell(self.name, self.policy, v, {**self.settings, self.dial: setting_of(self.dial, v)}, self.head)
+            for v in self.values
         )
 
     def on(self, task: str) -> Arm:
@@ -190,3 +191,82 @@ def select(catalogue: Iterable[Arm], wanted: str | None, *, has_head: bool) -> t
     chosen = [a for name, a in known.items() if (not a.on_request if named is None else name in (*named, REFERENCE))]
     running = [arm for arm in chosen if arm.name not in headless]
     return running, [arm.name for arm in chosen if arm.name in headless]
+
+
+@dataclass(frozen=True)
+class Dial:
+    """A setting that trades rounds for accuracy.
+
+    Attributes:
+        careful_is_high: whether its high values are the careful ones.
+        values: from the careful end; of `steps` as shares of gen_length.
+    """
+
+    careful_is_high: bool
+    values: tuple[float, ...]
+
+    def careful_first(self, values: Sequence[float]) -> tuple[float, ...]:
+        """The values from the careful end."""
+        return tuple(sorted(values, reverse=self.careful_is_high))
+
+
+STEPS = "steps"
+WHOLE = (STEPS, "proposals")  # dials that are whole numbers
+
+DIALS: Mapping[str, Dial] = {
+    "threshold": Dial(True, (0.9997, 0.999, 0.995, 0.98, 0.95, 0.9, 0.8, 0.6)),
+    "margin": Dial(True, (0.9999, 0.9994, 0.997, 0.97, 0.9, 0.75, 0.5, 0.2)),
+    "entropy_threshold": Dial(False, (0.001, 0.005, 0.02, 0.06, 0.15, 0.3, 0.45, 0.8)),
+    "factor": Dial(False, (0.001, 0.004, 0.01, 0.03, 0.1, 0.3, 0.8, 1.6)),
+    "entropy_bound": Dial(False, (0.00003, 0.0003, 0.0015, 0.006, 0.02, 0.1, 0.3, 0.75)),
+    "risk_bound": Dial(False, (0.0002, 0.002, 0.006, 0.02, 0.06, 0.12, 0.25, 0.5)),
+    "draft": Dial(True, (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.3)),
+    "proposals": Dial(True, (16.0, 8.0, 4.0, 2.0, 1.0)),
+    STEPS: Dial(True, (1.0, 0.75, 0.5, 0.375, 0.25, 0.1875, 0.125)),
+}
+"""The dials known by name, with values for any task."""
+
+DIAL_OF: Mapping[str, str] = {
+    **dict.fromkeys(("threshold", "ete", "random-parity", "learned-parity", "lopa", "remask-lowest"), "threshold"),
+    **dict.fromkeys(("risk-sum", "learned", "learned-ete"), "risk_bound"),
+    **dict.fromkeys(("quota", "dream-quota"), STEPS),
+    **{"margin": "margin", "entropy": "entropy_threshold", "factor": "factor", "entropy-bound": "entropy_bound"},
+    **{"wino": "draft", "imh": "proposals"},
+}
+"""Policy -> its dial."""
+
+
+def find_dial(policy: str, settings: Mapping[str, Any]) -> str:
+    """The dial of a policy by name; of one around a `rule` the dial of that rule.
+
+    Raises:
+        ValueError: for a policy without one, or one of a user's own.
+    """
+    rule = str(settings.get("rule", "threshold" if policy == VERIFIED else None)).replace("_", "-")
+    name = DIAL_OF.get(rule) or DIAL_OF.get(policy)
+    if name is None:
+        raise ValueError(f"dial must be given for policy {policy}, which has none by name, got none")
+    return name
+
+
+def dial_values(dial: str, *, gen_length: int, block_length: int) -> tuple[float, ...]:
+    """The default values of a dial from the careful end; `steps` as whole numbers for the canvas.
+
+    Raises:
+        ValueError: for a dial that is not among DIALS.
+    """
+    if dial not in DIALS:
+        raise ValueError(f"values must be given for dial {dial}, careful ones first, got none")
+    values, blocks = DIALS[dial].values, gen_length // block_length
+    if dial != STEPS:
+        return values
+    return tuple(dict.fromkeys(float(max(1, round(share * block_length)) * blocks) for share in values))
+
+
+def setting_of(dial: str, value: float) -> float | int:
+    """The value of a dial as its policy wants it."""
+    if dial not in WHOLE:
+        return value
+    if value != int(value):
+        raise ValueError(f"{dial} must be a whole number, got {value}")
+    return int(value)

@@ -73,6 +73,7 @@ def compare(
             that another process writes to.
     """
     check_arms(arms, reference=not parity)
+    problems.require_prompts("test")
     arms = [arm.on(problems.task) for arm in arms]
     with nullcontext() if out is None else hold_folder(out):
         runner = make_runner(

@@ -7,7 +7,7 @@ import itertools
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +17,9 @@ from decoding.comparison import curves
 from decoding.comparison.arms import REFERENCE, Arm, Cell
 from decoding.comparison.curves import Array, Curve
 from decoding.comparison.problems import Check, Problems, Split
+from decoding.comparison.risk_control import Outcomes, RiskControl, TestedDial, fixed_sequence
 from decoding.comparison.runs import Ledger, run_cells
 from decoding.policy_by_name import make_policy
-from models.checkpoints.files import combine, digest
 from models.denoiser import Denoiser
 
 logger = logging.getLogger(__name__)
@@ -123,9 +123,11 @@ def make_runner(
     header = {
         "task": problems.task,
         "model": denoiser.fingerprint(),
-        "dtype": next((str(weight.dtype) for weight in denoiser.parameters()), ""),
+        "dtype": provenance.dtype_name(denoiser),
         "prompts": hashlib.blake2b(json.dumps(prompts).encode(), digest_size=8).hexdigest(),
         "lengths": [problems.gen_length, problems.block_length],
+        "temperature": problems.temperature,
+        "use_cache": problems.use_cache,
         "batch_size": size,
         "seed": seed,
         "device": provenance.device_name(denoiser.device),
@@ -134,7 +136,9 @@ def make_runner(
     sizes = {"dev": len(problems.dev), "test": len(problems.test)}
     ledger = Ledger(None if out is None else out / f"{problems.task}.jsonl", header, sizes=sizes)
     models = {"": denoiser, **(heads or {})}
-    fingerprints = {name: head_fingerprint(model) for name, model in models.items() if model.head is not None}
+    fingerprints = {
+        name: provenance.head_fingerprint(model.head) for name, model in models.items() if model.head is not None
+    }
     return Runner(denoiser, problems, check, ledger, heads or {}, fingerprints, size, seed, progress)
 
 
@@ -161,13 +165,30 @@ def refuse_settings(
                 raise ValueError(f"{error}, in arm {arm.name}") from error
 
 
-def head_fingerprint(denoiser: Denoiser) -> str:
-    """Hash of the weights of a scoring head, and of what is trusted of it and how it decodes by default."""
-    head = denoiser.head
-    weights = {name: digest(name, tensor) for name, tensor in head.state_dict().items()}
-    trust = [head.config.trust, head.cascade and [head.cascade.config.foretold, head.cascade.config.seen]]
-    said = json.dumps([trust, head.defaults and asdict(head.defaults)]).encode()
-    return combine({**weights, "said": hashlib.sha256(said).digest()})
+def control_dial(
+    runner: Runner, arm: Arm, control: RiskControl, *, checked: bool = True, split: Split = "dev"
+) -> list[TestedDial]:
+    """Test the dial of an arm against the reference, in the order of its values up to the first that fails.
+
+    Args:
+        runner: with the calibration prompts.
+        arm: its values from the careful end.
+        control: what is promised.
+        checked: whether the answers are judged; else texts are compared.
+        split: where the calibration prompts are.
+    """
+
+    def outcomes(one: Arm) -> Outcomes:
+        runner.run([one], split)
+        (cell,) = runner.cells_of(one)
+        table = runner.ledger.table(split, cell)
+        return Outcomes(table["right"], table["answer"], table["rounds"])
+
+    careful = outcomes(Arm(REFERENCE, "headless", REFERENCE))
+    return fixed_sequence(
+        arm.values,
+        lambda value: control.test(value, careful, outcomes(replace(arm, values=(value,))), checked=checked),
+    )
 
 
 def tune(runner: Runner, arm: Arm, count: int) -> Arm:

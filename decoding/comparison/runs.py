@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,6 +43,7 @@ COLUMNS = (
     "clean",  # of those, made from states without a wrong token; -1 without a reference
     "wrong",  # of those, wrong
     "seconds",  # of the chunk, shared equally
+    "answer",  # a number that names the text up to EOS
 )
 INFINITE = float("inf")
 RANGES = {  # of a column; of all others any number that is not negative
@@ -228,6 +230,8 @@ def run_cells(
             block_length=cell.settings.get(BLOCK_LENGTH) or problems.block_length,
             attention_mask=mask,
             generator=generator,
+            temperature=problems.temperature,
+            use_cache=problems.use_cache,
         )
         right = [check(prompts[i], text) for i, text in zip(index, made.text, strict=True)]
         ledger.add(split, cell, index, measure(made, right, batch.reference[index]))
@@ -240,11 +244,16 @@ def interleave(prompts: int, jobs: int, batch_size: int) -> Iterator[tuple[int, 
             yield chunk, (turn + step) % jobs
 
 
+def name_text(text: str) -> int:
+    """A number of 52 bits that names a text, so that a float holds it exactly."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") >> 12
+
+
 def measure(made: Generation, right: Sequence[bool], reference: Int[Tensor, "B G"]) -> Array:
     """The COLUMNS of every row of a decode, [B, columns]."""
     state = made.state
     counts = Counts(made.rounds, made.sequence_forwards, made.token_positions, made.explored, made.nfe)
-    figures = statistics(state, counts, eos_id=made.eos_id)
+    figures = statistics(state, counts, eos_id=made.end_ids)
     accepted = state.accepted
     clean, wrong = clean_commits(state, reference)
     columns = {
@@ -264,6 +273,7 @@ def measure(made: Generation, right: Sequence[bool], reference: Int[Tensor, "B G
         "clean": clean,
         "wrong": wrong,
         "seconds": torch.full((len(right),), made.seconds / len(right), device=state.tokens.device),
+        "answer": torch.tensor([name_text(text) for text in made.text], device=state.tokens.device),
     }
     table: Array = torch.stack([columns[name].double() for name in COLUMNS], -1).cpu().numpy()
     return table

@@ -61,8 +61,9 @@ class Verified(Policy):
         source: what drafts are made from: the `cascade`, or the present `reading` as it stands, which needs no head; None takes
             the cascade where there is one.
         draft_share: part of R's bound that a draft keeps to, in (0, 1]; below 1 drafts are more careful than R.
-        worth: drafts that may fail for one that came true; a row that has used them up makes fewer, or none, until more come
-            true or its rounds double: at most k - 1 + worth * (drafts that came true) + log2(rounds) fail. None never makes fewer.
+        worth: drafts that may fail for one that came true; a row begins with one draft, makes more as they come true, and none
+            once it has used them up until its rounds double: at most 1 + worth * (drafts that came true) + log2(rounds) fail.
+            None makes all of them in every round.
     """
 
     rule: Policy
@@ -144,10 +145,9 @@ class Verified(Policy):
         most = self.canvases - 1
         if self.worth is None:
             return torch.full_like(state.round, most)
-        earned = (self.worth * state.drafts_true).floor().long() + state.round.clamp(
-            min=1
-        ).float().log2().floor().long()
-        return (most + earned - (state.drafts - state.drafts_true)).clamp(0, most)
+        earned = (self.worth * state.drafts_true).floor().long()
+        given = 1 + state.round.clamp(min=1).float().log2().floor().long()
+        return (given + earned - (state.drafts - state.drafts_true)).clamp(0, most)
 
     def foretell(self, reading: Reading, state: DecodeState) -> Reading:
         """The reading of `state`, which follows from the state of `reading`, as a draft is judged by it."""
@@ -178,9 +178,10 @@ class Verified(Policy):
         state, depth = canvases.at(column), column
         counted = state.round + 1  # drafts count from the forward that has just been read
         unread = len(reading.taps) < len(self.rule.needs.taps)  # no canvas is left to read
+        judged = reading if self.rule.needs.taps else replace(reading, taps=())  # no copies of what R does not read
         for d in range(1, 1 if unread else proposal.live.shape[1]):
             target = canvases.at(column + d)
-            after = self.replay(replace(state, round=counted), reading.at(column + d - 1), target)
+            after = self.replay(replace(state, round=counted), judged.at(column + d - 1), target)
             came_true = proposal.live[:, d] & (depth == d - 1) & (after.tokens == target.tokens).all(-1)
             state, depth = state.where(came_true, replace(after, round=state.round)), depth + came_true.long()
         made = proposal.live[:, 1:].sum(-1)

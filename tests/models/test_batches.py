@@ -30,6 +30,7 @@ SETTINGS = {
     "learned-ete": {"risk_bound": 1.0, "gamma": 1.0, "min_masks": 0, "share": 20.0},
     "learned-parity": LOOSE,
     "wino": {"draft": 0.02, "verify": 0.5},
+    "verified": {"rule": "threshold", "threshold": 0.02},
     "remask-lowest": {"threshold": 0.02, "keep": 0.03},
 }
 

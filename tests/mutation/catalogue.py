@@ -86,7 +86,7 @@ MUTATIONS = tuple(
         ("a copied part", TRACE, "    _check_place(file, part, found)\n", "", TRACES),
         ("a part of another run", TRACE, 'if origin not in ("", ', 'if False and origin not in ("", ', TRACES),
         ("a header over old parts", TRACE, "if left := sorted(file.name for file in folder.glob(PARTS)):", "if left := []:", TRACES),
-        ("any header goes on", TRACE, "if found.get(key) != wanted[key]:", "if False:", TRACES),
+        ("any header goes on", TRACE, "if stored.get(key) != wanted[key]:", "if False:", TRACES),
         ("parts of any name", TRACE, "    if name is None:\n", "    if name is None:\n        return\n    if name is None:\n", TRACES),
         ("a part written in place", TRACE, 'aside, columns = file.with_suffix(".tmp"), table_features()', "aside, columns = file, table_features()", TRACES),
         ("traces of another base", TRACE, "if base != denoiser.fingerprint():", "if False:", TRACES),

@@ -29,9 +29,9 @@ def visited(
     Args:
         denoiser: the base with its head.
         prompts: of one task.
-        drivers: lead through the states.
-        parts: shares of what they would commit.
-        batch_size: prompts led together.
+        drivers: lead, one prompt after the other to each.
+        parts: shares of a round's commits that an example keeps, each in (0, 1].
+        batch_size: prompts in one decode.
     """
     ways = [Part(policy, part) for part in parts for policy in drivers]
     for number, policy in enumerate(ways):
@@ -64,10 +64,10 @@ def evaluate(
 
     Args:
         denoiser: the base with its head.
-        prompts: unseen ones of one task.
-        drivers: lead through the states.
-        batch_size: prompts led together.
-        parts: shares of what the drivers would commit.
+        prompts: of one task.
+        drivers: lead, one prompt after the other to each.
+        batch_size: prompts in one decode.
+        parts: shares of a round's commits that an example keeps, each in (0, 1].
         seed: of the resamples.
     """
     seen = visited(denoiser, prompts, drivers, parts, batch_size=batch_size)
@@ -96,8 +96,8 @@ def share_explained(prompt: Array, kl: Array, kl_without: Array, *, seed: int) -
     """1 - KL with the cascade / KL without it, with an interval that resamples prompts.
 
     Args:
-        prompt: of each position.
-        kl, kl_without: of the next forward from the cascade, and from the forward before it.
+        prompt: [N], of each position.
+        kl, kl_without: [N], nats with the cascade and without.
         seed: of the resamples.
     """
     owners, place = np.unique(prompt, return_inverse=True)
@@ -136,10 +136,10 @@ def trust(
 
     Args:
         denoiser: the base with its head.
-        tasks: held-out prompts of each task; of their risks the largest counts.
-        drivers: lead through the states.
-        parts: shares of what they would commit.
-        batch_size: prompts led together.
+        tasks: prompts held out.
+        drivers: lead, one prompt after the other to each.
+        parts: shares of a round's commits that an example keeps, each in (0, 1].
+        batch_size: prompts in one decode.
     """
     cascade = denoiser.head.cascade.trusting((), ())
     found = []

@@ -199,10 +199,10 @@ def run_fit(denoiser: Denoiser, module: CascadeModule, data: DataLoader[CascadeE
     """Fit until the module has enough, and say after how many steps that was.
 
     Args:
-        denoiser: the base with the head that is saved on the way.
-        module: the steps, and when there are enough.
+        denoiser: the base with its head.
+        module: of the cascade that is fitted.
         data: the examples.
-        out: folder of the head and of the log.
+        out: folder of the head and of the logs.
     """
     trainer = lightning.Trainer(
         max_epochs=1,

@@ -78,7 +78,8 @@ def run(
             with _holding(function, parser, namespace):
                 function(**{name: value for name, value in values.items() if name != "config"})
     except Interrupted as stopped:
-        said = kept.format(out=options.get("out"))
+        out = options.get("out")
+        said = NOTHING_KEPT if out is not None and not Path(out).exists() else kept.format(out=out)
         sys.stderr.write(f"{function.__name__}.py: {stopped}, {said}\n")
         raise SystemExit(stopped.exit_code) from None
     except _refusals() as error:

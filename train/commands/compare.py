@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from decoding.comparison.arms import Arm, require_different, select
 from decoding.comparison.problems import CheckedProblems, Problems, Split
+from train.commands.calibrated_arm import require_arm
 from train.commands.command_line import keep_options, shipped
 from train.commands.folders import HEAD, MODEL, check_adapter, check_head_folder, check_model
 from train.tasks import Example, Task, get, require_answers, require_permission
@@ -260,6 +261,7 @@ def run_compare(
     dtype: str = "float32",
     tf32: bool = False,
     narrow: bool = False,
+    calibrated: str | None = None,
 ) -> str:
     """Run every task, write comparison.json, table.md and a picture of the curves as they come, and return the tables.
 
@@ -274,6 +276,7 @@ def run_compare(
         dtype: of the weights.
         tf32: let the GPU round the inputs of matrix products to 10 bits.
         narrow: return fewer columns than table.md has.
+        calibrated: file of the arm that `with_calibrated` added.
     """
     import torch
 
@@ -290,6 +293,7 @@ def run_compare(
     heads = {arm.name: models.load(call.model, head=arm.head, **base) for arm in call.arms if arm.head is not None}
     for checked in call.tasks:
         refuse_settings(call.arms, checked.problems.task, denoiser, heads, points=parity or tuning, seed=seed)
+    require_arm(calibrated, call.tasks, denoiser)
     whole: Comparison = Comparison()
     tasks, left_out = tasks_that_fit(call, denoiser)
     how: dict[str, Any] = {"out": folder, "heads": heads, "batch_size": batch_size, "seed": seed}

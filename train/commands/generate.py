@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from decoding.checked_names import needs_head, uses_head
+from decoding.comparison.calibration import Calibration
 from decoding.names import DEFAULT_POLICY, Request, find_policy, resolve
 from train.commands.command_line import shipped
 from train.commands.folders import HEAD, MODEL, check_adapter, check_model
@@ -33,6 +34,7 @@ class GenerateCall:
         model: checkpoint folder or hub id.
         head: folder of the scoring head, or None where the policy reads none.
         adapter: folder of a PEFT adapter that is merged into the model, or None.
+        calibrated: file of calibrate.py that the decode must agree with, or None.
     """
 
     example: Example
@@ -41,6 +43,7 @@ class GenerateCall:
     model: str
     head: str | None
     adapter: str | None = None
+    calibrated: str | None = None
 
 
 def check_generate(
@@ -55,6 +58,7 @@ def check_generate(
     prompts: str | None = None,
     row: int = 1,
     run_code: bool = False,
+    calibrated: str | None = None,
 ) -> GenerateCall:
     """Refuse what cannot be decoded, and fill in what was left out.
 
@@ -69,6 +73,7 @@ def check_generate(
         prompts: file of the task's prompts, or `hub`.
         row: which of them, counted from 1.
         run_code: let the checker run what the model writes, where it has to.
+        calibrated: file of calibrate.py, which sets what is left out.
 
     Raises:
         ValueError: in one sentence with name, rule and value.
@@ -78,6 +83,8 @@ def check_generate(
     if kind is not None and kind.judges(example):
         require_permission(kind, run_code)
     options = {name: value for name, value in options.items() if value is not None}
+    if calibrated is not None:
+        policy, options = Calibration.load(calibrated).complete(policy, options)
     if not options.keys() & {"gen_length", "max_new_tokens", "max_tokens", "gen_len"}:
         options |= {"gen_length": kind.gen_length if kind else GEN_LENGTH}
         options |= {"block_length": kind.block_length} if kind and "block_length" not in options else {}
@@ -94,7 +101,7 @@ def check_generate(
     model = str(shipped(MODEL)) if model is None else model
     check_model(model, example.prompt)
     check_adapter(adapter)
-    return GenerateCall(example, kind, request, model, used, adapter)
+    return GenerateCall(example, kind, request, model, used, adapter, calibrated)
 
 
 def find_example(task: Task | None, prompt: str | None, prompts: str | None, row: int) -> Example:
@@ -154,6 +161,7 @@ def run_generate(
         block_length=request.block_length,
         generator=torch.Generator(denoiser.device).manual_seed(seed),
         on_step=screen.step if watch else None,
+        calibrated=call.calibrated,
         **request.options,
         **request.settings,
     )
@@ -186,6 +194,7 @@ def settings_of(call: GenerateCall, result: Generation, seed: int) -> dict[str, 
         "policy": {"name": call.request.policy, **described(result.policy)},
         "gen_length": call.request.gen_length,
         "block_length": call.request.block_length,
+        "calibrated": call.calibrated,
         **call.request.options,
         "seed": seed,
     }
@@ -202,10 +211,22 @@ def described(policy: Policy) -> dict[str, Any]:
 
 def report(facts: Mapping[str, Any], call: GenerateCall) -> str:
     """The answer, whether it is right where that can be told, and what it cost."""
-    lines = [facts["text"]]
+    lines = [facts["text"] if facts["text"].strip() else unanswered(call)]
     if call.task is not None and "accepted" in facts:
         lines.append(f"{'right' if facts['accepted'] else 'wrong'}, says the checker of {call.task.name}")
     cost = "{rounds} rounds, {sequence_forwards} sequence forwards, {token_positions} token positions, {seconds} s"
     came_true = ", {drafts_true} of {drafts} drafts came true" if facts["drafts"] else ""
     lines.append(f"{(cost + came_true).format(**facts)}, policy {call.request.policy}")
     return "\n".join(lines)
+
+
+def unanswered(call: GenerateCall) -> str:
+    """What stands in place of an empty text; of a model that ships also that the task is none of its own."""
+    said = "(no text: the answer ends before its first token)"
+    known = Path(call.model) / "accuracy.json"
+    if call.task is None or not known.is_file():
+        return said
+    tasks = json.loads(known.read_text(encoding="utf-8")).get("tasks", {})
+    if any(name.startswith(call.task.name) for name in tasks):
+        return said
+    return f"{said}; {call.model} was not fitted on {call.task.name}, but on {', '.join(tasks)}"

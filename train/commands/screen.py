@@ -47,6 +47,7 @@ class Screen:
         self.terminal = stream.isatty()
         self.paused = 0.0
         self._drawn = 0
+        self._shown: list[bool] = []  # positions committed in the last picture
 
     def step(self, state: DecodeState, reading: Reading) -> None:
         """A hook for `generate`: shows the state that this round starts from."""
@@ -70,20 +71,20 @@ class Screen:
         self.paused += PAUSE
 
     def spell(self, state: DecodeState) -> list[Piece]:
-        """Every canvas position of row 0, with the reason of what the last round committed."""
+        """Every canvas position of row 0, with the reason of what was committed since the last picture."""
         canvas = state.layout.block >= 0
         rows: list[Any] = [
             v[0, canvas].tolist() for v in (state.tokens, state.masked, state.committed_round, state.reason)
         ]
-        read = int(state.round[0])
-        done = read - int(state.masked[0].any())
+        done = int(state.round[0]) - int(state.masked[0].any())
+        known, self._shown = self._shown or [False] * len(rows[0]), [not masked for masked in rows[1]]
         return [
-            Piece(MASK) if masked else Piece(self._piece(token), reason if round_ >= done else 0, round_ > done)
-            for token, masked, round_, reason in zip(*rows, strict=True)
+            Piece(MASK) if masked else Piece(self._piece(token), 0 if shown else reason, not shown and round_ > done)
+            for token, masked, round_, reason, shown in zip(*rows, known, strict=True)
         ]
 
     def _piece(self, token: int) -> str:
-        if token == self.denoiser.eos_id:
+        if token in self.denoiser.end_ids:
             return EOS
         text: str = self.denoiser.tokenizer.decode([token])
         return text.replace("\n", "⏎")

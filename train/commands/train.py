@@ -54,13 +54,13 @@ def run_train(head_run: HeadRun) -> str:
 
 
 def fit_heads(head_run: HeadRun, denoiser: Denoiser, beam: Any, folders: list[Path]) -> ScoringHead:
-    """Fit the heads of a run, or read back those that it fitted before.
+    """Fit the heads of a run, or read back those that it fitted before; `folders` gets the traces of the second pass as well.
 
     Args:
-        head_run: the job.
+        head_run: the run.
         denoiser: the base.
-        beam: the reference policy.
-        folders: traces by task; gets those of the second pass as well.
+        beam: the look-ahead whose branches are labelled.
+        folders: of the traces.
     """
     from models.heads.cascade import CASCADE
     from models.heads.defaults import ALONE, CAREFUL, FILE, Defaults
@@ -110,10 +110,10 @@ def fit_own_cascade(head_run: HeadRun, denoiser: Denoiser, fitting: CascadeFitti
     """Fit the cascade of the head on the denoiser, or read back the one that the run fitted before.
 
     Args:
-        head_run: the job.
+        head_run: the run.
         denoiser: the base with its head.
         fitting: of the cascade.
-        name: of all that the head was fitted on (`asked`).
+        name: of what was asked for, by which a finished fit is known.
     """
     from models.heads.cascade import CASCADE, load_cascade
     from train.cascade.fit import fit_cascade

@@ -145,10 +145,9 @@ def weighted_auroc(score: Array, wrong: Array, place: NDArray[np.intp], weights:
     """The same for every line of weights over the prompts, `place` being that of each position's; ties count half.
 
     Args:
-        score: of each position.
-        wrong: 1 where it is wrong, else 0.
-        place: which prompt a position belongs to.
-        weights: a line of weights over the prompts for each figure.
+        score, wrong: [N], of each position.
+        place: [N], the prompt of each.
+        weights: [R, prompts].
     """
     levels, level = np.unique(score, return_inverse=True)
     found = []

@@ -187,10 +187,10 @@ def climb(decode: Decode, form: Defaults, ordered: Sequence[float], rule: Tables
     """The form at bounds not behind the rule on the screened prompts: from FIRST on bolder until one is, else more careful.
 
     Args:
-        decode: figures under a setting.
-        form: the setting but for its bound.
-        ordered: bounds, ascending.
-        rule: figures of the rule alone.
+        decode: decodes with a setting on a split.
+        form: the setting whose bound moves.
+        ordered: bounds, from careful to bold.
+        rule: what the rule alone does.
     """
     start = min(range(len(ordered)), key=lambda i: abs(np.log(ordered[i] / FIRST)))
     kept: dict[Defaults, Tables] = {}

@@ -54,12 +54,12 @@ class Panel:
         """As many as `trials` asks for; where there are fewer a quarter screens at most.
 
         Args:
-            denoiser: whose longest canvas bounds the prompts.
+            denoiser: the base.
             name: of the task.
-            run: its prompts and block length.
-            trials: how many.
-            seed: of the draws.
-            run_code: let the checker run what the base writes.
+            run: what the run takes from it.
+            trials: how many screen and confirm.
+            seed: of the generator.
+            run_code: let checkers run what the model writes.
         """
         task = get(name, run_code=run_code)
         wanted = trials.screen + trials.confirm
@@ -85,10 +85,10 @@ def dev_prompts(task: Task, run: TaskRun, count: int, *, seed: int) -> list[Exam
     """At most so many prompts of the dev split: drawn anew, or out of the run's file.
 
     Args:
-        task: whose.
-        run: its file, if it has one.
-        count: prompts at most.
-        seed: of the draws.
+        task: the task.
+        run: names the file, where it has one.
+        count: at most.
+        seed: of the generator.
     """
     if run.prompts_file is not None:
         return prompts_of(task, replace(run, at_most=True), "dev", count, seed=seed)
@@ -110,11 +110,11 @@ def check_of(panel: Panel, denoiser: Denoiser, trials: Trials, folder: Path, *, 
     """The task's checker; without answers, whether a text is that of the rule alone at its most careful bound.
 
     Args:
-        panel: the prompts.
-        denoiser: writes what stands for answers.
-        trials: its bounds.
-        folder: keeps these texts.
-        batch_size: prompts at a time.
+        panel: prompts of the task.
+        denoiser: the base.
+        trials: says how careful the rule is.
+        folder: of what is kept.
+        batch_size: prompts in one decode.
     """
     examples = {example.prompt: example for example in (*panel.screen, *panel.confirm)}
     if panel.judged:
@@ -127,11 +127,11 @@ def careful_texts(panel: Panel, denoiser: Denoiser, bound: float, file: Path, ba
     """What the rule alone writes for every prompt, kept in a file.
 
     Args:
-        panel: the prompts.
+        panel: prompts of the task.
         denoiser: the base.
-        bound: of the rule.
-        file: where they are kept.
-        batch_size: prompts at a time.
+        bound: of the rule, in (0, 1].
+        file: that keeps the texts.
+        batch_size: prompts in one decode.
     """
     prompts = [example.prompt for example in (*panel.screen, *panel.confirm)]
     if file.is_file():

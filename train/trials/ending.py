@@ -144,9 +144,9 @@ def leave(out: Path, choice: Choice, about: Mapping[str, Any], usage: str) -> st
 
     Args:
         out: folder of the head.
-        choice: its defaults and what they rest on.
-        about: what it was made of and how.
-        usage: the command that uses it.
+        choice: what was chosen, and by which figures.
+        about: facts of the run, for the page.
+        usage: the command that decodes with the head.
     """
     write_text(out / "README.md", card(choice, about, usage))
     picture(out)
