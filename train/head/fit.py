@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -30,12 +29,12 @@ from train.head.metrics import choice_figures, collect_choices, collect_risk, ri
 from train.head.module import HeadModule, KeepBest, PreparedBatches
 from train.head.settings import VARIANTS, Fitting, Recipe, TaskRun
 from train.tasks import get
+from train.tasks.sharing import shared_out
 from train.tasks.task import Example, Task
-from train.trials.evidence import ENOUGH, worded
+from train.trials.evidence import summary
 
 log = logging.getLogger(__name__)
 
-DEV = 304  # dev prompts of a user's file that choose the defaults
 JUDGED = 64  # train batches that recalibrate what the pairs are compared with
 
 
@@ -57,24 +56,6 @@ def prompts_of(task: Task, run: TaskRun, split: str, count: int, *, seed: int) -
     if len(examples) < count:
         raise ValueError(f"{run.prompts_file} must hold {count} prompts of the {split} split, got {len(examples)}")
     return examples
-
-
-def shared_out(task: Task, file: str, split: str) -> list[Example]:
-    """The prompts of a split in a file that need not hold as many as are asked for.
-
-    Test prompts stay out of both. Where the file has fewer than DEV dev prompts, train prompts become such until it has, a quarter
-    of the prompts at most, those whose hash is smallest.
-
-    Raises:
-        ValueError: if the file holds fewer than two prompts to share out.
-    """
-    found = {example.prompt: example for example in task.read(file) if task.split_of(example.prompt) != "test"}
-    if len(found) < 2:
-        raise ValueError(f"{file} must hold a prompt to fit on and one to judge by, got {len(found)} in all")
-    dev = {prompt for prompt in found if task.split_of(prompt) == "dev"}
-    others = sorted(found.keys() - dev, key=lambda prompt: hashlib.blake2b(prompt.encode()).digest())
-    dev |= set(others[: max(0, max(1, min(DEV, len(found) // 4)) - len(dev))])
-    return [example for prompt, example in found.items() if (prompt in dev) == (split == "dev")]
 
 
 def collect(
@@ -316,18 +297,3 @@ def fit(
                 out / "metrics.json", metrics_file | {"environment": environment(device=denoiser.device, seed=seed)}
             )
     return heads
-
-
-def summary(per_task: Mapping[str, Any]) -> str:
-    """The figures that matter, each with its interval and how many positions or states it comes from; a line each."""
-    lines = []
-    for task, one in per_task.items():
-        risk, choice = one["risk"], one["choice"]
-        n = risk["positions"]
-        lines.append(f"{task}: AUROC of the risk {worded(risk.get('auroc_interval'), n)}")
-        if n >= ENOUGH:
-            lines[-1] += f", of the confidence {risk['auroc_confidence']:.3f}"
-            lines.append(f"  log-loss skill over the confidence {worded(risk['log_loss_skill'], n)}")
-        found = worded(choice.get("regret"), choice["states"], of="states", digits=2)
-        lines.append(f"  regret of the choice, in positions: {found}")
-    return "\n".join(lines)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import sqrt
+from typing import Any
 
 ENOUGH = 200  # positions or prompts under which nothing is decided by a figure
 Z = 1.96  # of a 95 % interval
@@ -50,3 +51,18 @@ class Paired:
         middle = (won - lost) / m
         reach = Z * sqrt(max(0.0, (won + lost + 1) / m - middle**2) / m)
         return Paired((won - lost) / n, middle - reach, middle + reach, n)
+
+
+def summary(per_task: Mapping[str, Any]) -> str:
+    """The figures that matter, each with its interval and how many positions or states it comes from; a line each."""
+    lines = []
+    for task, one in per_task.items():
+        risk, choice = one["risk"], one["choice"]
+        n = risk["positions"]
+        lines.append(f"{task}: AUROC of the risk {worded(risk.get('auroc_interval'), n)}")
+        if n >= ENOUGH:
+            lines[-1] += f", of the confidence {risk['auroc_confidence']:.3f}"
+            lines.append(f"  log-loss skill over the confidence {worded(risk['log_loss_skill'], n)}")
+        found = worded(choice.get("regret"), choice["states"], of="states", digits=2)
+        lines.append(f"  regret of the choice, in positions: {found}")
+    return "\n".join(lines)

@@ -1,0 +1,45 @@
+"""A user's file may hold any number of prompts: some to fit on, some to choose by, test prompts apart."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from train.tasks import get
+from train.tasks.sharing import shared_out
+
+
+def written(path, prompts):
+    path.write_text("".join(json.dumps({"prompt": one}) + "\n" for one in prompts))
+    return str(path)
+
+
+@pytest.mark.parametrize("count", [2, 64, 1500])
+def test_a_quarter_at_most_is_kept_to_choose_by(tmp_path, count):
+    task = get("countdown4")
+    stream = task.generate("train", seed=5)
+    prompts = list(dict.fromkeys(next(stream).prompt for _ in range(count)))
+    file = written(tmp_path / "mine.jsonl", prompts)
+    fitted, dev = ([e.prompt for e in shared_out(task, file, split)] for split in ("train", "dev"))
+    assert sorted([*fitted, *dev]) == sorted(prompts)
+    assert len(dev) == max(1, min(304, len(prompts) // 4))
+    assert [e.prompt for e in shared_out(task, file, "dev")] == dev
+
+
+def test_test_prompts_stay_out_and_own_dev_prompts_are_kept(tmp_path):
+    task = get("countdown4")
+    by_split = {}
+    for split in ("train", "dev", "test"):
+        stream = task.generate(split, seed=1)
+        by_split[split] = [next(stream).prompt for _ in range(6)]
+    file = written(tmp_path / "mine.jsonl", [*by_split["train"], *by_split["dev"], *by_split["test"]])
+    fitted, dev = ({e.prompt for e in shared_out(task, file, split)} for split in ("train", "dev"))
+    assert (fitted, dev) == (set(by_split["train"]), set(by_split["dev"]))
+
+
+def test_one_prompt_cannot_be_shared_out(tmp_path):
+    stream = get("countdown4").generate("train", seed=1)
+    file = written(tmp_path / "one.jsonl", [next(stream).prompt])
+    with pytest.raises(ValueError, match=r"must hold a prompt to fit on and one to judge by, got 1 in all$"):
+        shared_out(get("countdown4"), file, "dev")
