@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
@@ -57,6 +57,7 @@ class Generation:
     history: tuple[DecodeState, ...] = field(default=(), repr=False)
     tokenizer: Any = field(default=None, repr=False)
     eos_id: int | None = None
+    end_ids: tuple[int, ...] = ()
 
     def __iter__(self) -> Iterator[Any]:
         """`x, nfe = generate(...)`."""
@@ -84,7 +85,7 @@ class Generation:
 
     @property
     def text(self) -> list[str]:
-        """Each canvas up to its first EOS, as a string.
+        """Each canvas up to the first id that ends an answer, as a string.
 
         Raises:
             ValueError: if the model has no tokenizer.
@@ -92,7 +93,7 @@ class Generation:
         if self.tokenizer is None:
             raise ValueError("text needs a model with a tokenizer, got one without")
         rows = self.canvas.tolist()
-        ends = [row.index(self.eos_id) if self.eos_id in row else len(row) for row in rows]
+        ends = [next((i for i, token in enumerate(row) if token in self.end_ids), len(row)) for row in rows]
         return [self.tokenizer.decode(row[:end], skip_special_tokens=True) for row, end in zip(rows, ends, strict=True)]
 
 
@@ -131,7 +132,7 @@ def generate(
         early_stop: fill a row with EOS once everything before a committed EOS is committed; not counted as work.
         history: keep the state of every round.
         calibrated: file of `calibrate.py`, which sets what is left out and refuses a decoder that it was not made for.
-        settings: of the policy, `use_cache` (none, prefix or dual), `mask_id`, `eos_id`, `tokenizer` (of a loaded
+        settings: of the policy, `use_cache` (none, prefix or dual), `mask_id`, `eos_id` (one or several), `tokenizer` (of a loaded
             model), `chat`, `logits_eos_inf`, `confidence_eos_eot_inf`, and the field's other spellings (`decoding.names.ALIASES`).
 
     Returns:
@@ -146,15 +147,15 @@ def generate(
     denoiser = with_cache(as_denoiser(model, request.options), request.options.get("use_cache", "none"))
     rule = make_policy(request.policy, request.settings, denoiser)
     prompt = read_prompts(prompts, attention_mask, denoiser, chat=request.options.get("chat"))
-    eos_id = check_fit(request, denoiser, prompt_length=prompt.tokens.shape[1], generator=generator)
-    require_calibrated(calibrated, denoiser, rule, request, eos_id)
+    end_ids = check_fit(request, denoiser, prompt_length=prompt.tokens.shape[1], generator=generator)
+    require_calibrated(calibrated, denoiser, rule, request, end_ids)
     batch = prompt.with_canvas(request.gen_length)
     state = start(
         batch.tokens,
         gen_length=request.gen_length,
         block_length=request.block_length,
         mask_id=denoiser.mask_id,
-        eos_id=eos_id if request.options.get("early_stop", True) else None,
+        eos_id=end_ids if request.options.get("early_stop", True) else None,
         step_budget=rule.step_budget,
         initial_blocks=rule.initial_blocks,
         cached=getattr(denoiser, "cache", None) is not None,
@@ -167,7 +168,7 @@ def generate(
         state,
         rule,
         attention_mask=batch.attention_mask,
-        sampling=make_sampling(request, denoiser, eos_id, rule),
+        sampling=make_sampling(request, denoiser, end_ids, rule),
         generator=generator,
         on_step=watch(seen, on_step) if keep else on_step,
     )
@@ -183,7 +184,8 @@ def generate(
         policy=rule,
         history=(*seen, final) if keep else (),
         tokenizer=denoiser.tokenizer,
-        eos_id=eos_id,
+        eos_id=end_ids[0] if end_ids else None,
+        end_ids=end_ids,
     )
 
 
@@ -218,8 +220,8 @@ def with_cache(denoiser: Denoiser, mode: str) -> Denoiser:
 
 def check_fit(
     request: Request, denoiser: Denoiser, *, prompt_length: int, generator: torch.Generator | None
-) -> int | None:
-    """Refuse lengths, ids and a generator that do not fit the model; the id that ends an answer, given or the model's.
+) -> tuple[int, ...]:
+    """Refuse lengths, ids and a generator that do not fit the model; the ids that end an answer, given or the model's.
 
     Args:
         request: lengths and options of the call.
@@ -238,19 +240,24 @@ def check_fit(
     mask_id = request.options.get("mask_id", denoiser.mask_id)
     if mask_id != denoiser.mask_id:
         raise ValueError(f"mask_id must be the model's {denoiser.mask_id}, got {mask_id!r}")
-    eos_id = request.options.get("eos_id", denoiser.eos_id)
-    if eos_id is not None and not 0 <= eos_id < denoiser.vocab_size:
-        raise ValueError(f"eos_id must lie in [0, {denoiser.vocab_size}), got {eos_id!r}")
-    return cast("int | None", eos_id)
+    given = request.options.get("eos_id")
+    if given is None:
+        return denoiser.end_ids
+    ids = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    for one in ids:
+        if not isinstance(one, int) or isinstance(one, bool) or not 0 <= one < denoiser.vocab_size:
+            raise ValueError(f"eos_id must lie in [0, {denoiser.vocab_size}), got {one!r}")
+    turn = [one for one in [denoiser.end_of_turn_id] if one is not None]
+    return tuple(dict.fromkeys([*ids, *turn])) if ids else denoiser.end_ids
 
 
-def make_sampling(request: Request, denoiser: Denoiser, eos_id: int | None, rule: Policy) -> Sampling:
+def make_sampling(request: Request, denoiser: Denoiser, end_ids: tuple[int, ...], rule: Policy) -> Sampling:
     """Temperature and nucleus, the ids that are never a candidate or never confident, and what the policy wants drawn.
 
     Args:
         request: of the call.
         denoiser: the model.
-        eos_id: the id that ends an answer, None for none.
+        end_ids: the ids that end an answer, EOS first.
         rule: the policy, which says what it wants drawn.
 
     Raises:
@@ -269,13 +276,15 @@ def make_sampling(request: Request, denoiser: Denoiser, eos_id: int | None, rule
         )
     if options.get("temperature") and rule.needs.greedy:
         raise ValueError(f"temperature must be 0 with policy {request.policy}, got {options['temperature']}")
-    ends = tuple(i for i in (eos_id, getattr(denoiser, "end_of_turn_id", None)) if i is not None)
-    forbidden = ends[:1] if options.get("logits_eos_inf") and eos_id is not None else ()
+    eos = tuple(
+        one for one in end_ids if one != denoiser.end_of_turn_id
+    )  # LLaDA forbids EOS alone, not the end of a turn
+    forbidden = eos if options.get("logits_eos_inf") else ()
     return Sampling(
         temperature=options.get("temperature", 0.0),
         top_p=options.get("top_p", 1.0),
         forbidden=(denoiser.mask_id, *forbidden),
-        unconfident=ends if options.get("confidence_eos_eot_inf") else (),
+        unconfident=end_ids if options.get("confidence_eos_eot_inf") else (),
         noise=rule.needs.noise,
         draws=rule.needs.draws,
         power=rule.needs.power,

@@ -80,6 +80,7 @@ def decode(
 
     Raises:
         RuntimeError: if the policy commits nothing in a round in which it must.
+        ValueError: if a forward gives logits that are NaN or infinite.
     """
     for round_ in rounds(
         denoiser, state, policy, attention_mask=attention_mask, sampling=sampling, generator=generator
@@ -104,10 +105,11 @@ def rounds(
     """
     counts = torch.zeros(4, len(state.tokens), dtype=torch.long, device=state.tokens.device)
     nfe, needs = 0, policy.needs
+    sound = torch.ones((), dtype=torch.bool, device=state.tokens.device)  # read where the host waits anyway
     canvases, live = state.repeat(1), state.unfinished.unsqueeze(1)
     proposal = Proposal.single(state, Reading.empty(tuple(state.tokens.shape), state.tokens.device), state.reason)
     while True:
-        index = (live & canvases.unfinished).nonzero()  # the one small tensor the host waits for
+        index = (live & canvases.unfinished & sound).nonzero()  # the one small tensor the host waits for
         shape = (canvases.tokens.shape[0], canvases.tokens.shape[1])
         reading = Reading.empty(tuple(canvases.tokens.shape), index.device)
         if len(index):
@@ -125,24 +127,35 @@ def rounds(
             cost = torch.zeros_like(used).index_add(0, row, prediction.positions)
             counts = counts + torch.stack([(used > 0).long(), used, cost, (used > 1).long()])
             nfe += 1
+            sound = reading.log_normaliser.isfinite().all()
         state, reading = policy.settle(canvases, proposal, reading)
         spent = Counts(counts[0], counts[1], counts[2], counts[3], nfe)
         if not len(index):
+            _require_finite(sound, nfe)
             yield Round(state, reading, None, spent)
             return
         state = state.count(reading)
         proposal = policy.propose(state, reading)
         yield Round(state, reading, proposal, spent)
         canvases, live = commit(state, reading, proposal), proposal.live
-        _require_progress(policy, state, canvases, nfe)
+        _require_progress(policy, state, canvases, nfe, sound)
 
 
-def _require_progress(policy: Policy, before: DecodeState, after: DecodeState, nfe: int) -> None:
-    """Refuse a round without a commit, in a rule that may have some a round beyond its last."""
+def _require_finite(sound: Bool[Tensor, ""], nfe: int) -> None:
+    if not bool(sound):
+        cause = "a weight is damaged, or the number format overflows"
+        raise ValueError(f"logits of the model must be finite, got NaN or infinity from forward {nfe} ({cause})")
+
+
+def _require_progress(
+    policy: Policy, before: DecodeState, after: DecodeState, nfe: int, sound: Bool[Tensor, ""]
+) -> None:
+    """Refuse a round without a commit, in a rule that may have some a round beyond its last, and logits that are none."""
     most = policy.needs.rounds
     if most is not None and nfe < most:
         return
     idle = after.masked.sum(-1) >= before.masked.sum(-1, keepdim=True)
-    if bool((idle.all(-1) & before.unfinished).any()):
+    if bool((idle.all(-1) & before.unfinished).any() | ~sound):
+        _require_finite(sound, nfe)
         rule = "a policy must commit a position of every unfinished row in a round"
         raise RuntimeError(f"{rule}, got none in round {nfe} from {policy!r}")

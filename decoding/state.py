@@ -34,9 +34,10 @@ class Layout:
     Attributes:
         block: block index of every position, -1 outside the canvas.
         num_blocks: number of blocks.
-        mask_id, eos_id: special ids; eos_id None switches the early stop off.
+        mask_id, eos_id: special ids; eos_id fills what follows an end, None switches the early stop off.
         step_budget: rounds per block before the next one opens (N); None opens a block only when the last is full.
         cached: whether the forward that opens a block decides what later forwards of that block read.
+        also_ends: ids beside eos_id that end an answer, such as the end of a turn.
     """
 
     block: Int[Tensor, " L"]
@@ -45,6 +46,12 @@ class Layout:
     eos_id: int | None
     step_budget: int | None
     cached: bool = False
+    also_ends: tuple[int, ...] = ()
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """Every id that ends an answer."""
+        return () if self.eos_id is None else (self.eos_id, *self.also_ends)
 
 
 @dataclass(frozen=True)
@@ -184,7 +191,7 @@ def start(
     gen_length: int,
     block_length: int,
     mask_id: int,
-    eos_id: int | None,
+    eos_id: int | Sequence[int] | None,
     step_budget: int | None = None,
     initial_blocks: int = 1,
     cached: bool = False,
@@ -195,11 +202,13 @@ def start(
         tokens: prompts, left padded.
         gen_length: masks behind each, at least 1.
         block_length: of a block, a divisor of gen_length.
-        mask_id, eos_id: special ids; None switches the early stop off.
+        mask_id, eos_id: special ids; of several eos_id each ends an answer and the first fills what follows, None switches
+            the early stop off.
         step_budget: rounds of a block before the next opens; None waits until it is full.
         initial_blocks: blocks open at first, at least 1.
         cached: whether the forward that opens a block decides what later forwards of it read.
     """
+    eos_id, *also_ends = (eos_id,) if eos_id is None or isinstance(eos_id, int) else tuple(eos_id) or (None,)
     batch, length = tokens.shape
     position = torch.arange(length, device=tokens.device) - (length - gen_length)
     block = torch.where(position >= 0, position.div(block_length, rounding_mode="floor"), -1)
@@ -207,7 +216,7 @@ def start(
     masked = (block >= 0).expand(batch, length).clone()
     count = torch.zeros(batch, dtype=torch.long, device=tokens.device)
     return DecodeState(
-        layout=Layout(block, num_blocks, mask_id, eos_id, step_budget, cached),
+        layout=Layout(block, num_blocks, mask_id, eos_id, step_budget, cached, tuple(also_ends)),
         tokens=tokens.masked_fill(masked, mask_id),
         masked=masked,
         opened=count + min(initial_blocks, num_blocks),
@@ -251,12 +260,14 @@ def commit(state: DecodeState, reading: Reading, proposal: Proposal) -> DecodeSt
 
 
 def end_after_eos(state: DecodeState) -> DecodeState:
-    """Fill with EOS whatever follows a committed EOS before which everything is committed, tokens committed there included."""
+    """Fill with EOS whatever follows a committed end before which everything is committed, tokens committed there included."""
     if state.layout.eos_id is None:
         return state
     no_mask_before = state.masked.long().cumsum(-1) == 0
-    ends = (state.tokens == state.layout.eos_id) & (state.layout.block >= 0) & ~state.masked & no_mask_before
-    past = ends.long().cumsum(-1) > 0
+    ends = (
+        is_one_of(state.tokens, state.layout.end_ids) & (state.layout.block >= 0) & ~state.masked & no_mask_before
+    ).long()
+    past = ends.cumsum(-1) - ends > 0
     filled = state.masked & past
     return replace(
         state,
@@ -265,6 +276,14 @@ def end_after_eos(state: DecodeState) -> DecodeState:
         committed_round=torch.where(filled, state.round.unsqueeze(-1), state.committed_round),
         reason=state.reason.masked_fill(filled, int(Reason.END)),
     )
+
+
+def is_one_of(tokens: Int[Tensor, "*shape"], ids: Sequence[int]) -> Bool[Tensor, "*shape"]:
+    """Where a token is one of a few ids."""
+    found = torch.zeros_like(tokens, dtype=torch.bool)
+    for one in ids:
+        found = found | (tokens == one)
+    return found
 
 
 def advance_clock(state: DecodeState) -> DecodeState:

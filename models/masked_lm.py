@@ -29,6 +29,7 @@ class MaskedLM(Denoiser):
         mask_id: id of the mask token.
         eos_id: id that ends an answer, or None.
         end_of_turn_id: id that closes a chat message, or None.
+        also_ends: further ids that end an answer.
         tokenizer: turns strings into ids and back, or None.
         fingerprint: of the stored weights, where the loader took it; otherwise taken from the model when asked for.
     """
@@ -41,6 +42,7 @@ class MaskedLM(Denoiser):
         mask_id: int,
         eos_id: int | None,
         end_of_turn_id: int | None = None,
+        also_ends: tuple[int, ...] = (),
         tokenizer: Any = None,
         fingerprint: str = "",
     ) -> None:
@@ -48,11 +50,13 @@ class MaskedLM(Denoiser):
         self.model: Any = model
         self.shifted = shifted
         self.mask_id, self.eos_id, self.end_of_turn_id = mask_id, eos_id, end_of_turn_id
+        self.also_ends = also_ends
         self.vocab_size: int = model.config.vocab_size
         self.max_length: int = model.config.max_position_embeddings
         self.hidden_size: int = model.config.hidden_size
         self.tokenizer = tokenizer
         self._fingerprint = fingerprint
+        self.stored_bytes = ""
         self.cache: BlockCache | None = None
 
     @property
@@ -115,7 +119,7 @@ class MaskedLM(Denoiser):
 
     def renew_fingerprint(self, fingerprint: str) -> None:
         """The weights are others now."""
-        self._fingerprint = fingerprint
+        self._fingerprint, self.stored_bytes = fingerprint, ""
 
     def with_cache(self, mode: str) -> MaskedLM:
         """The same weights behind a fresh block cache, for one decode at a time; "none" computes every canvas whole.
@@ -129,10 +133,12 @@ class MaskedLM(Denoiser):
             mask_id=self.mask_id,
             eos_id=self.eos_id,
             end_of_turn_id=self.end_of_turn_id,
+            also_ends=self.also_ends,
             tokenizer=self.tokenizer,
             fingerprint=self._fingerprint,
         )
         twin.cache = None if mode == "none" else BlockCache(mode)
+        twin.stored_bytes = self.stored_bytes
         twin.put_on(self.head)
         return twin.train(self.training)
 

@@ -96,7 +96,7 @@ def test_a_calibration_is_written_goes_on_and_holds_later_decodes_to_it(capsys, 
     assert (found["chosen"], found["n"], found["loss"], found["checked"]) == (0.0005, 7, "flip", True)  # all at once
     assert found["bound"] == pytest.approx(1 - 0.1 ** (1 / 7))  # a model that is never right has nothing to lose
     assert found["conditions"].keys() == {
-        "policy", "model", "head", "gen_length", "block_length", "use_cache", "temperature", "eos_id", "dtype", "engine"
+        "policy", "model", "head", "gen_length", "block_length", "use_cache", "temperature", "end_ids", "dtype", "engine"
     }  # fmt: skip
     assert found["environment"].keys() == {"command", "commit", "seed", "device", "versions"}
     assert "threshold 0.0005: mean loss (flip) at most 0.3 with confidence 0.9, on 7 prompts of countdown3" in printed

@@ -13,6 +13,8 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from decoding.provenance import environment, write_json
+from models.checkpoints.manifest import saving
+from models.checkpoints.sums import byte_sum, check_finite, spelled
 from models.devices import find_device
 from models.toys.convolutional import ConvolutionalDenoiser, ConvolutionShape
 from train.base.diffusion_loss import denoising_loss, mask_canvas, mask_rates
@@ -121,16 +123,16 @@ def loss_of(model: ConvolutionalDenoiser, batch: Batch, generator: torch.Generat
 
 
 def write(model: ConvolutionalDenoiser, out: Path, tokenizer: Path) -> None:
-    """Weights in bfloat16, aside and renamed, the config and the tokenizer's files."""
-    out.mkdir(parents=True, exist_ok=True)
-    for name in TOKENIZER_FILES:
-        if (tokenizer / name).is_file():
-            shutil.copyfile(tokenizer / name, out / name)
-    write_json(out / "config.json", model.config())
+    """Weights in bfloat16, the config and the tokenizer's files: all or nothing."""
     weights = {name: tensor.detach().to("cpu", torch.bfloat16) for name, tensor in model.state_dict().items()}
-    aside = out / "model.safetensors.part"
-    aside.write_bytes(save(weights, metadata={"format": "pt"}))
-    aside.replace(out / "model.safetensors")
+    check_finite(weights, f"the model to save in {out}")
+    sums = spelled({name: byte_sum(tensor) for name, tensor in weights.items()})
+    with saving(out, "base", {"tensors": sums, "shards": ["model.safetensors"]}) as aside:
+        for name in TOKENIZER_FILES:
+            if (tokenizer / name).is_file():
+                shutil.copyfile(tokenizer / name, aside / name)
+        write_json(aside / "config.json", model.config())
+        (aside / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
 
 
 def main() -> None:

@@ -38,7 +38,7 @@ class Conditions:
         gen_length, block_length: of the canvas.
         use_cache: none, prefix or dual.
         temperature: of the draws.
-        eos_id: id that ends an answer, or None.
+        end_ids: ids that end an answer.
         dtype: number format of the weights.
         engine: what runs the forwards, None for the plain layers.
     """
@@ -50,19 +50,19 @@ class Conditions:
     block_length: int
     use_cache: str
     temperature: float
-    eos_id: int | None
+    end_ids: Sequence[int]
     dtype: str
     engine: str | None
 
     @staticmethod
-    def of(denoiser: Any, policy: Any, request: Request, eos_id: int | None) -> Conditions:
+    def of(denoiser: Any, policy: Any, request: Request, end_ids: Sequence[int]) -> Conditions:
         """Those of a decode.
 
         Args:
             denoiser: the model.
             policy: the policy object.
             request: lengths and options of the call.
-            eos_id: id that ends an answer, or None.
+            end_ids: ids that end an answer.
         """
         from decoding.provenance import dtype_name, head_fingerprint
 
@@ -75,7 +75,7 @@ class Conditions:
             block_length=request.block_length,
             use_cache=request.options.get("use_cache", "none"),
             temperature=float(request.options.get("temperature", 0.0)),
-            eos_id=eos_id,
+            end_ids=list(end_ids),
             dtype=dtype_name(denoiser),
             engine=None if engine is None else type(engine).__name__,
         )
@@ -184,19 +184,19 @@ def resolve_calibrated(path: str | Path | None, policy: Any, given: Mapping[str,
 
 
 def require_calibrated(
-    path: str | Path | None, denoiser: Any, policy: Any, request: Request, eos_id: int | None
+    path: str | Path | None, denoiser: Any, policy: Any, request: Request, end_ids: Sequence[int]
 ) -> None:
     """Refuse a call that is not the decoder of the file, where there is one.
 
     Args:
         path: file of `calibrate.py`, or None.
-        denoiser, policy, request, eos_id: the call, as for `Conditions.of`.
+        denoiser, policy, request, end_ids: the call, as for `Conditions.of`.
 
     Raises:
         ValueError: naming the first condition that differs.
     """
     if path is not None:
-        Calibration.load(path).require(Conditions.of(denoiser, policy, request, eos_id), path)
+        Calibration.load(path).require(Conditions.of(denoiser, policy, request, end_ids), path)
 
 
 def plot(calibration: Calibration, file: Path) -> None:

@@ -96,7 +96,7 @@ class RiskControl:
         """
         if not checked:
             require_checker(self.loss, checked)
-            return (careful.answer != arm.answer).astype(float)
+            return np.asarray(careful.answer != arm.answer, dtype=float)
         difference: Losses = careful.right - arm.right
         return difference if self.loss == "difference" else difference.clip(min=0.0)
 

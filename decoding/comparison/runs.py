@@ -253,7 +253,7 @@ def measure(made: Generation, right: Sequence[bool], reference: Int[Tensor, "B G
     """The COLUMNS of every row of a decode, [B, columns]."""
     state = made.state
     counts = Counts(made.rounds, made.sequence_forwards, made.token_positions, made.explored, made.nfe)
-    figures = statistics(state, counts, eos_id=made.eos_id)
+    figures = statistics(state, counts, eos_id=made.end_ids)
     accepted = state.accepted
     clean, wrong = clean_commits(state, reference)
     columns = {

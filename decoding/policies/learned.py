@@ -104,7 +104,7 @@ class Learned(Policy):
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """What is safe, then what follows from it."""
         if self.rule == "confidence":
-            reason = at_least_one(within_risk(reading, self.risk_bound), reading.confidence, reading)
+            reason = at_least_one(within_risk(reading, self.risk_bound), reading.log_odds, reading)
         else:
             reason = self.held_safe(score(self.head, state, reading), reading)
         if self.head.cascade is None or not self.most_looks:
@@ -123,7 +123,7 @@ class Learned(Policy):
             safe = safe_set(risk, reading.rows, self.risk_bound, each=self.rule == "each")
         nothing = ~safe.any(-1, keepdim=True)
         reason = torch.where(safe, int(Reason.EXPLOIT), 0)
-        return torch.where(nothing & best(-risk, reading.rows), int(Reason.FORCED), reason)
+        return torch.where(nothing & best(-scores.risk_logit, reading.rows), int(Reason.FORCED), reason)
 
 
 def safe_set(risk: Tensor, rows: Bool[Tensor, "B L"], bound: float, *, each: bool = False) -> Bool[Tensor, "B L"]:

@@ -19,9 +19,9 @@ from decoding.state import DecodeState, Proposal, Reason
 Order = Literal["confidence", "random", "margin", "entropy", "left_to_right", "right_to_left"]
 ORDERS: Mapping[str, Callable[[Reading], Float[Tensor, "B L"]]] = MappingProxyType(
     {
-        "confidence": lambda reading: reading.confidence,
+        "confidence": lambda reading: reading.log_odds,
         "random": lambda reading: reading.noise,
-        "margin": lambda reading: reading.margin,
+        "margin": lambda reading: reading.margin_odds,
         "entropy": lambda reading: -reading.entropy,
         "left_to_right": lambda reading: -torch.ones_like(reading.confidence).cumsum(-1),
         "right_to_left": lambda reading: torch.ones_like(reading.confidence).cumsum(-1),

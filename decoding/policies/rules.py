@@ -57,8 +57,8 @@ class AcceptancePolicy(Policy):
         """Which of the positions read the rule takes."""
 
     def score(self, reading: Reading) -> Float[Tensor, "B L"]:
-        """What the best position has most of."""
-        return reading.confidence
+        """What the best position has most of: the confidence, as its log-odds."""
+        return reading.log_odds
 
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """Commit what the rule accepts, at least one position."""

@@ -178,9 +178,10 @@ class Verified(Policy):
         state, depth = canvases.at(column), column
         counted = state.round + 1  # drafts count from the forward that has just been read
         unread = len(reading.taps) < len(self.rule.needs.taps)  # no canvas is left to read
+        judged = reading if self.rule.needs.taps else replace(reading, taps=())  # no copies of what R does not read
         for d in range(1, 1 if unread else proposal.live.shape[1]):
             target = canvases.at(column + d)
-            after = self.replay(replace(state, round=counted), reading.at(column + d - 1), target)
+            after = self.replay(replace(state, round=counted), judged.at(column + d - 1), target)
             came_true = proposal.live[:, d] & (depth == d - 1) & (after.tokens == target.tokens).all(-1)
             state, depth = state.where(came_true, replace(after, round=state.round)), depth + came_true.long()
         made = proposal.live[:, 1:].sum(-1)

@@ -14,7 +14,7 @@ from decoding.comparison.problems import CheckedProblems
 from decoding.comparison.results import Row
 from decoding.policies.quota import Sequential
 from decoding.reading import Reading
-from decoding.state import DecodeState, Reason
+from decoding.state import DecodeState, Reason, is_one_of
 from decoding.traces.branches import finish, predict
 from models.denoiser import Denoiser
 
@@ -120,8 +120,7 @@ class CommitEvaluator:
         """What crosses the threshold with the commit and not without it."""
         bar = float(getattr(self.made.policy, "threshold"))  # noqa: B009  # every exploring policy has one
         crossed = commits.rows & (commits.confidence >= bar)
-        if self.made.eos_id is not None:
-            crossed &= commits.token != self.made.eos_id
+        crossed &= ~is_one_of(commits.token, self.made.end_ids)
         tokens, mask = commits.without.tokens, self.mask_of(commits.row)
         for few in torch.split(crossed.any(-1).nonzero().squeeze(-1), self.batch_size):
             bare = predict(self.denoiser, tokens[few], commits.rows[few], None if mask is None else mask[few])

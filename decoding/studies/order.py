@@ -55,6 +55,7 @@ class Witness(Denoiser):
         super().__init__()
         self.inner, self.reference = inner, reference
         self.mask_id, self.eos_id, self.vocab_size = inner.mask_id, inner.eos_id, inner.vocab_size
+        self.end_of_turn_id, self.also_ends = inner.end_of_turn_id, inner.also_ends
         self.max_length, self.tokenizer = inner.max_length, inner.tokenizer
         self.nats = torch.zeros(reference.shape, device=reference.device)
 

@@ -105,7 +105,7 @@ def try_branches(
     live = (position >= 0) & canvases.unfinished
     live[:, 0] = canvases.unfinished[:, 0]
     after = _read_in_batches(denoiser, canvases, live, asked, attention_mask, batch_size)
-    log_confidence = reading.confidence.gather(1, position.clamp(min=0)).log()
+    log_confidence = reading.log_confidence.gather(1, position.clamp(min=0))
     proposal = Proposal(canvases.tokens, canvases.reason, live, log_confidence)
     rows = canvases.masked & asked.unsqueeze(1)
     return Branches(
@@ -157,7 +157,7 @@ def try_alone(
         position=position,
         kind=torch.full_like(position, BARE),
         propensity=propensity,
-        log_confidence=reading.confidence.gather(1, position.clamp(min=0)).log(),
+        log_confidence=reading.log_confidence.gather(1, position.clamp(min=0)),
         eq7=torch.full_like(propensity, -torch.inf),
         token=torch.where(rows, torch.where(trunk, reading.token.unsqueeze(1), after.token), -1),
         log_risk=torch.where(rows, torch.where(trunk, reading.log_risk.unsqueeze(1), after.log_risk), FLOOR),
@@ -195,7 +195,7 @@ def _draw_branches(
     whole, all are equally likely.
     """
     count = free.sum(-1, keepdim=True).clamp(min=1)
-    ranks = rank(reading.confidence, free)
+    ranks = rank(reading.log_odds, free)
     stratum = ((ranks + 1) * labelling.strata // count) > (ranks * labelling.strata // count)
     beam = torch.zeros_like(free).scatter(1, plan.candidates, plan.valid)
     kind = torch.full_like(ranks, KINDS.index("uniform"))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from models.checkpoints.families import CheckpointError
+from models.checkpoints.files import require_regular
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -17,6 +18,8 @@ def load_tokenizer(folder: Path) -> Any:
     """
     from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 
+    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json"):
+        require_regular(folder / name)
     try:
         if (folder / "tokenizer.json").is_file():
             return _tried(PreTrainedTokenizerFast.from_pretrained(folder))

@@ -16,8 +16,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from models.checkpoints.manifest import check_files, read_manifest, saving, settle
 from models.denoiser import Denoiser, Tap
-from models.heads.saved_part import check_base, load_fitted, read_fitted, save_fitted
+from models.heads.config import require_whole
+from models.heads.saved_part import check_base, check_shapes, load_fitted, read_fitted, require_bound, write_fitted
 from models.heads.side_stream import SideStream, predicting, with_lora
 
 CASCADE = "cascade"
@@ -48,8 +50,7 @@ class CascadeConfig:
 
     def __post_init__(self) -> None:
         for name in ("blocks", "rank", "alpha"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            require_whole(name, getattr(self, name), least=1)
         for name in ("foretold", "seen"):
             risks = getattr(self, name)
             if list(risks) != sorted(risks) or not all(0 < risk <= 1 for risk in risks):
@@ -178,9 +179,9 @@ def own_state(cascade: Cascade) -> dict[str, Tensor]:
 
 
 def save_cascade(cascade: Cascade, folder: Path) -> None:
-    """Write `cascade.safetensors` and PEFT's `adapter_config.json` and `adapter_model.safetensors`."""
-    config = {name: value for name, value in asdict(cascade.config).items() if value != ()}
-    save_fitted(folder / FILE, own_state(cascade), config, cascade.stream)
+    """Write `cascade.safetensors` and PEFT's `adapter_config.json` and `adapter_model.safetensors`, all or nothing."""
+    with saving(folder, "cascade", {"base": cascade.base.stored_bytes}) as aside:
+        write_cascade(cascade, aside)
 
 
 def _config_of(raw: dict[str, Any]) -> CascadeConfig:
@@ -188,16 +189,39 @@ def _config_of(raw: dict[str, Any]) -> CascadeConfig:
     return CascadeConfig(**values)
 
 
-def load_cascade(folder: Path, denoiser: Denoiser) -> Cascade:
+def write_cascade(cascade: Cascade, folder: Path) -> None:
+    """Write the files of a cascade into a folder of `saving`."""
+    config = {name: value for name, value in asdict(cascade.config).items() if value != ()}
+    write_fitted(folder, FILE, own_state(cascade), config, cascade.stream)
+
+
+def load_cascade(folder: Path, denoiser: Denoiser, full: str | None = None) -> Cascade:
     """Read a cascade back onto its base.
+
+    Args:
+        folder: that `save_cascade` or a head wrote.
+        denoiser: the base.
+        full: fingerprint over every byte of its own base; None reads it from the folder.
 
     Raises:
         ValueError: if it is broken, foreign or of another base.
     """
+    settle(folder)
+    full = read_manifest(folder).get("base", "") if full is None else full
     config = read_fitted(folder / FILE, "cascade", _config_of)
-    check_base("cascade", folder, config.base, denoiser)
+    check_base("cascade", folder, config.base, denoiser, full)
+    with torch.device("meta"):
+        width = denoiser.hidden_size
+        own = {
+            "inject.weight": torch.empty(width, width),
+            "rest.weight": torch.empty(1, width),
+            "rest.bias": torch.empty(1),
+        }
+    check_shapes(folder / FILE, own, config.rank)
+    require_bound("cascade", folder, config.base, denoiser)
     cascade = Cascade(config, denoiser)
     load_fitted(cascade, own_state(cascade), folder / FILE, cascade.stream)
+    check_files(folder)
     cascade.to(denoiser.device).eval()
     exact = denoiser.lm_head.weight.dtype == torch.float32  # half precision would round much of the LoRA away
     return cascade.fold() if exact else cascade

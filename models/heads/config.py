@@ -9,6 +9,18 @@ Variant = Literal["linear", "features", "hidden", "lora", "fork"]
 VARIANTS: tuple[Variant, ...] = ("linear", "features", "hidden", "lora", "fork")
 
 
+MOST = 1 << 16
+"""No width, rank or reach of a head is larger; a config that says so is damaged."""
+
+
+def require_whole(name: str, value: object, *, least: int) -> None:
+    """Refuse what is no whole number of at least `least` and at most MOST."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+    if value > MOST:
+        raise ValueError(f"{name} must be at most {MOST}, got {value}")
+
+
 @dataclass(frozen=True)
 class HeadConfig:
     """What a head is made of.
@@ -48,12 +60,10 @@ class HeadConfig:
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
             raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {self.variant!r}")
-        for name in ("blocks", "rank", "width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("blocks", "rank", "alpha", "width"):
+            require_whole(name, getattr(self, name), least=1)
         for name in ("pairs", "reach"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+            require_whole(name, getattr(self, name), least=0)
         if self.width % 4:
             raise ValueError(f"width must be a multiple of 4, got {self.width}")
         if not 0 <= self.dropout < 1:

@@ -5,19 +5,20 @@ It reads the forward that was run anyway and never feeds back: the base logits a
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from models.checkpoints.manifest import check_files, read_manifest, saving, settle
 from models.denoiser import Denoiser, Tap
-from models.heads.cascade import CASCADE, Cascade, load_cascade, save_cascade
+from models.heads.cascade import CASCADE, FILE, Cascade, load_cascade, write_cascade
 from models.heads.config import HeadConfig
 from models.heads.conflict_output import ConflictOutput, Conflicts
 from models.heads.defaults import Defaults, read_defaults, write_defaults
-from models.heads.saved_part import check_base, load_fitted, read_fitted, save_fitted
+from models.heads.saved_part import check_base, check_shapes, load_fitted, read_fitted, require_bound, write_fitted
 from models.heads.side_stream import SideStream, predicting, with_lora
 
 HEAD_FILE = "head.safetensors"
@@ -89,6 +90,7 @@ class ScoringHead(nn.Module):
         self.stream: nn.Module | None = None
         self.layers: FeatureLayers | None = None
         self.first_block = 0
+        self.stored_bytes = "" if denoiser is None else denoiser.stored_bytes
         inward = count
         if config.reads_hidden:
             if denoiser is None:
@@ -175,19 +177,21 @@ def own_state(head: ScoringHead) -> dict[str, Tensor]:
 
 
 def save_head(head: ScoringHead, folder: Path) -> None:
-    """Write `head.safetensors`, PEFT's files of a LoRA head and the defaults beside it, and the cascade in its own folder."""
+    """Write `head.safetensors`, PEFT's files of a LoRA head beside it, and the cascade into a folder of its own: all or nothing."""
     config = {name: value for name, value in asdict(head.config).items() if name not in ("pairs", "reach") or value}
     if config["trust"] == 1:
         del config["trust"]
-    save_fitted(folder / HEAD_FILE, own_state(head), config, _lora_of(head))
-    if head.cascade is not None:
-        save_cascade(head.cascade, folder / CASCADE)
+    with saving(folder, "head", {"base": head.stored_bytes}) as aside:
+        write_fitted(aside, HEAD_FILE, own_state(head), config, _lora_of(head))
+        if head.cascade is not None:
+            write_cascade(head.cascade, aside / CASCADE)
     if head.defaults is not None:
         write_defaults(head.defaults, folder)
 
 
 def read_config(folder: Path) -> HeadConfig:
     """The config of a saved head; ValueError where there is none or it cannot be read."""
+    settle(folder)
     return read_fitted(
         folder / HEAD_FILE,
         "scoring head",
@@ -196,13 +200,25 @@ def read_config(folder: Path) -> HeadConfig:
 
 
 def load_head(folder: Path, denoiser: Denoiser) -> ScoringHead:
-    """Read a head back and put it on its base; refuses the head of another base."""
+    """Read a head back and put it on its base; refuses the head of another base, and one that is damaged."""
     config = read_config(folder)
-    check_base("head", folder, config.base, denoiser)
+    saved = read_manifest(folder)
+    full = saved.get("base", "")
+    if config.reads_hidden:
+        require_bound("head", folder, config.base, denoiser)
+    check_base("head", folder, config.base, denoiser, full)
+    lora = config.variant == "lora"
+    if config.variant != "fork":  # whose blocks are as large as the base's
+        with torch.device("meta"):
+            shaped = ScoringHead(replace(config, variant="hidden") if lora else config, denoiser)
+        check_shapes(folder / HEAD_FILE, own_state(shaped), config.rank if lora else None)
     head = ScoringHead(config, denoiser)
     load_fitted(head, own_state(head), folder / HEAD_FILE, _lora_of(head))
-    if (folder / CASCADE).is_dir():
-        head.cascade = load_cascade(folder / CASCADE, denoiser)
+    if not bool((head.spread > 0).all()):
+        raise ValueError(f"spread of the head in {folder} must be above 0, got {float(head.spread.min())}")
+    if f"{CASCADE}/{FILE}" in saved["files"] if saved else (folder / CASCADE).is_dir():
+        head.cascade = load_cascade(folder / CASCADE, denoiser, full)
+    check_files(folder)
     head.defaults = read_defaults(folder)
     return head.to(denoiser.device).eval()
 

@@ -32,6 +32,7 @@ class Perturbed(Denoiser):
             raise ValueError(f"strength must be at least 0, got {strength}")
         self.inner, self.length, self.strength = inner, length, strength
         self.mask_id, self.eos_id, self.vocab_size = inner.mask_id, inner.eos_id, inner.vocab_size
+        self.end_of_turn_id, self.also_ends = inner.end_of_turn_id, inner.also_ends
         self.max_length, self.tokenizer = inner.max_length, inner.tokenizer
         generator = torch.Generator().manual_seed(seed)
         shape = (length * self.vocab_size, length * self.vocab_size)

@@ -40,7 +40,9 @@ def test_a_causal_native_model_is_read_in_both_directions(golden):
     model = type(golden.denoiser.model)(type(config)(**(config.to_dict() | {"is_causal": True})))
     model.load_state_dict(golden.denoiser.model.state_dict())
     model.train()
-    wrapped = models.wrap(model, mask_id=250)
+    with pytest.warns(UserWarning, match="does not say is_causal=False: it is read in both directions") as caught:
+        wrapped = models.wrap(model, mask_id=250)
+    assert len(caught) == 1
     tokens = golden.tensors["input_ids"]
     assert torch.equal(wrapped.logits(tokens), golden.denoiser.logits(tokens))
     assert model.config.is_causal

@@ -172,7 +172,7 @@ def examples(
         gen_length=prompts.gen_length,
         block_length=prompts.block_length,
         mask_id=denoiser.mask_id,
-        eos_id=denoiser.eos_id,
+        eos_id=denoiser.end_ids,
         step_budget=policy.step_budget,
         initial_blocks=policy.initial_blocks,
     )

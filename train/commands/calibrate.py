@@ -320,7 +320,7 @@ def summarise(call: CalibrateCall, runner: Runner, tested: Sequence[Mapping[str,
         n=len(problems.dev),
         checked=call.checked,
         tested=tested,
-        conditions=Conditions.of(denoiser, rule, request, denoiser.eos_id),
+        conditions=Conditions.of(denoiser, rule, request, denoiser.end_ids),
     )
 
 

@@ -65,4 +65,4 @@ def require_arm(path: str | None, tasks: Sequence[CheckedProblems], denoiser: De
     for problems in (checked.problems for checked in tasks):
         canvas = ("gen_length", "block_length", "use_cache", "temperature")
         request = resolve(rule, {name: getattr(problems, name) for name in canvas})
-        require_calibrated(path, denoiser, rule, request, denoiser.eos_id)
+        require_calibrated(path, denoiser, rule, request, denoiser.end_ids)

@@ -211,10 +211,22 @@ def described(policy: Policy) -> dict[str, Any]:
 
 def report(facts: Mapping[str, Any], call: GenerateCall) -> str:
     """The answer, whether it is right where that can be told, and what it cost."""
-    lines = [facts["text"]]
+    lines = [facts["text"] if facts["text"].strip() else unanswered(call)]
     if call.task is not None and "accepted" in facts:
         lines.append(f"{'right' if facts['accepted'] else 'wrong'}, says the checker of {call.task.name}")
     cost = "{rounds} rounds, {sequence_forwards} sequence forwards, {token_positions} token positions, {seconds} s"
     came_true = ", {drafts_true} of {drafts} drafts came true" if facts["drafts"] else ""
     lines.append(f"{(cost + came_true).format(**facts)}, policy {call.request.policy}")
     return "\n".join(lines)
+
+
+def unanswered(call: GenerateCall) -> str:
+    """What stands in place of an empty text; of a model that ships also that the task is none of its own."""
+    said = "(no text: the answer ends before its first token)"
+    known = Path(call.model) / "accuracy.json"
+    if call.task is None or not known.is_file():
+        return said
+    tasks = json.loads(known.read_text(encoding="utf-8")).get("tasks", {})
+    if any(name.startswith(call.task.name) for name in tasks):
+        return said
+    return f"{said}; {call.model} was not fitted on {call.task.name}, but on {', '.join(tasks)}"

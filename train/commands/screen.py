@@ -84,7 +84,7 @@ class Screen:
         ]
 
     def _piece(self, token: int) -> str:
-        if token == self.denoiser.eos_id:
+        if token in self.denoiser.end_ids:
             return EOS
         text: str = self.denoiser.tokenizer.decode([token])
         return text.replace("\n", "⏎")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import compress
+from itertools import compress, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +69,9 @@ def without_long(denoiser: Denoiser, task: Task, examples: Sequence[Example]) ->
 
 
 def decode_text(denoiser: Denoiser, canvas: Tensor) -> str:
-    """The text of one canvas up to its first EOS."""
+    """The text of one canvas up to the first id that ends an answer."""
     ids = canvas.tolist()
-    if denoiser.eos_id in ids:
-        ids = ids[: ids.index(denoiser.eos_id)]
-    return str(denoiser.tokenizer.decode(ids))
+    return str(denoiser.tokenizer.decode(list(takewhile(lambda token: token not in denoiser.end_ids, ids))))
 
 
 @dataclass(frozen=True)
@@ -203,7 +201,7 @@ class Collector:
             gen_length=self.task.gen_length,
             block_length=self.blocks.get(driver, self.block_length),
             mask_id=self.denoiser.mask_id,
-            eos_id=self.denoiser.eos_id,
+            eos_id=self.denoiser.end_ids,
             step_budget=policy.step_budget,
             initial_blocks=policy.initial_blocks,
         )

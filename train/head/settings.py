@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -46,10 +47,10 @@ class Objective:
         if self.target not in TARGETS:
             raise ValueError(f"target must be gain, eq7 or worth, got {self.target!r}")
         for name in ("gain", "risk", "huber", "conflict", "harm_weight", "focus", "weight_decay"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         for name in ("temperature", "learning_rate"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
 
 
@@ -259,7 +260,7 @@ class CascadeFitting:
         if not self.parts or not all(0 < part <= 1 for part in self.parts):
             raise ValueError(f"parts must lie in (0, 1], at least one, got {self.parts}")
         for name in ("minutes", "learning_rate"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
         for name in ("prompts", "batch_size", "blocks", "rank", "positions", "steps"):
             if getattr(self, name) is not None and getattr(self, name) < 1:

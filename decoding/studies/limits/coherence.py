@@ -7,6 +7,7 @@ and whole answer, less the mean over all sentences decoded one token a round: ra
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,7 @@ def sentences(denoiser: Denoiser, made: Generation, mask: Tensor | None) -> list
     hidden = denoiser(tokens, attention_mask=mask, rows=rows, taps=(last,)).taps[0].hidden
     vectors = []
     for states, canvas in zip(hidden[:, -length:].float().cpu(), made.canvas.tolist(), strict=True):
-        whole = canvas[: canvas.index(denoiser.eos_id)] if denoiser.eos_id in canvas else canvas
+        whole = list(takewhile(lambda token: token not in made.end_ids, canvas))
         number, parts = 0, []
         for token in whole:
             parts.append(number)

@@ -105,4 +105,4 @@ class ExactConflicts(Policy):
         """Commit what is safe together, at least the surest position."""
         risk = reading.log_risk.exp()
         safe = compatible_set(risk, exact_conflict(self.model, state), reading.rows, self.risk_bound)
-        return Proposal.single(state, reading, at_least_one(safe, reading.confidence, reading))
+        return Proposal.single(state, reading, at_least_one(safe, reading.log_odds, reading))

@@ -46,7 +46,7 @@ def made(**changes) -> Calibration:
         "policy": "threshold", "settings": {}, "dial": "threshold", "chosen": 0.4, "bound": 0.1, "loss": "flip",
         "max_loss": 0.5, "confidence": 0.9, "task": "groups", "prompts": "abc", "n": 4, "checked": True,
         "tested": [{"value": 0.4, "loss": 0.0, "bound": 0.1, "rounds": 2.0, "accuracy": 1.0, "holds": True}],
-        "conditions": Conditions.of(toy(), Threshold(0.4), resolve(Threshold(0.4), CANVAS), toy().eos_id),
+        "conditions": Conditions.of(toy(), Threshold(0.4), resolve(Threshold(0.4), CANVAS), toy().end_ids),
     }  # fmt: skip
     return Calibration(**(known | changes))
 
@@ -94,7 +94,13 @@ def test_another_decoder_is_refused_in_one_sentence(file, policy, options, sente
 def test_every_condition_is_held_to(tmp_path, name):
     conditions = made().conditions
     other: object = (
-        12 if name in ("gen_length", "block_length", "eos_id") else 0.5 if name == "temperature" else "prefix"
+        12
+        if name in ("gen_length", "block_length")
+        else 0.5
+        if name == "temperature"
+        else [7]
+        if name == "end_ids"
+        else "prefix"
     )
     path = tmp_path / "other.json"
     path.write_text(json.dumps(made(conditions=replace(conditions, **{name: other})).record({})))

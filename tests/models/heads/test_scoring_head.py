@@ -211,7 +211,7 @@ def test_files_hold_the_adapter_and_the_head_alone(golden, variant, tmp_path):
     head = make_head(golden, variant, seed=3)
     save_head(head, tmp_path)
     adapter = {"adapter_config.json", "adapter_model.safetensors"} if variant == "lora" else set()
-    assert {file.name for file in tmp_path.iterdir()} == {"head.safetensors"} | adapter
+    assert {file.name for file in tmp_path.iterdir()} == {"head.safetensors", "checksums.json"} | adapter
     stored = load_file(tmp_path / "head.safetensors")
     if adapter:
         matrices = load_file(tmp_path / "adapter_model.safetensors")
