@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 from decoding.comparison.arms import Arm
-from train.commands.calibrated_arm import with_calibrated
+from train.commands.calibrated_arm import dial_control, with_calibrated
 from train.commands.command_line import GOES_ON, run
 from train.commands.compare import check_compare, run_compare
 
@@ -24,6 +24,7 @@ def compare(
     head: str | None = None,
     adapter: str | None = None,
     calibrated: str | None = None,
+    choose: Literal["estimate", "calibrated"] = "estimate",
     out: str = "checkpoints/runs/compare",
     batch_size: int | None = None,
     seed: int = 0,
@@ -50,6 +51,7 @@ def compare(
         head: folder of a scoring head; default the one that ships for the model.
         adapter: folder of a PEFT LoRA adapter, merged into the model.
         calibrated: file of calibrate.py, whose dial runs as one more arm.
+        choose: dials by their estimated accuracy, or so that it falls by at most .01 with confidence .95.
         out: folder for comparison.json, table.md, the curves and the lines of every run.
         batch_size: prompts at a time; default 16 on the CPU, 512 on a GPU.
         seed: of prompts, random arms, tuning and resamples.
@@ -61,9 +63,10 @@ def compare(
     size: dict[str, Any] = {"num_prompts": num_prompts, "num_dev": num_dev, "seed": seed}
     size |= {"gen_length": gen_length, "block_length": block_length, "use_cache": use_cache, "run_code": run_code}
     catalogue, arms = with_calibrated(catalogue, arms, calibrated)
+    control = dial_control(choose, num_dev=num_dev, tuning=tuning)
     call = check_compare(catalogue, arms, task, prompts=prompts, model=model, head=head, adapter=adapter, **size)
     study: dict[str, Any] = {"tuning": tuning, "parity": parity, "batch_size": batch_size, "seed": seed}
-    study |= {"calibrated": calibrated}
+    study |= {"calibrated": calibrated, "control": control}
     print(run_compare(call, out=out, device=device, dtype=dtype, tf32=tf32, **study))
 
 

@@ -12,6 +12,7 @@ from decoding.comparison.arms import Arm, check_arms
 from decoding.comparison.parity import parity_study
 from decoding.comparison.problems import Check, Problems
 from decoding.comparison.results import Row, calibration_rows, curve_rows, measure_arms, pair_rows, result_rows
+from decoding.comparison.risk_control import RiskControl
 from decoding.comparison.runner import Runner, make_runner, tune
 from decoding.comparison.verdicts import verdicts
 from decoding.folder_lock import hold_folder
@@ -52,6 +53,7 @@ def compare(
     batch_size: int | None = None,
     seed: int = 0,
     progress: bool = True,
+    control: RiskControl | None = None,
 ) -> Comparison:
     """Run the arms over the prompts of one task and compare them.
 
@@ -67,6 +69,7 @@ def compare(
         batch_size: prompts at a time; by default 16 on the CPU, 512 elsewhere.
         seed: of random policies, tuning and resamples.
         progress: show a bar.
+        control: chooses dials on the dev split by this promise in place of the point estimate; then nothing is tuned there.
 
     Raises:
         ValueError: for arms or settings that contradict each other, lines in `out` that belong to other settings, or an `out`
@@ -79,7 +82,7 @@ def compare(
         runner = make_runner(
             denoiser, problems, check, out=out, heads=heads, batch_size=batch_size, seed=seed, progress=progress
         )
-        return _parity(runner, arms, parity) if parity else _curves(runner, arms, tuning)
+        return _parity(runner, arms, parity) if parity else _curves(runner, arms, tuning, control)
 
 
 def _parity(runner: Runner, arms: Sequence[Arm], points: int) -> Comparison:
@@ -87,11 +90,11 @@ def _parity(runner: Runner, arms: Sequence[Arm], points: int) -> Comparison:
     return Comparison(results=study.results, pairs=study.pairs, parity=[study.parity])
 
 
-def _curves(runner: Runner, arms: Sequence[Arm], tuning: int) -> Comparison:
+def _curves(runner: Runner, arms: Sequence[Arm], tuning: int, control: RiskControl | None) -> Comparison:
     arms = [tune(runner, arm, tuning) if tuning else replace(arm, tune={}) for arm in arms]
     runner.run(arms, "dev")
     runner.run(arms, "test")
-    measured = measure_arms(runner, arms)
+    measured = measure_arms(runner, arms, control)
     return Comparison(
         results=result_rows(runner, [(item.arm, cell) for item in measured for cell in item.cells], ["dev", "test"]),
         curves=curve_rows(runner, measured),

@@ -134,7 +134,13 @@ def choose_dial(curve: Curve, reference: Array, *, tolerance: float = TOLERANCE)
 
 
 def at_reference(
-    dev: Curve, dev_reference: Array, test: Curve, test_reference: Array, *, tolerance: float = TOLERANCE
+    dev: Curve,
+    dev_reference: Array,
+    test: Curve,
+    test_reference: Array,
+    *,
+    tolerance: float = TOLERANCE,
+    chosen: NDArray[np.int64] | None = None,
 ) -> AtReference:
     """Choose the dial on the dev split and measure it on the test split, both anew in every resample.
 
@@ -142,8 +148,9 @@ def at_reference(
         dev, test: the arm on the two splits.
         dev_reference, test_reference: [R] accuracy of the reference on the same prompts.
         tolerance: how much less accurate a setting may be on the dev split.
+        chosen: [R] index of the setting, -1 where there is none; by default that of `choose_dial`.
     """
-    chosen = choose_dial(dev, dev_reference, tolerance=tolerance)
+    chosen = choose_dial(dev, dev_reference, tolerance=tolerance) if chosen is None else chosen
     rounds, accuracy = pick(test.rounds, chosen), pick(test.accuracy, chosen)
     difference = accuracy - test_reference
     exists = chosen[0] >= 0

@@ -7,11 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from decoding.comparison import curves
-from decoding.comparison.arms import REFERENCE, Arm, Cell
+from decoding.comparison.arms import DIALS, REFERENCE, Arm, Cell
 from decoding.comparison.curves import Array, AtReference, Curve
 from decoding.comparison.problems import Split
+from decoding.comparison.risk_control import RiskControl, choose_calibrated
 from decoding.comparison.runner import Runner
 
 Row = dict[str, Any]
@@ -49,8 +51,8 @@ class Measured:
         return float("inf") if self.at.dial is None else float(self.dev.rounds[0, self.at.dial])
 
 
-def measure_arms(runner: Runner, arms: Sequence[Arm]) -> list[Measured]:
-    """Curves of every arm and where each stands at reference accuracy."""
+def measure_arms(runner: Runner, arms: Sequence[Arm], control: RiskControl | None = None) -> list[Measured]:
+    """Curves of every arm and where each stands at reference accuracy, its dial chosen on dev by estimate or by risk control."""
     dev_weights, test_weights = runner.weights("dev"), runner.weights("test")
     dev = {arm.name: runner.curve(arm, "dev", dev_weights) for arm in arms}
     test = {arm.name: runner.curve(arm, "test", test_weights) for arm in arms}
@@ -61,10 +63,35 @@ def measure_arms(runner: Runner, arms: Sequence[Arm]) -> list[Measured]:
             cells=runner.cells_of(arm),
             dev=dev[arm.name],
             test=test[arm.name],
-            at=curves.at_reference(dev[arm.name], reference[0], test[arm.name], reference[1]),
+            at=curves.at_reference(
+                dev[arm.name],
+                reference[0],
+                test[arm.name],
+                reference[1],
+                chosen=None if control is None else calibrated_dial(runner, arm, dev[arm.name], control),
+            ),
         )
         for arm in arms
     ]
+
+
+def calibrated_dial(runner: Runner, arm: Arm, dev: Curve, control: RiskControl) -> NDArray[np.int64]:
+    """Index [R] of the setting that risk control chooses on the dev split in every resample, -1 where none holds.
+
+    Args:
+        runner: in which the arm and the reference have run.
+        arm: its values from the careful end, or of a dial among DIALS in any order.
+        dev: the arm's curve.
+        control: what is promised, of the loss `flip`.
+    """
+    (reference,) = Arm(REFERENCE, "headless", REFERENCE).cells
+    careful = runner.ledger.table("dev", reference)["right"]
+    flips = np.stack([careful > runner.ledger.table("dev", cell)["right"] for cell in runner.cells_of(arm)]).astype(
+        float
+    )
+    values = DIALS[arm.dial].careful_first(arm.values) if arm.dial in DIALS else arm.values
+    order = [arm.values.index(value) for value in values] or [0]
+    return choose_calibrated(runner.weights("dev"), flips, dev.rounds, order, control)
 
 
 def named(measured: Sequence[Measured], name: str) -> Measured | None:

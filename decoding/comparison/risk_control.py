@@ -205,6 +205,29 @@ def fixed_sequence(values: Iterable[float], measure: Callable[[float], TestedDia
     return tested
 
 
+def choose_calibrated(
+    weights: Losses, flips: Losses, rounds: Losses, order: Sequence[int], control: RiskControl
+) -> NDArray[np.int64]:
+    """Index [R] of the fewest rounds among the settings that hold, tested anew in every resample; -1 where none holds.
+
+    Args:
+        weights: [R, n] over prompts, every line sums to 1.
+        flips: [S, n] losses of every setting of the dial, 0 or 1.
+        rounds: [R, S] mean rounds.
+        order: of the settings, from the careful end.
+        control: what is promised, of the loss `flip`.
+    """
+    prompts = flips.shape[1]
+    lost = np.rint(prompts * (weights @ flips.T))[:, list(order)]
+    bounds = np.where(lost < prompts, beta.ppf(control.confidence, lost + 1, np.maximum(prompts - lost, 0.5)), 1.0)
+    passed = np.logical_and.accumulate(bounds <= control.max_loss, axis=1)
+    holds = np.zeros_like(passed)
+    holds[:, list(order)] = passed
+    cheapest: NDArray[np.int64] = np.where(holds, rounds, np.inf).argmin(1)
+    cheapest[~holds.any(1)] = -1
+    return cheapest
+
+
 def choose(tested: Sequence[TestedDial]) -> TestedDial | None:
     """Of the settings that hold the one with the fewest rounds; None where none holds."""
     return min((dial for dial in tested if dial.holds), key=lambda dial: dial.rounds, default=None)

@@ -164,6 +164,7 @@ def make_arm(policy: str, options: Mapping[str, Any], dial: str | None, values: 
         ValueError: for a setting or a value that the policy refuses as far as its name tells.
     """
     name = policy if ":" in policy else policy.replace("_", "-")
+    find_policy(name)
     dial = find_dial(name, options) if dial is None else dial
     if dial in options:
         raise ValueError(f"settings must leave out the dial {dial}, which is tested, got {options[dial]!r}")

@@ -11,6 +11,7 @@ from decoding.comparison.problems import CheckedProblems
 from decoding.names import find_policy, resolve
 
 if TYPE_CHECKING:
+    from decoding.comparison.risk_control import RiskControl
     from models.denoiser import Denoiser
 
 NAME = "calibrated"
@@ -28,6 +29,25 @@ def with_calibrated(catalogue: Sequence[Arm], arms: str | None, path: str | None
     kind = "learned" if find_policy(found.policy).head else "headless"
     arm = Arm(NAME, kind, found.policy, settings=found.chosen_settings)  # type: ignore[arg-type]
     return [*catalogue, arm], arms and f"{arms},{NAME}"
+
+
+def dial_control(choose: str, *, num_dev: int, tuning: int) -> RiskControl | None:
+    """What chooses dials: None the point estimate, else the promise of at most 1 % flips at confidence .95.
+
+    Raises:
+        ValueError: for so few dev prompts that no dial could hold, and for settings tuned on the same prompts.
+    """
+    if choose != NAME:
+        return None
+    from decoding.comparison.risk_control import RiskControl
+
+    control = RiskControl()
+    needed = control.prompts_needed()
+    if needed is None or num_dev < needed:
+        raise ValueError(f"num_dev must be at least {needed} with choose {choose}, got {num_dev}")
+    if tuning:
+        raise ValueError(f"tuning must be 0 with choose {choose}, whose prompts must choose nothing else, got {tuning}")
+    return control
 
 
 def require_arm(path: str | None, tasks: Sequence[CheckedProblems], denoiser: Denoiser) -> None:

@@ -18,6 +18,7 @@ from train.tasks.hub import HUB
 
 if TYPE_CHECKING:
     from decoding.comparison.compare import Comparison
+    from decoding.comparison.risk_control import RiskControl
     from models.denoiser import Denoiser
 
 DEV_SHARE = 4  # of a benchmark's file at most one dev prompt for so many test prompts
@@ -270,6 +271,7 @@ def run_compare(
     tf32: bool = False,
     narrow: bool = False,
     calibrated: str | None = None,
+    control: RiskControl | None = None,
 ) -> str:
     """Run every task, write comparison.json, table.md and a picture of the curves as they come, and return the tables.
 
@@ -285,6 +287,7 @@ def run_compare(
         tf32: let the GPU round the inputs of matrix products to 10 bits.
         narrow: return fewer columns than table.md has.
         calibrated: file of the arm that `with_calibrated` added.
+        control: chooses dials by this promise in place of the point estimate.
     """
     import torch
 
@@ -311,7 +314,9 @@ def run_compare(
         )  # refuses lines of another comparison
     keep_options()
     for checked in tasks:
-        whole += compare(denoiser, call.arms, checked.problems, checked.check, tuning=tuning, parity=parity, **how)
+        whole += compare(
+            denoiser, call.arms, checked.problems, checked.check, tuning=tuning, parity=parity, control=control, **how
+        )
         whole.save(folder / "comparison.json", environment(device=denoiser.device, seed=seed))
         write_text(folder / "table.md", table(whole))
         plot(whole, folder)

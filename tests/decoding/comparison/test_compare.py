@@ -18,6 +18,7 @@ from decoding.comparison.curves import resample
 from decoding.comparison.parity import LEARNED, RANDOM, Point, at_point, lines, nearly_best, operating_point
 from decoding.comparison.problems import Problems
 from decoding.comparison.results import Pair
+from decoding.comparison.risk_control import RiskControl
 from decoding.comparison.runs import COLUMNS, Ledger
 from decoding.comparison.table import plot, table
 from decoding.comparison.verdicts import signatures
@@ -525,3 +526,11 @@ def test_a_copy_without_history_says_the_commit_it_is_told(tmp_path, monkeypatch
     assert provenance.commit() is None
     monkeypatch.setenv("COMMIT", "abc")
     assert provenance.commit() == "abc"
+
+
+def test_dials_are_chosen_by_risk_control_where_a_promise_is_given() -> None:
+    for most, dial in ((0.6, 0.4), (0.05, None)):  # three dev prompts without a loss: at most .536 at confidence .9
+        rows = {
+            row["arm"]: row for row in compared(SEQUENTIAL, THRESHOLD, control=RiskControl("flip", most, 0.9)).curves
+        }
+        assert rows["threshold"]["dial_chosen"] == dial

@@ -17,6 +17,7 @@ from decoding.comparison.risk_control import (
     TestedDial,
     betting_bound,
     choose,
+    choose_calibrated,
     clopper_pearson,
     fixed_sequence,
 )
@@ -197,3 +198,16 @@ def test_every_policy_with_a_dial_has_values_from_the_careful_end():
             ValueError, match=f"^dial must be given for policy {name}, which has none by name, got none$"
         ):
             find_dial(name, {})
+
+
+def test_risk_control_in_every_resample_is_risk_control_of_that_resample():
+    stored, control = Stored(0.0), RiskControl("flip", 0.01, 0.95)
+    drawn, generator = np.arange(1500), np.random.default_rng(3)
+    flips = np.stack([control.losses(*stored.outcomes(drawn, j), checked=True) for j in range(len(stored.RISKS))])
+    counts = np.vstack([np.ones(1500), generator.multinomial(1500, np.full(1500, 1 / 1500), size=20)])
+    rounds = np.tile(np.array(stored.ROUNDS)[::-1], (21, 1))  # the bold end first, as a config may have it
+    order = list(range(len(stored.RISKS)))[::-1]
+    found = choose_calibrated(counts / 1500, flips[::-1], rounds, order, control)
+    for line, chosen in zip(counts, found, strict=True):
+        wanted = stored.calibrate(control, np.repeat(drawn, line.astype(int)))
+        assert chosen == (-1 if wanted is None else order.index(wanted))
