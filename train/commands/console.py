@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from decoding.names import nearest
 from train.commands.command_line import shipped
 
-FILES = ("generate", "compare", "train", "study")
+FILES = ("generate", "compare", "train", "study", "calibrate")
 MODULES = {
     "profile": ("train.head_cost", "what a round costs, with and without a scoring head"),
     "lm-eval": ("train.harness", "lm-evaluation-harness on a masked diffusion language model"),
