@@ -110,10 +110,16 @@ def test_console_script_works_from_a_folder_with_packages_of_the_same_names(site
 
 def test_console_script_names_its_commands(site, tmp_path):
     listed = console(site, tmp_path, "--help").stdout
-    assert [line.split()[0] for line in listed.splitlines()[2:6]] == ["generate", "compare", "train", "study"]
+    assert [line.split()[0] for line in listed.splitlines()[2:7]] == [
+        "generate",
+        "compare",
+        "train",
+        "study",
+        "calibrate",
+    ]
     wrong = console(site, tmp_path, "genrate")
     assert wrong.returncode == 2
     assert wrong.stderr.endswith("got 'genrate': did you mean generate?\n")
     assert console(site, tmp_path, "--version").stdout.strip() == "0.1.0"
-    for command in ("compare", "train", "study"):
+    for command in ("compare", "train", "study", "calibrate"):
         assert console(site, tmp_path, command, "--help").stdout.startswith(f"usage: fewer-rounds {command}")
