@@ -113,7 +113,7 @@ def test_a_run_leaves_everything_that_it_promises(finished):
         "features-0",
         "shuffled-0",
     }  # a comparison runs the control
-    assert {f.name for f in (out / "variants" / "features-0").iterdir()} == {"head.safetensors"}
+    assert {f.name for f in (out / "variants" / "features-0").iterdir()} == {"head.safetensors", "checksums.json"}
     for task in SMALL["tasks"]:
         assert {f.name for f in (out / "traces" / task).iterdir()} == {
             "header.json",
