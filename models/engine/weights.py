@@ -1,0 +1,124 @@
+"""The weights of a block as the engine reads them: fused projections that the native parameters are views of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """The low-rank part of a linear layer, kept apart from its weight: y += scale * (x A) B.
+
+    Attributes:
+        inward: A transposed, [r, in].
+        outward: B, [out, r].
+        scale: alpha / r.
+    """
+
+    inward: Float[Tensor, "r I"]
+    outward: Float[Tensor, "O r"]
+    scale: float
+
+
+@dataclass(frozen=True)
+class BlockWeights:
+    """What one run of the block function takes.
+
+    Attributes:
+        enter, middle: weights of the norm before the attention and of the one before the MLP.
+        qkv: queries, keys and values, in this order of rows.
+        qkv_bias: their bias, or None.
+        out: output projection of the attention.
+        gate_up: gate, then up.
+        down: output projection of the MLP.
+        heads, kv_heads, head_dim: of the attention.
+        eps: of the norms.
+        scale: of the attention's logits.
+        low_rank: name of a projection (qkv, out, gate_up, down) -> its LoRA, with the rows it adds to.
+    """
+
+    enter: Float[Tensor, " D"]
+    middle: Float[Tensor, " D"]
+    qkv: Float[Tensor, "A D"]
+    qkv_bias: Float[Tensor, " A"] | None
+    out: Float[Tensor, "D E"]
+    gate_up: Float[Tensor, "F D"]
+    down: Float[Tensor, "D I"]
+    heads: int
+    kv_heads: int
+    head_dim: int
+    eps: float
+    scale: float
+    low_rank: tuple[tuple[str, int, LowRank], ...] = ()
+
+
+def read_block(block: Any) -> BlockWeights:
+    """The weights of a native block, or of one with PEFT's LoRA on, whose projections become slices of fused tensors."""
+    attention, mlp = block.self_attn, block.mlp
+    groups = {
+        "qkv": (attention.q_proj, attention.k_proj, attention.v_proj),
+        "out": (attention.o_proj,),
+        "gate_up": (mlp.gate_proj, mlp.up_proj),
+        "down": (mlp.down_proj,),
+    }
+    plain = {name: [_plain(module) for module in modules] for name, modules in groups.items()}
+    low_rank = tuple(found for name, modules in groups.items() for found in _low_rank(name, modules))
+    rows = plain["qkv"][0].weight.shape[0], plain["qkv"][1].weight.shape[0]
+    return BlockWeights(
+        enter=block.input_layernorm.weight.data,
+        middle=block.post_attention_layernorm.weight.data,
+        qkv=fuse([module.weight for module in plain["qkv"]]),
+        qkv_bias=_fused_bias(plain["qkv"]),
+        out=plain["out"][0].weight.data,
+        gate_up=fuse([module.weight for module in plain["gate_up"]]),
+        down=plain["down"][0].weight.data,
+        heads=rows[0] // attention.head_dim,
+        kv_heads=rows[1] // attention.head_dim,
+        head_dim=attention.head_dim,
+        eps=float(block.input_layernorm.variance_epsilon),
+        scale=float(attention.scaling),
+        low_rank=low_rank,
+    )
+
+
+def fuse(parameters: Sequence[nn.Parameter]) -> Tensor:
+    """The parameters as one tensor, stacked along their rows; from now on they are views of it, and nothing is held twice."""
+    first = parameters[0]
+    rows = sum(len(parameter) for parameter in parameters)
+    if not _adjoin(parameters):
+        whole = torch.cat([parameter.data for parameter in parameters])
+        for parameter, part in zip(parameters, whole.split([len(p) for p in parameters]), strict=True):
+            parameter.data = part
+    return first.data.as_strided((rows, *first.shape[1:]), first.stride())
+
+
+def _adjoin(parameters: Sequence[nn.Parameter]) -> bool:
+    """Whether each parameter starts in memory where the one before ends."""
+    ends = [p.data_ptr() + p.nbytes for p in parameters]
+    same = all(p.untyped_storage().data_ptr() == parameters[0].untyped_storage().data_ptr() for p in parameters)
+    return same and all(p.data_ptr() == end for p, end in zip(parameters[1:], ends, strict=False))
+
+
+def _plain(module: Any) -> Any:
+    return getattr(module, "base_layer", module)
+
+
+def _fused_bias(modules: Sequence[Any]) -> Tensor | None:
+    return None if modules[0].bias is None else fuse([module.bias for module in modules])
+
+
+def _low_rank(name: str, modules: Sequence[Any]) -> list[tuple[str, int, LowRank]]:
+    """LoRA of the modules that have one, each with the first row of the fused output that it adds to."""
+    found, row = [], 0
+    for module in modules:
+        for adapter in getattr(module, "active_adapters", ()) if hasattr(module, "lora_A") else ():
+            inward, outward = module.lora_A[adapter].weight.data, module.lora_B[adapter].weight.data
+            found.append((name, row, LowRank(inward, outward, float(module.scaling[adapter]))))
+        row += cast(Tensor, _plain(module).weight).shape[0]
+    return found
