@@ -2,9 +2,9 @@
 
 from typing import Any, Literal
 
-from decoding.arms import Arm
-from train.command import run
-from train.contest import hold, judge
+from decoding.comparison.arms import Arm
+from train.commands.command_line import run
+from train.commands.compare import hold, judge
 
 
 def compare(

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from train.command import run
-from train.question import answer, judge
+from train.commands.command_line import run
+from train.commands.generate import answer, judge
 
 
 def generate(

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from train.command import run
-from train.inquiry import hold, judge
+from train.commands.command_line import run
+from train.commands.study import hold, judge
 
 
 def study(

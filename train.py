@@ -4,12 +4,13 @@ import logging
 from pathlib import Path
 from typing import Any, Literal
 
-from decoding.arms import Arm
-from decoding.labelling import Labelling
-from train.command import run
-from train.estimate import foresee
-from train.head_settings import CascadeFitting, Fitting, TaskRun, only
-from train.job import Job, run_job
+from decoding.comparison.arms import Arm
+from decoding.traces.labelling import Labelling
+from train.commands.command_line import run
+from train.commands.train import run_train
+from train.head.estimate import estimate_run
+from train.head.head_run import HeadRun
+from train.head.settings import CascadeFitting, Fitting, TaskRun, only
 
 
 def train(  # one option a line, hence its length
@@ -74,9 +75,9 @@ def train(  # one option a line, hence its length
         "fitting": fitting,
         "cascade": cascade,
     }
-    job = Job(out=Path(out), tasks=only(tasks, task, prompts, leave_out), **what, **how)
+    job = HeadRun(out=Path(out), tasks=only(tasks, task, prompts, leave_out), **what, **how)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    print(foresee(job) if estimate else run_job(job))
+    print(estimate_run(job) if estimate else run_train(job))
 
 
 if __name__ == "__main__":

@@ -3,13 +3,14 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from models.families import CheckpointError as CheckpointError
-    from models.loading import load as load
-    from models.loading import wrap as wrap
+    from models.checkpoints.families import CheckpointError as CheckpointError
+    from models.checkpoints.loading import load as load
+    from models.checkpoints.loading import wrap as wrap
 
 __all__ = ["CheckpointError", "load", "wrap"]
 
-_HOMES = {"CheckpointError": "models.families", "load": "models.loading", "wrap": "models.loading"}
+_HOMES = {"CheckpointError": "models.checkpoints.families"}
+_HOMES |= dict.fromkeys(("load", "wrap"), "models.checkpoints.loading")
 
 
 def __getattr__(name: str) -> Any:

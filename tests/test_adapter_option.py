@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from train import contest
-from train.question import answer, judge
+from train.commands import compare as contest
+from train.commands.generate import answer, judge
 
 MODULE = "model.transformer.blocks.7.ff_out"
 

@@ -13,16 +13,17 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import compare as compare_command
 import generate as generate_command
 import models
-import train.estimate as estimate
-import train.job as job_module
-from decoding.arms import Arm
-from decoding.labelling import Labelling
-from train.command import run, shipped, with_flags
-from train.contest import judge, leave_out_long
-from train.export import export
-from train.head_settings import Fitting, TaskRun, only
-from train.job import Job, run_job
-from train.question import judge as judge_question
+import train.commands.train as job_module
+import train.head.estimate as estimate
+from decoding.comparison.arms import Arm
+from decoding.traces.labelling import Labelling
+from train.base.export import export
+from train.commands.command_line import run, shipped, with_flags
+from train.commands.compare import judge, leave_out_long
+from train.commands.generate import judge as judge_question
+from train.commands.train import run_train
+from train.head.head_run import HeadRun
+from train.head.settings import Fitting, TaskRun, only
 from train.tasks import get
 
 ARMS = [Arm("sequential", "headless", "sequential"), Arm("threshold", "headless", "threshold", "threshold", (0.9,))]
@@ -204,14 +205,14 @@ def test_generate_refuses_rows_that_are_not_there(capsys, file, arguments, sente
     )
 
 
-def job_of(out: Path, **changes) -> Job:
+def job_of(out: Path, **changes) -> HeadRun:
     values = {
         "model": None, "out": out, "tasks": {"lists": TaskRun(prompts=40, dev_prompts=8)},
         "beam": {}, "drivers": {"t": {"policy": "threshold"}},
         "relabel": {}, "labelling": Labelling(), "fitting": Fitting(), "catalogue": (), "num_prompts": 1, "num_dev": 1,
         "batch_size": 4, "seed": 0, "device": "cpu",
     }  # fmt: skip
-    return Job(**{**values, **changes})
+    return HeadRun(**{**values, **changes})
 
 
 @pytest.mark.parametrize(
@@ -338,14 +339,14 @@ def test_a_run_whose_file_will_not_do_ends_before_the_base_is_read(
     tasks = {"gsm8k": TaskRun(prompts=prompts, dev_prompts=1, prompts_file=str(file))}
     learned = Arm("learned", "learned", "learned", "risk_bound", (0.1,))
     with pytest.raises(ValueError, match=sentence):
-        run_job(job_of(tmp_path, model=str(tiny), tasks=tasks, catalogue=(*ARMS, learned)))
+        run_train(job_of(tmp_path, model=str(tiny), tasks=tasks, catalogue=(*ARMS, learned)))
 
 
 def test_a_run_with_a_budget_may_ask_for_more_than_the_file_holds(file, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(job_module, "load_base", lambda job: 1 / 0)
     tasks = {"gsm8k": TaskRun(prompts=64, dev_prompts=1, prompts_file=str(file))}
     with pytest.raises(ZeroDivisionError):
-        run_job(job_of(tmp_path, model=str(tiny), tasks=tasks, catalogue=tuple(ARMS), budget_hours=1.0))
+        run_train(job_of(tmp_path, model=str(tiny), tasks=tasks, catalogue=tuple(ARMS), budget_hours=1.0))
 
 
 def test_options_may_be_spelt_with_dashes():

@@ -11,10 +11,10 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import generate as generate_command
-from models.toy import TableDenoiser
-from train.command import parser_of, run, shipped, with_flags
-from train.export import export
-from train.screen import Screen, wrap
+from models.toys.toy import TableDenoiser
+from train.base.export import export
+from train.commands.command_line import parser_of, run, shipped, with_flags
+from train.commands.screen import Screen, wrap
 
 ROOT = Path(__file__).parents[1]
 TOKENIZER = shipped("checkpoints/reason-7m")
@@ -204,7 +204,7 @@ class Terminal(io.StringIO):
 def test_screen_redraws_in_place_and_colours_only_what_is_new(monkeypatch):
     from decoding import generate
 
-    monkeypatch.setattr("train.screen.PAUSE", 0.0)
+    monkeypatch.setattr("train.commands.screen.PAUSE", 0.0)
 
     class Letters:
         def decode(self, ids):
@@ -226,5 +226,5 @@ def test_wrapping_counts_characters_not_colours():
 
 def test_shipped_files_are_found_in_the_source_tree_and_in_a_wheel(monkeypatch, tmp_path):
     assert shipped("configs") == ROOT / "configs"
-    monkeypatch.setattr("train.command.DATA", tmp_path)
+    monkeypatch.setattr("train.commands.command_line.DATA", tmp_path)
     assert shipped("configs") == tmp_path / "configs"

@@ -10,10 +10,10 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import compare as compare_command
-from decoding.arms import Arm
-from train.command import parser_of, run, shipped
-from train.contest import draw, judge
-from train.export import export
+from decoding.comparison.arms import Arm
+from train.base.export import export
+from train.commands.command_line import parser_of, run, shipped
+from train.commands.compare import draw, judge
 from train.tasks import get
 
 ROOT = Path(__file__).parents[1]

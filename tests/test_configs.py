@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from train.command import parser_of
+from train.commands.command_line import parser_of
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.y*ml"))

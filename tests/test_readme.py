@@ -8,7 +8,7 @@ import pytest
 
 import generate as generate_command
 from decoding.names import POLICIES
-from train.command import parser_of, run
+from train.commands.command_line import parser_of, run
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

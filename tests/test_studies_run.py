@@ -5,7 +5,7 @@ import json
 import pytest
 
 import study as study_command
-from train.command import run
+from train.commands.command_line import run
 
 SMALLEST = {
     "bits": ["--settings.tasks=[countdown3]", "--settings.factors=[1.0]", "--settings.exact_sequences=0"],

@@ -12,16 +12,16 @@ from torch import nn
 
 import study as study_command
 from decoding.studies import STUDIES
-from decoding.studies.bench import Bench
-from models.toy import GroupDenoiser
-from train import inquiry
-from train.command import run
-from train.contest import enter
+from decoding.studies.inputs import StudyInputs
+from models.toys.toy import GroupDenoiser
+from train.commands import study as inquiry
+from train.commands.command_line import run
+from train.commands.compare import enter
 
 ROOT = Path(__file__).parents[1]
 
 
-def measure(bench: Bench, *, rows: int = 3, rates: list[float] | None = None) -> dict:
+def measure(bench: StudyInputs, *, rows: int = 3, rates: list[float] | None = None) -> dict:
     denoiser = bench.counted(GroupDenoiser(1, 4))
     denoiser(torch.zeros(rows, 4, dtype=torch.long))
     draw = torch.rand(1, generator=bench.generator(offset=3)).item()
@@ -123,7 +123,7 @@ def test_every_config_fits_its_study(config):
 
 
 def test_a_bench_counts_rows_and_tells_its_streams_apart():
-    bench = Bench("", None, None, 1, enter=inquiry.subject, fit=inquiry.fit_features)
+    bench = StudyInputs("", None, None, 1, enter=inquiry.subject, fit=inquiry.fit_features)
     denoiser = bench.counted(GroupDenoiser(1, 4))
     denoiser(tokens=torch.zeros(2, 4, dtype=torch.long))
     denoiser(torch.zeros(3, 4, dtype=torch.long))

@@ -55,7 +55,7 @@ def test_wheel_holds_packages_configs_and_the_small_base(wheel):
 
 def test_installed_wheel_decodes_from_a_foreign_directory(site, tmp_path):
     code = (
-        "import decoding, models, train.command as command\n"
+        "import decoding, models, train.commands.command_line as command\n"
         "from train.tasks import get\n"
         "task, base = get('countdown3'), command.shipped('checkpoints/reason-7m')\n"
         "result = decoding.generate(base, '2,3,4,24', 'threshold', gen_length=24, block_length=8)\n"

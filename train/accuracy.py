@@ -101,6 +101,6 @@ def read_examples(
 
 
 if __name__ == "__main__":
-    from train.command import run
+    from train.commands.command_line import run
 
     run(accuracy)

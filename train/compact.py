@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from models.cascade import Cascade
+    from models.heads.cascade import Cascade
 
 
 def compact(*, head: Path, out: Path, model: str = "checkpoints/reason-7m", rank: int | None = None) -> None:
@@ -18,7 +18,7 @@ def compact(*, head: Path, out: Path, model: str = "checkpoints/reason-7m", rank
         model: folder or hub id of the base it was fitted on.
         rank: of the LoRA that the cascade keeps, below its own; None keeps all of it.
     """
-    from train.question import check_head_folder, check_model
+    from train.commands.folders import check_head_folder, check_model
 
     check_model(model, "")
     check_head_folder(head)
@@ -33,7 +33,7 @@ def compact(*, head: Path, out: Path, model: str = "checkpoints/reason-7m", rank
     import shutil
 
     import models
-    from models.scoring_head import save_head
+    from models.heads.scoring_head import save_head
 
     small = models.load(model, head=str(head), device="cpu").head
     if rank is not None:
@@ -70,6 +70,6 @@ def cut(cascade: Cascade, rank: int) -> Cascade:
 
 
 if __name__ == "__main__":
-    from train.command import run
+    from train.commands.command_line import run
 
     run(compact)

@@ -13,12 +13,12 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from decoding.provenance import environment, write_json
-from models.convolutional import ConvolutionalDenoiser, ConvolutionShape
-from train.diffusion_loss import denoising_loss, mask_canvas, mask_rates
-from train.export import TOKENIZER_FILES
+from models.toys.convolutional import ConvolutionalDenoiser, ConvolutionShape
+from train.base.diffusion_loss import denoising_loss, mask_canvas, mask_rates
+from train.base.export import TOKENIZER_FILES
+from train.base.rows import Batch, TaskRows, load_task
+from train.base.schedule import learning_rate_factor, progress
 from train.pretrain import find_mask_id
-from train.rows import Batch, TaskRows, load_task
-from train.schedule import learning_rate_factor, progress
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ def minutes(began: float) -> float:
 
 
 def loss_of(model: ConvolutionalDenoiser, batch: Batch, generator: torch.Generator) -> Tensor:
-    """Mask the canvas of a batch and take the denoising loss, as `train.base_model` does."""
+    """Mask the canvas of a batch and take the denoising loss, as `train.base.base_model` does."""
     canvas = batch.tokens[:, -batch.canvas :]
     rates = mask_rates(
         torch.rand(len(canvas), generator=generator, device=canvas.device), floor=1 / batch.canvas, schedule=1.0
@@ -134,7 +134,7 @@ def write(model: ConvolutionalDenoiser, out: Path, tokenizer: Path) -> None:
 
 def main() -> None:
     """Read the command line and run."""
-    from train.command import run
+    from train.commands.command_line import run
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     run(convolutional)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, final
 
+from decoding.policies.threshold import Threshold
 from decoding.policy import Policy
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal
-from decoding.threshold import Threshold
 
 if TYPE_CHECKING:
     from models.denoiser import Denoiser
@@ -74,7 +74,7 @@ def head_cost(
     import models
     from decoding.features import NAMES
     from decoding.provenance import environment, write_json
-    from train.head_count import LLADA_8B, shape_of, table
+    from train.head.operations import LLADA_8B, shape_of, table
     from train.tasks import get
 
     about = get(task)
@@ -145,6 +145,6 @@ def report(found: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    from train.command import run
+    from train.commands.command_line import run
 
     run(head_cost)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from decoding.learned import Learned
+    from decoding.policies.learned import Learned
     from models.denoiser import Denoiser
-    from train.head_metrics import Judged
-    from train.head_module import Prepared
+    from train.head.metrics import Judged
+    from train.head.module import Prepared
 
 DRIVERS: Mapping[str, Mapping[str, Any]] = {
     "threshold": {"policy": "threshold", "threshold": 0.97},
@@ -53,7 +53,7 @@ def head_risk(
         device: where to run; by default the GPU if there is one.
         out: folder of traces and head-risk.json; traces that are there already are not collected again.
     """
-    from train.question import check_head_folder, check_model
+    from train.commands.folders import check_head_folder, check_model
     from train.tasks import get
 
     names = [name.strip() for name in task.split(",")]
@@ -71,7 +71,7 @@ def head_risk(
 
     import models
     from decoding.provenance import environment, write_json
-    from train.job import quieten
+    from train.head.head_run import quieten
 
     quieten()
     denoiser = models.load(model, head=head, device=device)
@@ -89,13 +89,13 @@ def traces(
     denoiser: Denoiser, name: str, prompts: str | None, count: int, *, batch_size: int, seed: int, folder: Path
 ) -> list[dict[str, Any]]:
     """Labelled states of a task's dev prompts, eight of a prompt, four where a label takes a decode to the end."""
-    from decoding.explore import BeamETE
-    from decoding.labelling import Labelling
-    from decoding.trace import load_table
-    from train.collect import Collector
-    from train.fit import prompts_of
-    from train.head_settings import TaskRun
-    from train.job import make_drivers
+    from decoding.policies.ete import BeamETE
+    from decoding.traces.labelling import Labelling
+    from decoding.traces.trace import load_table
+    from train.head.collection import Collector
+    from train.head.drivers import make_drivers
+    from train.head.fit import prompts_of
+    from train.head.settings import TaskRun
     from train.tasks import get
 
     task = get(name)
@@ -114,10 +114,10 @@ def figures(denoiser: Denoiser, rows: list[dict[str, Any]], *, risk_bound: float
     """Figures of every estimate, of all positions and of those that a round leaves; empty where one kind of label is missing."""
     from functools import partial
 
-    from decoding.learned import Learned
-    from train.head_data import HeadData, columns
-    from train.head_metrics import judge_risk
-    from train.head_module import PreparedBatches
+    from decoding.policies.learned import Learned
+    from train.head.data import HeadData, columns
+    from train.head.metrics import judge_risk
+    from train.head.module import PreparedBatches
 
     if not rows:
         return {}
@@ -139,7 +139,7 @@ def figures(denoiser: Denoiser, rows: list[dict[str, Any]], *, risk_bound: float
 
 def skills(judged: Judged) -> dict[str, Any]:
     """Figures on the prompts of odd number, everything recalibrated on those of even number; empty where a half has one label."""
-    from train.head_metrics import risk_figures
+    from train.head.metrics import risk_figures
 
     fitted_on, unseen = (judged.where(judged.prompt % 2 == half) for half in (0, 1))
     mixed = fitted_on.mixed and unseen.mixed
@@ -159,8 +159,8 @@ def after_look(policy: Learned, one: Prepared, *, weight: float) -> Tensor:
     import torch
     from torch.nn.functional import pad
 
-    from decoding.cascade import ask
-    from models.scoring_head import prior_of
+    from decoding.policies.cascade import ask
+    from models.heads.scoring_head import prior_of
 
     assert policy.head.cascade is not None
     reading, scores, left = one.reading, one.scored_by(policy.head), left_by(policy, one)
@@ -189,6 +189,6 @@ def lines(name: str, found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> li
 
 
 if __name__ == "__main__":
-    from train.command import run
+    from train.commands.command_line import run
 
     run(head_risk)

@@ -12,13 +12,13 @@ import torch
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from train.base_model import BaseModelFit, CompileMode, Fit, ModelShape
-from train.export import load_weights
-from train.keeper import CHECKPOINT, Keeper
-from train.rows import TaskData, TaskRows, load_task
+from train.base.base_model import BaseModelFit, CompileMode, Fit, ModelShape
+from train.base.export import load_weights
+from train.base.rows import TaskData, TaskRows, load_task
+from train.base.tokenizer import EOS, load
+from train.base.validation import CHECKPOINT, ValidateAndExport
 from train.tasks import get
-from train.tasks.gsm8k_renumbered import RenumberedTask
-from train.tokenizer import EOS, load
+from train.tasks.renumbered.gsm8k_renumbered import RenumberedTask
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def pretrain(
         model, train_data, fit, mask_id=find_mask_id(words), max_steps=max_steps, max_minutes=max_minutes
     )
     module.compile_parts(compile if device.type == "cuda" else "off")
-    keeper = Keeper(
+    keeper = ValidateAndExport(
         out,
         dev_data,
         tokenizer=tokenizer,
@@ -163,8 +163,8 @@ def find_mask_id(words: PreTrainedTokenizerBase) -> int:
     raise ValueError(f"the tokenizer must have a mask token or one of {MASK_TOKENS}, got neither")
 
 
-def make_trainer(out: Path, keeper: Keeper, device: torch.device) -> lightning.Trainer:
-    """Build a trainer that only runs steps; `Keeper` decides when to keep and when to stop."""
+def make_trainer(out: Path, keeper: ValidateAndExport, device: torch.device) -> lightning.Trainer:
+    """Build a trainer that only runs steps; `ValidateAndExport` decides when to keep and when to stop."""
     table = CSVLogger(out, name="log")  # a new version for each command: a resumed run keeps the earlier tables
     loggers: list[Logger] = [table]
     try:
@@ -186,7 +186,7 @@ def make_trainer(out: Path, keeper: Keeper, device: torch.device) -> lightning.T
 
 def main() -> None:
     """Read the command line and run."""
-    from train.command import run
+    from train.commands.command_line import run
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     run(pretrain)

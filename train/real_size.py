@@ -72,8 +72,8 @@ def write_random(metadata: Path, folder: Path, device: str) -> float:
     import torch
     from safetensors.torch import save_file
 
-    from models.families import family_of
-    from models.loading import empty_model, native_names
+    from models.checkpoints.families import family_of
+    from models.checkpoints.loading import empty_model, native_names
 
     folder.mkdir(parents=True, exist_ok=True)
     config = json.loads((metadata / "config.json").read_text())
@@ -128,7 +128,7 @@ def use(folder: Path, work: Path, tokenizer: Path, *, gen_length: int, device: s
 
     import models
     from decoding import generate
-    from models.scoring_head import load_head
+    from models.heads.scoring_head import load_head
 
     denoiser = models.load(folder, device=device)
     denoiser.tokenizer = AutoTokenizer.from_pretrained(tokenizer)
@@ -146,13 +146,13 @@ def use(folder: Path, work: Path, tokenizer: Path, *, gen_length: int, device: s
 
 def fit_and_save(denoiser: MaskedLM, work: Path) -> None:
     """A head through collection, two passes of one step or more, and saving."""
-    from decoding.explore import BeamETE
-    from decoding.labelling import Labelling
+    from decoding.policies.ete import BeamETE
+    from decoding.policies.threshold import Threshold
     from decoding.policy import Policy
-    from decoding.threshold import Threshold
-    from models.scoring_head import save_head
-    from train.fit import collect, fit_head, prepare
-    from train.head_settings import VARIANTS, Fitting, TaskRun
+    from decoding.traces.labelling import Labelling
+    from models.heads.scoring_head import save_head
+    from train.head.fit import collect, fit_head, prepare
+    from train.head.settings import VARIANTS, Fitting, TaskRun
 
     beam = BeamETE()
     drivers: dict[str, Policy] = {"threshold": Threshold(0.9)}
@@ -184,6 +184,6 @@ def measured(call: Callable[[], object]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    from train.command import run
+    from train.commands.command_line import run
 
     run(real_size)

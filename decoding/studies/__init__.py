@@ -2,7 +2,7 @@
 
 One study is one file here and one line in STUDIES. The file has two functions:
 
-    measure(bench: Bench, *, setting: type = default, ...) -> dict[str, Any]
+    measure(bench: StudyInputs, *, setting: type = default, ...) -> dict[str, Any]
         runs the study and returns what goes into the JSON. Every setting is typed and has the default size; the command
         reads them from `settings:` of a config (`configs/study/NAME.yaml`, the full sizes in `NAME-full.yaml`) or from
         `--settings.NAME=VALUE`, and judges them by this signature. Its docstring has an Args entry for each. What the
@@ -10,7 +10,7 @@ One study is one file here and one line in STUDIES. The file has two functions:
     draw(result: dict[str, Any], figure: matplotlib.figure.Figure) -> None
         draws the picture from the result alone (as read back from the JSON), with axes, units and a legend.
 
-`Bench` (decoding/studies/bench.py) is what the command puts into a study's hands: the base model, prompts with their
+`StudyInputs` (decoding/studies/inputs.py) is what the command puts into a study's hands: the base model, prompts with their
 checker, device, seed, and a fitting of heads, since `decoding` imports neither `train` nor its tasks. The command adds
 study, settings, seconds, row_forwards (rows through every denoiser of the bench), models (fingerprints), command, commit, seed,
 device and versions.
@@ -28,8 +28,8 @@ STUDIES: Mapping[str, str] = {
     "cascades": "decoding.studies.cascades",
     "free-lunch": "decoding.studies.free_lunch",
     "order": "decoding.studies.order",
-    "block-hmm": "decoding.studies.block_hmm",
+    "block-hmm": "decoding.studies.block_hmm.study",
     "exploration": "decoding.studies.exploration",
-    "limits": "decoding.studies.limits",
+    "limits": "decoding.studies.limits.study",
 }
 """Name -> module."""

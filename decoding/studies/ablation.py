@@ -10,11 +10,11 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from decoding.arms import Arm
-from decoding.curves import Array, ratio_of_means
-from decoding.runner import Runner, make_runner
-from decoding.standings import Row, estimate
-from decoding.studies.bench import Bench
+from decoding.comparison.arms import Arm
+from decoding.comparison.curves import Array, ratio_of_means
+from decoding.comparison.results import Row, estimate
+from decoding.comparison.runner import Runner, make_runner
+from decoding.studies.inputs import StudyInputs
 from decoding.studies.picture import head, whiskers
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ SYMBOLS = {"threshold": "C", "branches": "k", "step_budget": "N"}
 
 
 def measure(
-    bench: Bench,
+    bench: StudyInputs,
     *,
     tasks: tuple[str, ...] = ("countdown3", "sudoku"),
     prompts: int = 12,

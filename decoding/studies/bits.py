@@ -1,7 +1,7 @@
 """Bits against rounds under the factor rule: Fig. 4 and theorem 3.2 of arXiv 2511.21103, on every round of every sequence.
 
 A sequence is decoded without early stop, so that every token of the canvas is predicted. -log p(x) is the exact any-order
-chain along the decoded order, left to right within a round (`decoding.studies.chain`). The bound is taken over what the
+chain along the decoded order, left to right within a round (`decoding.studies.chain_rule`). The bound is taken over what the
 exploitation rounds revealed; forced commits, which the theorem does not cover, are counted apart.
 """
 
@@ -18,19 +18,19 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from decoding.api import Generation, generate
-from decoding.bounds import Factor
-from decoding.curves import Array, ratio_of_means, resample
-from decoding.explore import BeamETE
-from decoding.standings import Row, estimate
-from decoding.statistics import bits_to_rounds, exploit_bound
-from decoding.studies.bench import Bench
-from decoding.studies.chain import by_round, chain, decoded_order, joint_bound
+from decoding.comparison.curves import Array, ratio_of_means, resample
+from decoding.comparison.results import Row, estimate
+from decoding.comparison.runs import Encoded
+from decoding.comparison.statistics import bits_to_rounds, exploit_bound
+from decoding.policies.bounds import Factor
+from decoding.policies.ete import BeamETE
+from decoding.studies.chain_rule import by_round, chain, decoded_order, joint_bound
+from decoding.studies.inputs import StudyInputs
 from decoding.studies.picture import head
 from decoding.studies.regression import pearson, slope
-from decoding.trials import Encoded
-from models.block_hmm import BlockHMM, BlockHMMConfig
 from models.denoiser import Denoiser
-from models.toy import GroupDenoiser
+from models.toys.block_hmm import BlockHMM, BlockHMMConfig
+from models.toys.toy import GroupDenoiser
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,7 +69,7 @@ class Followed:
 
 
 def measure(
-    bench: Bench,
+    bench: StudyInputs,
     *,
     tasks: tuple[str, ...] = TASKS,
     prompts: int = 4,
@@ -214,7 +214,7 @@ def summarise(sequences: Sequence[Followed], seed: int) -> Row:
     }
 
 
-def exact_rows(bench: Bench, factors: Sequence[float], count: int, batch_size: int) -> list[Row]:
+def exact_rows(bench: StudyInputs, factors: Sequence[float], count: int, batch_size: int) -> list[Row]:
     """The same on the exact Block-HMM, whose conditionals are those of one joint distribution: no bound may break."""
     if not count:
         return []

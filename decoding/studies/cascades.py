@@ -17,15 +17,15 @@ import numpy as np
 import torch
 
 from decoding.api import generate, make_policy
-from decoding.curves import Array, ratio_of_means, resample
+from decoding.comparison.curves import Array, ratio_of_means, resample
+from decoding.comparison.results import Row, estimate
+from decoding.comparison.runs import Encoded
 from decoding.policy import Policy
 from decoding.reading import Reading
-from decoding.standings import Row, estimate
 from decoding.state import DecodeState
-from decoding.studies.bench import Bench, Subject
 from decoding.studies.commits import OUTCOMES, Judge, exploration_commits
+from decoding.studies.inputs import StudyInputs, Subject
 from decoding.studies.picture import head
-from decoding.trials import Encoded
 from models.denoiser import Denoiser
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ BANDS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 
 
 def measure(
-    bench: Bench,
+    bench: StudyInputs,
     *,
     tasks: tuple[str, ...] = ("countdown3", "sudoku"),
     prompts: int = 16,

@@ -10,12 +10,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from decoding.api import Generation
-from decoding.branches import finish, predict
-from decoding.quota import Sequential
+from decoding.comparison.results import Row
+from decoding.policies.quota import Sequential
 from decoding.reading import Reading
-from decoding.standings import Row
 from decoding.state import DecodeState, Reason
-from decoding.studies.bench import Subject
+from decoding.studies.inputs import Subject
+from decoding.traces.branches import finish, predict
 from models.denoiser import Denoiser
 
 OUTCOMES = ("right cascade", "no cascade", "wrong cascade", "wrong commit", "after an error")

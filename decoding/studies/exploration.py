@@ -14,27 +14,27 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decoding.api import generate
-from decoding.curves import Array, resample
-from decoding.imh import HeadFuture, IndependentMH, mean_field_future
-from decoding.learned import Learned
+from decoding.comparison.curves import Array, resample
+from decoding.comparison.results import estimate
+from decoding.comparison.statistics import is_predicted
+from decoding.policies.imh import HeadFuture, IndependentMH, mean_field_future
+from decoding.policies.learned import Learned
+from decoding.policies.quota import Sequential
 from decoding.policy import Policy
-from decoding.quota import Sequential
 from decoding.reading import Reading
-from decoding.standings import estimate
 from decoding.state import DecodeState
-from decoding.statistics import is_predicted
-from decoding.studies.bench import Bench, Subject
+from decoding.studies.inputs import StudyInputs, Subject
 from decoding.studies.picture import head, ticks, whiskers
 from decoding.studies.tempered import distance, exact_future, law, sampled, tempered
 from models.denoiser import Denoiser
-from models.toy import JointDenoiser
+from models.toys.toy import JointDenoiser
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 def measure(
-    bench: Bench,
+    bench: StudyInputs,
     *,
     prompts: dict[str, int] | None = None,
     samples: int = 16,
@@ -120,7 +120,7 @@ class Answer:
 
 
 def answers(
-    bench: Bench, denoiser: Denoiser, subject: Subject, policy: Policy, heat: float, samples: int, batch_size: int
+    bench: StudyInputs, denoiser: Denoiser, subject: Subject, policy: Policy, heat: float, samples: int, batch_size: int
 ) -> list[Answer]:
     """`samples` answers to every prompt, the prompts in turn."""
     problems, found = subject.problems, []
@@ -201,7 +201,7 @@ def entropy_of(counts: Mapping[str, int]) -> float:
     return float(-(share * np.log(share)).sum())
 
 
-def toy(seed: int, alpha: float, rows: int, bench: Bench) -> dict[str, Any]:
+def toy(seed: int, alpha: float, rows: int, bench: StudyInputs) -> dict[str, Any]:
     """How far apart p^alpha, the mean-field law and the chain itself are on one exhaustive 3 x 3 model."""
     joint = torch.softmax(torch.randn(27, generator=torch.Generator().manual_seed(seed)) * 2, 0)
     model = JointDenoiser(joint.view(3, 3, 3))

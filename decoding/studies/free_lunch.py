@@ -16,11 +16,11 @@ import numpy as np
 import torch
 
 from decoding.api import with_cache
-from decoding.arms import Arm
-from decoding.curves import Array, ratio_of_means, resample
-from decoding.runner import Runner, make_runner
-from decoding.standings import Row, estimate
-from decoding.studies.bench import Bench
+from decoding.comparison.arms import Arm
+from decoding.comparison.curves import Array, ratio_of_means, resample
+from decoding.comparison.results import Row, estimate
+from decoding.comparison.runner import Runner, make_runner
+from decoding.studies.inputs import StudyInputs
 from decoding.studies.picture import head, whiskers
 from models.denoiser import Denoiser
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def measure(
-    bench: Bench,
+    bench: StudyInputs,
     *,
     tasks: tuple[str, ...] = ("countdown3", "sudoku"),
     prompts: int = 16,
@@ -101,7 +101,7 @@ def measure(
 
 @torch.inference_mode()
 def time_forwards(
-    bench: Bench,
+    bench: StudyInputs,
     denoiser: Denoiser,
     cache: str,
     length: int,

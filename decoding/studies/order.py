@@ -20,15 +20,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from decoding.api import generate
-from decoding.curves import Array, resample
-from decoding.quota import Sequential
-from decoding.standings import Row, estimate
-from decoding.studies.bench import Bench, Subject
-from decoding.studies.chain import nll
+from decoding.comparison.curves import Array, resample
+from decoding.comparison.results import Row, estimate
+from decoding.comparison.runs import Encoded
+from decoding.policies.quota import Sequential
+from decoding.studies.chain_rule import nll
+from decoding.studies.inputs import StudyInputs, Subject
 from decoding.studies.picture import head, whiskers
 from decoding.studies.schedules import Forced
 from decoding.studies.weighted_entropy import ranks, smallest_alpha, weighted_entropy
-from decoding.trials import Encoded
 from models.denoiser import Denoiser, Prediction
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Followed:
 
 
 def measure(
-    bench: Bench,
+    bench: StudyInputs,
     *,
     bases: str = "checkpoints/order",
     points: tuple[int, ...] = (1, 2, 3, 4),
@@ -124,7 +124,7 @@ def measure(
     return {"orders": orders, "bases": bases_rows, "cut": cut if prompts < 500 else []}
 
 
-def follow(denoiser: Denoiser, subject: Subject, order: str, bench: Bench) -> Followed:
+def follow(denoiser: Denoiser, subject: Subject, order: str, bench: StudyInputs) -> Followed:
     """Decode by an order, then commit the reference in the order that the same rule chooses.
 
     Raises:

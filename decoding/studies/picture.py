@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from decoding.standings import Row
+from decoding.comparison.results import Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,10 +1,10 @@
-"""Correlation and slope with bootstrap intervals, from weights over prompts (`decoding.curves.resample`)."""
+"""Correlation and slope with bootstrap intervals, from weights over prompts (`decoding.comparison.curves.resample`)."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from decoding.curves import Array
+from decoding.comparison.curves import Array
 
 
 def covariance(weights: Array, x: Array, y: Array) -> Array:

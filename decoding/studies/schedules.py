@@ -19,8 +19,8 @@ from decoding.loop import decode
 from decoding.policy import Policy
 from decoding.reading import Reading, Sampling
 from decoding.state import DecodeState, Proposal, start
-from models.block_hmm import BlockHMM, BlockHMMConfig
-from models.toy import JointDenoiser
+from models.toys.block_hmm import BlockHMM, BlockHMMConfig
+from models.toys.toy import JointDenoiser
 
 
 def markov_joint(parents: Sequence[int], flip: float) -> Tensor:

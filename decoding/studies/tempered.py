@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decoding.imh import Future, IndependentMH
 from decoding.loop import decode
+from decoding.policies.imh import Future, IndependentMH
 from decoding.reading import Reading, Sampling, read
 from decoding.state import DecodeState, start
-from models.toy import JointDenoiser
+from models.toys.toy import JointDenoiser
 
 
 def tempered(model: JointDenoiser, alpha: float) -> Float[Tensor, " s"]:

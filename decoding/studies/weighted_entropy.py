@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from decoding.curves import Array
+from decoding.comparison.curves import Array
 
 
 def weighted_entropy(entropy: Array, *, alpha: float, growth: float, slack: float = 0.0) -> float:

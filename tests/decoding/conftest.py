@@ -8,24 +8,24 @@ import pytest
 import torch
 from torch import nn
 
-from decoding.bounds import EntropyBound, Factor, RiskSum
-from decoding.explore import BeamETE, RandomParity
 from decoding.features import NAMES
-from decoding.imh import HeadFuture, IndependentMH
-from decoding.learned import Learned
-from decoding.learned_ete import LearnedParity
-from decoding.lookahead import LoPA
 from decoding.loop import decode
+from decoding.policies.bounds import EntropyBound, Factor, RiskSum
+from decoding.policies.ete import BeamETE, RandomParity
+from decoding.policies.imh import HeadFuture, IndependentMH
+from decoding.policies.learned import Learned
+from decoding.policies.learned_ete import LearnedParity
+from decoding.policies.lopa import LoPA
+from decoding.policies.quota import Quota, Sequential
+from decoding.policies.remask import DraftVerify, RemaskLowest
+from decoding.policies.threshold import EntropyThreshold, MarginThreshold, Threshold
 from decoding.policy import Policy
-from decoding.quota import Quota, Sequential
 from decoding.reading import Reading, Sampling
-from decoding.remask import DraftVerify, RemaskLowest
 from decoding.state import Reason, start
-from decoding.threshold import EntropyThreshold, MarginThreshold, Threshold
 from models.denoiser import Denoiser
-from models.head_config import HeadConfig
-from models.scoring_head import ScoringHead
-from models.toy import GroupDenoiser, TableDenoiser
+from models.heads.config import HeadConfig
+from models.heads.scoring_head import ScoringHead
+from models.toys.toy import GroupDenoiser, TableDenoiser
 
 GEN_LENGTH, BLOCK_LENGTH = 12, 4
 EAGER = BeamETE(gamma=0.8, min_masks=1, branches=3, step_budget=2)  # explores in most rounds

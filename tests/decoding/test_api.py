@@ -8,9 +8,9 @@ import torch
 import decoding
 from decoding import generate
 from decoding.names import ALIASES, POLICIES, REMASKING, resolve
-from decoding.quota import Quota, Sequential
-from decoding.threshold import Threshold
-from models.toy import TableDenoiser
+from decoding.policies.quota import Quota, Sequential
+from decoding.policies.threshold import Threshold
+from models.toys.toy import TableDenoiser
 
 CANVAS = {"gen_length": 12, "block_length": 4}
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from decoding.comparison.statistics import statistics
 from decoding.loop import Counts
 from decoding.policy import Policy
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal, Reason
-from decoding.statistics import statistics
 
 DECODES: dict[tuple[int, int], "Decode"] = {}  # one decode serves all the tests of a pair
 

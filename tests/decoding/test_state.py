@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from decoding.explore import BeamETE
+from decoding.policies.ete import BeamETE
+from decoding.policies.threshold import Threshold
 from decoding.state import Reason, advance_clock, commit, start
-from decoding.threshold import Threshold
-from models.toy import TableDenoiser
+from models.toys.toy import TableDenoiser
 
 EOS, MASK = 4, 5
 

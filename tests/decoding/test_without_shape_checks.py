@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import nn
 
-from decoding.explore import BeamETE
 from decoding.features import NAMES, features
-from decoding.learned import Learned
-from decoding.learned_ete import LearnedParity
-from decoding.quota import Sequential
+from decoding.policies.ete import BeamETE
+from decoding.policies.learned import Learned
+from decoding.policies.learned_ete import LearnedParity
+from decoding.policies.quota import Sequential
+from decoding.policies.threshold import Threshold
 from decoding.reading import Reading, read
 from decoding.state import commit
-from decoding.threshold import Threshold
-from models.head_config import HeadConfig
-from models.scoring_head import ScoringHead
+from models.heads.config import HeadConfig
+from models.heads.scoring_head import ScoringHead
 
 WRAPPED = hasattr(Threshold.propose, "__wrapped__")
 unwrapped = pytest.mark.skipif(WRAPPED, reason="runs in a process without shape checks")

@@ -10,9 +10,9 @@ from decoding import generate
 from decoding.api import make_policy
 from decoding.features import NAMES
 from decoding.names import POLICIES
-from models.cascade import Cascade, CascadeConfig
-from models.head_config import HeadConfig
-from models.scoring_head import ScoringHead
+from models.heads.cascade import Cascade, CascadeConfig
+from models.heads.config import HeadConfig
+from models.heads.scoring_head import ScoringHead
 
 LOOSE = {"gamma": 1.0, "min_masks": 0, "branches": 3, "step_budget": 3, "threshold": 0.02}
 SETTINGS = {

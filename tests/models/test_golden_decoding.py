@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch.nn.functional import pad
 
-from decoding.dream import DreamQuota
 from decoding.loop import decode
-from decoding.quota import Quota
+from decoding.policies.dream_quota import DreamQuota
+from decoding.policies.quota import Quota
+from decoding.policies.threshold import Threshold
 from decoding.reading import Sampling
 from decoding.state import start
-from decoding.threshold import Threshold
 
 GEN_LENGTH = 16
 LLADA = ["gen_s16_b16", "gen_s8_b16", "gen_s16_b4", "gen_s8_b8", "gen_s4_b16"]

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2ForCausalLM
 
 import models
-from models.families import CheckpointError
+from models.checkpoints.families import CheckpointError
 
 
 def remote(golden, **changes):

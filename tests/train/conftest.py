@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from decoding.explore import BeamETE
-from decoding.labelling import Labelling
-from decoding.quota import Sequential
-from decoding.threshold import Threshold
+from decoding.policies.ete import BeamETE
+from decoding.policies.quota import Sequential
+from decoding.policies.threshold import Threshold
+from decoding.traces.labelling import Labelling
 from models.denoiser import Denoiser, Prediction
-from models.toy import GroupDenoiser
-from train.collect import Collector
+from models.toys.toy import GroupDenoiser
+from train.head.collection import Collector
 from train.tasks.task import Example, Task
 
 LABELLING = Labelling(states_per_prompt=3, labelled=1, branches=8, strata=2)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from decoding import generate
-from decoding.quota import Sequential
-from decoding.threshold import Threshold
-from models.toy import GroupDenoiser
+from decoding.policies.quota import Sequential
+from decoding.policies.threshold import Threshold
+from models.toys.toy import GroupDenoiser
 from train.head_cost import Beside
 
 

@@ -11,14 +11,14 @@ import torch
 
 import models
 from decoding.features import NAMES
-from decoding.learned import Learned
-from models.cascade import Cascade, CascadeConfig
-from models.head_config import HeadConfig
-from models.scoring_head import ScoringHead, save_head
-from train.command import run, shipped
-from train.head_data import HeadData
-from train.head_metrics import Judged
-from train.head_module import PreparedBatches
+from decoding.policies.learned import Learned
+from models.heads.cascade import Cascade, CascadeConfig
+from models.heads.config import HeadConfig
+from models.heads.scoring_head import ScoringHead, save_head
+from train.commands.command_line import run, shipped
+from train.head.data import HeadData
+from train.head.metrics import Judged
+from train.head.module import PreparedBatches
 from train.head_risk import CROSSED, after_look, figures, head_risk, left_by, skills, traces
 
 BASE = str(shipped("checkpoints/reason-7m"))
@@ -72,7 +72,7 @@ def test_the_risk_is_of_the_candidate_itself(base, some, monkeypatch, own):
     """Where the next forward would take another token, the candidate's risk is all that is not its own."""
     said = torch.tensor([own, 0.625 - own, 0.0625, 0.0625, 0.0625, 0.1875]).log()
     monkeypatch.setattr(
-        "decoding.cascade.ask",
+        "decoding.policies.cascade.ask",
         lambda cascade, reading, committed, token: said.expand(int((reading.rows & ~committed).sum()), 6),
     )
     policy = Learned(base.head, risk_bound=0.3, turns=0)

@@ -14,11 +14,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from train import pretrain as command
-from train.base_model import BaseModelFit, Fit, ModelShape
-from train.command import parser_of
-from train.corpus import Rows
-from train.export import export, load_weights
-from train.rows import TaskData, TaskRows, place
+from train.base.base_model import BaseModelFit, Fit, ModelShape
+from train.base.corpus import Rows
+from train.base.export import export, load_weights
+from train.base.rows import TaskData, TaskRows, place
+from train.commands.command_line import parser_of
 
 CPU = torch.device("cpu")
 MASK, EOS = 2, 1

@@ -3,22 +3,22 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from train.tasks.addition import ADDITION, ADDITION_CARRY, ADDITION_EASY, ADDITION_EDGE
-from train.tasks.aime import AIME24, AIME25
-from train.tasks.countdown import COUNTDOWN3, COUNTDOWN4
-from train.tasks.drills import ARITHMETIC
-from train.tasks.gsm8k import GSM8K
-from train.tasks.gsm8k_renumbered import GSM8K_RENUMBERED, GSM8K_RENUMBERED_HEADS
-from train.tasks.humaneval import HUMANEVAL
-from train.tasks.lists import LISTS
-from train.tasks.math500 import MATH500
-from train.tasks.mbpp import MBPP
-from train.tasks.mmlu_pro import MMLU_PRO
-from train.tasks.multiplication import MULTIPLICATION
-from train.tasks.sudoku import SUDOKU, SUDOKU_HARD
+from train.tasks.benchmarks.aime import AIME24, AIME25
+from train.tasks.benchmarks.gsm8k import GSM8K
+from train.tasks.benchmarks.humaneval import HUMANEVAL
+from train.tasks.benchmarks.math500 import MATH500
+from train.tasks.benchmarks.mbpp import MBPP
+from train.tasks.benchmarks.mmlu_pro import MMLU_PRO
+from train.tasks.puzzles.addition import ADDITION, ADDITION_CARRY, ADDITION_EASY, ADDITION_EDGE
+from train.tasks.puzzles.countdown import COUNTDOWN3, COUNTDOWN4
+from train.tasks.puzzles.drills import ARITHMETIC
+from train.tasks.puzzles.lists import LISTS
+from train.tasks.puzzles.multiplication import MULTIPLICATION
+from train.tasks.puzzles.sudoku import SUDOKU, SUDOKU_HARD
+from train.tasks.puzzles.words import WORDS
+from train.tasks.renumbered.gsm8k_renumbered import GSM8K_RENUMBERED, GSM8K_RENUMBERED_HEADS
 from train.tasks.task import Example, Split, Task
 from train.tasks.text import TEXT
-from train.tasks.words import WORDS
 
 TASKS: dict[str, Task] = {
     task.name: task for task in (SUDOKU, SUDOKU_HARD, COUNTDOWN3, COUNTDOWN4, MULTIPLICATION, LISTS, WORDS)

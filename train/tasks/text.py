@@ -1,6 +1,6 @@
 """A user's own prompts: no checker, so traces are labelled by what the careful decoder makes of a position left for last."""
 
-from train.tasks.benchmark import benchmark, field, optional
+from train.tasks.benchmarks.benchmark import benchmark, field, optional
 from train.tasks.task import Example, Row
 
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from decoding.curves import resample
-from decoding.problems import Problems
-from decoding.runner import make_runner
+from decoding.comparison.curves import resample
+from decoding.comparison.problems import Problems
+from decoding.comparison.runner import make_runner
 from decoding.studies.ablation import MODES, figures, task_rows
-from models.toy import GroupDenoiser
+from models.toys.toy import GroupDenoiser
 
 
 class Spelling:

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from decoding.studies.bench import Bench
 from decoding.studies.bits import Followed, decode, escape, exact_rows, summarise
-from decoding.studies.chain import joint_bound
+from decoding.studies.chain_rule import joint_bound
+from decoding.studies.inputs import StudyInputs
 from models.denoiser import Denoiser, Prediction
 
-BENCH = Bench("", None, "cpu", 0, enter=lambda *_: None, fit=lambda *_: None)
+BENCH = StudyInputs("", None, "cpu", 0, enter=lambda *_: None, fit=lambda *_: None)
 
 
 class Turncoat(Denoiser):

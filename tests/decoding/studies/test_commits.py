@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from decoding.api import generate
-from decoding.explore import BeamETE
-from decoding.problems import Problems
-from decoding.studies.bench import Subject
+from decoding.comparison.problems import Problems
+from decoding.policies.ete import BeamETE
 from decoding.studies.cascades import summarise
 from decoding.studies.commits import OUTCOMES, Judge, exploration_commits, outcomes
-from models.toy import GroupDenoiser
+from decoding.studies.inputs import Subject
+from models.toys.toy import GroupDenoiser
 
 POLICY = BeamETE(gamma=0.6, min_masks=0, branches=8, implicit=False, step_budget=None)
 PROBLEMS = Problems("groups", ("dev",), ("one", "two"), 8, 8)

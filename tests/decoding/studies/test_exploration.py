@@ -8,11 +8,11 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from decoding.studies.bench import Bench
 from decoding.studies.exploration import Answer, draw, entropy_cap, entropy_caps, entropy_of, figures, measure, pass_at
-from train import inquiry
-from train.command import shipped
-from train.export import export
+from decoding.studies.inputs import StudyInputs
+from train.base.export import export
+from train.commands import study as inquiry
+from train.commands.command_line import shipped
 
 
 @pytest.mark.parametrize(("n", "right"), [(5, 0), (5, 2), (5, 5), (6, 1)])
@@ -71,7 +71,7 @@ def tiny(tmp_path_factory) -> str:
 def test_the_study_runs_and_draws(tiny, tmp_path):
     from functools import partial
 
-    bench = Bench(tiny, None, "cpu", 0, enter=partial(inquiry.subject, 0), fit=inquiry.fit_features)
+    bench = StudyInputs(tiny, None, "cpu", 0, enter=partial(inquiry.subject, 0), fit=inquiry.fit_features)
     result = measure(bench, prompts={"countdown3": 2}, samples=3, proposals=2, toy_rows=4000, batch_size=4)
     assert len(result["rules"]) == 5
     by_rule = {row["rule"]: row for row in result["rules"]}

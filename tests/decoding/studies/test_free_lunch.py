@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from decoding.curves import resample
+from decoding.comparison.curves import resample
 from decoding.studies.free_lunch import knee, medians_of
 
 

@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 import torch
 
+from decoding.comparison.problems import Problems
+from decoding.comparison.runs import Encoded
+from decoding.policies.quota import Sequential
 from decoding.policy import Policy
-from decoding.problems import Problems
-from decoding.quota import Sequential
 from decoding.studies import order as study
-from decoding.studies.bench import Bench, Subject
+from decoding.studies.inputs import StudyInputs, Subject
 from decoding.studies.order import ORDERS, Followed, Witness, compare, follow
 from decoding.studies.schedules import Forced
 from decoding.studies.weighted_entropy import ranks, smallest_alpha, weighted_entropy
-from decoding.trials import Encoded
 from models.denoiser import Denoiser, Prediction
 
 LAW = torch.tensor([0.3, 0.02, 0.05, 0.13, 0.01, 0.09, 0.15, 0.25])
-BENCH = Bench("", None, "cpu", 0, enter=lambda *_: None, fit=lambda *_: None)
+BENCH = StudyInputs("", None, "cpu", 0, enter=lambda *_: None, fit=lambda *_: None)
 CELLS = torch.tensor(list(itertools.product((0, 1), repeat=3)))
 
 

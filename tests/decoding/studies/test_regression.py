@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from decoding.curves import resample
+from decoding.comparison.curves import resample
 from decoding.studies.regression import pearson, slope
 
 DRAW = np.random.default_rng(1)

@@ -1,0 +1,90 @@
+"""Paired comparison of decoders: the same prompts through every arm, judged by accuracy against rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from decoding.comparison.arms import Arm, check_arms
+from decoding.comparison.parity import parity_study
+from decoding.comparison.problems import Check, Problems
+from decoding.comparison.results import Row, calibration_rows, curve_rows, pair_rows, place, result_rows
+from decoding.comparison.runner import make_runner, tune
+from decoding.comparison.verdicts import verdicts
+from decoding.provenance import write_json
+from models.denoiser import Denoiser
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `comparison.json` holds: lists of rows, every estimate with an interval as {estimate, low, high}."""
+
+    results: list[Row] = field(default_factory=list)
+    curves: list[Row] = field(default_factory=list)
+    pairs: list[Row] = field(default_factory=list)
+    calibration: list[Row] = field(default_factory=list)
+    parity: list[Row] = field(default_factory=list)
+    verdicts: list[Row] = field(default_factory=list)
+
+    def __add__(self, other: Comparison) -> Comparison:
+        """Both, one after the other."""
+        return Comparison(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+
+    def save(self, path: Path, environment: Mapping[str, Any]) -> None:
+        """Write everything as JSON, aside and renamed."""
+        write_json(path, {**asdict(self), "environment": dict(environment)}, allow_nan=False)
+
+
+def compare(
+    denoiser: Denoiser,
+    arms: Sequence[Arm],
+    problems: Problems,
+    check: Check,
+    *,
+    out: Path | None = None,
+    heads: Mapping[str, Denoiser] | None = None,
+    tuning: int = 0,
+    parity: int = 0,
+    batch_size: int | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Comparison:
+    """Run the arms over the prompts of one task and compare them.
+
+    Args:
+        denoiser: the model, with the scoring head of learned arms.
+        arms: what is compared; `sequential`, the reference, among them.
+        problems: the prompts of the task.
+        check: (prompt, text up to the first EOS) -> right.
+        out: folder of the lines of every run, which a later call with the same settings goes on with; None keeps nothing.
+        heads: arm -> the model with that arm's own head.
+        tuning: random points tried on the dev split for every arm with a tuning space; 0 leaves its settings as they are.
+        parity: if above 0, a parity study in place of the curves, with so many points searched on the dev split.
+        batch_size: prompts at a time; by default 16 on the CPU, 512 elsewhere.
+        seed: of random policies, tuning and resamples.
+        progress: show a bar.
+
+    Raises:
+        ValueError: for arms or settings that contradict each other, or lines in `out` that belong to other settings.
+    """
+    check_arms(arms, reference=not parity)
+    arms = [arm.on(problems.task) for arm in arms]
+    runner = make_runner(
+        denoiser, problems, check, out=out, heads=heads, batch_size=batch_size, seed=seed, progress=progress
+    )
+    if parity:
+        study = parity_study(runner, arms, parity)
+        return Comparison(results=study.results, pairs=study.pairs, parity=[study.parity])
+    arms = [tune(runner, arm, tuning) if tuning else replace(arm, tune={}) for arm in arms]
+    runner.run(arms, "dev")
+    runner.run(arms, "test")
+    measured = place(runner, arms)
+    return Comparison(
+        results=result_rows(runner, [(item.arm, cell) for item in measured for cell in item.cells], ["dev", "test"]),
+        curves=curve_rows(runner, measured),
+        pairs=pair_rows(runner, measured),
+        calibration=calibration_rows(runner, measured),
+        verdicts=verdicts(runner, measured),
+    )

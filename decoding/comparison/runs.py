@@ -1,0 +1,246 @@
+"""The runs behind a comparison: the same prompts through every cell, in interleaved chunks, written down as they finish."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from decoding.api import Generation, generate
+from decoding.comparison.arms import BLOCK_LENGTH, Cell
+from decoding.comparison.curves import Array
+from decoding.comparison.problems import Check, Problems, Split
+from decoding.comparison.statistics import is_predicted, statistics
+from decoding.loop import Counts
+from decoding.policy import Policy
+from decoding.prompts import read_prompts
+from decoding.state import DecodeState, Reason
+from models.denoiser import Denoiser
+
+COLUMNS = (
+    "right",
+    "rounds",
+    "sequence_forwards",
+    "token_positions",
+    "new_tokens",
+    "bits",
+    "explored",  # rounds with more than one canvas
+    "idle",  # rounds in which the rule accepted nothing
+    "commits",
+    "unforced",  # commits that the rule accepted
+    "clean",  # of those, made from states without a wrong token; -1 without a reference
+    "wrong",  # of those, wrong
+    "seconds",  # of the chunk, shared equally
+)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Prompts of a split as ids, left padded, with the canvas of the only right answer (-1 where none is known)."""
+
+    tokens: Int[Tensor, "B P"]
+    attention_mask: Bool[Tensor, "B P"] | None
+    reference: Int[Tensor, "B G"]
+
+    @staticmethod
+    def of(problems: Problems, split: Split, denoiser: Denoiser) -> Encoded:
+        """Encode every prompt once."""
+        prompts = problems.split(split)
+        batch = read_prompts(list(prompts), None, denoiser)
+        rows = [canvas_of(problems.references.get(p, ""), problems.gen_length, denoiser) for p in prompts]
+        return Encoded(batch.tokens, batch.attention_mask, torch.tensor(rows, device=batch.tokens.device))
+
+
+def canvas_of(answer: str, gen_length: int, denoiser: Denoiser) -> list[int]:
+    """The canvas that spells an answer, EOS behind it; -1 where there is none or it does not fit."""
+    ids = denoiser.tokenizer(answer, add_special_tokens=False)["input_ids"] if answer else []
+    if not ids or len(ids) > gen_length or (denoiser.eos_id is None and len(ids) < gen_length):
+        return [-1] * gen_length
+    return [*ids] + [denoiser.eos_id if denoiser.eos_id is not None else -1] * (gen_length - len(ids))
+
+
+class Ledger:
+    """Every figure of every run, a line of JSON for each (split, cell, prompt), in a file that a later call goes on with.
+
+    Args:
+        path: the file; None keeps everything in memory.
+        header: what all lines share; a file with another header is refused.
+
+    Raises:
+        ValueError: if the file belongs to other settings or holds a line that cannot be read.
+    """
+
+    def __init__(self, path: Path | None, header: Mapping[str, object]) -> None:
+        self.path, self.header = path, dict(header)
+        self.lines: dict[tuple[str, str], dict[int, list[float]]] = {}
+        if path is not None and path.is_file():
+            self._resume(path)
+        if path is not None and not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(self.header) + "\n", encoding="utf-8")
+
+    def _resume(self, path: Path) -> None:
+        text = path.read_text(encoding="utf-8")
+        whole = text[: text.rfind("\n") + 1]  # a killed run may leave half a line
+        if not whole:
+            path.unlink()
+            return
+        if len(whole) < len(text):
+            path.write_text(whole, encoding="utf-8")
+        for number, line in enumerate(whole.splitlines(), 1):
+            try:
+                record = json.loads(line)
+                if number == 1:
+                    self._agree(path, record)
+                else:
+                    self._keep(record["split"], record["cell"], record["prompt"], [record[name] for name in COLUMNS])
+            except (json.JSONDecodeError, KeyError, TypeError) as error:
+                raise ValueError(f"{path}, line {number} must be a line of a comparison, got {line[:60]!r}") from error
+
+    def _agree(self, path: Path, found: Mapping[str, object]) -> None:
+        for name, value in self.header.items():
+            if found.get(name) != value:
+                raise ValueError(
+                    f"{name} must be {found.get(name)!r} to go on with {path}, got {value!r}: choose another --out"
+                )
+
+    def _keep(self, split: str, cell: str, prompt: int, values: list[float]) -> None:
+        self.lines.setdefault((split, cell), {})[prompt] = values
+
+    def has(self, split: Split, cell: Cell, prompts: Sequence[int]) -> bool:
+        """Whether all these prompts are there."""
+        kept = self.lines.get((split, cell.key), {})
+        return all(prompt in kept for prompt in prompts)
+
+    def add(self, split: Split, cell: Cell, prompts: Sequence[int], table: Array) -> None:
+        """Write the lines of one chunk, [prompts, columns], at once."""
+        lines = []
+        for prompt, values in zip(prompts, table.tolist(), strict=True):
+            self._keep(split, cell.key, prompt, values)
+            names = {"split": split, "arm": cell.arm, "dial": cell.dial, "cell": cell.key, "prompt": prompt}
+            lines.append(json.dumps(names | dict(zip(COLUMNS, values, strict=True))) + "\n")
+        if self.path is not None:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write("".join(lines))
+
+    def table(self, split: Split, cell: Cell) -> dict[str, Array]:
+        """Every column over the prompts of a split, in their order."""
+        kept = self.lines[split, cell.key]
+        values = np.array([kept[prompt] for prompt in sorted(kept)])
+        return {name: values[:, index] for index, name in enumerate(COLUMNS)}
+
+
+def run_cells(
+    ledger: Ledger,
+    problems: Problems,
+    split: Split,
+    jobs: Sequence[tuple[Cell, Policy, Denoiser]],
+    check: Check,
+    *,
+    batch_size: int,
+    seed: int,
+    progress: bool,
+) -> None:
+    """Run every cell over every prompt of a split, chunk by chunk, the order of the cells turned by one with every chunk.
+
+    Args:
+        ledger: where the figures go, and what is already there.
+        problems: prompts and lengths.
+        split: which of the prompts.
+        jobs: cells with their policies and denoisers.
+        check: judges the text of a prompt.
+        batch_size: prompts of a chunk.
+        seed: of policies that draw.
+        progress: show a bar.
+    """
+    prompts = problems.split(split)
+    encoded = {id(denoiser): Encoded.of(problems, split, denoiser) for _, _, denoiser in jobs}
+    schedule = list(interleave(len(prompts), len(jobs), batch_size))
+    for chunk, job in tqdm(schedule, desc=f"{problems.task} {split}", disable=None if progress else True):
+        cell, policy, denoiser = jobs[job]
+        index = list(range(chunk, min(chunk + batch_size, len(prompts))))
+        if ledger.has(split, cell, index):
+            continue
+        batch = encoded[id(denoiser)]
+        generator = torch.Generator(denoiser.device).manual_seed(seed * 1_000_003 + chunk)
+        mask = None if batch.attention_mask is None else batch.attention_mask[index]
+        made = generate(
+            denoiser,
+            batch.tokens[index],
+            policy,
+            gen_length=problems.gen_length,
+            block_length=cell.settings.get(BLOCK_LENGTH) or problems.block_length,
+            attention_mask=mask,
+            generator=generator,
+        )
+        right = [check(prompts[i], text) for i, text in zip(index, made.text, strict=True)]
+        ledger.add(split, cell, index, measure(made, right, batch.reference[index]))
+
+
+def interleave(prompts: int, jobs: int, batch_size: int) -> Iterator[tuple[int, int]]:
+    """(first prompt, job) so that every job sees a chunk before any sees the next, each time another one first."""
+    for turn, chunk in enumerate(range(0, prompts, batch_size)):
+        for step in range(jobs):
+            yield chunk, (turn + step) % jobs
+
+
+def measure(made: Generation, right: Sequence[bool], reference: Int[Tensor, "B G"]) -> Array:
+    """The COLUMNS of every row of a decode, [B, columns]."""
+    state = made.state
+    counts = Counts(made.rounds, made.sequence_forwards, made.token_positions, made.explored, made.nfe)
+    figures = statistics(state, counts, eos_id=made.eos_id)
+    accepted = state.accepted
+    clean, wrong = clean_commits(state, reference)
+    columns = {
+        "right": torch.tensor(right, device=state.tokens.device),
+        "rounds": figures.rounds,
+        "sequence_forwards": figures.sequence_forwards,
+        "token_positions": figures.token_positions,
+        "new_tokens": figures.new_tokens,
+        "bits": figures.bits,
+        "explored": counts.explored,
+        "idle": figures.rounds - rounds_with(accepted, state.committed_round),
+        "commits": is_predicted(state).sum(-1),
+        "unforced": accepted.sum(-1),
+        "clean": clean,
+        "wrong": wrong,
+        "seconds": torch.full((len(right),), made.seconds / len(right), device=state.tokens.device),
+    }
+    table: Array = torch.stack([columns[name].double() for name in COLUMNS], -1).cpu().numpy()
+    return table
+
+
+def rounds_with(committed: Bool[Tensor, "B L"], committed_round: Int[Tensor, "B L"]) -> Int[Tensor, " B"]:
+    """Number of different rounds in which one of `committed` was committed."""
+    place = torch.where(committed, committed_round, 0)
+    seen = torch.zeros(len(place), int(place.max()) + 1, dtype=torch.bool, device=place.device)
+    return seen.scatter(-1, place, True)[:, 1:].sum(-1)
+
+
+def clean_commits(state: DecodeState, reference: Int[Tensor, "B G"]) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"]]:
+    """Commits that the rule accepted in states without a wrong token, and how many of them are wrong; -1 without a reference.
+
+    The states up to the round of the first wrong commit hold no wrong token, so that round's own commits count: but for what a
+    cascade commits behind a wrong one that is not its own, for the state it is made from holds these. What a second look commits
+    behind a wrong commit of the first still counts: the state does not tell looks apart.
+    """
+    canvas = state.layout.block >= 0
+    predicted = is_predicted(state)[:, canvas]
+    differs = predicted & (state.tokens[:, canvas] != reference)
+    round_ = state.committed_round[:, canvas]
+    last = torch.iinfo(round_.dtype).max
+    follows = state.reason[:, canvas] == int(Reason.CASCADE)
+    first_wrong = torch.where(differs, round_, last).amin(-1, keepdim=True)
+    there = round_ == first_wrong
+    behind = there & follows & (there & differs & ~follows).any(-1, keepdim=True)
+    counted = state.accepted[:, canvas] & (round_ <= first_wrong) & ~behind
+    known = (reference >= 0).all(-1)
+    clean, wrong = counted.sum(-1), (counted & differs).sum(-1)
+    return torch.where(known, clean, -1), torch.where(known, wrong, -1)

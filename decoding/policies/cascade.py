@@ -1,0 +1,78 @@
+"""Commit the cascade with what sets it off: positions that the round's other commits make sure, in the same round."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from decoding.policies.bounds import prefix_sum
+from decoding.reading import Reading
+from decoding.state import DecodeState, Proposal, Reason
+from models.heads.cascade import Cascade
+
+Told = tuple[Int[Tensor, "B L"], Float[Tensor, "B L"]]  # token and risk
+
+
+def follow(
+    cascade: Cascade,
+    state: DecodeState,
+    reading: Reading,
+    reason: Int[Tensor, "B L"],
+    *,
+    bound: float,
+    turns: int,
+    first: Told | None = None,
+) -> Proposal:
+    """What a round commits beside `reason`: as long as their risks add up to the bound at most, the safest of the positions left.
+
+    With S the positions committed so far in the round, r_j = 1 - max_v p(x_j = v | x, x_S) as the cascade foretells it, and every
+    turn commits the longest prefix in order of risk with sum r_j <= bound, then looks again where there was one. Its tokens are the
+    likeliest ones: at temperature 1 a draw would differ with probability r_j, at a lower one with less, at a higher one with more.
+
+    Args:
+        cascade: foretells p.
+        state: before the round.
+        reading: of that state.
+        reason: why positions are committed in any case.
+        bound: on the summed risk of a turn's commits, above 0.
+        turns: looks, at least 0.
+        first: what the first look says, where that is known.
+    """
+    token, confidence, left = reading.token, reading.confidence, reading.rows & (reason == 0)
+    for turn in range(turns):
+        if not left.any():
+            break
+        asked = replace(reading, rows=reading.rows & left.any(-1, keepdim=True))
+        said, risk = first if first is not None and not turn else foretell(cascade, asked, reason, token)
+        sure = left & (prefix_sum(risk, -risk, left) <= bound)
+        token, confidence = torch.where(sure, said, token), torch.where(sure, 1 - risk, confidence)
+        reason = torch.where(sure, int(Reason.CASCADE), reason)
+        left = left & ~sure & sure.any(-1, keepdim=True)  # elsewhere a look would say the same
+    plan = Proposal.single(state, replace(reading, token=token), reason)
+    return replace(plan, confidence=confidence.unsqueeze(1))
+
+
+def foretell(cascade: Cascade, reading: Reading, reason: Int[Tensor, "B L"], token: Int[Tensor, "B L"]) -> Told:
+    """The likeliest token of every position left and its risk; -1 and 0 elsewhere."""
+    committed = reading.rows & (reason > 0)
+    left = reading.rows & ~committed
+    log_probs = ask(cascade, reading, committed, token)
+    best = log_probs[:, :-1].argmax(-1, keepdim=True)
+    risk = log_probs.scatter(-1, best, -torch.inf).logsumexp(-1).exp()
+    likeliest = reading.top_tokens[left].gather(-1, best).squeeze(-1)
+    return (
+        torch.full_like(token, -1).masked_scatter(left, likeliest),
+        torch.zeros_like(reading.confidence).masked_scatter(left, risk),
+    )
+
+
+def ask(
+    cascade: Cascade, reading: Reading, committed: Bool[Tensor, "B L"], token: Int[Tensor, "B L"]
+) -> Float[Tensor, "M 6"]:
+    """Log-probabilities of the reading's candidates, and of the rest, at the positions left, packed (`Cascade.forward`)."""
+    figures = (reading.top_tokens, reading.top_log_probs, reading.log_normaliser)
+    log_probs: Tensor = cascade(reading.taps, reading.rows, committed, token, *figures)
+    return log_probs

@@ -1,0 +1,153 @@
+"""Decoding by a scoring head: as many positions a round as it holds safe together, and what it foretells that these make sure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, final
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from decoding.features import NAMES, features
+from decoding.policies.bounds import prefix_sum
+from decoding.policies.cascade import follow
+from decoding.policies.rules import confident, require, require_one_of
+from decoding.policy import Policy, best, rank
+from decoding.reading import Reading
+from decoding.state import DecodeState, Proposal, Reason
+from models.heads.scoring_head import Scores, ScoringHead, prior_of
+
+TURNS = 9  # odd: see compatible_set
+RiskRule = Literal["each", "sum", "pairs", "total", "confidence"]
+PAIRWISE = ("pairs", "total")
+
+
+def score(head: ScoringHead, state: DecodeState, reading: Reading) -> Scores:
+    """The head's risk and gain of every feasible mask; it imagines those over its own threshold already committed."""
+    exploit = confident(reading, head.config.threshold)
+    scores: Scores = head(features(state, reading, exploit), reading.rows, reading.token, reading.taps)
+    return scores
+
+
+def unscored(reading: Reading) -> Scores:
+    """The confidence itself: r = 1 - c, no gain."""
+    return Scores(risk_logit=prior_of(reading.log_risk), gain=torch.zeros_like(reading.log_risk))
+
+
+def check_head(head: ScoringHead | None) -> None:
+    """Refuse a head that was fitted on other features than those of this version."""
+    require(head is not None, "head", "be a scoring head", head)
+    names = head.config.feature_names if head is not None else ()
+    require(names == NAMES, "features of the head", f"be the {len(NAMES)} of this version in their order", names)
+
+
+@final
+@dataclass(frozen=True)
+class Learned(Policy):
+    """Risk mode: commit what the head holds safe, never past a bound on risk, and the cascade that it foretells.
+
+    E = {i : r_i < b} (each); the longest prefix in order of risk with summed risk < b (sum); or, from the safest on, every j that
+    keeps max_{i in E} k_ij + r_j < b (pairs) or sum_{j in E} (r_j + sum_{i in E before j} k_ij) < b (total), k_ij the larger of the
+    probabilities that committing one of the two changes the candidate of the other. `each` bounds the error of every position,
+    `pairs` that of every two committed together, `sum` and `total` that of the whole set, by union bounds; `confidence` is `sum`
+    with 1 - c for r, without a look at the head. At least the safest position. A head with a cascade then foretells what all these
+    make sure and commits that as well (`decoding.policies.cascade.follow`).
+
+    Args:
+        head: the scoring head; read from the denoiser by `decoding.generate`.
+        risk_bound: b, the dial between accuracy and rounds, in (0, 1].
+        rule: each position on its own, the summed risk of all, risk and conflict of every two, the sum of these, or the summed
+            1 - c; None means `total` with a head that has a pairwise output, else `sum`: what is harmless alone may be wrong
+            together.
+        step_budget: N, rounds before the next block opens; None waits until the opened blocks are full.
+        turns: looks at the cascade a round at most; None means 2 with a head that has one, else 0.
+        share: part of the bound that the summed risk of a turn's cascade may reach, above 0.
+    """
+
+    head: ScoringHead = field(repr=False)
+    risk_bound: float = 0.01
+    rule: RiskRule | None = None
+    step_budget: int | None = None
+    turns: int | None = None
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_head(self.head)
+        require(0 < self.risk_bound <= 1, "risk_bound", "lie in (0, 1]", self.risk_bound)
+        if self.rule is not None:
+            require_one_of(RiskRule, "rule", self.rule)
+        seen = self.rule not in PAIRWISE or self.head.config.pairs > 0
+        require(seen, "rule", "be each, sum or confidence for a head without a conflict output", self.rule)
+        require(self.step_budget is None or self.step_budget >= 1, "step_budget", "be at least 1", self.step_budget)
+        require(self.turns is None or self.turns >= 0, "turns", "be at least 0", self.turns)
+        require(not self.turns or self.head.cascade is not None, "turns", "be 0 for a head without cascade", self.turns)
+        require(self.share > 0, "share", "be above 0", self.share)
+
+    @property
+    def looks(self) -> int:
+        """Looks at the cascade a round at most."""
+        return 0 if self.head.cascade is None else 2 if self.turns is None else self.turns
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """Base blocks the head reads, and those of its cascade where that is asked."""
+        if self.rule == "confidence":
+            return self.head.cascade.taps if self.head.cascade is not None and self.looks else ()
+        return self.head.taps_ahead if self.looks else self.head.taps
+
+    def propose(self, state: DecodeState, reading: Reading) -> Proposal:
+        """What is safe, then what follows from it."""
+        scores = unscored(reading) if self.rule == "confidence" else score(self.head, state, reading)
+        risk = scores.risk
+        if scores.pairs is not None and self.rule in (*PAIRWISE, None):
+            total = self.rule != "pairs"
+            safe = compatible_set(risk, scores.pairs.conflict, reading.rows, self.risk_bound, total=total)
+        else:
+            safe = safe_set(risk, reading.rows, self.risk_bound, each=self.rule == "each")
+        nothing = ~safe.any(-1, keepdim=True)
+        reason = torch.where(safe, int(Reason.EXPLOIT), 0)
+        reason = torch.where(nothing & best(-scores.risk, reading.rows), int(Reason.FORCED), reason)
+        if self.head.cascade is None or not self.looks:
+            return Proposal.single(state, reading, reason)
+        return follow(self.head.cascade, state, reading, reason, bound=self.share * self.risk_bound, turns=self.looks)
+
+
+def safe_set(risk: Tensor, rows: Bool[Tensor, "B L"], bound: float, *, each: bool = False) -> Bool[Tensor, "B L"]:
+    """The positions whose risk, or whose summed risk with all safer ones, stays under the bound."""
+    level = risk if each else prefix_sum(risk, -risk, rows)
+    return rows & (level < bound)
+
+
+def compatible_set(
+    risk: Float[Tensor, "B L"],
+    conflict: Float[Tensor, "B L L"],
+    rows: Bool[Tensor, "B L"],
+    bound: float,
+    *,
+    total: bool = False,
+) -> Bool[Tensor, "B L"]:
+    """From the safest on, every position that stays under the bound beside those taken before it.
+
+    Two positions conflict as much as the worse of the two changes the other, since both are committed from one forward. A turn
+    judges all positions beside those of the turn before; after n turns the first n places are those of a walk from the safest
+    on. An even turn takes too much, an odd one too little if anything: the last is odd, so that whatever is taken is compatible.
+
+    Args:
+        risk: r_i.
+        conflict: at [:, i, j] the probability that committing i changes the candidate at j.
+        rows: positions that may be taken.
+        bound: b.
+        total: bound the sum of all risks and conflicts of the set, in place of every risk and its largest conflict.
+    """
+    place = rank(-risk, rows)
+    before = place.unsqueeze(-1) < place.unsqueeze(-2)
+    either = torch.maximum(conflict, conflict.transpose(-1, -2))
+    taken = rows & (risk < bound)
+    for _ in range(TURNS):
+        held = either * before * taken.unsqueeze(-1)
+        level = risk + (held.sum(-2) if total else held.amax(-2))
+        if total:
+            level = level + ((level * taken).unsqueeze(-2) @ before.to(level.dtype)).squeeze(-2)
+        taken = rows & (level < bound)
+    return taken

@@ -1,0 +1,108 @@
+"""Rules that fix how many positions a round commits and leave open which: one at a time, or LLaDA's quota per block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from decoding.policies.rules import require, require_one_of
+from decoding.policy import Policy, best, rank
+from decoding.reading import Reading
+from decoding.state import DecodeState, Proposal, Reason
+
+Order = Literal["confidence", "random", "margin", "entropy", "left_to_right", "right_to_left"]
+ORDERS: Mapping[str, Callable[[Reading], Float[Tensor, "B L"]]] = MappingProxyType(
+    {
+        "confidence": lambda reading: reading.confidence,
+        "random": lambda reading: reading.noise,
+        "margin": lambda reading: reading.margin,
+        "entropy": lambda reading: -reading.entropy,
+        "left_to_right": lambda reading: -torch.ones_like(reading.confidence).cumsum(-1),
+        "right_to_left": lambda reading: torch.ones_like(reading.confidence).cumsum(-1),
+    }
+)
+
+
+@dataclass(frozen=True)
+class OrderedPolicy(Policy):
+    """Positions in a given order, the greatest score first.
+
+    Args:
+        order: confidence (LLaDA's low_confidence remasking), random, margin p1 - p2, entropy (lowest first),
+            left_to_right or right_to_left.
+    """
+
+    order: Order = "confidence"
+
+    def __post_init__(self) -> None:
+        require_one_of(Order, "order", self.order)
+
+    @property
+    def random(self) -> bool:
+        """The random order draws."""
+        return self.order == "random"
+
+    def score(self, reading: Reading) -> Float[Tensor, "B L"]:
+        """What comes first has most of."""
+        return ORDERS[self.order](reading)
+
+
+@final
+@dataclass(frozen=True)
+class Sequential(OrderedPolicy):
+    """Commit one position a round: the first of the opened blocks in the given order.
+
+    Args:
+        order: confidence, random, margin, entropy, left_to_right or right_to_left.
+    """
+
+    def propose(self, state: DecodeState, reading: Reading) -> Proposal:
+        """Commit the first position of each row."""
+        return Proposal.single(state, reading, best(self.score(reading), reading.rows) * int(Reason.EXPLOIT))
+
+
+@final
+@dataclass(frozen=True)
+class Quota(OrderedPolicy):
+    """Commit a fixed number of positions a round, so that `steps` rounds fill the canvas.
+
+    LLaDA's sampler, arXiv 2502.09992. A block of b masks is given s = steps / number of blocks rounds; round r of the
+    block (0-based) commits b // s + [r < b mod s] positions. Rounds that would commit nothing (s > b) are not run.
+
+    Args:
+        order: confidence (`low_confidence` remasking), random, margin, entropy, left_to_right or right_to_left.
+        steps: rounds in all, a positive multiple of the number of blocks.
+    """
+
+    steps: int = 128
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.steps >= 1, "steps", "be at least 1", self.steps)
+
+    def steps_per_block(self, num_blocks: int) -> int:
+        """Rounds for each block.
+
+        Raises:
+            ValueError: if the blocks cannot share the steps equally.
+        """
+        rule = f"be a multiple of the number of blocks ({num_blocks})"
+        require(self.steps % num_blocks == 0, "steps", rule, self.steps)
+        return self.steps // num_blocks
+
+    def quota(self, state: DecodeState) -> Int[Tensor, " B"]:
+        """How many positions each row commits in this round of its block."""
+        steps = self.steps_per_block(state.layout.num_blocks)
+        block_length = (state.layout.block == 0).sum()
+        return block_length // steps + (state.spent < block_length % steps).long()
+
+    def propose(self, state: DecodeState, reading: Reading) -> Proposal:
+        """Commit the first positions of each row, as many as its quota."""
+        first = reading.rows & (rank(self.score(reading), reading.rows) < self.quota(state).unsqueeze(-1))
+        return Proposal.single(state, reading, first * int(Reason.EXPLOIT))

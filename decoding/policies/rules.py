@@ -1,0 +1,54 @@
+"""What nearly all policies share: refusing a setting, the confident positions, at least one commit a round."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from decoding.policy import Policy, best
+from decoding.reading import Reading
+from decoding.state import DecodeState, Proposal, Reason
+
+
+def require(holds: bool, name: str, rule: str, value: object) -> None:
+    """Refuse a setting in one sentence."""
+    if not holds:
+        raise ValueError(f"{name} must {rule}, got {value!r}")
+
+
+def require_one_of(names: Any, name: str, value: str) -> None:
+    """Refuse a setting that is none of the names of a Literal type."""
+    require(value in get_args(names), name, f"be one of {', '.join(get_args(names))}", value)
+
+
+def at_least_one(accepted: Bool[Tensor, "B L"], score: Float[Tensor, "B L"], reading: Reading) -> Int[Tensor, "B L"]:
+    """The reason of every commit: EXPLOIT where accepted; FORCED at the best position of a row without any."""
+    forced = best(score, reading.rows) & ~accepted.any(-1, keepdim=True)
+    return accepted * int(Reason.EXPLOIT) + forced * int(Reason.FORCED)
+
+
+def confident(reading: Reading, threshold: float) -> Bool[Tensor, "B L"]:
+    """Positions with c >= threshold."""
+    return reading.rows & (reading.confidence >= threshold)
+
+
+@dataclass(frozen=True)
+class AcceptancePolicy(Policy):
+    """Commit the accepted positions of the opened blocks, and where there is none the best one."""
+
+    @abstractmethod
+    def accept(self, reading: Reading) -> Bool[Tensor, "B L"]:
+        """Which of the positions read the rule takes."""
+
+    def score(self, reading: Reading) -> Float[Tensor, "B L"]:
+        """What the best position has most of."""
+        return reading.confidence
+
+    def propose(self, state: DecodeState, reading: Reading) -> Proposal:
+        """Commit what the rule accepts, at least one position."""
+        accepted = self.accept(reading) & reading.rows
+        return Proposal.single(state, reading, at_least_one(accepted, self.score(reading), reading))

@@ -1,0 +1,242 @@
+"""Beam traces as tables: how states and their branches are written, read back and checked against the base.
+
+A trace holds ids and labels only, never hidden states: the trunk is run again when a head is fitted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from decoding.policies.ete import BeamETE
+from decoding.provenance import commit as commit_of_code
+from decoding.state import DecodeState, Layout, Proposal, Reason, commit
+from decoding.traces.branches import predict
+from models.denoiser import Denoiser
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def header(denoiser: Denoiser, beam: BeamETE, **more: Any) -> dict[str, Any]:
+    """What binds a table of traces to base, tokenizer, policy and the settings it was collected with."""
+    vocabulary: dict[str, int] = getattr(denoiser.tokenizer, "get_vocab", dict)()
+    return {
+        "format": 2,
+        "base": denoiser.fingerprint(),
+        "dtype": next((str(p.dtype) for p in denoiser.parameters()), ""),
+        "tokenizer": identity(sorted(vocabulary.items())),
+        "beam": asdict(beam),
+        **more,
+    }
+
+
+def table_features() -> Any:
+    """The columns of a trace table as `datasets.Features`; canvas columns have gen_length entries."""
+    from datasets import Features, List, Value
+
+    ints, floats = List(Value("int32")), List(Value("float16"))
+    branch = {
+        "position": Value("int32"),
+        "kind": Value("int8"),
+        "propensity": Value("float32"),
+        "log_confidence": Value("float32"),
+        "eq7": Value("float32"),
+        "token": ints,
+        "log_risk": floats,
+        "harm": Value("int8"),
+        "benefit": Value("int8"),
+        "answer": ints,
+    }
+    return Features(
+        {
+            "state_id": Value("string"),
+            "prompt_id": Value("int64"),
+            "split": Value("string"),
+            "task": Value("string"),
+            "driver": Value("string"),
+            "tokens": ints,
+            "reference": ints,
+            "unique_answer": Value("bool"),
+            "committed_round": List(Value("int16")),
+            "recent_confidence": List(Value("float32")),
+            "recent_token": ints,
+            "opened": Value("int32"),
+            "spent": Value("int32"),
+            "round": Value("int32"),
+            "block_length": Value("int32"),
+            "asked": List(Value("bool")),
+            "branches": List(branch),
+        }
+    )
+
+
+def write_part(rows: list[dict[str, Any]], file: Path) -> None:
+    """Write one part of a table aside and rename it, so that a part on disk is always whole."""
+    from datasets import Dataset
+
+    aside, columns = file.with_suffix(".tmp"), table_features()
+    Dataset.from_dict({name: [row[name] for row in rows] for name in columns}, features=columns).to_parquet(aside)
+    aside.rename(file)
+
+
+def check_header(folder: Path, expected: Mapping[str, Any]) -> None:
+    """Write the header of a new folder, or refuse one whose traces were made with another base or other settings.
+
+    Raises:
+        ValueError: naming the first thing that differs.
+    """
+    file = folder / "header.json"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        aside = file.with_suffix(".tmp")
+        aside.write_text(_as_json({**expected, "commit": commit_of_code()}))
+        aside.rename(file)
+        return
+    found, wanted = json.loads(file.read_text()), json.loads(_as_json(expected))
+    for key in wanted:
+        if found.get(key) != wanted[key]:
+            raise ValueError(
+                f"{key} must be {_short(found.get(key))} to go on with the traces in {folder}, got {_short(wanted[key])}: "
+                "choose another --out"
+            )
+
+
+def _as_json(header: Mapping[str, Any]) -> str:
+    return json.dumps(header, indent=1, sort_keys=True, default=str)
+
+
+def load_table(folder: Path, denoiser: Denoiser) -> Dataset:
+    """Read all parts of a folder; refuses traces of another base.
+
+    Raises:
+        ValueError: if the folder holds no traces, or not this base's.
+    """
+    from datasets import concatenate_datasets
+
+    file = folder / "header.json"
+    parts = sorted(folder.glob("part-*.parquet"))
+    if not file.is_file() or not parts:
+        raise ValueError(f"a trace folder must hold header.json and part-*.parquet, got {folder}")
+    found = json.loads(file.read_text())["base"]
+    if found != denoiser.fingerprint():
+        raise ValueError(f"the traces in {folder} must be of this base {denoiser.fingerprint()[:12]}, got {found[:12]}")
+    return concatenate_datasets([_read_part(part) for part in parts])
+
+
+def _read_part(file: Path) -> Dataset:
+    """One part, in memory: `Dataset.from_parquet` would leave a copy in the user's cache."""
+    from datasets import Dataset
+    from pyarrow import ArrowInvalid
+    from pyarrow.parquet import read_table
+
+    try:
+        part = Dataset(read_table(file))
+    except (ArrowInvalid, OSError) as error:
+        raise ValueError(f"{file} must be a whole parquet file, got a broken one") from error
+    if part.features != table_features():
+        raise ValueError(f"{file} must have the columns of this version's traces, got {', '.join(part.column_names)}")
+    return part
+
+
+def rebuild(
+    rows: Sequence[Mapping[str, Any]], *, mask_id: int, eos_id: int | None
+) -> tuple[DecodeState, Bool[Tensor, "S L"]]:
+    """The states of rows of one task, left padded to one length, and their attention mask.
+
+    Reasons, confidences of committed tokens and the step budget are not recorded; heads read none of them.
+    """
+    gen, block_length = len(rows[0]["reference"]), rows[0]["block_length"]
+    width, count = max(len(row["tokens"]) for row in rows), len(rows)
+    tokens = torch.full((count, width), 0 if eos_id is None else eos_id)
+    attention = torch.zeros(count, width, dtype=torch.bool)
+    committed_round = torch.zeros(count, width, dtype=torch.long)
+    recent_confidence, recent_token = torch.zeros(count, 2, width), torch.full((count, 2, width), -1)
+    for s, row in enumerate(rows):
+        tokens[s, width - len(row["tokens"]) :] = torch.tensor(row["tokens"])
+        attention[s, width - len(row["tokens"]) :] = True
+        committed_round[s, -gen:] = torch.tensor(row["committed_round"])
+        recent_confidence[s, :, -gen:] = torch.tensor(row["recent_confidence"]).view(2, gen)
+        recent_token[s, :, -gen:] = torch.tensor(row["recent_token"]).view(2, gen)
+    place = torch.arange(width) - (width - gen)
+    block = torch.where(place >= 0, place.div(block_length, rounding_mode="floor"), -1)
+    state = DecodeState(
+        layout=Layout(block, gen // block_length, mask_id, eos_id, None),
+        tokens=tokens,
+        masked=(tokens == mask_id) & (block >= 0),
+        opened=torch.tensor([row["opened"] for row in rows]),
+        spent=torch.tensor([row["spent"] for row in rows]),
+        round=torch.tensor([row["round"] for row in rows]),
+        committed_round=committed_round,
+        committed_confidence=torch.zeros(count, width),
+        reason=torch.zeros_like(tokens),
+        recent_confidence=recent_confidence,
+        recent_token=recent_token,
+    )
+    return state, attention
+
+
+def check_drift(
+    denoiser: Denoiser, rows: Sequence[Mapping[str, Any]], *, count: int = 16, tolerance: float | None = None
+) -> None:
+    """Try the exploit-only branch of up to `count` labelled states again and refuse traces that this base does not repeat.
+
+    Args:
+        denoiser: the base.
+        rows: of a trace table; the states are taken evenly from those with branches.
+        count: states tried.
+        tolerance: largest difference of log(1 - c) where it was above -12, stored in float16; by default .05, and .5 where the
+            base's weights are coarser than float32.
+
+    Raises:
+        ValueError: naming the state that differs most.
+    """
+    if tolerance is None:
+        coarse = any(p.dtype in (torch.bfloat16, torch.float16) for p in denoiser.parameters())
+        tolerance = 0.5 if coarse else 0.05
+    labelled = [row for row in rows if row["branches"]]
+    chosen = labelled[:: max(1, len(labelled) // count)][:count]
+    drifts = {row["state_id"]: _drift(denoiser, row) for row in chosen}
+    worst = max(drifts, key=drifts.__getitem__, default=None)
+    if worst is not None and drifts[worst] > tolerance:
+        raise ValueError(
+            f"log_risk in the traces must be what this base gives within {tolerance}, "
+            f"got a difference of {drifts[worst]:.2g} in state {worst}"
+        )
+
+
+@torch.inference_mode()
+def _drift(denoiser: Denoiser, row: Mapping[str, Any]) -> float:
+    """Largest difference of log(1 - c) between a row's branch 0 and that branch tried again."""
+    state, attention = rebuild([row], mask_id=denoiser.mask_id, eos_id=denoiser.eos_id)
+    state, attention = state.to(denoiser.device), attention.to(denoiser.device)
+    asked = torch.zeros_like(state.masked)
+    asked[0, -len(row["asked"]) :] = torch.tensor(row["asked"], device=asked.device)
+    stored = torch.tensor(row["branches"][0]["log_risk"], device=asked.device, dtype=torch.float)
+    left = torch.tensor(row["branches"][0]["token"], device=asked.device) >= 0
+    reading = predict(denoiser, state.tokens, state.feasible, attention)
+    exploited = state.feasible & asked.masked_scatter(asked, ~left)
+    after = commit(state, reading, Proposal.single(state, reading, exploited * int(Reason.EXPLOIT)))
+    rows = asked.masked_scatter(asked, left)
+    again = predict(denoiser, after.tokens[:, 0], rows, attention).log_risk[rows]
+    seen = stored[left] > -12
+    apart = (again - stored[left])[seen].abs().nan_to_num(nan=torch.inf)
+    return float(apart.amax()) if len(apart) else 0.0
+
+
+def identity(*values: Any) -> str:
+    """A short stable id of a state."""
+    return hashlib.blake2b(repr(values).encode(), digest_size=8).hexdigest()
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

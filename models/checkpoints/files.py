@@ -1,0 +1,143 @@
+"""Files of a checkpoint folder: find it, read its config, list its tensors, stream them onto a model one at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from models.checkpoints.families import CheckpointError
+
+HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja")
+INDEX = "model.safetensors.index.json"
+SAMPLE = 2**18  # values of each tensor that enter the fingerprint: all of a small model, a comb of a large one
+
+
+def find_folder(path_or_hub_id: str | Path) -> Path:
+    """A local folder as it is; otherwise the hub's snapshot of `owner/name`, from the cache where the hub is offline.
+
+    Raises:
+        CheckpointError: if there is neither.
+    """
+    folder = Path(path_or_hub_id).expanduser()
+    if folder.is_dir():
+        return folder
+    name = str(path_or_hub_id)
+    if folder.exists() or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
+        raise CheckpointError(f"path_or_hub_id must be a checkpoint folder or `owner/name` on the hub, got {name!r}")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise CheckpointError(
+            f"path_or_hub_id must be a local folder or on the hub, got {name!r} ({reason})"
+        ) from error
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file; CheckpointError where the file is missing or holds something else."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"a checkpoint folder must hold {file.name}, got none in {file.parent}") from error
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{file} must be readable JSON, got {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file} must hold a JSON object, got {type(content).__name__}")
+    return content
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a checkpoint, in order; the index decides where there is one."""
+    if (folder / INDEX).is_file():
+        weight_map = read_json(folder / INDEX).get("weight_map")
+        if not isinstance(weight_map, dict):
+            raise CheckpointError(f"{folder / INDEX} must hold a weight_map, got none")
+        files = [folder / name for name in sorted(set(weight_map.values()))]
+        absent = [file.name for file in files if not file.is_file()]
+        if absent:
+            raise CheckpointError(f"{folder} must hold every file of its index, got no {_first(absent)}")
+        return files
+    files = sorted(folder.glob("model*.safetensors"))
+    if not files:
+        pickled = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern))
+        found = f"only {_first(pickled)}, which would run code" if pickled else "none"
+        raise CheckpointError(f"{folder} must hold its weights as model*.safetensors, got {found}")
+    return files
+
+
+def stored_shapes(files: Iterable[Path]) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every stored tensor, from the headers alone."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in files:
+        with _opened(file) as opened:
+            for name in opened.keys():  # noqa: SIM118 - a safetensors handle is no mapping
+                shapes[name] = tuple(opened.get_slice(name).get_shape())
+    return shapes
+
+
+def stream(files: Iterable[Path]) -> Iterator[tuple[str, Tensor]]:
+    """Every stored tensor in turn, mapped from its file and not read until it is used."""
+    for file in files:
+        with _opened(file) as opened:
+            for name in opened.keys():  # noqa: SIM118
+                yield name, opened.get_tensor(name)
+
+
+def _opened(file: Path) -> Any:
+    try:
+        return safe_open(file, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{file} must be a whole safetensors file, got {error}") from error
+
+
+def check_names(model: nn.Module, shapes: Mapping[str, tuple[int, ...]], *, tied: bool) -> None:
+    """Refuse weights that do not fit the model exactly: 0 missing, 0 unexpected, every shape equal."""
+    needed = {name: tuple(p.shape) for name, p in model.named_parameters(remove_duplicate=False)}
+    if tied:
+        needed.pop("lm_head.weight", None)
+    missing, unexpected = sorted(needed.keys() - shapes.keys()), sorted(shapes.keys() - needed.keys())
+    if missing or unexpected:
+        raise CheckpointError(
+            f"the weights must match the config exactly, got {len(missing)} missing{_list(missing)}"
+            f" and {len(unexpected)} unexpected{_list(unexpected)} (native names)"
+        )
+    for name, shape in needed.items():
+        if shapes[name] != shape:
+            raise CheckpointError(f"{name} must have the shape {shape} by the config, got {shapes[name]}")
+
+
+def assign(model: nn.Module, name: str, tensor: Tensor) -> None:
+    """Put a tensor in the place of a parameter, without a copy."""
+    owner, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(owner), leaf, nn.Parameter(tensor, requires_grad=False))
+
+
+def digest(name: str, tensor: Tensor) -> bytes:
+    """sha256 of a tensor's name, shape and float32 values; of a large one every n-th value, at most 2^18 of them."""
+    values = tensor.detach().reshape(-1)
+    values = values[:: -(-values.numel() // SAMPLE) or 1].to("cpu", torch.float32).contiguous()
+    return hashlib.sha256(f"{name}{tuple(tensor.shape)}".encode() + values.numpy().tobytes()).digest()
+
+
+def combine(digests: Mapping[str, bytes]) -> str:
+    """One fingerprint from the digests of all tensors, in the order of their names."""
+    return hashlib.sha256(b"".join(digests[name] for name in sorted(digests))).hexdigest()
+
+
+def _first(names: list[str]) -> str:
+    return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+
+
+def _list(names: list[str]) -> str:
+    return f" ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})" if names else ""

@@ -1,0 +1,57 @@
+"""Tokenizer files of a checkpoint folder, and prompts as token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from models.checkpoints.families import CheckpointError
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a folder without remote code, or None where it has no tokenizer files.
+
+    LLaDA has tokenizer.json. Dream's own class is slow and remote code; the native Qwen2 tokenizer reads its vocab.json,
+    merges.txt and tokenizer_config.json to the same ids.
+    """
+    from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
+
+    try:
+        if (folder / "tokenizer.json").is_file():
+            return PreTrainedTokenizerFast.from_pretrained(folder)
+        if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+            return Qwen2Tokenizer.from_pretrained(folder)
+    except Exception as error:  # the tokenizers library raises bare Exception on a damaged file
+        raise CheckpointError(f"the tokenizer files of {folder} must be readable, got {error}") from error
+    return None
+
+
+def encode(tokenizer: Any, prompts: Sequence[str], *, chat: bool) -> list[list[int]]:
+    """Prompts as token ids: as one user message with the assistant's turn open, or plain without special tokens."""
+    texts = [_as_chat(tokenizer, prompt) if chat else prompt for prompt in prompts]
+    return [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+
+
+def _as_chat(tokenizer: Any, prompt: str) -> str:
+    message = [{"role": "user", "content": prompt}]
+    text: str = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+    return text
+
+
+def check_prompts(prompts: Sequence[Sequence[int]], *, mask_id: int, vocab_size: int) -> None:
+    """Refuse prompts that are empty, hold the mask token, or hold ids outside the vocabulary.
+
+    Raises:
+        ValueError: naming the prompt (0-based).
+    """
+    for number, ids in enumerate(prompts):
+        if len(ids) == 0:
+            raise ValueError(f"prompt {number} must hold at least one token, got none")
+        if mask_id in ids:
+            raise ValueError(
+                f"prompt {number} must not hold the mask token (id {mask_id}), got it at {ids.index(mask_id)}"
+            )
+        strange = [i for i in ids if not 0 <= i < vocab_size]
+        if strange:
+            raise ValueError(f"token ids of prompt {number} must lie in [0, {vocab_size}), got {strange[0]}")

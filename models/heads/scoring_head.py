@@ -1,0 +1,196 @@
+"""The scoring head: for every masked position, how risky its candidate is and how large a cascade committing it sets off.
+
+It reads the forward that was run anyway and never feeds back: the base logits are bit-identical with the head on or off.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from models.denoiser import Denoiser, Tap
+from models.heads.cascade import CASCADE, Cascade, load_cascade, save_cascade
+from models.heads.config import HeadConfig
+from models.heads.pair_output import PairOutput, Pairs
+from models.heads.saved_part import check_base, load_fitted, read_fitted, save_fitted
+from models.heads.side_stream import SideStream, predicting, with_lora
+
+HEAD_FILE = "head.safetensors"
+SMALLEST = 1e-9  # confidence of a candidate that has none
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a head says of every position; 0 outside the rows asked for.
+
+    Attributes:
+        risk_logit: logit of the probability that the candidate token is wrong.
+        gain: predicted net cascade of committing it, in positions.
+        pairs: which candidates change each other, of a head with that output.
+    """
+
+    risk_logit: Float[Tensor, "*N L"]
+    gain: Float[Tensor, "*N L"]
+    pairs: Pairs | None = None
+
+    @property
+    def risk(self) -> Float[Tensor, "*N L"]:
+        """r_i in (0, 1)."""
+        return self.risk_logit.sigmoid()
+
+
+class FeatureLayers(nn.Module):
+    """Two small attention layers over the rows; positions enter as places on the canvas (sines), tokens not at all."""
+
+    def __init__(self, features: int, width: int) -> None:
+        super().__init__()
+        self.inward = nn.Linear(features, width)
+        layer = nn.TransformerEncoderLayer(width, 4, 2 * width, dropout=0.0, batch_first=True, norm_first=True)
+        self.layers = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, features: Float[Tensor, "N L F"], rows: Bool[Tensor, "N L"]) -> Float[Tensor, "N L W"]:
+        """Hidden states of the rows, which attend to each other alone; meaningless elsewhere."""
+        hidden = self.inward(features)
+        hidden = hidden + _sines(hidden.shape[1], hidden.shape[2], hidden.device)
+        seen = rows | ~rows.any(-1, keepdim=True)  # a canvas without rows attends to itself rather than to nothing
+        return cast(Tensor, self.norm(self.layers(hidden, src_key_padding_mask=~seen)))
+
+
+def _sines(length: int, width: int, device: torch.device) -> Float[Tensor, "L W"]:
+    """Sinusoidal positions counted from the right end: the canvas keeps its place whatever the prompt's length."""
+    position = torch.arange(length - 1, -1, -1, device=device, dtype=torch.float).unsqueeze(1)
+    rates = torch.exp(torch.arange(0, width, 2, device=device) * (-9.21 / width))
+    return torch.cat([(position * rates).sin(), (position * rates).cos()], -1)
+
+
+class ScoringHead(nn.Module):
+    """Risk and gain of every masked position from one forward's features and taps.
+
+    risk_logit = log(1 - c) - log c + correction, which starts at 0: an untrained head is the confidence itself, at every
+    temperature.
+    """
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, config: HeadConfig, denoiser: Denoiser | None = None) -> None:
+        super().__init__()
+        self.config = config
+        count = len(config.feature_names)
+        self.mean = nn.Buffer(torch.zeros(count))
+        self.spread = nn.Buffer(torch.ones(count))
+        self.stream: nn.Module | None = None
+        self.layers: FeatureLayers | None = None
+        self.first_block = 0
+        inward = count
+        if config.reads_hidden:
+            if denoiser is None:
+                raise ValueError(f"variant {config.variant!r} needs a base model, got none")
+            self.first_block = len(denoiser.blocks) - config.blocks
+            self.stream = SideStream(denoiser, config.blocks, fork=config.variant == "fork")
+            inward += denoiser.hidden_size
+            if config.variant == "lora":
+                self.stream = with_lora(self.stream, rank=config.rank, alpha=config.alpha, dropout=config.dropout)
+        elif config.variant == "features":
+            self.layers = FeatureLayers(count, config.width)
+            inward += config.width
+        hidden_width = 0 if config.variant == "linear" else config.width
+        self.readout = _readout(inward, hidden_width)
+        self.pairs = PairOutput(inward, config.pairs, config.reach) if config.pairs else None
+        self.cascade: Cascade | None = None
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """Base blocks the head reads, the last ones."""
+        count = self.config.blocks if self.config.reads_hidden else 0
+        return tuple(range(self.first_block, self.first_block + count))
+
+    @property
+    def taps_ahead(self) -> tuple[int, ...]:
+        """Those that the head and its cascade read."""
+        return max(self.taps, () if self.cascade is None else self.cascade.taps, key=len)
+
+    def normalise_by(self, features: Float[Tensor, "M F"]) -> None:
+        """Set mean and spread of the features from a sample; one that does not vary there keeps its own unit elsewhere."""
+        self.mean.copy_(features.mean(0))
+        spread = features.std(0, correction=0)
+        self.spread.copy_(torch.where(spread < 1e-3, 1.0, spread))
+
+    def forward(
+        self,
+        features: Float[Tensor, "N L F"],
+        rows: Bool[Tensor, "N L"],
+        token: Int[Tensor, "N L"],
+        taps: tuple[Tap, ...] = (),
+    ) -> Scores:
+        """Score the candidates of the positions in `rows`; a side-stream computes those alone, the small heads all of them."""
+        scaled = (features - self.mean) / self.spread
+        correction = features.new_zeros(*rows.shape, 2)
+        if self.stream is not None:
+            own = taps[-self.config.blocks :]
+            hidden = self.stream(own, predicting(own[0], rows)).to(scaled.dtype)
+            inward = torch.cat([scaled[rows], hidden], -1)
+            correction = correction.masked_scatter(rows.unsqueeze(-1), self.readout(inward))
+        else:
+            inward = scaled if self.layers is None else torch.cat([scaled, self.layers(scaled, rows)], -1)
+            correction = torch.where(rows.unsqueeze(-1), self.readout(inward), correction)
+        log_risk = features[..., self.config.feature_names.index("log_risk")]
+        prior = prior_of(log_risk).masked_fill(~rows, 0.0)
+        pairs = None if self.pairs is None else self.pairs(inward, rows, prior, token)
+        return Scores(risk_logit=prior + correction[..., 0], gain=correction[..., 1], pairs=pairs)
+
+
+def prior_of(log_risk: Float[Tensor, "*N L"]) -> Float[Tensor, "*N L"]:
+    """log(1 - c) - log c, the risk that the confidence itself says; not from log p1: the candidate need not be the top token."""
+    return log_risk - (-log_risk.expm1()).clamp(min=SMALLEST).log()
+
+
+def _readout(inward: int, width: int) -> nn.Module:
+    last = nn.Linear(width or inward, 2)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(inward, width), nn.SiLU(), last) if width else last
+
+
+def own_state(head: ScoringHead) -> dict[str, Tensor]:
+    """The head's tensors without the base's, the adapter's and the cascade's; a fork's blocks are its own."""
+    foreign = ("cascade.",) if head.config.variant == "fork" else ("cascade.", "stream.")
+    return {name: tensor for name, tensor in head.state_dict().items() if not name.startswith(foreign)}
+
+
+def save_head(head: ScoringHead, folder: Path) -> None:
+    """Write `head.safetensors`, PEFT's files of a LoRA head beside it, and the cascade into a folder of its own."""
+    config = {name: value for name, value in asdict(head.config).items() if name not in ("pairs", "reach") or value}
+    save_fitted(folder / HEAD_FILE, own_state(head), config, _lora_of(head))
+    if head.cascade is not None:
+        save_cascade(head.cascade, folder / CASCADE)
+
+
+def read_config(folder: Path) -> HeadConfig:
+    """The config of a saved head; ValueError where there is none or it cannot be read."""
+    return read_fitted(
+        folder / HEAD_FILE,
+        "scoring head",
+        lambda raw: HeadConfig(**{**raw, "feature_names": tuple(raw["feature_names"])}),
+    )
+
+
+def load_head(folder: Path, denoiser: Denoiser) -> ScoringHead:
+    """Read a head back and put it on its base; refuses the head of another base."""
+    config = read_config(folder)
+    check_base("head", folder, config.base, denoiser)
+    head = ScoringHead(config, denoiser)
+    load_fitted(head, own_state(head), folder / HEAD_FILE, _lora_of(head))
+    if (folder / CASCADE).is_dir():
+        head.cascade = load_cascade(folder / CASCADE, denoiser)
+    return head.to(denoiser.device).eval()
+
+
+def _lora_of(head: ScoringHead) -> nn.Module | None:
+    return head.stream if head.config.variant == "lora" else None

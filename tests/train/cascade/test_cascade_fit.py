@@ -1,0 +1,425 @@
+"""Fitting a cascade: every forward is the label of the one before it."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import islice, pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+import models
+from decoding.policies.threshold import Threshold
+from decoding.policy import Policy, best
+from decoding.state import Proposal
+from decoding.traces.labelling import Labelling
+from models.denoiser import Prediction
+from models.heads.cascade import CASCADE, Cascade, CascadeConfig, save_cascade
+from models.heads.config import HeadConfig
+from models.heads.scoring_head import ScoringHead, load_head, save_head
+from train.cascade import __main__ as command
+from train.cascade.examples import LAST, CascadeExample, CascadeExamples, Prompts, candidates, divergence, lessons
+from train.cascade.fit import fit_cascade, judge
+from train.commands.command_line import run, shipped
+from train.head.drivers import policy_of
+from train.head.fit import NAMES
+from train.head.head_run import HeadRun
+from train.head.settings import CascadeFitting, Fitting, TaskRun
+
+BASE = str(shipped("checkpoints/reason-7m"))
+SHORT = CascadeFitting(
+    minutes=0.05, prompts=24, batch_size=8, rank=4, drivers=({"policy": "threshold", "threshold": 0.7},)
+)
+
+
+class FixedSteps(Policy):
+    """Commits the surest position of a row a round, and opens a block a round."""
+
+    step_budget = 1
+
+    def propose(self, state, reading):
+        return Proposal.single(state, reading, best(reading.confidence, reading.rows).long())
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*(LeafSpec|num_workers|enable_nested_tensor|IterableDataset)")
+
+
+@pytest.fixture(scope="module")
+def base():
+    denoiser = models.load(BASE, device="cpu")
+    denoiser.put_on(ScoringHead(HeadConfig("linear", NAMES), denoiser).eval())
+    denoiser.head.cascade = Cascade(CascadeConfig(rank=4, base=denoiser.fingerprint()), denoiser).eval()
+    return denoiser
+
+
+@pytest.fixture(scope="module")
+def countdown() -> Prompts:
+    return Prompts.of("countdown3", TaskRun(prompts=6, dev_prompts=3), "train", None, seed=0)
+
+
+@pytest.fixture(scope="module")
+def taught(base, countdown) -> list[CascadeExample]:
+    return list(lessons(base, countdown, countdown.texts, Threshold(0.7), base.head.taps_ahead))
+
+
+def test_the_target_is_the_mass_of_the_candidates_and_of_the_rest():
+    logits = torch.tensor([[0.5, 0.2, 0.1, 0.1, 0.05, 0.04, 0.01], [0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]]).log()
+    rows = torch.tensor([[True, False, True]])
+    prediction = Prediction(logits, rows, torch.tensor([3]))
+    tokens = torch.tensor([[[6, 5, 4, 3, 2]] * 3])
+    known = torch.full((1, 3, 5), -1.0)
+    known[0, 0, 4] = -100.0  # no candidate
+    left = torch.tensor([[True, False, False]])
+    expected = torch.tensor([[0.01, 0.04, 0.05, 0.1, 0.0, 0.8]])
+    torch.testing.assert_close(candidates(prediction, tokens, known, left).exp(), expected)
+
+
+def test_divergence_is_in_nats():
+    one, other = (
+        torch.tensor([[0.5, 0.1, 0.1, 0.1, 0.1, 0.1]]).log(),
+        torch.tensor([[0.25, 0.35, 0.1, 0.1, 0.1, 0.1]]).log(),
+    )
+    assert divergence(one, other).item() == pytest.approx(0.5 * math.log(2) + 0.1 * math.log(0.1 / 0.35))
+    assert divergence(one, one).item() == 0
+
+
+def test_a_lesson_is_a_round_and_the_forward_after_it(base, countdown, taught):
+    assert len(taught) > 2
+    for lesson in taught:
+        reading = lesson.reading
+        assert not (lesson.left & lesson.committed).any()
+        assert not ((lesson.left | lesson.committed) & ~reading.rows).any()
+        assert lesson.committed.any(-1).all()
+        assert lesson.left.any(-1).all()  # rows that are done have left
+        assert torch.allclose(lesson.target.exp().sum(-1), torch.ones(len(lesson.target)), atol=1e-5)
+    first = taught[0]
+    width = first.reading.rows.shape[1]
+    prompts = base.encode(countdown.texts)
+    tokens = torch.full((len(prompts), width), base.mask_id)
+    for row, ids in enumerate(prompts):
+        tokens[row, width - countdown.gen_length - len(ids) : width - countdown.gen_length] = torch.tensor(ids)
+    mask = torch.arange(width) >= width - countdown.gen_length - torch.tensor([[len(ids)] for ids in prompts])
+    known = torch.where(first.committed, first.reading.token, tokens)
+    after = base.logits(known, mask)[first.left].log_softmax(-1)
+    expected = after.gather(-1, first.reading.top_tokens[first.left])
+    torch.testing.assert_close(first.target[:, :5], expected.clamp(min=-100), atol=1e-3, rtol=1e-3)
+
+
+def test_an_unfitted_cascade_explains_nothing(base, countdown, taught):
+    for lesson in taught:
+        torch.testing.assert_close(lesson.foretold(base.head.cascade), lesson.unmoved(), atol=1e-3, rtol=1e-3)
+    found = judge(base, countdown, [Threshold(0.7), Threshold(0.9)], batch_size=2)
+    assert abs(found["skill"]) < 1e-3
+    assert found["kl_without"] > 0.01
+    assert found["positions"] > 10
+
+
+def test_a_few_steps_explain_more_of_the_lessons_they_saw(base, taught):
+    torch.manual_seed(0)
+    cascade = Cascade(CascadeConfig(rank=4), base)
+    optimizer = torch.optim.AdamW([p for p in cascade.parameters() if p.requires_grad], lr=3e-3)
+    losses = []
+    for _ in range(12):
+        loss = torch.stack([divergence(one.target, one.foretold(cascade)).mean() for one in taught[:3]]).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_a_run_leaves_a_head_that_loads_and_goes_on(base, tmp_path):
+    tasks = {"countdown3": TaskRun(prompts=4, dev_prompts=2)}
+    assert fit_cascade(base, tasks, SHORT, tmp_path, seed=0).startswith("countdown3")
+    metrics = json.loads((tmp_path / CASCADE / "metrics.json").read_text())
+    assert metrics["tasks"]["countdown3"]["positions"] > 0
+    assert metrics["steps"] > 0
+    assert metrics["fitting"]["rank"] == 4
+    back = load_head(tmp_path, base).cascade
+    assert back is not None
+    assert any(p.any() for name, p in back.named_parameters() if "inject" in name)
+    base.put_on(load_head(tmp_path, base))
+    goes_on = base.head.cascade
+    fit_cascade(base, tasks, SHORT, tmp_path / "more", seed=1)
+    assert base.head.cascade is goes_on
+    wider = CascadeFitting(minutes=0.01, prompts=8, batch_size=8, rank=2, drivers=SHORT.drivers)
+    fit_cascade(base, tasks, wider, tmp_path / "other", seed=1)
+    assert base.head.cascade is not goes_on
+
+
+def test_prompts_are_those_of_the_split_and_as_many_as_asked():
+    few = TaskRun(prompts=3, dev_prompts=2)
+    train, more, dev = (
+        Prompts.of("lists", few, split, count, seed=0) for split, count in (("train", None), ("train", 9), ("dev", 9))
+    )
+    assert [len(p.texts) for p in (train, more, dev)] == [3, 9, 2]
+    assert more.texts[:3] == train.texts
+    assert not set(more.texts) & set(dev.texts)
+    assert (train.gen_length, train.block_length) == (32, 32)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"minutes": 0.0}, "minutes must be above 0, got 0.0"),
+        ({"learning_rate": -1.0}, "learning_rate must be above 0, got -1.0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"blocks": 0}, "blocks must be at least 1, got 0"),
+        ({"prompts": 0}, "prompts must be at least 1, got 0"),
+        ({"drivers": ()}, "drivers must name at least one policy, got none"),
+        ({"drivers": ({"threshold": 0.5},)}, "a driver must name its policy, one of .*, got {'threshold': 0.5}"),
+        (
+            {"drivers": ({"policy": "learned-parity", "gate": 0.5},)},
+            "gate of a driver must be 0, for it runs one canvas a round, got 0.5",
+        ),
+    ],
+)
+def test_settings_are_refused_in_a_sentence(changes, complaint):
+    with pytest.raises(ValueError, match=f"^{complaint}$"):
+        CascadeFitting(**changes)
+
+
+def test_a_universal_head_has_none(tmp_path):
+    settings = {
+        "drivers": {"t": {"policy": "threshold"}},
+        "beam": {},
+        "relabel": {},
+        "catalogue": (),
+        "labelling": Labelling(),
+    }
+    counts = {"num_prompts": 1, "num_dev": 1, "batch_size": 1, "seed": 0, "device": None}
+    universal = Fitting(variants=("features",), universal=True)
+    job = HeadRun(model=None, out=tmp_path, tasks={"lists": TaskRun()}, fitting=universal, **settings, **counts)
+    with pytest.raises(
+        ValueError, match=r"^cascade must be left out for a universal head, which is bound to no base, got one$"
+    ):
+        replace(job, cascade=CascadeFitting())
+
+
+def test_half_a_head_is_not_left_behind(base, tmp_path):
+    save_head(base.head, tmp_path)
+    assert sorted(p.name for p in (tmp_path / CASCADE).iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "cascade.safetensors",
+    ]
+    assert all(file.stat().st_mode & 0o044 == 0o044 for file in tmp_path.rglob("*.safetensors"))
+
+
+def test_a_save_that_fails_leaves_what_was_there(base, tmp_path, monkeypatch):
+    """Adapter and own tensors belong together: not one of them is of the later save."""
+    save_head(base.head, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    cascade = Cascade(CascadeConfig(rank=4, base=base.fingerprint()), base)  # another adapter
+    monkeypatch.setattr("models.heads.saved_part.save_file", lambda *_, **__: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(OSError, match="full"):
+        save_cascade(cascade, tmp_path / CASCADE)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_the_label_of_every_round_is_the_forward_of_what_it_commits(base, countdown, taught):
+    """Followed by hand while no row has left: what is committed stays, and the target is the softmax of the base on it."""
+    width = taught[0].reading.rows.shape[1]
+    lengths = [len(ids) for ids in base.encode(countdown.texts)]
+    mask = torch.arange(width) >= width - countdown.gen_length - torch.tensor(lengths).unsqueeze(1)
+    tokens = torch.full((len(lengths), width), base.mask_id)
+    for row, ids in enumerate(base.encode(countdown.texts)):
+        tokens[row, width - countdown.gen_length - len(ids) : width - countdown.gen_length] = torch.tensor(ids)
+    checked = 0
+    for lesson in taught[:3]:
+        if len(lesson.left) != len(tokens):
+            break  # rows have left: which ones, the lesson does not say
+        tokens = torch.where(lesson.committed, lesson.reading.token, tokens)
+        probabilities = base.logits(tokens, mask)[lesson.left].softmax(-1)
+        five = probabilities.gather(-1, lesson.reading.top_tokens[lesson.left])
+        expected = torch.cat([five, 1 - five.sum(-1, keepdim=True)], -1)
+        torch.testing.assert_close(lesson.target.exp(), expected, atol=1e-4, rtol=1e-3)
+        checked += 1
+    assert checked
+
+
+def test_positions_of_a_block_that_opens_later_are_no_part_of_a_lesson(base, countdown):
+    """A budget of one round opens the next block while the last one still has masks."""
+    narrow = replace(countdown, block_length=countdown.gen_length // 4)
+    found = list(lessons(base, narrow, countdown.texts[:4], FixedSteps(), base.head.taps_ahead))
+    opened = 0
+    for one, following in pairwise(found):
+        assert not (one.left & ~one.reading.rows).any()
+        assert len(one.target) == int(one.left.sum()) == len(one.foretold(base.head.cascade)) == len(one.unmoved())
+        if len(one.left) == len(following.left):
+            opened += int((following.reading.rows & ~one.reading.rows).sum())
+            assert torch.equal(one.left, following.reading.rows & one.reading.rows)
+    assert opened > 0
+
+
+def test_what_is_foretold_is_of_the_positions_left(base, countdown, taught):
+    """Rows whose tail an EOS has filled are told by the cascade, and are no part of the lesson."""
+    one = taught[0]
+    fewer = one.left & (one.left.long().cumsum(-1) % 2 == 0)
+    part = replace(one, left=fewer, target=one.target[fewer[one.left]])
+    torch.testing.assert_close(
+        part.foretold(base.head.cascade), one.foretold(base.head.cascade)[fewer[one.left]], atol=1e-5, rtol=1e-5
+    )
+    torch.testing.assert_close(part.unmoved(), one.unmoved()[fewer[one.left]])
+
+
+def test_skill_is_the_share_of_the_divergence_that_is_gone(base, countdown, monkeypatch):
+    drivers = [Threshold(0.7), Threshold(0.9)]
+    expected = [
+        one
+        for number, policy in enumerate(drivers)
+        for one in lessons(base, countdown, countdown.texts[number::2], policy, base.head.taps_ahead)
+    ]
+    count = sum(len(one.target) for one in expected)
+    without = sum(float(divergence(one.target, one.unmoved()).sum()) for one in expected) / count
+    for foretold, kl, skill in (
+        (lambda self, cascade: self.target, 0.0, 1.0),
+        (lambda self, cascade: self.unmoved(), without, 0.0),
+    ):
+        monkeypatch.setattr(CascadeExample, "foretold", foretold)
+        found = judge(base, countdown, drivers, batch_size=8)
+        assert found["positions"] == count
+        assert found["kl"] == pytest.approx(kl, abs=1e-6)
+        assert found["kl_without"] == pytest.approx(without, rel=1e-4)
+        assert found["skill"] == pytest.approx(skill, abs=1e-4)
+
+
+def test_what_changes_is_judged_on_the_other_half_of_the_prompts(base, countdown, monkeypatch):
+    """A cascade that knows the next forward tells which candidates it takes back; one that knows nothing is 1 - c as it is."""
+    drivers = [Threshold(0.4), Threshold(0.6)]
+    each = [
+        one
+        for number, policy in enumerate(drivers)
+        for one in lessons(base, countdown, countdown.texts[number::2], policy, base.head.taps_ahead)
+    ]
+    odd = [(one.prompt.unsqueeze(-1).expand(one.left.shape)[one.left] % 2 == 1) for one in each]
+    changed = [one.target[half].argmax(-1) > 0 for one, half in zip(each, odd, strict=True)]
+    monkeypatch.setattr(CascadeExample, "foretold", lambda self, cascade: self.target)
+    knows = judge(base, countdown, drivers, batch_size=8)["changed"]
+    assert knows["positions"] == sum(len(one) for one in changed)
+    assert knows["share_wrong"] == pytest.approx(float(torch.cat(changed).float().mean()))
+    assert 0 < knows["share_wrong"] < 1
+    assert knows["auroc"] > 0.99
+    assert knows["log_loss_skill"]["low"] > 0
+    monkeypatch.setattr(CascadeExample, "foretold", lambda self, cascade: self.unmoved())
+    assert judge(base, countdown, drivers, batch_size=8)["changed"]["log_loss_skill"]["estimate"] < 0.2
+
+
+def test_rows_of_a_lesson_know_their_prompts(base, countdown):
+    """What a row has committed is what a decode of its prompt alone commits."""
+    several = list(lessons(base, countdown, countdown.texts[:4], Threshold(0.7), base.head.taps_ahead))
+    last = several[-1]
+    for row, number in enumerate(last.prompt.tolist()):
+        alone = list(
+            lessons(base, countdown, countdown.texts[number : number + 1], Threshold(0.7), base.head.taps_ahead)
+        )
+        again = alone[len(several) - 1]
+        canvas = countdown.gen_length
+        assert torch.equal(again.committed[0, -canvas:], last.committed[row, -canvas:])
+        assert torch.equal(again.left[0, -canvas:], last.left[row, -canvas:])
+
+
+def test_decodes_of_one_round_teach_nothing(base, countdown):
+    assert judge(base, countdown, [Threshold(1e-6)], batch_size=8) == {"positions": 0}
+
+
+def test_a_batch_is_left_when_fewer_than_a_quarter_is_unfinished(base, countdown, taught):
+    sizes = [len(one.left) for one in taught]
+    assert sizes == sorted(sizes, reverse=True)
+    assert all(LAST * size >= len(countdown.texts) for size in sizes)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--head", "nowhere"], "head must be a folder with head.safetensors, got nowhere"),
+        (["--model", "tests/nowhere"], "model must be a checkpoint folder or a hub id, got 'tests/nowhere'"),
+        (["--fitting.minutes", "0"], "minutes must be above 0, got 0"),
+        (["--fitting.drivers", '[{"threshold": 0.5}]'], "a driver must name its policy, one of "),
+        (["--fitting.drivers", '[{"policy": "tea"}]'], "a driver must name its policy, one of "),
+        (["--fitting.drivers", "[]"], "drivers must name at least one policy, got none"),
+        (["--fitting.duration", "3"], "fitting.duration"),
+        (["--colour", "red"], "colour"),
+        (["--tasks", "{}"], "tasks must name at least one task, got none"),
+    ],
+)
+def test_the_command_refuses_bad_input_in_a_sentence(capsys, tmp_path, arguments, complaint):
+    with pytest.raises(SystemExit) as ended:
+        run(command, [*arguments, "--out", str(tmp_path / "out")], default_config="configs/train/cascade.yaml")
+    said = capsys.readouterr()
+    assert ended.value.code == 2
+    assert said.out == ""
+    assert said.err.startswith("cascade.py: ")
+    assert said.err.count("\n") == 1
+    assert complaint in said.err
+
+
+def test_bad_input_is_judged_before_torch_is_imported(tmp_path):
+    code = (
+        "import sys\n"
+        "from train.cascade import cascade\n"
+        "from train.commands.command_line import run\n"
+        "for more in (['--head', 'nowhere'], ['--fitting.minutes', '0'], ['--tasks', '{}'], ['--colour', 'red']):\n"
+        f"    try: run(cascade, [*more, '--out', {str(tmp_path)!r}], default_config='configs/train/cascade.yaml')\n"
+        "    except SystemExit as ended: print(ended.code, 'torch' in sys.modules, 'transformers' in sys.modules)\n"
+    )
+    root = Path(__file__).parents[3]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines() == ["2 False False"] * 4, done.stderr
+
+
+def test_every_task_gives_as_many_lessons_however_long_its_decodes(base):
+    tasks = [Prompts.of(name, TaskRun(prompts=4), "train", None, seed=0) for name in ("lists", "countdown4")]
+    drivers = [Threshold(0.9), Threshold(0.99)]
+    stream, again = (
+        CascadeExamples(base, tasks, drivers, base.head.taps_ahead, batch_size=2, seed=3) for _ in range(2)
+    )
+    widths = [lesson.left.shape[1] for lesson in islice(stream, 60)]
+    short, long = sorted({min(widths), max(widths)})
+    assert widths == [lesson.left.shape[1] for lesson in islice(again, 60)]
+    of_lists = sum(width <= (short + long) / 2 for width in widths)
+    assert 15 <= of_lists <= 45
+
+
+class SecondBest(Policy):
+    """Commits the second candidate of the surest position, as a cascade may."""
+
+    def propose(self, state, reading):
+        second = replace(reading, token=reading.top_tokens[..., 1])
+        return Proposal.single(state, second, best(reading.confidence, reading.rows).long())
+
+
+def test_a_lesson_tells_the_token_that_was_committed(base, countdown):
+    one = next(lessons(base, countdown, countdown.texts[:2], SecondBest(), base.head.taps_ahead))
+    assert torch.equal(one.reading.token[one.committed], one.reading.top_tokens[..., 1][one.committed])
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"policy": "learned-parity", "by": "cascade", "threshold": 0.9, "gamma": 1.0, "min_masks": 1, "gate": 0.0},
+        {"policy": "learned-ete", "risk_bound": 0.1, "gamma": 1.0, "min_masks": 1},
+    ],
+)
+def test_a_driver_may_explore(base, countdown, entry):
+    """Its tokens of medium confidence are part of what a lesson commits."""
+    fitting = CascadeFitting(drivers=(entry,))
+    policy = policy_of(fitting.drivers[0], base)
+    found = list(islice(lessons(base, countdown, countdown.texts[:4], policy, base.head.taps_ahead), 3))
+    least = min(float(one.reading.confidence[one.committed].min()) for one in found)
+    assert least < 0.6
+    assert all(one.committed.sum(-1).min() > 1 for one in found)
+
+
+def test_the_target_is_read_at_the_positions_left_and_no_others():
+    """The forward predicts two positions; the lesson is of the second."""
+    logits = torch.tensor([[0.5, 0.1, 0.1, 0.1, 0.1, 0.1], [0.05, 0.55, 0.1, 0.1, 0.1, 0.1]]).log()
+    prediction = Prediction(logits, torch.tensor([[True, False, True]]), torch.tensor([3]))
+    tokens = torch.tensor([[[0, 2, 3, 4, 5]] * 3])
+    found = candidates(prediction, tokens, torch.full((1, 3, 5), -1.0), torch.tensor([[False, False, True]]))
+    torch.testing.assert_close(found.exp(), torch.tensor([[0.05, 0.1, 0.1, 0.1, 0.1, 0.55]]))

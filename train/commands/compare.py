@@ -1,0 +1,291 @@
+"""A comparison from the command line: judged before torch is imported, then run task by task and reported."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from decoding.comparison.arms import Arm, select
+from decoding.comparison.problems import Check, Problems, Split
+from train.commands.command_line import shipped
+from train.commands.folders import HEAD, MODEL, check_adapter, check_head_folder, check_model
+from train.tasks import Example, Task, get, require_answers, require_permission
+from train.tasks.hub import HUB
+
+if TYPE_CHECKING:
+    from decoding.comparison.compare import Comparison
+    from models.denoiser import Denoiser
+
+DEV_SHARE = 4  # of a benchmark's file at most one dev prompt for so many test prompts
+DRAWS = 20  # instances drawn at most for each one wanted, where a task has few
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One task of a contest: its prompts and how a text is judged."""
+
+    problems: Problems
+    check: Check
+
+
+@dataclass(frozen=True)
+class CompareCall:
+    """What is compared on what, as far as that can be judged without torch.
+
+    Attributes:
+        arms: those that run.
+        left_out: names of arms that lack a scoring head.
+        entries: the tasks.
+        model: checkpoint folder or hub id.
+        head: folder of the scoring head of learned arms without their own, or None.
+        adapter: folder of a PEFT adapter that is merged into the model, or None.
+    """
+
+    arms: tuple[Arm, ...]
+    left_out: tuple[str, ...]
+    entries: tuple[Entry, ...]
+    model: str
+    head: str | None
+    adapter: str | None = None
+
+
+def judge(
+    catalogue: Sequence[Arm],
+    arms: str | None,
+    task: str,
+    *,
+    prompts: str | Mapping[str, str] | None = None,
+    num_prompts: int,
+    num_dev: int,
+    seed: int = 0,
+    model: str | None = None,
+    head: str | None = None,
+    adapter: str | None = None,
+    gen_length: int | None = None,
+    block_length: int | None = None,
+    run_code: bool = False,
+) -> CompareCall:
+    """Refuse what cannot be compared, and fill in what was left out.
+
+    Args:
+        catalogue: the arms declared.
+        arms: names of those that run, with commas between them; None runs all that can.
+        task: names of tasks, with commas between them.
+        prompts: file of test prompts, for one task; None generates them, or takes a benchmark's from the hub. A mapping gives
+            benchmarks the files whose train split a head was fitted on. Then, and wherever `head` or an arm names a head, test
+            prompts of a benchmark are rows of the test split alone.
+        num_prompts: test prompts of a task at most.
+        num_dev: dev prompts of a task, generated, or out of a benchmark's file.
+        seed: of the generators.
+        model: checkpoint folder or hub id; by default the one that ships.
+        head: folder of a scoring head; by default the one that ships, with the model that ships.
+        adapter: folder of a PEFT LoRA adapter, merged into the model.
+        gen_length, block_length: in place of the tasks' own.
+        run_code: let checkers run what the models write, where they have to.
+
+    Raises:
+        ValueError: in one sentence with name, rule and value.
+    """
+    for name, value in (("num_prompts", num_prompts), ("num_dev", num_dev)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    tasks = [get(name.strip(), run_code=run_code) for name in task.split(",")]
+    for kind in tasks:
+        require_permission(kind, run_code)
+    if isinstance(prompts, str) and len(tasks) > 1:
+        raise ValueError(f"prompts must come with one task, got {task}")
+    fitted = head is not None  # maybe on these very files; the one that ships is fitted on generated prompts
+    if head is None and model is None and adapter is None and shipped(HEAD).is_dir():
+        head = str(shipped(HEAD))
+    running, left_out = select(catalogue, arms, has_head=head is not None)
+    for name in {name for arm in running for name in (*arm.values_for, *arm.tune_for)}:
+        get(name, run_code=run_code)
+    fitted = fitted or any(arm.head is not None for arm in running)
+    for folder in {head, *(arm.head for arm in running)} - {None}:
+        check_head_folder(str(folder))
+    model = str(shipped(MODEL)) if model is None else model
+    check_model(model, "")
+    check_adapter(adapter)
+    lengths: dict[str, Any] = {"gen_length": gen_length, "block_length": block_length}
+    tasks = [replace(kind, **{name: value for name, value in lengths.items() if value is not None}) for kind in tasks]
+    for arm, kind in itertools.product(running, tasks):
+        for length in arm.on(kind.name).block_lengths:
+            if not isinstance(length, int) or length < 1 or kind.gen_length % length:
+                rule = f"divide gen_length {kind.gen_length} of task {kind.name}"
+                raise ValueError(f"block_length of arm {arm.name} must {rule}, got {length!r}")
+    how: dict[str, Any] = {"num_prompts": num_prompts, "num_dev": num_dev, "seed": seed, "seen": fitted}
+    entries = [enter(kind, prompts, **how) for kind in tasks]
+    return CompareCall(tuple(running), tuple(left_out), tuple(entries), model, head, adapter)
+
+
+def enter(
+    task: Task,
+    prompts: str | Mapping[str, str] | None,
+    *,
+    num_prompts: int,
+    num_dev: int,
+    seed: int,
+    seen: bool = False,
+) -> Entry:
+    """The prompts of one task, all different: dev from its generator, test from a file or from its generator.
+
+    A task without a generator takes both from its file, or from the hub; `seen` says that a head may know its train split.
+
+    Raises:
+        ValueError: if the file holds no prompt, or one that cannot be read or judged.
+    """
+    if task.make is None:
+        few = min(num_dev, max(1, num_prompts // DEV_SHARE))
+        dev, test = divide(task, prompts, num_prompts=num_prompts, num_dev=few, seen=seen)
+        return _entry(task, dev, test)
+    dev = draw(task, "dev", num_dev, seed=seed)
+    if not isinstance(prompts, str):
+        test = draw(task, "test", num_prompts, seed=seed)
+    else:
+        known = {example.prompt for example in dev}
+        different = {example.prompt: example for example in task.read(prompts) if example.prompt not in known}
+        test = list(itertools.islice(different.values(), num_prompts))
+        if not test:
+            raise ValueError(f"prompts must hold at least one prompt of task {task.name}, got none in {prompts}")
+        require_answers(task, test)
+    return _entry(task, dev, test)
+
+
+def divide(
+    task: Task, prompts: str | Mapping[str, str] | None, *, num_prompts: int, num_dev: int, seen: bool = False
+) -> tuple[list[Example], list[Example]]:
+    """Dev and test prompts of a benchmark in the order of its file: dev those of the dev split, test any others.
+
+    Where a head may have seen the file's train split (`seen`, or a mapping), test prompts are those of the test split alone.
+
+    Raises:
+        ValueError: if the file holds too few prompts, or one that cannot be judged.
+    """
+    seen = seen or isinstance(prompts, Mapping)
+    source = prompts.get(task.name, HUB) if isinstance(prompts, Mapping) else prompts or HUB
+    found = {example.prompt: example for example in task.read(source)}
+    split = {prompt: task.split_of(prompt) for prompt in found}
+    dev = [e for e in found.values() if split[e.prompt] == "dev"][:num_dev]
+    if not dev and not seen:  # a file of a few rows
+        dev = list(found.values())[-1:]
+    kept = {example.prompt for example in dev}
+    others = (e for e in found.values() if e.prompt not in kept and (not seen or split[e.prompt] == "test"))
+    test = list(itertools.islice(others, num_prompts))
+    if not dev or not test:
+        raise ValueError(
+            f"prompts must hold prompts of task {task.name} for dev and for test, got {len(dev)} and {len(test)} in {source}"
+        )
+    require_answers(task, (*dev, *test))
+    return dev, test
+
+
+def _entry(task: Task, dev: Sequence[Example], test: Sequence[Example]) -> Entry:
+    examples = {example.prompt: example for example in (*dev, *test)}
+    problems = Problems(
+        task=task.name,
+        dev=tuple(example.prompt for example in dev),
+        test=tuple(example.prompt for example in test),
+        gen_length=task.gen_length,
+        block_length=task.block_length,
+        references={p: example.response for p, example in examples.items() if task.unique_answer and example.response},
+    )
+    return Entry(problems, lambda prompt, text: task.check(examples[prompt], text))
+
+
+def draw(task: Task, split: Split, count: int, *, seed: int) -> list[Example]:
+    """The first `count` different instances of a split, fewer where the task has no more."""
+    found: dict[str, Example] = {}
+    for example in itertools.islice(task.generate(split, seed=seed), DRAWS * count):
+        found.setdefault(example.prompt, example)
+        if len(found) == count:
+            break
+    return list(found.values())
+
+
+def leave_out_long(entry: Entry, denoiser: Denoiser) -> tuple[Entry, int]:
+    """The entry without prompts for which the model has too few positions, and how many those are.
+
+    Raises:
+        ValueError: if none is left for dev or for test.
+    """
+    from decoding.prompts import leave_room
+
+    problems = entry.problems
+    prompts = [*problems.dev, *problems.test]
+    long = {p for p, fits in zip(prompts, leave_room(prompts, denoiser, problems.gen_length), strict=True) if not fits}
+    dev, test = (tuple(p for p in some if p not in long) for some in (problems.dev, problems.test))
+    if not dev or not test:
+        raise ValueError(
+            f"prompts of task {problems.task} must leave {problems.gen_length} of the model's {denoiser.max_length} positions, "
+            f"got {len(dev)} dev and {len(test)} test prompts that do"
+        )
+    return replace(entry, problems=replace(problems, dev=dev, test=test)), len(long)
+
+
+def hold(
+    contest: CompareCall,
+    *,
+    out: str,
+    tuning: int = 0,
+    parity: int = 0,
+    batch_size: int | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    dtype: str = "float32",
+    tf32: bool = False,
+) -> str:
+    """Run every task, write comparison.json, table.md and a picture of the curves as they come, and return the tables.
+
+    Args:
+        contest: what `judge` let through.
+        out: folder of the results and of the lines that a later call goes on with.
+        tuning: random points tried on dev prompts for every arm with a tuning space.
+        parity: points searched in a parity study; 0 compares curves.
+        batch_size: prompts at a time.
+        seed: of random policies, tuning and resamples.
+        device: where to run; by default the GPU if there is one.
+        dtype: of the weights.
+        tf32: let the GPU round the inputs of matrix products to 10 bits.
+    """
+    import torch
+
+    import models
+    from decoding.comparison.compare import Comparison, compare
+    from decoding.comparison.runner import refuse_settings
+    from decoding.comparison.table import plot, table
+    from decoding.provenance import environment
+
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    folder = Path(out)
+    base: dict[str, Any] = {"dtype": dtype, "device": device, "adapter": contest.adapter}
+    denoiser = models.load(contest.model, head=contest.head, **base)
+    heads = {
+        arm.name: models.load(contest.model, head=arm.head, **base) for arm in contest.arms if arm.head is not None
+    }
+    for entry in contest.entries:
+        refuse_settings(contest.arms, entry.problems.task, denoiser, heads, points=parity or tuning, seed=seed)
+    whole: Comparison = Comparison()
+    said = [f"left out for want of a scoring head: {', '.join(contest.left_out)}\n"] if contest.left_out else []
+    for full in contest.entries:
+        entry, long = leave_out_long(full, denoiser)
+        if long:
+            said.append(f"left out of {entry.problems.task}: {long} prompts too long for the model\n")
+        whole += compare(
+            denoiser,
+            contest.arms,
+            entry.problems,
+            entry.check,
+            out=folder,
+            heads=heads,
+            tuning=tuning,
+            parity=parity,
+            batch_size=batch_size,
+            seed=seed,
+        )
+        whole.save(folder / "comparison.json", environment(device=denoiser.device, seed=seed))
+        (folder / "table.md").write_text(table(whole), encoding="utf-8")
+        plot(whole, folder)
+    return "\n".join([table(whole), *said])

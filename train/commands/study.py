@@ -1,0 +1,131 @@
+"""A study from the command line: judged, run, written as JSON and drawn."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from decoding.studies import STUDIES
+from train.commands.command_line import parser_of, sentence, shipped
+from train.commands.compare import enter
+from train.commands.folders import HEAD, MODEL, check_model
+from train.tasks import get
+
+if TYPE_CHECKING:
+    from decoding.studies.inputs import Subject
+
+Result = dict[str, Any]
+
+
+def judge(name: str) -> str:
+    """The module of a study.
+
+    Raises:
+        ValueError: for an unknown name, or where there is no matplotlib to draw with.
+    """
+    if name not in STUDIES:
+        raise ValueError(f"name must be one of {', '.join(STUDIES)}, got {name!r}")
+    if find_spec("matplotlib") is None:
+        raise ValueError("a study must have matplotlib to draw with (extra `studies`), got none installed")
+    return STUDIES[name]
+
+
+def read_settings(measure: Callable[..., Result], settings: Mapping[str, Any]) -> Result:
+    """The settings of a study, judged by its signature, defaults filled in.
+
+    Raises:
+        ValueError: for a setting that the study does not have, or a value of the wrong type.
+    """
+    parser = parser_of(measure, skip={"bench"})
+    known = inspect.signature(measure).parameters.keys() - {"bench"}
+    unknown = ", ".join(sorted(settings.keys() - known))
+    if unknown:
+        raise ValueError(f"settings must be among {', '.join(sorted(known))}, got {unknown}")
+    try:
+        parsed = parser.parse_object(dict(settings))
+        return {name: parser.instantiate(parsed).get(name) for name in known}
+    except argparse.ArgumentError as error:
+        raise ValueError(sentence(error, measure)) from error
+
+
+def hold(
+    name: str,
+    settings: Mapping[str, Any],
+    *,
+    out: str,
+    model: str | None = None,
+    head: str | None = None,
+    seed: int = 0,
+    device: str | None = None,
+) -> str:
+    """Run a study and write `out/NAME.json` and `out/NAME.png`; returns what was written, in words.
+
+    Args:
+        name: of the study.
+        settings: that differ from its defaults.
+        out: folder of the results.
+        model: checkpoint folder or hub id; by default the one that ships.
+        head: folder of a scoring head; by default the one that ships, with the model that ships.
+        seed: of prompts and draws.
+        device: where to run; by default the GPU if there is one.
+    """
+    module = import_module(judge(name))
+    given = read_settings(module.measure, settings)
+    seen = head is not None  # maybe on a benchmark's own file; the one that ships is fitted on generated prompts
+    if head is None and model is None and shipped(HEAD).is_dir():
+        head = str(shipped(HEAD))
+    model = str(shipped(MODEL)) if model is None else model
+    check_model(model, "")
+    import torch
+
+    from decoding.provenance import environment
+    from decoding.studies.inputs import StudyInputs
+
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    bench = StudyInputs(model, head, str(place), seed, enter=partial(subject, seed, seen=seen), fit=fit_features)
+    began = time.perf_counter()
+    found = module.measure(bench, **given)
+    cost: Result = {"seconds": round(time.perf_counter() - began, 1), "row_forwards": bench.cost.row_forwards}
+    cost["models"] = bench.cost.models
+    origin = environment(device=place, seed=seed)
+    result = json.loads(json.dumps({"study": name, **origin, "settings": given, **cost, **found}, default=str))
+    files = write(name, result, module.draw, Path(out))
+    return f"{' and '.join(str(file) for file in files)}: {cost['row_forwards']} row-forwards, {cost['seconds']} s"
+
+
+def write(name: str, result: Result, draw: Callable[[Result, Any], None], folder: Path) -> tuple[Path, Path]:
+    """Write result and picture aside and rename them."""
+    from matplotlib.figure import Figure
+
+    from decoding.provenance import write_json
+
+    folder.mkdir(parents=True, exist_ok=True)
+    files = folder / f"{name}.json", folder / f"{name}.png"
+    aside = files[1].with_name(f".{files[1].name}")
+    figure = Figure(figsize=(8, 5), layout="constrained")  # of no window system: a bare Figure draws with Agg
+    draw(result, figure)
+    figure.savefig(aside, dpi=120, format="png")
+    write_json(files[0], result)
+    aside.rename(files[1])
+    return files
+
+
+def subject(seed: int, task: str, prompts: int, dev: int, *, seen: bool = False) -> Subject:
+    """The prompts of one task and their checker; `seen` keeps out those that a head may have been fitted on."""
+    from decoding.studies.inputs import Subject
+
+    entry = enter(get(task), None, num_prompts=prompts, num_dev=dev, seed=seed, seen=seen)
+    return Subject(entry.problems, entry.check)
+
+
+def fit_features(*args: Any, **kwargs: Any) -> Any:
+    """Fit a features-only head on a denoiser without text (see `train.head.exact_fit`)."""
+    return import_module("train.head.exact_fit").fit_features(*args, **kwargs)

@@ -1,0 +1,279 @@
+"""Collection of beam traces: decode prompts with several drivers, keep states, try branches, judge, write parts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import compress
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from decoding.policies.ete import BeamETE
+from decoding.policy import Policy
+from decoding.prompts import leave_room, read_prompts
+from decoding.state import DecodeState, start
+from decoding.traces.branches import try_alone, try_branches, visit
+from decoding.traces.labelling import Labelling
+from decoding.traces.trace import check_header, header, identity, write_part
+from models.denoiser import Denoiser
+from train.head.labels import Accepts, Verdicts, hold_back, judge, rows_of, rows_of_bare, take
+from train.tasks.task import Example, Task
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Canvases:
+    """Prompts with room for the answer, left padded, and the reference canvas where there is one.
+
+    Attributes:
+        tokens: prompts and canvases.
+        attention_mask: False on padding.
+        reference: token ids of the reference answer, EOS filled; -1 outside the canvas and where there is no reference.
+    """
+
+    tokens: Int[Tensor, "B L"]
+    attention_mask: Bool[Tensor, "B L"]
+    reference: Int[Tensor, "B L"]
+
+
+def encode(denoiser: Denoiser, task: Task, examples: Sequence[Example]) -> Canvases:
+    """Turn examples into canvases; prompt and response are encoded apart."""
+    prompts = read_prompts([e.prompt for e in examples], None, denoiser).with_canvas(task.gen_length)
+    mask = prompts.attention_mask
+    eos = denoiser.eos_id if denoiser.eos_id is not None else 0
+    reference = torch.full_like(prompts.tokens, -1)
+    for row, example in enumerate(examples):
+        answer = denoiser.tokenizer(example.response, add_special_tokens=False).input_ids
+        if example.response and len(answer) <= task.gen_length:
+            filled = answer + [eos] * (task.gen_length - len(answer))
+            reference[row, -task.gen_length :] = torch.tensor(filled)
+    return Canvases(
+        prompts.tokens, torch.ones_like(prompts.tokens, dtype=torch.bool) if mask is None else mask, reference
+    )
+
+
+def without_long(denoiser: Denoiser, task: Task, examples: Sequence[Example]) -> list[Example]:
+    """The examples whose prompts leave room for the canvas; says how many do not."""
+    fits = leave_room([example.prompt for example in examples], denoiser, task.gen_length)
+    if not all(fits):
+        log.warning("%s: %d prompts too long for the model are left out", task.name, fits.count(False))
+    return list(compress(examples, fits))
+
+
+def decode_text(denoiser: Denoiser, canvas: Tensor) -> str:
+    """The text of one canvas up to its first EOS."""
+    ids = canvas.tolist()
+    if denoiser.eos_id in ids:
+        ids = ids[: ids.index(denoiser.eos_id)]
+    return str(denoiser.tokenizer.decode(ids))
+
+
+@dataclass(frozen=True)
+class Collector:
+    """Collects the traces of one task into a folder of parts, and goes on where an earlier run stopped.
+
+    Args:
+        denoiser: the base.
+        task: the task.
+        beam: the reference policy, whose candidates and scores are stored.
+        drivers: policies that lead through the states, by name; prompts take turns.
+        labelling: how much is kept and tried.
+        block_length: block length of decoding and labelling.
+        blocks: driver -> its own block length.
+        batch_size: canvases in one forward.
+        seed: of the draws; part p uses seed + p.
+        chunk: prompts per part.
+    """
+
+    denoiser: Denoiser
+    task: Task
+    beam: BeamETE
+    drivers: dict[str, Policy]
+    labelling: Labelling
+    block_length: int
+    batch_size: int
+    seed: int
+    chunk: int = 32
+    blocks: Mapping[str, int] = field(default_factory=dict)
+
+    def run(
+        self,
+        examples: Mapping[str, Sequence[Example]],
+        folder: Path,
+        *,
+        progress: Callable[[int], None] = lambda _: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Collect all parts that are not there yet, the splits at the same pace.
+
+        Args:
+            examples: split -> its prompts; those that the model has too few positions for are left out.
+            folder: where the parts go.
+            progress: told the number of prompts of every part.
+            stop: asked before every part but the first of a split; True leaves the rest out.
+
+        Raises:
+            ValueError: if the folder holds traces of other prompts, another base or other settings.
+        """
+        examples = {split: without_long(self.denoiser, self.task, some) for split, some in examples.items()}
+        settings = header(
+            self.denoiser,
+            self.beam,
+            task=self.task.name,
+            gen_length=self.task.gen_length,
+            block_length=self.block_length,
+            drivers={name: repr(policy) for name, policy in self.drivers.items()},
+            labelling=self.labelling,
+            bare=self.labelling.bare or None,
+            blocks=dict(self.blocks) or None,
+            prompts={split: [len(some), identity(some)] for split, some in examples.items()},
+            batch_size=self.batch_size,
+            seed=self.seed,
+            chunk=self.chunk,
+        )
+        check_header(folder, settings)
+        sizes = {split: len(some) for split, some in examples.items()}
+        parts = [(first / size, split, first) for split, size in sizes.items() for first in range(0, size, self.chunk)]
+        for _, split, first in sorted(parts):
+            part, batch = first // self.chunk, examples[split][first : first + self.chunk]
+            file = folder / f"part-{split}-{part:05d}.parquet"
+            if not file.exists():
+                if part and stop():
+                    continue
+                write_part(list(self.rows(batch, first, part, split)), file)
+            progress(len(batch))
+
+    def rows(self, examples: Sequence[Example], first: int, part: int, split: str) -> Iterator[dict[str, Any]]:
+        """The rows of one part."""
+        generator = torch.Generator().manual_seed(self.seed * 100_003 + part)
+        names = list(self.drivers)
+        for turn, name in enumerate(names):
+            mine = [i for i in range(len(examples)) if (first + i) % len(names) == turn]
+            for low in range(0, len(mine), self.batch_size):
+                few = mine[low : low + self.batch_size]
+                yield from self._rows_of([examples[i] for i in few], [first + i for i in few], name, generator, split)
+
+    def _rows_of(
+        self, examples: list[Example], ids: list[int], driver: str, generator: torch.Generator, split: str
+    ) -> Iterator[dict[str, Any]]:
+        prompts = encode(self.denoiser, self.task, examples)
+        policy = self.drivers[driver]
+        begin = start(
+            prompts.tokens,
+            gen_length=self.task.gen_length,
+            block_length=self.blocks.get(driver, self.block_length),
+            mask_id=self.denoiser.mask_id,
+            eos_id=self.denoiser.eos_id,
+            step_budget=policy.step_budget,
+            initial_blocks=policy.initial_blocks,
+        )
+        visited = visit(
+            self.denoiser,
+            begin,
+            policy,
+            keep=self.labelling.states_per_prompt,
+            attention_mask=prompts.attention_mask,
+            generator=generator,
+        )
+        state, row, labelled = visited.state, visited.row, visited.place < self.labelling.labelled
+        rows = _Rows(self, prompts, examples, ids, driver, split)
+        yield from rows.without_branches(take(state, ~labelled), row[~labelled])
+        known = torch.tensor([self.task.judges(example) for example in examples], device=row.device)[row]
+        for part in (labelled & known, labelled & ~known):
+            yield from rows.with_branches(take(state, part), row[part], generator)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Turns states and branches into table rows."""
+
+    of: Collector
+    prompts: Canvases
+    examples: list[Example]
+    ids: list[int]
+    driver: str
+    split: str
+
+    def without_branches(self, state: DecodeState, row: Tensor) -> Iterator[dict[str, Any]]:
+        if not self.of.task.unique_answer:
+            return  # nothing can be learnt from such a state
+        reference = self.prompts.reference[row]
+        yield from self._write(state, row, reference, state.feasible, lambda s, canvas: [])
+
+    def with_branches(self, state: DecodeState, row: Tensor, generator: torch.Generator) -> Iterator[dict[str, Any]]:
+        if not len(row):
+            return
+        mask = self.prompts.attention_mask[row]
+        labelling, denoiser = self.of.labelling.of_split(self.split, self.of.task.gen_length), self.of.denoiser
+        how: dict[str, Any] = {"attention_mask": mask, "generator": generator, "batch_size": self.of.batch_size}
+        branches = try_branches(denoiser, state, self.of.beam, labelling, **how).cpu()
+        bare = None
+        if labelling.bare:
+            asked = branches.asked.to(mask.device)
+            bare = try_alone(denoiser, state, self.of.beam, labelling.bare, asked=asked, **how).cpu()
+        verdicts = Verdicts.unjudged(branches, self.prompts.reference[row])
+        if not self.of.task.unique_answer:
+            how = {"finished": labelling.finished, "batch_size": self.of.batch_size}
+            if self.of.task.judges(self.examples[int(row[0])]):
+                verdicts = judge(denoiser, state, branches, self._accepts(row), attention_mask=mask, **how)
+            else:
+                verdicts = hold_back(denoiser, state, branches, attention_mask=mask, **how)
+        yield from self._write(
+            state,
+            row,
+            verdicts.reference,
+            branches.asked,
+            lambda s, canvas: rows_of(branches, verdicts, s, canvas) + rows_of_bare(bare, s, canvas),
+        )
+
+    def _accepts(self, row: Tensor) -> Accepts:
+        """The task's checker over canvases of some of the states, whose prompts are `row`."""
+        gen, check = self.of.task.gen_length, self.of.task.check
+
+        def accepts(state: Tensor, tokens: Tensor) -> Tensor:
+            texts = [decode_text(self.of.denoiser, t[-gen:]) for t in tokens.cpu()]
+            prompts = row.cpu()[state.cpu()].tolist()
+            return torch.tensor([check(self.examples[p], text) for p, text in zip(prompts, texts, strict=True)])
+
+        return accepts
+
+    def _write(
+        self,
+        state: DecodeState,
+        row: Tensor,
+        reference: Tensor,
+        asked: Tensor,
+        branches: Callable[[int, int], list[dict[str, Any]]],
+    ) -> Iterator[dict[str, Any]]:
+        """One table row a state; everything is moved to the CPU once."""
+        gen, task = self.of.task.gen_length, self.of.task
+        mask = self.prompts.attention_mask[row].cpu()
+        reference, asked, state = reference.cpu(), asked.cpu(), state.to(torch.device("cpu"))
+        canvas = slice(mask.shape[1] - gen, None)
+        for s, b in enumerate(row.tolist()):
+            tokens = state.tokens[s]
+            yield {
+                "state_id": identity(self.split, self.ids[b], self.driver, tokens[mask[s]].tolist()),
+                "prompt_id": self.ids[b],
+                "split": self.split,
+                "task": task.name,
+                "driver": self.driver,
+                "tokens": tokens[mask[s]].tolist(),
+                "reference": reference[s, canvas].tolist(),
+                "unique_answer": task.unique_answer,
+                "committed_round": state.committed_round[s, canvas].tolist(),
+                "recent_confidence": state.recent_confidence[s, :, canvas].flatten().tolist(),
+                "recent_token": state.recent_token[s, :, canvas].flatten().tolist(),
+                "opened": int(state.opened[s]),
+                "spent": int(state.spent[s]),
+                "round": int(state.round[s]),
+                "block_length": self.of.blocks.get(self.driver, self.of.block_length),
+                "asked": asked[s, canvas].tolist(),
+                "branches": branches(s, canvas.start),
+            }

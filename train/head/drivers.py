@@ -1,0 +1,30 @@
+"""The policies that lead through the states of a collection, from what a config says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from decoding.comparison.arms import BLOCK_LENGTH
+
+if TYPE_CHECKING:
+    from decoding.policy import Policy
+    from models.denoiser import Denoiser
+    from models.heads.scoring_head import ScoringHead
+
+
+def make_drivers(
+    entries: Mapping[str, Mapping[str, Any]], denoiser: Denoiser, head: ScoringHead | None
+) -> dict[str, Policy]:
+    """The policies that a config names; learned ones get the head."""
+    if head is not None:
+        cast(Any, denoiser).put_on(head)
+    own = {name: {k: v for k, v in entry.items() if k != BLOCK_LENGTH} for name, entry in entries.items()}
+    return {name: policy_of(entry, denoiser) for name, entry in own.items()}
+
+
+def policy_of(entry: Mapping[str, Any], denoiser: Denoiser) -> Policy:
+    """The policy that one entry names, with its settings."""
+    from decoding.api import make_policy
+
+    return make_policy(entry["policy"], {name: value for name, value in entry.items() if name != "policy"}, denoiser)

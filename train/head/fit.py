@@ -1,0 +1,255 @@
+"""The main job: collect beam traces, fit scoring heads, judge them on unseen prompts, save."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+import lightning
+import torch
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+
+from decoding.features import NAMES
+from decoding.policies.ete import BeamETE
+from decoding.policy import Policy
+from decoding.provenance import environment, write_json
+from decoding.traces.labelling import Labelling
+from decoding.traces.trace import check_drift, load_table
+from models.denoiser import Denoiser
+from models.heads.scoring_head import ScoringHead, save_head
+from train.head.collection import Collector
+from train.head.data import HeadData, columns
+from train.head.metrics import choice_figures, judge_choices, judge_risk, risk_figures
+from train.head.module import HeadModule, KeepBest, PreparedBatches
+from train.head.pair_metrics import judge_pairs, pair_figures
+from train.head.settings import VARIANTS, Fitting, Recipe, TaskRun
+from train.tasks import get
+from train.tasks.task import Example, Task
+
+log = logging.getLogger(__name__)
+
+JUDGED = 64  # train batches that recalibrate what the pairs are compared with
+
+
+def prompts_of(task: Task, run: TaskRun, split: str, count: int, *, seed: int) -> list[Example]:
+    """The first `count` prompts of a split, from the run's file or the task's generator."""
+    if run.prompts_file is None:
+        return list(islice(task.generate(cast(Any, split), seed=seed), count))
+    mine = list(islice((e for e in task.read(run.prompts_file) if task.split_of(e.prompt) == split), count))
+    if len(mine) < count:
+        raise ValueError(f"{run.prompts_file} must hold {count} prompts of the {split} split, got {len(mine)}")
+    return mine
+
+
+def collect(
+    denoiser: Denoiser,
+    tasks: Mapping[str, TaskRun],
+    folder: Path,
+    *,
+    beam: BeamETE,
+    drivers: dict[str, Policy],
+    labelling: Labelling,
+    batch_size: int,
+    seed: int,
+    beam_drives: bool = True,
+    blocks: Mapping[str, int] | None = None,
+    run_code: bool = False,
+    progress: Callable[[int], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Collect the traces of every task into `folder/TASK`, train and dev prompts, going on where a run was cut off.
+
+    With `beam_drives` the beam of a task is one of its drivers: the head learns in the states that the look-ahead leads to.
+    `blocks` are drivers' own block lengths, on tasks whose canvas they divide. `run_code` lets checkers run what the model wrote;
+    `stop` ends collection before the next part.
+    """
+    for name, run in tasks.items():
+        task, own = get(name, run_code=run_code), replace(beam, **run.beam)
+        mine = {**drivers, "beam": own} if beam_drives else drivers
+        collector = Collector(
+            denoiser,
+            task,
+            own,
+            mine,
+            run.labelling or labelling,
+            run.block_length or task.block_length,
+            batch_size,
+            seed,
+            chunk=batch_size * len(mine),
+            blocks={name: length for name, length in (blocks or {}).items() if task.gen_length % length == 0},
+        )
+        counts = {"train": run.prompts, "dev": run.dev_prompts}
+        examples = {split: prompts_of(task, run, split, count, seed=seed) for split, count in counts.items()}
+        collector.run(examples, folder / name, progress=progress, stop=stop)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Batches behind the frozen trunk, the prompt of every state, and the task of every train batch.
+
+    Attributes:
+        train: what heads are fitted on.
+        held: a tenth of the train prompts, which chooses among the weights of a fit; dev prompts judge, and choose nothing.
+        dev: task -> unseen prompts.
+        train_prompts, dev_prompts: the prompt of each state.
+        train_task: the task of each train batch.
+    """
+
+    train: PreparedBatches
+    held: PreparedBatches
+    dev: dict[str, PreparedBatches]
+    train_prompts: list[int]
+    dev_prompts: dict[str, list[int]]
+    train_task: list[str]
+
+
+def prepare(denoiser: Denoiser, folders: Sequence[Path], fitting: Fitting, *, threshold: float, seed: int) -> Data:
+    """Read traces and put them behind the trunk; splits are by prompt, made at collection."""
+    rows = [row for folder in folders for row in load_table(folder, denoiser)]
+    check_drift(denoiser, rows)
+    width = max((len(columns(r["branches"])) for r in rows), default=0)
+    taps = taps_of(denoiser, fitting)
+
+    def ready(mine: list[dict[str, Any]], shuffle: bool) -> PreparedBatches:
+        data = HeadData(mine, denoiser.mask_id, denoiser.eos_id, threshold, max(1, width))
+        generator = torch.Generator().manual_seed(seed) if shuffle else None
+        batches = list(data.batches(fitting.batch_size, generator=generator))
+        return PreparedBatches(denoiser, batches, taps=taps, threshold=threshold, gigabytes=fitting.gigabytes)
+
+    tasks = sorted({r["task"] for r in rows})
+    seen = {t: [r for r in rows if r["split"] == "train" and r["task"] == t] for t in tasks}
+    held_ids = {t: held_out(sorted({r["prompt_id"] for r in mine})) for t, mine in seen.items()}
+    train = [r for t, mine in seen.items() for r in mine if r["prompt_id"] not in held_ids[t]]
+    held = [r for t, mine in seen.items() for r in mine if r["prompt_id"] in held_ids[t]]
+    shuffled = ready(train, True)
+    dev = {t: [r for r in rows if r["split"] == "dev" and r["task"] == t] for t in tasks}
+    return Data(
+        train=shuffled,
+        held=ready(held, False),
+        dev={t: ready(mine, False) for t, mine in dev.items()},
+        train_prompts=[r["prompt_id"] for r in train],
+        dev_prompts={t: [r["prompt_id"] for r in mine] for t, mine in dev.items()},
+        train_task=[train[int(b.state_index[0])]["task"] for b in shuffled.batches],
+    )
+
+
+def held_out(prompts: Sequence[int]) -> set[int]:
+    """The last tenth of the prompts, at least one where another is left to fit on."""
+    return set(prompts[len(prompts) - max(len(prompts) // 10, len(prompts) > 1) :])
+
+
+def taps_of(denoiser: Denoiser, fitting: Fitting) -> tuple[int, ...]:
+    """Base blocks that any of the variants reads."""
+    configs = [fitting.config(VARIANTS[name], ()) for name in fitting.variants]
+    blocks = max((config.blocks for config in configs if config.reads_hidden), default=0)
+    layers = len(denoiser.blocks) if blocks else 0
+    if blocks > layers:
+        raise ValueError(f"blocks must be at most the base's {layers}, got {blocks}")
+    return tuple(range(layers - blocks, layers))
+
+
+def fit_head(
+    denoiser: Denoiser, data: Data, recipe: Recipe, fitting: Fitting, *, seed: int, threshold: float, logs: Path | None
+) -> ScoringHead:
+    """Fit one head."""
+    lightning.seed_everything(seed, verbose=False)
+    config = fitting.config(recipe, NAMES, threshold=threshold)
+    fingerprint = denoiser.fingerprint()
+    target = recipe.target or fitting.objective.target
+    config = replace(config, base=fingerprint if config.reads_hidden else "", fitted_on=fingerprint, target=target)
+    head = ScoringHead(config, denoiser).to(denoiser.device)
+    first = [data.train[i] for i in range(min(8, len(data.train)))]
+    head.normalise_by(torch.cat([one.features[one.reading.rows] for one in first]))
+    train, held = data.train, data.held
+    if recipe.shuffled:  # the held labels as well, or they would pick the weights
+        train, held = train.with_shuffled_labels(seed), held.with_shuffled_labels(seed)
+    trainer = make_trainer(denoiser, fitting, logs, KeepBest([held[i] for i in range(len(held))]))
+    objective = replace(fitting.objective, target=target, conflict=fitting.conflict(recipe))
+    trainer.fit(HeadModule(head, objective), train.loader(seed=seed))
+    return head.to(denoiser.device).eval()
+
+
+def make_trainer(denoiser: Denoiser, fitting: Fitting, logs: Path | None, keeper: KeepBest) -> lightning.Trainer:
+    """One device, no checkpoints (a head is fitted in minutes and saved by us), CSV and TensorBoard logs."""
+    loggers: list[Logger] = []
+    if logs is not None:
+        loggers = [CSVLogger(str(logs), name="", version=""), TensorBoardLogger(str(logs), name="", version="")]
+    return lightning.Trainer(
+        max_epochs=fitting.epochs,
+        accelerator="gpu" if denoiser.device.type == "cuda" else "cpu",
+        devices=1,
+        logger=loggers,
+        callbacks=[keeper],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        gradient_clip_val=1.0,
+        log_every_n_steps=10,
+    )
+
+
+def figures(head: ScoringHead, data: Data) -> dict[str, Any]:
+    """Metrics of a head on the dev prompts of every task."""
+    out: dict[str, Any] = {}
+    for task, batches in data.dev.items():
+        prepared = [batches[i] for i in range(len(batches))]
+        prompts = data.dev_prompts[task]
+        unseen = judge_risk(head, prepared, prompts)
+        risk: dict[str, Any] = {"positions": 0}
+        if len(set(unseen.wrong.tolist())) == 2:
+            mine = [data.train[i] for i, of in enumerate(data.train_task) if of == task]
+            risk = risk_figures(judge_risk(head, mine, data.train_prompts), unseen)
+        out[task] = {"risk": risk, "choice": choice_figures(judge_choices(head, prepared, prompts))}
+        if head.config.pairs:
+            some = [data.train[i] for i, of in enumerate(data.train_task) if of == task][:JUDGED]
+            seen = judge_pairs(head, some, data.train_prompts)
+            out[task]["conflict"] = pair_figures(seen, judge_pairs(head, prepared, prompts))
+    return out
+
+
+def fit(
+    denoiser: Denoiser,
+    data: Data,
+    fitting: Fitting,
+    out: Path,
+    *,
+    threshold: float,
+    seed: int,
+    about: Mapping[str, Any] | None = None,
+) -> dict[str, ScoringHead]:
+    """Fit every variant and seed, save them, and write metrics.json, `about` in it; returns the first seed of each variant."""
+    heads: dict[str, ScoringHead] = {}
+    metrics: dict[str, list[dict[str, Any]]] = {}
+    for number in range(fitting.seeds):  # seed by seed, so that a run that is cut off has every variant
+        for name in fitting.variants:
+            logs = out / "logs" / f"{name}-{number}"
+            shutil.rmtree(logs, ignore_errors=True)  # of the same fit, done before
+            head = fit_head(denoiser, data, VARIANTS[name], fitting, seed=seed + number, threshold=threshold, logs=logs)
+            metrics.setdefault(name, []).append(figures(head, data))
+            heads.setdefault(name, head)
+            log.info("%s, seed %d: %s", name, seed + number, summary(metrics[name][-1]))
+            first = name == fitting.variants[0] and number == 0
+            save_head(head, out if first else out / "variants" / f"{name}-{number}")
+            found = {**(about or {}), "variants": metrics, "train_states": len(data.train_prompts)}
+            write_json(out / "metrics.json", found | {"environment": environment(device=denoiser.device, seed=seed)})
+    return heads
+
+
+def summary(per_task: Mapping[str, Any]) -> str:
+    """One line of the figures that matter."""
+    parts = []
+    for task, one in per_task.items():
+        risk, choice = one["risk"], one["choice"]
+        text = task
+        if risk["positions"]:
+            text += f" auroc {risk['auroc']:.3f} (confidence {risk['auroc_confidence']:.3f})"
+            text += f" log-loss skill {risk['log_loss_skill']['estimate']:+.3f}"
+        if choice["states"]:
+            text += f" regret {choice['regret']['estimate']:.2f} (beam {choice['regret_beam']['estimate']:.2f})"
+        parts.append(text)
+    return "; ".join(parts)

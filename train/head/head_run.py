@@ -1,0 +1,135 @@
+"""One run of `train.py`: what it was asked for, its base, and its reference policy."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from decoding.comparison.arms import BLOCK_LENGTH, Arm, check_arms
+from decoding.names import POLICIES
+from decoding.traces.labelling import Labelling
+from train.commands.command_line import shipped
+from train.commands.folders import MODEL, check_adapter, check_model
+from train.head.settings import CascadeFitting, Fitting, TaskRun
+from train.tasks import get, require_permission
+from train.tasks.hub import HUB
+
+if TYPE_CHECKING:
+    from decoding.policies.ete import BeamETE
+    from models.denoiser import Denoiser
+
+
+@dataclass(frozen=True)
+class HeadRun:
+    """A head from base to table; what `train.py` reads from its YAML.
+
+    Attributes:
+        model: folder or hub id of the base; None takes the shipped one.
+        adapter: folder of a PEFT LoRA adapter that is merged into the base, or None.
+        out: folder of the run.
+        tasks: what is collected of each task.
+        beam: settings of the reference policy `ete`, whose candidates and scores the traces hold.
+        drivers: policies that lead through the states: name -> {policy: NAME, setting: value, ...}; `block_length` in place of
+            the task's where it divides the canvas.
+        relabel: driver-like entries of policy `learned`, run with the first fitted head to label the states it visits itself;
+            empty skips that pass.
+        labelling: how much is kept and tried of each prompt.
+        fitting: how heads are fitted.
+        catalogue: arms of the closing comparison; empty skips it.
+        num_prompts, num_dev: prompts of each task in the comparison.
+        batch_size: canvases in one forward.
+        seed: of prompts, draws and the first fit.
+        device: where to run; None takes the GPU if there is one.
+        dtype: of the base, the same for traces and decoding.
+        run_code: let checkers run what the base writes.
+        budget_hours: what collection may take; prompts are cut to it beforehand, and no part is begun after it.
+        leave_out: names of tasks that the head must not see, with commas between them; recorded beside its figures.
+        cascade: how the head's cascade is fitted after it; None for a head without one.
+    """
+
+    model: str | None
+    out: Path
+    tasks: Mapping[str, TaskRun]
+    beam: Mapping[str, Any]
+    drivers: Mapping[str, Mapping[str, Any]]
+    relabel: Mapping[str, Mapping[str, Any]]
+    labelling: Labelling
+    fitting: Fitting
+    catalogue: tuple[Arm, ...]
+    num_prompts: int
+    num_dev: int
+    batch_size: int
+    seed: int
+    device: str | None
+    dtype: str = "float32"
+    run_code: bool = False
+    adapter: str | None = None
+    budget_hours: float | None = None
+    leave_out: str | None = None
+    cascade: CascadeFitting | None = None
+
+    def __post_init__(self) -> None:
+        if not self.tasks:
+            raise ValueError("tasks must name at least one task, got none")
+        for name, run in self.tasks.items():
+            task = get(name)
+            require_permission(task, self.run_code)
+            if task.make is None and run.prompts_file is None:
+                raise ValueError(
+                    f"prompts_file of task {name} must be a file or hub, for it has no generator, got none"
+                )
+            if task.gen_length % (run.block_length or task.block_length):
+                raise ValueError(f"block_length must divide gen_length {task.gen_length}, got {run.block_length}")
+            if run.prompts_file not in (None, HUB) and not Path(run.prompts_file).is_file():
+                raise ValueError(f"prompts_file must be a file, got {run.prompts_file}")
+        if not self.drivers:
+            raise ValueError("drivers must name at least one policy, got none")
+        for name, entry in {**self.drivers, **self.relabel}.items():
+            if entry.get("policy") not in POLICIES:
+                raise ValueError(f"driver {name} must name its policy, one of {', '.join(POLICIES)}, got {dict(entry)}")
+            length = entry.get(BLOCK_LENGTH, 1)
+            if not isinstance(length, int) or length < 1:
+                raise ValueError(f"block_length of driver {name} must be a whole number of at least 1, got {length!r}")
+        for name in ("num_prompts", "num_dev", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.budget_hours is not None and self.budget_hours <= 0:
+            raise ValueError(f"budget_hours must be above 0, got {self.budget_hours}")
+        if self.cascade is not None and self.fitting.universal:
+            raise ValueError("cascade must be left out for a universal head, which is bound to no base, got one")
+        if self.catalogue:
+            check_arms(self.catalogue)
+        if self.model is not None:
+            check_model(self.model, "")
+        check_adapter(self.adapter)
+
+    @property
+    def base(self) -> str:
+        """The base that is read."""
+        return self.model or str(shipped(MODEL))
+
+
+def load_base(job: HeadRun) -> Denoiser:
+    """The base in the dtype that traces and decoding share."""
+    import models
+
+    return models.load(job.base, dtype=job.dtype, device=job.device, adapter=job.adapter)
+
+
+def reference_policy(job: HeadRun, denoiser: Denoiser) -> BeamETE:
+    """Beam ETE with the job's settings."""
+    from decoding.api import make_policy
+
+    return cast("BeamETE", make_policy("ete", job.beam, denoiser))
+
+
+def quieten() -> None:
+    """Leave the terminal to our own lines and bars."""
+    from datasets import disable_progress_bars
+
+    disable_progress_bars()
+    for name in ("lightning", "lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)

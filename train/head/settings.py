@@ -1,0 +1,269 @@
+"""What a user may say of fitting a head; imports nothing heavy, so that a command judges it first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from decoding.traces.labelling import Labelling
+from models.heads.config import HeadConfig, Variant
+
+TARGETS = ("gain", "eq7", "worth")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What the head learns and how fast.
+
+    Args:
+        gain: weight of the listwise loss on the gain, at least 0.
+        risk: weight of the risk loss, at least 0.
+        huber: weight of the Huber loss on the gain's unit, at least 0.
+        conflict: weight of the loss on pairs, at least 0; above 0 every variant has a pairwise output.
+        target: `gain` (correct net cascade), `eq7` (faithful distillation of the beam's score over its own k) or `worth`
+            (that score less harm_weight * harm, over all branches whose harm is known).
+        harm_weight: nats of Eq. 7 that a certain error outweighs in `worth`, at least 0.
+        temperature: of the listwise targets, in positions (or nats for eq7 and worth).
+        focus: extra weight of wrong tokens rated safe.
+        learning_rate, weight_decay, warm_up: of AdamW; warm-up steps, then cosine to 0.
+    """
+
+    gain: float = 1.0
+    risk: float = 1.0
+    huber: float = 0.1
+    conflict: float = 0.0
+    target: str = "gain"
+    harm_weight: float = 10.0
+    temperature: float = 1.0
+    focus: float = 0.0
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    warm_up: int = 20
+
+    def __post_init__(self) -> None:
+        if self.target not in TARGETS:
+            raise ValueError(f"target must be gain, eq7 or worth, got {self.target!r}")
+        for name in ("gain", "risk", "huber", "conflict", "harm_weight", "focus", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        for name in ("temperature", "learning_rate"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+
+
+SHUFFLED = "shuffled"
+
+
+@dataclass(frozen=True)
+class TaskRun:
+    """How much of a task a head is fitted on.
+
+    Args:
+        prompts: prompts of the train split whose traces are collected.
+        dev_prompts: prompts of the dev split, for the metrics.
+        block_length: of decoding and labelling; None takes the task's own.
+        prompts_file: a JSONL(.gz) file of prompts instead of the generator; rows of other splits are left out.
+        labelling: how much is kept and tried of each prompt; None takes the run's.
+        beam: settings of the reference policy that differ on this task; not its threshold, which a head has one of.
+    """
+
+    prompts: int = 64
+    dev_prompts: int = 16
+    block_length: int | None = None
+    prompts_file: str | None = None
+    labelling: Labelling | None = None
+    beam: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if "threshold" in self.beam:
+            raise ValueError(f"beam of a task must leave out threshold, the run's own, got {self.beam['threshold']}")
+        for name in ("prompts", "dev_prompts", "block_length"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+def only(
+    tasks: Mapping[str, TaskRun], task: str | None, prompts: str | None, leave_out: str | None = None
+) -> dict[str, TaskRun]:
+    """The tasks of a run without those left out, or the one that the command line names, with the file of its prompts.
+
+    Raises:
+        ValueError: for a file without a task, and for names left out that are not the run's or are all of them.
+    """
+    if task is None and prompts is not None:
+        raise ValueError(f"prompts must come with a task, got {prompts} alone")
+    if task is not None:
+        run = tasks.get(task, TaskRun())
+        tasks = {task: run if prompts is None else replace(run, prompts_file=prompts)}
+    without = names_of(leave_out)
+    for name in without:
+        if name not in tasks:
+            raise ValueError(f"leave_out must be among the run's tasks {', '.join(tasks)}, got {name!r}")
+    if without and len(set(without)) == len(tasks):
+        raise ValueError(f"leave_out must leave a task to fit on, got all of them, {leave_out}")
+    return {name: run for name, run in tasks.items() if name not in without}
+
+
+def names_of(text: str | None) -> tuple[str, ...]:
+    """Names with commas between them; none for None."""
+    return () if text is None else tuple(name.strip() for name in text.split(","))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A head variant and what it is fitted to; `VARIANTS` names those that every table shows, and the ceiling.
+
+    Attributes:
+        variant: shape of the head.
+        target: see Objective; None takes that of the fit's objective.
+        shuffled: fit on labels dealt to other positions, the control.
+        blocks: K of this variant; None takes that of the fit.
+        conflict: weight of its loss on pairs where the objective has none.
+    """
+
+    variant: Variant
+    target: str | None = None
+    shuffled: bool = False
+    blocks: int | None = None
+    conflict: float = 0.0
+
+
+VARIANTS: Mapping[str, Recipe] = {
+    "linear": Recipe("linear"),
+    "features": Recipe("features"),
+    "hidden": Recipe("hidden"),
+    "lora": Recipe("lora"),
+    "head-eq7": Recipe("lora", target="eq7"),
+    "head-worth": Recipe("lora", target="worth"),
+    "conflict": Recipe("lora", conflict=1.0),
+    SHUFFLED: Recipe("lora", shuffled=True),
+    "ceiling": Recipe("fork", blocks=4),
+}
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """How heads are fitted.
+
+    Args:
+        variants: names of VARIANTS; the first is the one that is saved as the run's head.
+        seeds: fitting seeds of every variant.
+        epochs: passes over the traces.
+        batch_size: states in one step.
+        blocks, rank, alpha, dropout, width: shape of the heads (see HeadConfig).
+        pairs, reach: width of the pairwise output of those that have one, and how far apart it still tells places (see HeadConfig).
+        gigabytes: memory for trunk outputs that are kept between epochs.
+        universal: fit only heads that read logits, which go on any base.
+        objective: losses and optimiser.
+    """
+
+    variants: tuple[str, ...] = ("lora", "linear", "features", "hidden", "head-eq7", SHUFFLED)
+    seeds: int = 1
+    epochs: int = 6
+    batch_size: int = 16
+    blocks: int = 1
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.05
+    width: int = 128
+    pairs: int = 16
+    reach: int = 96
+    gigabytes: float = 4.0
+    universal: bool = False
+    objective: Objective = field(default_factory=Objective)
+
+    def __post_init__(self) -> None:
+        for name in self.variants:
+            if name not in VARIANTS:
+                raise ValueError(f"variants must be among {', '.join(VARIANTS)}, got {name!r}")
+        if not self.variants or self.variants[0] == SHUFFLED:
+            first = self.variants[0] if self.variants else "none"
+            raise ValueError(f"variants must begin with the head that is saved, got {first}")
+        for name in ("seeds", "epochs", "batch_size", "pairs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in self.variants:
+            if self.config(VARIANTS[name], ()).reads_hidden and self.universal:
+                raise ValueError(
+                    f"variants of a universal head must read no hidden states (linear, features), got {name}"
+                )
+
+    def conflict(self, recipe: Recipe) -> float:
+        """Weight of the loss on pairs."""
+        return self.objective.conflict or recipe.conflict
+
+    def config(self, recipe: Recipe, feature_names: tuple[str, ...], **more: Any) -> HeadConfig:
+        """The shape of a head; refuses what no head can have."""
+        return HeadConfig(
+            variant=recipe.variant,
+            feature_names=feature_names,
+            blocks=recipe.blocks or self.blocks,
+            rank=self.rank,
+            alpha=self.alpha,
+            dropout=self.dropout,
+            width=self.width,
+            pairs=self.pairs if self.conflict(recipe) else 0,
+            reach=self.reach if self.conflict(recipe) else 0,
+            **more,
+        )
+
+
+LEADS: tuple[dict[str, Any], ...] = (
+    *({"policy": "threshold", "threshold": c} for c in (0.8, 0.95, 0.99)),
+    *({"policy": "risk-sum", "risk_bound": b} for b in (0.003, 0.03, 0.2)),
+)
+"""Policies that lead through the states of a cascade, from bold to careful."""
+
+LEADERS = (
+    "threshold",
+    "margin",
+    "entropy",
+    "factor",
+    "entropy-bound",
+    "risk-sum",
+    "sequential",
+    "left-to-right",
+    "learned",
+    "learned-ete",
+    "learned-parity",
+)
+"""Those that may: one canvas a round, nothing drawn."""
+
+
+@dataclass(frozen=True)
+class CascadeFitting:
+    """How a cascade is fitted.
+
+    Args:
+        minutes: of fitting; what is reached is saved four times on the way.
+        prompts: train prompts of a task with a generator, in place of the task's own; None for these.
+        batch_size: prompts led together.
+        blocks: K, how many of the base's last blocks run again.
+        rank: of the LoRA.
+        learning_rate: of AdamW; up over the first twentieth of the minutes, then down to 0.
+        drivers: policies of LEADERS, {policy: NAME, setting: value}; one leads each batch of prompts.
+    """
+
+    minutes: float = 10.0
+    prompts: int | None = None
+    batch_size: int = 16
+    blocks: int = 1
+    rank: int = 32
+    learning_rate: float = 1e-3
+    drivers: tuple[dict[str, Any], ...] = LEADS
+
+    def __post_init__(self) -> None:
+        for name in ("minutes", "learning_rate"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        for name in ("prompts", "batch_size", "blocks", "rank"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.drivers:
+            raise ValueError("drivers must name at least one policy, got none")
+        for entry in self.drivers:
+            if entry.get("policy") not in LEADERS:
+                raise ValueError(f"a driver must name its policy, one of {', '.join(LEADERS)}, got {entry}")
+            if entry.get("gate"):
+                raise ValueError(f"gate of a driver must be 0, for it runs one canvas a round, got {entry['gate']}")
