@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,11 +9,11 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from decoding.policy import Policy
-from decoding.reading import Reading, Sampling, read
-from decoding.state import DecodeState, Proposal, commit
+from decoding.reading import Sampling
+from decoding.rounds import OnStep as OnStep
+from decoding.rounds import rounds_for
+from decoding.state import DecodeState
 from models.denoiser import Denoiser
-
-OnStep = Callable[[DecodeState, Reading], None]
 
 
 @dataclass(frozen=True)
@@ -55,37 +54,15 @@ def decode(
     Raises:
         RuntimeError: if the policy commits nothing in a round.
     """
-    counts = torch.zeros(4, len(state.tokens), dtype=torch.long, device=state.tokens.device)
+    settings = {"attention_mask": attention_mask, "sampling": sampling, "generator": generator, "on_step": on_step}
+    rounds = rounds_for(denoiser, policy, **settings)
     most = int(state.masked.sum(-1).max()) + state.layout.num_blocks  # a round leaves fewer masks, or opens a block
+    carry = rounds.enter(state)
     nfe = 0
-    canvases, live = state.repeat(1), state.unfinished.unsqueeze(1)
-    proposal = Proposal.single(state, Reading.empty(tuple(state.tokens.shape), state.tokens.device), state.reason)
     while nfe <= most:
-        index = (live & canvases.unfinished).nonzero()  # the one small tensor the host waits for
-        shape = (canvases.tokens.shape[0], canvases.tokens.shape[1])
-        reading = Reading.empty(tuple(canvases.tokens.shape), index.device)
-        if len(index):
-            row, branch = index.unbind(-1)
-            prediction = denoiser(
-                canvases.tokens[row, branch],
-                attention_mask=None if attention_mask is None else attention_mask[row],
-                rows=canvases.feasible[row, branch],
-                taps=policy.taps,
-                owner=row,
-                refresh=canvases.spent[row, branch] == 0,
-            )
-            reading = read(prediction, sampling, generator).scatter(index, shape)
-            used = torch.bincount(row, minlength=shape[0])
-            cost = torch.zeros_like(used).index_add(0, row, prediction.positions)
-            counts = counts + torch.stack([(used > 0).long(), used, cost, (used > 1).long()])
-            nfe += 1
-        choice = policy.choose(canvases, proposal, reading)
-        state, reading = canvases.at(choice), policy.combine(reading, choice)
-        if not len(index):
-            return state, Counts(counts[0], counts[1], counts[2], counts[3], nfe)
-        state = state.count(reading)
-        if on_step is not None:
-            on_step(state, reading)
-        proposal = policy.propose(state, reading)
-        canvases, live = commit(state, reading, proposal), proposal.live
+        sight = rounds.look(carry)
+        if sight is None:
+            return rounds.leave(carry), Counts(*carry.counts.unbind(0), nfe=nfe)
+        carry = rounds.turn(carry, sight)
+        nfe += 1
     raise RuntimeError(f"a policy must commit a position of every unfinished row in a round, got none from {policy!r}")

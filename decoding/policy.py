@@ -81,4 +81,5 @@ def rank(score: Float[Tensor, "B L"], within: Bool[Tensor, "B L"]) -> Int[Tensor
 
 def best(score: Float[Tensor, "B L"], within: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
     """The single best position of each row, none where `within` is empty."""
-    return (rank(score, within) == 0) & within
+    first = score.masked_fill(~within, -torch.inf).argmax(-1, keepdim=True)
+    return (torch.arange(score.shape[-1], device=score.device) == first) & within

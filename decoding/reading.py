@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from models.denoiser import Prediction, Tap
+from models.engine.window import WideTap
 
 TOP = 5  # log p1..p5 are the features of a scoring head
 LOGITS = {"cpu": 1 << 18}  # read at a time: what a core's cache holds
@@ -78,7 +79,7 @@ class Reading:
     draw_log_probs: Float[Tensor, "... L N"]
     chances: Float[Tensor, "... L N"]
     log_power: Float[Tensor, "... L"]
-    taps: tuple[Tap, ...] = ()
+    taps: tuple[Tap | WideTap, ...] = ()
 
     @property
     def margin(self) -> Float[Tensor, "... L"]:
@@ -113,7 +114,7 @@ class Reading:
         blank = Reading.empty((*shape, self.rows.shape[-1]), self.rows.device, draws=self.draws.shape[-1])
         place = index.unbind(-1)
         dense = {n: getattr(blank, n).index_put(place, getattr(self, n)) for n in _dense_names()}
-        taps = tuple(_map_tap(t, lambda v: v.new_zeros(*shape, *v.shape[1:]).index_put(place, v)) for t in self.taps)
+        taps = tuple(t.map(lambda v: v.new_zeros(*shape, *v.shape[1:]).index_put(place, v)) for t in self.taps)
         return Reading(**dense, taps=taps)
 
     def at(self, choice: Int[Tensor, " B"]) -> Reading:
@@ -125,7 +126,7 @@ class Reading:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Reading:
         dense: dict[str, Any] = {n: function(getattr(self, n)) for n in _dense_names()}
-        return replace(self, **dense, taps=tuple(_map_tap(t, function) for t in self.taps))
+        return replace(self, **dense, taps=tuple(t.map(function) for t in self.taps))
 
     def first(self) -> Reading:
         """Each position as the first canvas of a [B, K] grid reads it that does; taps of canvas 0."""
@@ -136,15 +137,36 @@ class Reading:
             return value.gather(1, index).squeeze(1)
 
         dense: dict[str, Any] = {n: pick(getattr(self, n)) for n in _dense_names()}
-        return replace(self, **dense, taps=tuple(_map_tap(t, lambda v: v[:, 0]) for t in self.taps))
+        return replace(self, **dense, taps=tuple(t.map(lambda v: v[:, 0]) for t in self.taps))
 
 
 def _dense_names() -> list[str]:
     return [f.name for f in fields(Reading) if f.name != "taps"]
 
 
-def _map_tap(tap: Tap, function: Callable[[Tensor], Tensor]) -> Tap:
-    return Tap(*(function(getattr(tap, f.name)) for f in fields(Tap)))
+def reading_of_figures(
+    rows: Bool[Tensor, "... L"], floats: Float[Tensor, "... L F"], ints: Int[Tensor, "... L G"]
+) -> Reading:
+    """The reading at temperature 0 from the figures of `models.engine.figures`, which may stand anywhere."""
+    here = rows.unsqueeze(-1)
+    known = floats.masked_fill(~here, 0.0)
+    confidence, log_risk, entropy, log_normaliser = known[..., :4].unbind(-1)
+    none, blank = floats.new_zeros(*rows.shape, 0), floats.new_zeros(1).expand(rows.shape)
+    return Reading(
+        rows=rows,
+        token=ints[..., 0].masked_fill(~rows, -1),
+        confidence=confidence,
+        log_risk=log_risk,
+        entropy=entropy,
+        top_log_probs=known[..., 4:],
+        top_tokens=ints[..., 1:].masked_fill(~here, 0),
+        log_normaliser=log_normaliser,
+        noise=blank,
+        draws=none.long(),
+        draw_log_probs=none,
+        chances=none,
+        log_power=blank,
+    )
 
 
 def read(prediction: Prediction, sampling: Sampling, generator: torch.Generator | None = None) -> Reading:

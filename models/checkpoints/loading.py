@@ -12,6 +12,7 @@ from torch import Tensor
 from models.checkpoints import files as checkpoint
 from models.checkpoints.families import DREAM, LLADA, CheckpointError, Family, family_of, native_config
 from models.checkpoints.tokenizer import load_tokenizer
+from models.engine.engine import Kind
 from models.masked_lm import MaskedLM
 
 
@@ -22,6 +23,7 @@ def load(
     device: torch.device | str | None = None,
     adapter: str | Path | None = None,
     head: str | Path | None = None,
+    engine: Kind = "auto",
 ) -> MaskedLM:
     """Load a LLaDA or Dream checkpoint onto native layers, with frozen weights.
 
@@ -31,6 +33,8 @@ def load(
         device: where the weights go; by default the GPU if there is one.
         adapter: folder of a PEFT LoRA adapter, merged into the weights.
         head: folder of a scoring head.
+        engine: what runs decodes: `graphs` on static shapes, captured on CUDA; `plain` layer by layer; `auto` graphs on CUDA and
+            plain elsewhere.
 
     Returns:
         The denoiser, in evaluation mode.
@@ -56,7 +60,7 @@ def load(
         from models.heads.scoring_head import load_head
 
         denoiser.put_on(load_head(Path(head), denoiser))
-    return denoiser.eval()
+    return denoiser.eval().use_engine(engine)
 
 
 def wrap(

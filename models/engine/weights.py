@@ -92,9 +92,10 @@ def fuse(parameters: Sequence[nn.Parameter]) -> Tensor:
     first = parameters[0]
     rows = sum(len(parameter) for parameter in parameters)
     if not _adjoin(parameters):
-        whole = torch.cat([parameter.data for parameter in parameters])
-        for parameter, part in zip(parameters, whole.split([len(p) for p in parameters]), strict=True):
-            parameter.data = part
+        with torch.inference_mode(False), torch.no_grad():  # heads are fitted on these weights later
+            whole = torch.cat([parameter.data for parameter in parameters])
+            for parameter, part in zip(parameters, whole.split([len(p) for p in parameters]), strict=True):
+                parameter.data = part
     return first.data.as_strided((rows, *first.shape[1:]), first.stride())
 
 
