@@ -16,7 +16,8 @@ from decoding.policy import Policy
 from decoding.reading import Reading, Sampling, read, reading_of_figures
 from decoding.state import DecodeState, Proposal, commit, crop, extend
 from models.denoiser import Denoiser, Prediction
-from models.engine.session import Session, Shape
+from models.engine.session import Session, Shape, copy_all
+from models.engine.stream import version_of
 
 OnStep = Callable[[DecodeState, Reading], None]
 COLUMNS = 64  # the engine's canvases have a multiple of this many positions
@@ -200,11 +201,14 @@ class EngineRounds(Rounds):
             mode=getattr(getattr(self.denoiser, "cache", None), "mode", "none"),
             taps=tuple(self.policy.taps),
             padded=not bool(mask.all()),
+            holes=bool((mask[:, :-1] & ~mask[:, 1:]).any()),
             forbidden=self.sampling.forbidden,
             logits=self.draws,
         )
         self.session = self.denoiser.engine.session(shape)
         self.session.begin(mask)
+        head = getattr(self.policy, "head", None)
+        self.version = () if head is None else version_of(head)
         first = first_carry(extend(state, self.left), canvases)
         if self.session.carry is None:
             self.session.carry = _own(first)
@@ -254,7 +258,7 @@ class EngineRounds(Rounds):
             self.carry = turn(self.policy, carry, sight, self.on_step)
             self._prepare(self.carry)
             return self.carry
-        key = (self.session.shape, "turn", self.policy, self.width if self.policy.taps else 0, self._clock())
+        key = (self.session.shape, "turn", self.policy, self.width if self.policy.taps else 0, self._clock(), self.version)
         self.denoiser.engine.graphs.run(key, lambda: turn(self.policy, self.carry, self._sight()), self._store)
         return self.carry
 
@@ -265,8 +269,7 @@ class EngineRounds(Rounds):
 
     def _store(self, made: Carry) -> None:
         if made is not self.carry:
-            for buffer, value in zip(_tensors(self.carry), _tensors(made), strict=True):
-                buffer.copy_(value)
+            copy_all(_tensors(self.carry), _tensors(made))
         self._prepare(self.carry)
 
     def leave(self, carry: Carry) -> DecodeState:

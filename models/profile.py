@@ -105,7 +105,7 @@ def denoiser_ms(
 
     from models.engine.session import Shape
 
-    shape = Shape(batch, canvases, length, mode, (), padded=False, forbidden=(denoiser.mask_id,))
+    shape = Shape(batch, canvases, length, mode, (), padded=False, holes=False, forbidden=(denoiser.mask_id,))
     with torch.inference_mode():
         session = denoiser.engine.session(shape)
         device = denoiser.device

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention, silu
 
+from models.engine.place import Place
 from models.engine.weights import BlockWeights
-
-HALF = (torch.bfloat16, torch.float16)
 
 
 def rms_norm(x: Float[Tensor, "T D"], weight: Float[Tensor, " D"], eps: float) -> Float[Tensor, "T D"]:
@@ -72,7 +71,7 @@ def attend_span(
     key: Float[Tensor, "N h Q d"],
     value: Float[Tensor, "N h Q d"],
     context: tuple[Float[Tensor, "C h S d"], Float[Tensor, "C h S d"]],
-    where: tuple[Int[Tensor, " N"], Int[Tensor, " N"], Int[Tensor, " N"], Bool[Tensor, "N S"]],
+    place: Place,
     scale: float,
 ) -> Float[Tensor, "N Q E"]:
     """Attention of a span of each canvas over a shared context and over the span itself.
@@ -82,20 +81,37 @@ def attend_span(
     Args:
         query, key, value: of the span's rows.
         context: keys and values of C contexts.
-        where: which context each canvas reads, where its span starts, how many of its Q rows are real, and which
-            places of the context hold a token.
+        place: of the span.
         scale: of the logits.
     """
     if query.is_cuda:
         from models.engine import triton_kernels
 
-        return triton_kernels.attend_span(query, key, value, context, where, scale)
-    slot, start, count, seen = where
-    places = torch.arange(seen.shape[1], device=seen.device)
-    outside = (places < start[:, None]) | (places >= (start + count)[:, None])
-    real = torch.arange(key.shape[2], device=seen.device) < count[:, None]
-    mask = torch.cat([seen & outside, real], 1)[:, None, None, :]
-    keys, values = torch.cat([context[0][slot], key], 2), torch.cat([context[1][slot], value], 2)
+        return triton_kernels.attend_span(query, key, value, context, place, scale)
+    start, count = place.start[:, None], place.count[:, None]
+    here = torch.arange(context[0].shape[2], device=start.device)
+    outside = (here >= place.low[:, None]) & ((here < start) | (here >= start + count))
+    outside = outside if place.seen is None else outside & place.seen
+    real = torch.arange(key.shape[2], device=start.device) < count
+    mask = torch.cat([outside, real], 1)[:, None, None, :]
+    keys, values = torch.cat([context[0][place.slot], key], 2), torch.cat([context[1][place.slot], value], 2)
     grouped = keys.shape[1] != query.shape[1]
     mixed = scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scale, enable_gqa=grouped)
     return mixed.transpose(1, 2).flatten(2)
+
+
+def add_norm(
+    hidden: Float[Tensor, "T D"],
+    x: Float[Tensor, "T I"],
+    weight: Float[Tensor, "D I"],
+    norm: Float[Tensor, " D"] | None,
+    eps: float,
+) -> Float[Tensor, "T D"] | None:
+    """hidden += x W', in place, and the norm of the sum where a weight for it is given."""
+    if hidden.is_cuda:
+        from models.engine import triton_kernels
+
+        if triton_kernels.is_skinny(x, weight):
+            return triton_kernels.add_norm(hidden, x, weight, norm, eps)
+    hidden.addmm_(x, weight.t())
+    return None if norm is None else rms_norm(hidden, norm, eps)

@@ -137,13 +137,13 @@ def _with_new(
     """The contexts in use, and those that the canvases computed whole become."""
     becomes = plan.whole.unsqueeze(-1) & (plan.slot.unsqueeze(-1) == _numbers(plan.slot))  # [B, canvas, context]
     new, source = becomes.any(1), becomes.long().argmax(1)
-    ends = torch.as_tensor(end, device=tokens.device).expand_as(source)
+    ends = torch.full_like(source, end) if isinstance(end, int) else end.gather(-1, source)
     return Contexts(
         tokens=torch.where(
             new.unsqueeze(-1), tokens.gather(1, source.unsqueeze(-1).expand_as(tokens)), contexts.tokens
         ),
         start=torch.where(new, plan.first.gather(-1, source), contexts.start),
-        end=torch.where(new, ends.gather(-1, source), contexts.end),
+        end=torch.where(new, ends, contexts.end),
         valid=new | used,
         age=torch.where(new, contexts.age.amax(-1, keepdim=True) + 1 + source, contexts.age),
     )

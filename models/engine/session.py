@@ -12,8 +12,9 @@ from torch import Tensor
 
 from models.block_run import positions_of, predictors, themselves
 from models.engine import kernels
-from models.engine.block import run_block
+from models.engine.block import Attend, run_blocks
 from models.engine.figures import FLOATS, INTS, figures
+from models.engine.place import Place
 from models.engine.plan import Contexts, Plan, empty_contexts, make_plan
 from models.engine.weights import BlockWeights
 from models.engine.window import WideTap
@@ -31,6 +32,7 @@ class Shape:
         mode: none, prefix or dual.
         taps: blocks whose input, keys and values a head reads.
         padded: whether some position of the batch is padding.
+        holes: whether some padding follows a token.
         forbidden: ids that are never a candidate.
         logits: whether the logits themselves are wanted, for draws, in place of their figures.
     """
@@ -41,6 +43,7 @@ class Shape:
     mode: str
     taps: tuple[int, ...]
     padded: bool
+    holes: bool
     forbidden: tuple[int, ...]
     logits: bool = False
 
@@ -81,7 +84,7 @@ class Session:
         self.cos, self.sin = (self._new(shape.prompts, shape.length, one.head_dim) for _ in range(2))
         self.seen = torch.ones(shape.prompts, shape.length, dtype=torch.bool, device=self.device)
         self.source = torch.zeros(shape.prompts, shape.length, **long)  # type: ignore[arg-type]
-        self.size = torch.zeros(shape.prompts, **long)  # type: ignore[arg-type]
+        self.size, self.low = (torch.zeros(shape.prompts, **long) for _ in range(2))  # type: ignore[arg-type]
         self.carry: Any = None  # what the decode loop keeps in buffers of its own between rounds
         self.taps = {tap: self._new_tap(by_head, longs) for tap in shape.taps}
 
@@ -98,12 +101,14 @@ class Session:
             cos=self.cos,
             sin=self.sin,
             seen=self.seen,
+            low=self.low,
             source=self.source,
             canvas=canvas,
             prompt=canvas // self.shape.canvases,
             first=self.plan.first,
             width=self.shape.length,
             shift=int(self.model.shifted),
+            holes=self.shape.holes,
         )
 
     def begin(self, attention_mask: Bool[Tensor, "B L"]) -> None:
@@ -114,6 +119,7 @@ class Session:
         self.sin.copy_(sin)
         self.source.copy_(predictors(self.seen) if self.model.shifted else themselves(self.seen))
         self.size.copy_(self.seen.sum(-1))
+        self.low.copy_(self.seen.long().argmax(-1))
         self.contexts.valid.zero_()
         self.contexts.age.zero_()
 
@@ -133,8 +139,7 @@ class Session:
         pairs += [(self.tokens, tokens), (self.rows, rows)]
         pairs += [(getattr(self.plan, f.name), getattr(plan, f.name)) for f in fields(Plan)]
         pairs += [(getattr(self.contexts, f.name), getattr(contexts, f.name)) for f in fields(Contexts)]
-        for buffer, value in pairs:
-            buffer.copy_(value)
+        copy_all([buffer for buffer, _ in pairs], [value for _, value in pairs])
 
     def forward(self, flags: list[int]) -> int:
         """Compute what the plan says, given its flags; returns the width of the window that holds every row asked for."""
@@ -166,20 +171,21 @@ class Session:
         where = start.unsqueeze(1) + torch.minimum(step, real.unsqueeze(1) - 1)
         cos, sin = (table[prompt.unsqueeze(1), where] for table in (self.cos, self.sin))
         hidden = self._embed(self.tokens.flatten(0, 1)[index].gather(1, where))
-        seen = self.seen[prompt]
-        for block, weights in enumerate(self.weights):
-            keys, values = self.keys[block], self.values[block]
+        place = Place(slot, start, real, self.low[prompt], self.seen[prompt] if self.shape.holes else None)
 
-            def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-                tap = self.taps.get(block)  # noqa: B023
+        def attend(block: int) -> Attend:
+            context, tap = (self.keys[block], self.values[block]), self.taps.get(block)
+            if tap is not None:
+                tap.hidden[index.unsqueeze(1), where] = hidden
+
+            def attend_(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
                 if tap is not None:
-                    tap.take(index, (keys[slot], values[slot]), where, (key, value))  # noqa: B023
-                place = (slot, start, real, seen)
-                return kernels.attend_span(query, key, value, (keys, values), place, weights.scale)  # noqa: B023
+                    tap.take(index, (context[0][slot], context[1][slot]), where, (key, value))
+                return kernels.attend_span(query, key, value, context, place, self.weights[block].scale)
 
-            if block in self.taps:
-                self.taps[block].hidden[index.unsqueeze(1), where] = hidden
-            hidden = run_block(hidden, weights, (cos, sin), attend)
+            return attend_
+
+        run_blocks(hidden, self.weights, (cos, sin), attend)
         self._read(hidden, index, prompt, start, width)
 
     def _whole(self, count: int, width: int) -> None:
@@ -189,20 +195,24 @@ class Session:
         cos, sin = self.cos[prompt], self.sin[prompt]
         hidden = self._embed(self.tokens.flatten(0, 1)[index])
         seen = self.seen[prompt] if self.shape.padded else None
-        for block, weights in enumerate(self.weights):
 
-            def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        def attend(block: int) -> Attend:
+            tap = self.taps.get(block)
+            if tap is not None:
+                tap.hidden.index_copy_(0, index, hidden)
+
+            def attend_(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
                 if self.keys:
-                    self.keys[block].index_copy_(0, slot, key)  # noqa: B023
-                    self.values[block].index_copy_(0, slot, value)  # noqa: B023
-                if block in self.taps:  # noqa: B023
-                    self.taps[block].keys.index_copy_(0, index, key)  # noqa: B023
-                    self.taps[block].values.index_copy_(0, index, value)  # noqa: B023
-                return kernels.attend_whole(query, key, value, seen, weights.scale)  # noqa: B023
+                    self.keys[block].index_copy_(0, slot, key)
+                    self.values[block].index_copy_(0, slot, value)
+                if tap is not None:
+                    tap.keys.index_copy_(0, index, key)
+                    tap.values.index_copy_(0, index, value)
+                return kernels.attend_whole(query, key, value, seen, self.weights[block].scale)
 
-            if block in self.taps:
-                self.taps[block].hidden.index_copy_(0, index, hidden)
-            hidden = run_block(hidden, weights, (cos, sin), attend)
+            return attend_
+
+        run_blocks(hidden, self.weights, (cos, sin), attend)
         self._read(hidden, index, prompt, torch.zeros_like(index), width)
 
     def _embed(self, tokens: Int[Tensor, "N Q"]) -> Float[Tensor, "N Q D"]:
@@ -239,6 +249,13 @@ class Session:
             total = self.shape.prompts * self.shape.canvases
             self.logits = self._new(total, self.shape.length, logits.shape[-1])
         self.logits[:, : logits.shape[1]].index_copy_(0, index, logits)
+
+
+def copy_all(buffers: list[Tensor], values: list[Tensor]) -> None:
+    """Write values into buffers, those of one dtype together."""
+    for dtype in {buffer.dtype for buffer in buffers}:
+        pairs = [(b, v.expand_as(b)) for b, v in zip(buffers, values, strict=True) if b.dtype == dtype]
+        torch._foreach_copy_([b for b, _ in pairs], [v for _, v in pairs])
 
 
 def _up(count: int, step: int) -> int:

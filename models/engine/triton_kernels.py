@@ -5,11 +5,15 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from models.engine.place import HALF, Place
+
 HEADS = 8  # heads that one program rotates
-NONE = -1e30
+PROCESSORS = 132  # of a Hopper GPU; decides no more than into how many parts an attention is cut
+LINES, BLOCK, DEPTH, SHARES = 64, 64, 128, 2  # of a product with few rows, measured on one H200
+SMALL = 1 << 22  # weights below this size are not worth a kernel of their own
 
 
 @triton.jit
@@ -110,38 +114,65 @@ def _score(query, keys, scale, EXACT: tl.constexpr):
 
 @triton.jit
 def _attend_span(
-    query, key, value, keys, values, slot, start, count, seen, out,
+    query, key, value, keys, values, slot, start, count, low, seen, out, partial,
     q_n, q_h, k_n, k_h, v_n, v_h, c_n, c_h,
-    rows, places, heads, group, scale,
-    DIM: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr, EXACT: tl.constexpr,
+    rows, places, heads, group, scale, blocks,
+    DIM: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr, SPLITS: tl.constexpr,
+    DENSE: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    canvas, head = tl.program_id(1).to(tl.int64) // heads, tl.program_id(1).to(tl.int64) % heads
+    pair, share = tl.program_id(1).to(tl.int64), tl.program_id(2)
+    canvas, head = pair // heads, pair % heads
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     dim, tile = tl.arange(0, DIM), tl.arange(0, TILE)
     kv = head // group
     q = tl.load(query + canvas * q_n + head * q_h + row[:, None] * DIM + dim, row[:, None] < rows, other=0.0)
-    context, begin, real = tl.load(slot + canvas), tl.load(start + canvas), tl.load(count + canvas)
+    context, begin, real, lowest = (
+        tl.load(slot + canvas),
+        tl.load(start + canvas),
+        tl.load(count + canvas),
+        tl.load(low + canvas),
+    )
     top = tl.full([ROWS], -1e30, tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     mixed = tl.zeros([ROWS, DIM], tl.float32)
-    for low in range(0, places, TILE):
-        place = low + tile
+    k_base, v_base = keys + context * c_n + kv * c_h, values + context * c_n + kv * c_h
+    for step in range(share * blocks, tl.minimum((share + 1) * blocks, tl.cdiv(places, TILE))):
+        place = step * TILE + tile
         inside = place < places
-        held = tl.load(seen + canvas * places + place, inside, other=0) != 0
-        ok = held & ((place < begin) | (place >= begin + real))
-        source = context * c_n + kv * c_h + place[:, None] * DIM + dim
-        k = tl.load(keys + source, inside[:, None], other=0.0)
-        v = tl.load(values + source, inside[:, None], other=0.0)
+        ok = inside & (place >= lowest) & ((place < begin) | (place >= begin + real))
+        if not DENSE:
+            ok = ok & (tl.load(seen + canvas * places + place, inside, other=0) != 0)
+        k = tl.load(k_base + place[:, None] * DIM + dim, inside[:, None], other=0.0)
+        v = tl.load(v_base + place[:, None] * DIM + dim, inside[:, None], other=0.0)
         top, total, mixed = _fold(_score(q, k, scale, EXACT), ok[None, :], v, top, total, mixed, EXACT)
-    for low in range(0, rows, TILE):
-        place = low + tile
-        ok = place < real
-        k = tl.load(key + canvas * k_n + kv * k_h + place[:, None] * DIM + dim, ok[:, None], other=0.0)
-        v = tl.load(value + canvas * v_n + kv * v_h + place[:, None] * DIM + dim, ok[:, None], other=0.0)
-        top, total, mixed = _fold(_score(q, k, scale, EXACT), ok[None, :], v, top, total, mixed, EXACT)
-    mixed = mixed / total[:, None]
-    goal = out + ((canvas * rows + row[:, None]) * heads + head) * DIM + dim
-    tl.store(goal, mixed.to(out.dtype.element_ty), row[:, None] < rows)
+    if share == SPLITS - 1:
+        for step in range(0, tl.cdiv(rows, TILE)):
+            place = step * TILE + tile
+            ok = place < real
+            k = tl.load(key + canvas * k_n + kv * k_h + place[:, None] * DIM + dim, ok[:, None], other=0.0)
+            v = tl.load(value + canvas * v_n + kv * v_h + place[:, None] * DIM + dim, ok[:, None], other=0.0)
+            top, total, mixed = _fold(_score(q, k, scale, EXACT), ok[None, :], v, top, total, mixed, EXACT)
+    if SPLITS == 1:
+        goal = out + ((canvas * rows + row[:, None]) * heads + head) * DIM + dim
+        tl.store(goal, (mixed / total[:, None]).to(out.dtype.element_ty), row[:, None] < rows)
+    else:
+        line = ((share * tl.num_programs(1) + pair) * rows + row) * (DIM + 2)
+        tl.store(partial + line[:, None] + dim, mixed, row[:, None] < rows)
+        tl.store(partial + line + DIM, top, row < rows)
+        tl.store(partial + line + DIM + 1, total, row < rows)
+
+
+@triton.jit
+def _merge(partial, out, rows, heads, pairs, DIM: tl.constexpr, SPLITS: tl.constexpr):
+    """Parts of a softmax as one, by their log-sum-exp."""
+    row, pair = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    share, dim = tl.arange(0, SPLITS), tl.arange(0, DIM)
+    line = ((share * pairs + pair) * rows + row) * (DIM + 2)
+    top, total = tl.load(partial + line + DIM), tl.load(partial + line + DIM + 1)
+    weight = tl.exp2(top - tl.max(top, 0))
+    mixed = tl.sum(tl.load(partial + line[:, None] + dim) * weight[:, None], 0) / tl.sum(total * weight, 0)
+    goal = out + ((pair // heads * rows + row) * heads + pair % heads) * DIM + dim
+    tl.store(goal, mixed.to(out.dtype.element_ty))
 
 
 def attend_span(
@@ -149,22 +180,94 @@ def attend_span(
     key: Float[Tensor, "N h Q d"],
     value: Float[Tensor, "N h Q d"],
     context: tuple[Float[Tensor, "C h S d"], Float[Tensor, "C h S d"]],
-    where: tuple[Int[Tensor, " N"], Int[Tensor, " N"], Int[Tensor, " N"], Bool[Tensor, "N S"]],
+    place: Place,
     scale: float,
 ) -> Float[Tensor, "N Q E"]:
     """See `kernels.attend_span`; rows of all tensors are dense in the last two dimensions."""
     canvases, heads, rows, dim = query.shape
-    exact = query.dtype not in (torch.bfloat16, torch.float16)
-    slot, start, count, seen = where
+    exact, pairs, places = query.dtype not in HALF, canvases * heads, context[0].shape[2]
     out = query.new_empty(canvases, rows, heads * dim)
-    tile = 16 if rows <= 16 else 32
+    height, tile = (16 if rows <= 16 else 32), (32 if exact else 64)
+    blocks = triton.cdiv(places, tile)
+    waves = pairs * triton.cdiv(rows, height) / PROCESSORS
+    splits = 1 if waves > 0.75 or blocks < 4 else 2 if waves > 0.375 else 4  # few programs wait for memory, one after the other
+    partial = query.new_empty(splits * pairs * rows * (dim + 2) if splits > 1 else 1, dtype=torch.float)
     strides = [t.stride(axis) for t in (query, key, value, context[0]) for axis in (0, 1)]
-    _attend_span[(triton.cdiv(rows, tile), canvases * heads)](
-        query, key, value, *context, slot, start, count, seen.to(torch.uint8), out, *strides,
-        rows, seen.shape[1], heads, heads // key.shape[1], scale * 1.4426950408889634,
-        DIM=dim, ROWS=tile, TILE=32 if exact else 64, EXACT=exact, num_warps=4, num_stages=2 if exact else 3,
+    seen = out if place.seen is None else place.seen.view(torch.uint8)
+    _attend_span[(triton.cdiv(rows, height), pairs, splits)](
+        query, key, value, *context, place.slot, place.start, place.count, place.low, seen, out, partial, *strides,
+        rows, places, heads, heads // key.shape[1], scale * 1.4426950408889634, triton.cdiv(blocks, splits),
+        DIM=dim, ROWS=height, TILE=tile, SPLITS=splits, DENSE=place.seen is None, EXACT=exact,
+        num_warps=4, num_stages=2 if exact else 3,
     )  # fmt: skip
+    if splits > 1:
+        _merge[(rows, pairs)](partial, out, rows, heads, pairs, DIM=dim, SPLITS=splits, num_warps=1)
     return out
+
+
+@triton.jit
+def _skinny(
+    x, weight, partial, lines, wide, deep,
+    LINES: tl.constexpr, BLOCK: tl.constexpr, DEPTH: tl.constexpr, SHARES: tl.constexpr,
+):  # fmt: skip
+    here, share = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK), tl.program_id(1)
+    line, step = tl.arange(0, LINES), tl.arange(0, DEPTH)
+    each = deep // SHARES
+    w = weight + here[:, None].to(tl.int64) * deep + share * each + step[None, :]
+    v = x + line[None, :] * deep + share * each + step[:, None]
+    found = tl.zeros([BLOCK, LINES], tl.float32)
+    for _ in range(0, each, DEPTH):
+        found += tl.dot(tl.load(w), tl.load(v, line[None, :] < lines, other=0.0))
+        w += DEPTH
+        v += DEPTH
+    goal = partial + (share * lines + line[None, :]) * wide + here[:, None]
+    tl.store(goal, found, line[None, :] < lines)
+
+
+@triton.jit
+def _add_norm(
+    hidden, partial, weight, normed, lines, width, eps, SHARES: tl.constexpr, NORM: tl.constexpr, BLOCK: tl.constexpr
+):
+    row, place = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
+    inside = place < width
+    value = tl.load(hidden + row * width + place, inside, other=0.0).to(tl.float32)
+    for share in tl.static_range(SHARES):
+        value += tl.load(partial + (share * lines + row) * width + place, inside, other=0.0)
+    value = value.to(hidden.dtype.element_ty)
+    tl.store(hidden + row * width + place, value, inside)
+    if NORM:
+        wide = value.to(tl.float32)
+        scale = tl.rsqrt(tl.sum(wide * wide, 0) / width + eps)
+        factor = tl.load(weight + place, inside, other=0.0)
+        tl.store(normed + row * width + place, (wide * scale).to(normed.dtype.element_ty) * factor, inside)
+
+
+def is_skinny(x: Float[Tensor, "T I"], weight: Float[Tensor, "D I"]) -> bool:
+    """Whether `add_norm` serves: a few rows, where the product waits for the weight."""
+    fits = weight.shape[0] % BLOCK == 0 and weight.shape[1] % (SHARES * DEPTH) == 0
+    return x.is_cuda and len(x) <= LINES and x.dtype in HALF and fits and weight.numel() >= SMALL
+
+
+def add_norm(
+    hidden: Float[Tensor, "T D"],
+    x: Float[Tensor, "T I"],
+    weight: Float[Tensor, "D I"],
+    norm: Float[Tensor, " D"] | None,
+    eps: float,
+) -> Float[Tensor, "T D"] | None:
+    """hidden += x W', in place, and its norm: two shares of the sum side by side, put together where it is read next."""
+    lines, width = hidden.shape
+    partial = torch.empty(SHARES, lines, width, dtype=torch.float, device=hidden.device)
+    _skinny[(width // BLOCK, SHARES)](
+        x, weight, partial, lines, width, x.shape[1],
+        LINES=32 if lines <= 32 else 64, BLOCK=BLOCK, DEPTH=DEPTH, SHARES=SHARES, num_warps=4, num_stages=4,
+    )  # fmt: skip
+    normed = None if norm is None else torch.empty_like(hidden)
+    block = triton.next_power_of_2(width)
+    _add_norm[(lines,)](
+        hidden, partial, norm, normed, lines, width, eps, SHARES=SHARES, NORM=norm is not None, BLOCK=block, num_warps=8
+    )
+    return normed
 
 
 @triton.jit

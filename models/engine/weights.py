@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from models.engine.place import HALF
+
 
 @dataclass(frozen=True)
 class LowRank:
-    """The low-rank part of a linear layer, kept apart from its weight: y += scale * (x A) B.
+    """The low-rank part of a fused projection, kept apart from its weight: y += (x A) B.
 
     Attributes:
-        inward: A transposed, [r, in].
-        outward: B, [out, r].
-        scale: alpha / r.
+        inward: A of every projection that is fused, one below the other.
+        outward: their B, scaled, each in the rows and columns that are its own, zero elsewhere.
     """
 
     inward: Float[Tensor, "r I"]
     outward: Float[Tensor, "O r"]
-    scale: float
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class BlockWeights:
         heads, kv_heads, head_dim: of the attention.
         eps: of the norms.
         scale: of the attention's logits.
-        low_rank: name of a projection (qkv, out, gate_up, down) -> its LoRA, with the rows it adds to.
+        low_rank: name of a projection (qkv, out, gate_up, down) -> its LoRA, where it has one.
     """
 
     enter: Float[Tensor, " D"]
@@ -55,7 +55,7 @@ class BlockWeights:
     head_dim: int
     eps: float
     scale: float
-    low_rank: tuple[tuple[str, int, LowRank], ...] = ()
+    low_rank: Mapping[str, LowRank] = field(default_factory=dict)
 
 
 def read_block(block: Any) -> BlockWeights:
@@ -68,7 +68,7 @@ def read_block(block: Any) -> BlockWeights:
         "down": (mlp.down_proj,),
     }
     plain = {name: [_plain(module) for module in modules] for name, modules in groups.items()}
-    low_rank = tuple(found for name, modules in groups.items() for found in _low_rank(name, modules))
+    low_rank = {name: found for name, modules in groups.items() if (found := _low_rank(modules)) is not None}
     rows = plain["qkv"][0].weight.shape[0], plain["qkv"][1].weight.shape[0]
     return BlockWeights(
         enter=block.input_layernorm.weight.data,
@@ -114,12 +114,23 @@ def _fused_bias(modules: Sequence[Any]) -> Tensor | None:
     return None if modules[0].bias is None else fuse([module.bias for module in modules])
 
 
-def _low_rank(name: str, modules: Sequence[Any]) -> list[tuple[str, int, LowRank]]:
-    """LoRA of the modules that have one, each with the first row of the fused output that it adds to."""
-    found, row = [], 0
-    for module in modules:
-        for adapter in getattr(module, "active_adapters", ()) if hasattr(module, "lora_A") else ():
-            inward, outward = module.lora_A[adapter].weight.data, module.lora_B[adapter].weight.data
-            found.append((name, row, LowRank(inward, outward, float(module.scaling[adapter]))))
-        row += cast(Tensor, _plain(module).weight).shape[0]
-    return found
+def _low_rank(modules: Sequence[Any]) -> LowRank | None:
+    """LoRA of projections that are fused, as one; in half precision where the weights are, else in its own."""
+    weight = _plain(modules[0]).weight
+    rows = [len(_plain(module).weight) for module in modules]
+    found = [(sum(rows[:n]), m, name) for n, m in enumerate(modules) for name in _adapters(m)]
+    if not found:
+        return None
+    inward = torch.cat([module.lora_A[name].weight.data for _, module, name in found])
+    dtype = weight.dtype if weight.dtype in HALF else inward.dtype
+    outward = torch.zeros(sum(rows), len(inward), dtype=dtype, device=weight.device)
+    column = 0
+    for row, module, name in found:
+        own = module.lora_B[name].weight.data * module.scaling[name]
+        outward[row : row + len(own), column : column + own.shape[1]] = own
+        column += own.shape[1]
+    return LowRank(inward.to(dtype), outward)
+
+
+def _adapters(module: Any) -> Sequence[str]:
+    return module.active_adapters if hasattr(module, "lora_A") else ()

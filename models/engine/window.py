@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from models.engine.place import Place
+
 
 @dataclass(frozen=True)
 class WideTap:
@@ -19,11 +21,13 @@ class WideTap:
 
     Attributes:
         hidden, keys, values: of C canvases; `hidden` only where the last forward computed it.
-        cos, sin, seen, source: of B prompts: rotary table, places that hold a token, and where what predicts each place sits.
+        cos, sin, seen, low, source: of B prompts: rotary table, places that hold a token and the first of them, and where what
+            predicts each place sits.
         canvas, prompt: which of the C canvases and B prompts.
         first: the first row asked for of each.
         width: rows that the window holds, W.
         shift: places before a position where what predicts it sits.
+        holes: whether some place after `low` holds no token.
     """
 
     hidden: Float[Tensor, "C L D"]
@@ -32,12 +36,14 @@ class WideTap:
     cos: Float[Tensor, "B L d"]
     sin: Float[Tensor, "B L d"]
     seen: Bool[Tensor, "B L"]
+    low: Int[Tensor, " B"]
     source: Int[Tensor, "B L"]
     canvas: Int[Tensor, "*N"]
     prompt: Int[Tensor, "*N"]
     first: Int[Tensor, "*N"]
     width: int
     shift: int
+    holes: bool
 
     def map(self, function: Callable[[Tensor], Tensor]) -> WideTap:
         """The tap of other canvases."""
@@ -77,6 +83,13 @@ class WideTap:
         """Which of `states` predicts each place of the window."""
         source = self.source[self.prompt.unsqueeze(-1), self.rows]
         return (source - self.first.unsqueeze(-1) + self.shift).clamp(0, self.width + self.shift - 1)
+
+    @property
+    def place(self) -> Place:
+        """Where the states of the window stand."""
+        start = (self.first - self.shift).clamp(min=0)
+        count = (start + self.width + self.shift).clamp(max=self.hidden.shape[1]) - start
+        return Place(self.canvas, start, count, self.low[self.prompt], self.seen[self.prompt] if self.holes else None)
 
     def pick(self, values: Tensor) -> Tensor:
         """[N, L, ...] at the places of the window."""
