@@ -16,6 +16,7 @@ from decoding.policy import Policy
 from decoding.reading import Reading, Sampling, read, reading_of_figures
 from decoding.state import DecodeState, Proposal, commit, crop, extend
 from models.denoiser import Denoiser, Prediction
+from models.engine.graphs import compiled
 from models.engine.session import Session, Shape, copy_all
 from models.engine.stream import version_of
 
@@ -71,7 +72,9 @@ def first_carry(state: DecodeState, canvases: int) -> Carry:
     return Carry(state.repeat(canvases), proposal, counts)
 
 
-def turn(policy: Policy, carry: Carry, sight: Sight, on_step: OnStep | None = None) -> Carry:
+def turn(
+    policy: Policy, carry: Carry, sight: Sight, on_step: OnStep | None = None, write: Callable[..., DecodeState] = commit
+) -> Carry:
     """Choose among the canvases read, propose, and commit."""
     choice = policy.choose(carry.canvases, carry.proposal, sight.reading)
     state, reading = carry.canvases.at(choice), policy.combine(sight.reading, choice)
@@ -79,7 +82,7 @@ def turn(policy: Policy, carry: Carry, sight: Sight, on_step: OnStep | None = No
     if on_step is not None:
         on_step(state, reading)
     proposal = policy.propose(state, reading)
-    canvases = commit(state, reading, proposal)
+    canvases = write(state, reading, proposal)
     used = sight.used
     spent = torch.stack([(used > 0).long(), used, sight.positions, (used > 1).long()])
     return Carry(canvases, replace(proposal, confidence=None), carry.counts + spent)
@@ -213,6 +216,8 @@ class EngineRounds(Rounds):
         if self.session.carry is None:
             self.session.carry = _own(first)
         self.carry = self.session.carry if self.captures else first
+        none = torch.zeros(batch, dtype=torch.long, device=state.tokens.device)
+        self.nothing = Sight(Reading.empty((batch, 1, 1), state.tokens.device), none, none)  # a graph reads the buffers itself
         self._store(first)
         return self.carry
 
@@ -226,7 +231,7 @@ class EngineRounds(Rounds):
         if not flags[0] + flags[1]:
             return None
         self.width = self.session.forward(flags)
-        return self._sight()
+        return self.nothing if self.captures else self._sight()
 
     def _sight(self) -> Sight:
         """What the forwards left in the buffers."""
@@ -237,7 +242,7 @@ class EngineRounds(Rounds):
             reading = self._drawn(live, shape)
         else:
             floats, ints = (torch.unflatten(found, 0, shape[:2]) for found in (session.floats, session.ints))
-            reading = reading_of_figures(session.rows, floats, ints)
+            reading = compiled(reading_of_figures, live.device)(session.rows, floats, ints)
         return Sight(replace(reading, taps=taps), live.sum(-1), plan.positions.sum(-1))
 
     def _drawn(self, live: Bool[Tensor, "B K"], shape: tuple[int, ...]) -> Reading:
@@ -259,8 +264,11 @@ class EngineRounds(Rounds):
             self._prepare(self.carry)
             return self.carry
         key = (self.session.shape, "turn", self.policy, self.width if self.policy.taps else 0, self._clock(), self.version)
-        self.denoiser.engine.graphs.run(key, lambda: turn(self.policy, self.carry, self._sight()), self._store)
+        self.denoiser.engine.graphs.run(key, self._turn, self._store)
         return self.carry
+
+    def _turn(self) -> Carry:
+        return turn(self.policy, self.carry, self._sight(), write=compiled(commit, self.denoiser.device))
 
     def _clock(self) -> tuple[Any, ...]:
         """What a captured commit takes from the layout."""

@@ -102,6 +102,8 @@ class DecodeState:
 
     def at(self, choice: Int[Tensor, " B"]) -> DecodeState:
         """One canvas per row: [B, K] becomes [B]."""
+        if self.masked.shape[1] == 1:
+            return self.map(lambda v: v[:, 0])
         batch = torch.arange(choice.shape[0], device=choice.device)
         return self.map(lambda v: v[batch, choice])
 

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from decoding.features import NAMES, features
 from decoding.policies.bounds import prefix_sum
-from decoding.policies.cascade import follow
+from decoding.policies.cascade import follow, is_wide
 from decoding.policies.rules import confident, require, require_one_of
 from decoding.policy import Policy, best, rank
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal, Reason
+from models.engine.graphs import compiled
 from models.heads.scoring_head import Scores, ScoringHead, prior_of
 
 TURNS = 9  # odd: see compatible_set
@@ -26,7 +27,8 @@ PAIRWISE = ("pairs", "total")
 def score(head: ScoringHead, state: DecodeState, reading: Reading) -> Scores:
     """The head's risk and gain of every feasible mask; it imagines those over its own threshold already committed."""
     exploit = confident(reading, head.config.threshold)
-    scores: Scores = head(features(state, reading, exploit), reading.rows, reading.token, reading.taps)
+    describe = compiled(features, reading.rows.device) if is_wide(reading) else features
+    scores: Scores = head(describe(state, reading, exploit), reading.rows, reading.token, reading.taps)
     return scores
 
 

@@ -10,7 +10,8 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from models.engine.graphs import Graphs
+from models.engine.graphs import Graphs, compiled
+from models.engine.plan import make_plan
 from models.engine.session import Session, Shape
 from models.engine.weights import BlockWeights, read_block
 
@@ -50,7 +51,9 @@ class Engine:
         while len(self._sessions) >= SESSIONS:
             old, _ = self._sessions.popitem(last=False)
             self.graphs.forget(lambda key: _shape_of(key) == old)  # noqa: B023
-        self._sessions[shape] = Session(self._denoiser, weights, shape, self.graphs.run)
+        self._sessions[shape] = Session(
+            self._denoiser, weights, shape, self.graphs.run, compiled(make_plan, self._denoiser.device)
+        )
         LOG.info("engine: buffers for %s in %.1f s", shape, time.perf_counter() - began)
         return self._sessions[shape]
 

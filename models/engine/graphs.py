@@ -5,12 +5,27 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Hashable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 
 Made = TypeVar("Made")
+Function = TypeVar("Function", bound=Callable[..., Any])
 LOG = logging.getLogger(__name__)
+_COMPILED: dict[Any, Any] = {}
+
+
+def compiled(function: Function, device: torch.device) -> Function:
+    """A tensor program whose many small steps are fused on CUDA; itself elsewhere."""
+    if device.type != "cuda":
+        return function
+    if function not in _COMPILED:
+        LOG.info("engine: %s is compiled at its first calls", getattr(function, "__name__", function))
+        from torch._dynamo import config  # heavy
+
+        config.recompile_limit = max(64, config.recompile_limit)
+        _COMPILED[function] = torch.compile(function, dynamic=True)
+    return cast(Function, _COMPILED[function])
 
 
 class Graphs:
@@ -78,6 +93,7 @@ class Graphs:
         mode = torch.cuda.get_sync_debug_mode()
         try:
             with torch.cuda.stream(self._stream):
+                compute()  # builds kernels, which may wait
                 torch.cuda.set_sync_debug_mode("error")
                 compute()
         except RuntimeError as error:

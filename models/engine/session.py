@@ -56,12 +56,18 @@ class Session:
         weights: of its blocks.
         shape: of the batch.
         run: (key, function) -> calls the function, by its graph where there is one.
+        lay: `make_plan`, or the same compiled.
     """
 
     def __init__(
-        self, model: Any, weights: list[BlockWeights], shape: Shape, run: Callable[[Hashable, Any], None]
+        self,
+        model: Any,
+        weights: list[BlockWeights],
+        shape: Shape,
+        run: Callable[[Hashable, Any], None],
+        lay: Callable[..., Any] = make_plan,
     ) -> None:
-        self.model, self.weights, self.shape, self.run = model, weights, shape, run
+        self.model, self.weights, self.shape, self.run, self.lay = model, weights, shape, run, lay
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.token_embedding.weight.dtype
         one, total = weights[0], shape.prompts * shape.canvases
@@ -133,7 +139,7 @@ class Session:
         """Take the canvases of the next round and lay down what it computes; a tensor program, without a look at a value."""
         rows = rows & live.unsqueeze(-1)
         settings = {"mask_id": self.model.mask_id, "mode": self.shape.mode, "shift": int(self.model.shifted)}
-        plan, contexts = make_plan(self.contexts, tokens, rows, live, refresh, size=self.size, **settings)
+        plan, contexts = self.lay(self.contexts, tokens, rows, live, refresh, size=self.size, **settings)
         orders = ((~chosen).flatten().long().argsort(stable=True) for chosen in (plan.part, plan.whole))
         pairs = [*zip((self.part_first, self.whole_first), orders, strict=True)]
         pairs += [(self.tokens, tokens), (self.rows, rows)]
@@ -146,7 +152,8 @@ class Session:
         part, whole, span, asked = flags
         width = min(self.shape.length, _up(asked, 32))
         if part:
-            rows = min(self.shape.length, _up(span, 8 if span <= 64 else 32))
+            shift = int(self.model.shifted)
+            rows = min(self.shape.length, _up(span - shift, 8 if span <= 64 else 32) + shift)
             count = self._bucket(part)
             self.run((self.shape, "part", count, rows, width), lambda: self._part(count, rows, width))
         if whole:

@@ -18,6 +18,7 @@ from models.engine.window import WideTap
 _READ: WeakKeyDictionary[Any, tuple[tuple[int, ...], list[BlockWeights]]] = WeakKeyDictionary()
 
 
+@torch.compiler.disable  # its kernels are fused already
 def run_stream(
     stream: Any,
     taps: Sequence[WideTap],

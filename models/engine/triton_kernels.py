@@ -17,11 +17,11 @@ SMALL = 1 << 22  # weights below this size are not worth a kernel of their own
 
 
 @triton.jit
-def _rms_norm(x, weight, out, width, eps, BLOCK: tl.constexpr):
+def _rms_norm(x, weight, out, width, EPS: tl.constexpr, BLOCK: tl.constexpr):
     row, place = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
     inside = place < width
     value = tl.load(x + row * width + place, inside, other=0.0).to(tl.float32)
-    scale = tl.rsqrt(tl.sum(value * value, 0) / width + eps)
+    scale = tl.rsqrt(tl.sum(value * value, 0) / width + EPS)
     factor = tl.load(weight + place, inside, other=0.0)
     normed = (value * scale).to(out.dtype.element_ty)
     tl.store(out + row * width + place, normed * factor, inside)
@@ -31,7 +31,7 @@ def rms_norm(x: Float[Tensor, "T D"], weight: Float[Tensor, " D"], eps: float) -
     """See `kernels.rms_norm`."""
     out = torch.empty_like(x)
     block = triton.next_power_of_2(x.shape[1])
-    _rms_norm[(len(x),)](x, weight, out, x.shape[1], eps, BLOCK=block, num_warps=8 if block >= 2048 else 4)
+    _rms_norm[(len(x),)](x, weight, out, x.shape[1], EPS=eps, BLOCK=block, num_warps=8 if block >= 2048 else 4)
     return out
 
 
@@ -105,19 +105,19 @@ def _fold(score, ok, values, top, total, mixed, EXACT: tl.constexpr):
 
 
 @triton.jit
-def _score(query, keys, scale, EXACT: tl.constexpr):
+def _score(query, keys, SCALE: tl.constexpr, EXACT: tl.constexpr):
     if EXACT:
-        return tl.dot(query, tl.trans(keys), input_precision="ieee") * scale
+        return tl.dot(query, tl.trans(keys), input_precision="ieee") * SCALE
     else:
-        return tl.dot(query, tl.trans(keys)) * scale
+        return tl.dot(query, tl.trans(keys)) * SCALE
 
 
 @triton.jit
 def _attend_span(
     query, key, value, keys, values, slot, start, count, low, seen, out, partial,
     q_n, q_h, k_n, k_h, v_n, v_h, c_n, c_h,
-    rows, places, heads, group, scale, blocks,
-    DIM: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr, SPLITS: tl.constexpr,
+    rows, places, heads, group, blocks,
+    SCALE: tl.constexpr, DIM: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr, SPLITS: tl.constexpr,
     DENSE: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
     pair, share = tl.program_id(1).to(tl.int64), tl.program_id(2)
@@ -144,14 +144,14 @@ def _attend_span(
             ok = ok & (tl.load(seen + canvas * places + place, inside, other=0) != 0)
         k = tl.load(k_base + place[:, None] * DIM + dim, inside[:, None], other=0.0)
         v = tl.load(v_base + place[:, None] * DIM + dim, inside[:, None], other=0.0)
-        top, total, mixed = _fold(_score(q, k, scale, EXACT), ok[None, :], v, top, total, mixed, EXACT)
+        top, total, mixed = _fold(_score(q, k, SCALE, EXACT), ok[None, :], v, top, total, mixed, EXACT)
     if share == SPLITS - 1:
         for step in range(0, tl.cdiv(rows, TILE)):
             place = step * TILE + tile
             ok = place < real
             k = tl.load(key + canvas * k_n + kv * k_h + place[:, None] * DIM + dim, ok[:, None], other=0.0)
             v = tl.load(value + canvas * v_n + kv * v_h + place[:, None] * DIM + dim, ok[:, None], other=0.0)
-            top, total, mixed = _fold(_score(q, k, scale, EXACT), ok[None, :], v, top, total, mixed, EXACT)
+            top, total, mixed = _fold(_score(q, k, SCALE, EXACT), ok[None, :], v, top, total, mixed, EXACT)
     if SPLITS == 1:
         goal = out + ((canvas * rows + row[:, None]) * heads + head) * DIM + dim
         tl.store(goal, (mixed / total[:, None]).to(out.dtype.element_ty), row[:, None] < rows)
@@ -196,8 +196,8 @@ def attend_span(
     seen = out if place.seen is None else place.seen.view(torch.uint8)
     _attend_span[(triton.cdiv(rows, height), pairs, splits)](
         query, key, value, *context, place.slot, place.start, place.count, place.low, seen, out, partial, *strides,
-        rows, places, heads, heads // key.shape[1], scale * 1.4426950408889634, triton.cdiv(blocks, splits),
-        DIM=dim, ROWS=height, TILE=tile, SPLITS=splits, DENSE=place.seen is None, EXACT=exact,
+        rows, places, heads, heads // key.shape[1], triton.cdiv(blocks, splits),
+        SCALE=scale * 1.4426950408889634, DIM=dim, ROWS=height, TILE=tile, SPLITS=splits, DENSE=place.seen is None, EXACT=exact,
         num_warps=4, num_stages=2 if exact else 3,
     )  # fmt: skip
     if splits > 1:
@@ -226,7 +226,8 @@ def _skinny(
 
 @triton.jit
 def _add_norm(
-    hidden, partial, weight, normed, lines, width, eps, SHARES: tl.constexpr, NORM: tl.constexpr, BLOCK: tl.constexpr
+    hidden, partial, weight, normed, lines, width,
+    EPS: tl.constexpr, SHARES: tl.constexpr, NORM: tl.constexpr, BLOCK: tl.constexpr
 ):
     row, place = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
     inside = place < width
@@ -237,7 +238,7 @@ def _add_norm(
     tl.store(hidden + row * width + place, value, inside)
     if NORM:
         wide = value.to(tl.float32)
-        scale = tl.rsqrt(tl.sum(wide * wide, 0) / width + eps)
+        scale = tl.rsqrt(tl.sum(wide * wide, 0) / width + EPS)
         factor = tl.load(weight + place, inside, other=0.0)
         tl.store(normed + row * width + place, (wide * scale).to(normed.dtype.element_ty) * factor, inside)
 
@@ -265,7 +266,7 @@ def add_norm(
     normed = None if norm is None else torch.empty_like(hidden)
     block = triton.next_power_of_2(width)
     _add_norm[(lines,)](
-        hidden, partial, norm, normed, lines, width, eps, SHARES=SHARES, NORM=norm is not None, BLOCK=block, num_warps=8
+        hidden, partial, norm, normed, lines, width, EPS=eps, SHARES=SHARES, NORM=norm is not None, BLOCK=block, num_warps=8
     )
     return normed
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -62,29 +63,29 @@ class WideTap:
             buffer.index_copy_(0, index, held)
             buffer.transpose(1, 2)[index.unsqueeze(1), where] = new.transpose(1, 2)
 
-    @property
+    @cached_property
     def rows(self) -> Int[Tensor, "N W"]:
         """The places of the window, the last one repeated past the end."""
         return (self.first.unsqueeze(-1) + self._steps(self.width)).clamp(max=self.hidden.shape[1] - 1)
 
-    @property
+    @cached_property
     def inside(self) -> Bool[Tensor, "N W"]:
         """Which of them lie on the canvas."""
         return self.first.unsqueeze(-1) + self._steps(self.width) < self.hidden.shape[1]
 
-    @property
+    @cached_property
     def states(self) -> Int[Tensor, "N H"]:
         """The places whose hidden states the window needs: its own, and one before in a shifted family."""
         steps = self._steps(self.width + self.shift) - self.shift
         return (self.first.unsqueeze(-1) + steps).clamp(0, self.hidden.shape[1] - 1)
 
-    @property
+    @cached_property
     def predictor(self) -> Int[Tensor, "N W"]:
         """Which of `states` predicts each place of the window."""
         source = self.source[self.prompt.unsqueeze(-1), self.rows]
         return (source - self.first.unsqueeze(-1) + self.shift).clamp(0, self.width + self.shift - 1)
 
-    @property
+    @cached_property
     def place(self) -> Place:
         """Where the states of the window stand."""
         start = (self.first - self.shift).clamp(min=0)
@@ -98,8 +99,12 @@ class WideTap:
 
     def spread(self, values: Tensor) -> Tensor:
         """[N, W, ...] at all places; outside the window whatever stands at its ends."""
-        back = (self._steps(self.hidden.shape[1]) - self.first.unsqueeze(-1)).clamp(0, self.width - 1)
+        back = self._back
         return values.gather(1, back if values.ndim == 2 else back.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
+
+    @cached_property
+    def _back(self) -> Int[Tensor, "N L"]:
+        return (self._steps(self.hidden.shape[1]) - self.first.unsqueeze(-1)).clamp(0, self.width - 1)
 
     def _steps(self, count: int) -> Int[Tensor, " n"]:
         return torch.arange(count, device=self.first.device)
