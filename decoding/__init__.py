@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Generation", "Policy", "generate", "make_policy"]
 
 _HOME = dict.fromkeys(("Generation", "generate", "make_policy"), "decoding.api") | {"Policy": "decoding.policy"}
-_HOME |= {name: module for module, _, name in (target.partition(":") for target, _ in POLICIES.values())}
+_HOME |= {kind: module for module, _, kind in (policy.home.partition(":") for policy in POLICIES.values())}
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from decoding.loop import OnStep, decode
-from decoding.names import POLICIES, Request, resolve
+from decoding.names import ALIASES, Request, find_policy, resolve
 from decoding.policy import Policy
 from decoding.prompts import read_prompts
 from decoding.reading import Reading, Sampling
@@ -97,8 +97,9 @@ def generate(
     Args:
         model: a Denoiser, a folder or hub id (loaded once and kept), or a loaded LLaDA or Dream model.
         prompts: token ids [P] or [B, P], a list of id lists, a string, or a list of strings.
-        policy: a policy, or a name of `decoding.names.POLICIES` whose settings may follow as keywords. By default the rule that
-            the settings mean in the field (`factor`, `threshold`, `steps`, `remasking`, ... in this order), else `learned`.
+        policy: a policy, a name of `decoding.names.POLICIES` or `package.module:Class`, whose settings may follow as keywords.
+            By default the rule that the settings mean in the field (`factor`, `threshold`, `steps`, `remasking`, ... in this
+            order), else `learned`.
         gen_length: positions to generate, EOS included.
         block_length: must divide gen_length; by default 32 where it does, else gen_length.
         attention_mask: 0 on the left padding of token ids.
@@ -130,7 +131,7 @@ def generate(
         gen_length=request.gen_length,
         block_length=request.block_length,
         mask_id=denoiser.mask_id,
-        eos_id=eos_id if request.options.get("early_stop", True) and rule.early_stop else None,
+        eos_id=eos_id if request.options.get("early_stop", True) else None,
         step_budget=rule.step_budget,
         initial_blocks=rule.initial_blocks,
     )
@@ -192,28 +193,27 @@ def with_cache(denoiser: Denoiser, mode: str) -> Denoiser:
 
 
 def make_policy(policy: Policy | str, settings: Mapping[str, Any], denoiser: Denoiser) -> Policy:
-    """A policy as it is, or the one of a name, with its settings and, where it has a head, the denoiser's.
+    """A policy as it is, or the one of a name (`find_policy`), with its settings and, where it has a head, the denoiser's.
 
     Raises:
         ValueError: for an unknown name, a setting that the policy does not have, or a model without the head it needs.
     """
     if isinstance(policy, Policy):
         return policy
-    if policy not in POLICIES:
-        raise ValueError(f"policy must be one of {', '.join(POLICIES)}, got {policy!r}")
-    target, fixed = POLICIES[policy]
-    module, _, name = target.partition(":")
+    named = find_policy(policy)
+    module, _, name = named.home.partition(":")
     kind = getattr(import_module(module), name)
+    settings = {ALIASES.get(spelling, spelling): value for spelling, value in settings.items()}
     known = {f.name for f in fields(kind)}
-    free = known - fixed.keys() - {"head"}
+    free = known - named.fixed.keys() - {"head"}
     unknown = ", ".join(sorted(settings.keys() - free))
     if unknown:
         rule = f"be among {', '.join(sorted(free))}" if free else "be left out"
         raise ValueError(f"settings of policy {policy} must {rule}, got {unknown}")
-    if "head" in known and denoiser.head is None:
+    if named.head and denoiser.head is None:
         raise ValueError(f"policy {policy} must have a model loaded with head=FOLDER, got one without a head")
-    head = {"head": denoiser.head} if "head" in known else {}
-    return cast(Policy, kind(**head, **fixed, **settings))
+    head = {"head": denoiser.head} if named.head else {}
+    return cast(Policy, kind(**head, **named.fixed, **settings))
 
 
 def check_fit(
@@ -237,15 +237,18 @@ def check_fit(
 def make_sampling(request: Request, denoiser: Denoiser, eos_id: int | None, rule: Policy) -> Sampling:
     """Temperature and nucleus, the ids that are never a candidate or never confident, and what the policy wants drawn."""
     options = request.options
-    same = {"temperature": (0.0, 1 / rule.power), "top_p": (1.0,)}  # what changes nothing beside draws from p^power
+    same = {
+        "temperature": (0.0, 1 / rule.needs.power),
+        "top_p": (1.0,),
+    }  # what changes nothing beside draws from p^power
     for name, harmless in same.items():
-        if rule.draws and options.get(name, harmless[0]) not in harmless:
+        if rule.needs.draws and options.get(name, harmless[0]) not in harmless:
             raise ValueError(
                 f"{name} must be left out with policy {request.policy}, which draws from p^alpha itself, got {options[name]}"
             )
-    if options.get("confidence_eos_eot_inf") and rule.looks:
+    if options.get("confidence_eos_eot_inf") and rule.needs.looks:
         raise ValueError(
-            f"confidence_eos_eot_inf must be left out where a cascade is looked at, got it with {rule.looks} looks a round"
+            f"confidence_eos_eot_inf must be left out where a cascade is looked at, got it with {rule.needs.looks} looks a round"
         )
     ends = tuple(i for i in (eos_id, getattr(denoiser, "end_of_turn_id", None)) if i is not None)
     forbidden = ends[:1] if options.get("logits_eos_inf") and eos_id is not None else ()
@@ -254,9 +257,9 @@ def make_sampling(request: Request, denoiser: Denoiser, eos_id: int | None, rule
         top_p=options.get("top_p", 1.0),
         forbidden=(denoiser.mask_id, *forbidden),
         unconfident=ends if options.get("confidence_eos_eot_inf") else (),
-        noise=rule.random,
-        draws=rule.draws,
-        power=rule.power,
+        noise=rule.needs.noise,
+        draws=rule.needs.draws,
+        power=rule.needs.power,
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
@@ -10,29 +11,13 @@ from torch import Tensor
 
 from decoding.policy import Policy
 from decoding.reading import Sampling
+from decoding.engine_rounds import EngineDriver
+from decoding.rounds import Counts as Counts
+from decoding.rounds import Driver, PlainDriver
 from decoding.rounds import OnStep as OnStep
-from decoding.rounds import rounds_for
+from decoding.rounds import Round as Round
 from decoding.state import DecodeState
 from models.denoiser import Denoiser
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What a decode cost.
-
-    Attributes:
-        rounds: sequential forwards the user of a row waits for.
-        sequence_forwards: canvases of the row through the model (a k-branch round is 1 round, k sequence forwards).
-        token_positions: positions computed for the row, padding not counted.
-        explored: rounds in which the row ran more than one canvas.
-        nfe: batched model calls.
-    """
-
-    rounds: Int[Tensor, " B"]
-    sequence_forwards: Int[Tensor, " B"]
-    token_positions: Int[Tensor, " B"]
-    explored: Int[Tensor, " B"]
-    nfe: int
 
 
 @torch.inference_mode()
@@ -46,23 +31,70 @@ def decode(
     generator: torch.Generator | None = None,
     on_step: OnStep | None = None,
 ) -> tuple[DecodeState, Counts]:
-    """Commit until no mask is left: one batched forward a round over every live canvas, then choose, propose, commit.
+    """Commit until no mask is left; `on_step(state, reading)` sees every round before its commit, and only reads.
 
-    Rows may be at different rounds, blocks and branch states; finished rows leave the batch. `on_step(state, reading)` sees each
-    state before the commit that follows it, and only reads.
+    Args:
+        denoiser: predicts.
+        state: where to start (`decoding.state.start`).
+        policy: decides.
+        attention_mask: False on left padding; None where there is none.
+        sampling: how candidates are drawn.
+        generator: of every draw, on the denoiser's device.
+        on_step: a hook.
+
+    Returns:
+        The final state, and what it cost.
 
     Raises:
-        RuntimeError: if the policy commits nothing in a round.
+        RuntimeError: if the policy commits nothing in a round in which it must.
     """
-    settings = {"attention_mask": attention_mask, "sampling": sampling, "generator": generator, "on_step": on_step}
-    rounds = rounds_for(denoiser, policy, **settings)
-    most = int(state.masked.sum(-1).max()) + state.layout.num_blocks  # a round leaves fewer masks, or opens a block
-    carry = rounds.enter(state)
-    nfe = 0
-    while nfe <= most:
-        sight = rounds.look(carry)
-        if sight is None:
-            return rounds.leave(carry), Counts(*carry.counts.unbind(0), nfe=nfe)
-        carry = rounds.turn(carry, sight)
-        nfe += 1
-    raise RuntimeError(f"a policy must commit a position of every unfinished row in a round, got none from {policy!r}")
+    watched = on_step is not None
+    for round_ in rounds(
+        denoiser,
+        state,
+        policy,
+        attention_mask=attention_mask,
+        sampling=sampling,
+        generator=generator,
+        watched=watched,
+    ):
+        if on_step is not None and round_.proposal is not None:
+            on_step(round_.state, round_.reading)
+    return round_.state, round_.counts
+
+
+def rounds(
+    denoiser: Denoiser,
+    state: DecodeState,
+    policy: Policy,
+    *,
+    attention_mask: Bool[Tensor, "B L"] | None = None,
+    sampling: Sampling,
+    generator: torch.Generator | None = None,
+    watched: bool = True,
+) -> Iterator[Round]:
+    """One batched forward a round over every live canvas, then choose, propose, commit; `decode` has the arguments.
+
+    Rows may be at different rounds, blocks and branch states; finished rows leave the batch. Unless `watched`, only the last round
+    is sure to be seen.
+    """
+    settings = {"attention_mask": attention_mask, "sampling": sampling, "generator": generator}
+    driver = driver_for(denoiser, policy, watched=watched, **settings)
+    driver.enter(state, watched=watched)
+    while driver.look():
+        round_ = driver.propose()
+        if round_ is not None:
+            yield round_
+        driver.commit()
+    yield driver.leave()
+
+
+def driver_for(denoiser: Denoiser, policy: Policy, *, watched: bool, **settings: Any) -> Driver:
+    """On the denoiser's engine, where it has one that serves the decode; else plainly."""
+    engine = denoiser.engine
+    if engine is None or not torch.is_inference_mode_enabled():
+        return PlainDriver(denoiser, policy, **settings)
+    if watched and policy.needs.taps:  # who watches may read the taps
+        engine.refused += 1
+        return PlainDriver(denoiser, policy, **settings)
+    return EngineDriver(denoiser, policy, **settings)

@@ -7,37 +7,81 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
-POLICIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "sequential": ("decoding.policies.quota:Sequential", {}),
-    "random": ("decoding.policies.quota:Sequential", {"order": "random"}),
-    "left-to-right": ("decoding.policies.quota:Sequential", {"order": "left_to_right"}),
-    "quota": ("decoding.policies.quota:Quota", {}),
-    "dream-quota": ("decoding.policies.dream_quota:DreamQuota", {}),
-    "threshold": ("decoding.policies.threshold:Threshold", {}),
-    "margin": ("decoding.policies.threshold:MarginThreshold", {}),
-    "entropy": ("decoding.policies.threshold:EntropyThreshold", {}),
-    "factor": ("decoding.policies.bounds:Factor", {}),
-    "entropy-bound": ("decoding.policies.bounds:EntropyBound", {}),
-    "risk-sum": ("decoding.policies.bounds:RiskSum", {}),
-    "ete": ("decoding.policies.ete:BeamETE", {}),
-    "random-parity": ("decoding.policies.ete:RandomParity", {}),
-    "lopa": ("decoding.policies.lopa:LoPA", {}),
-    "imh": ("decoding.policies.imh:IndependentMH", {}),
-    "wino": ("decoding.policies.remask:DraftVerify", {}),
-    "remask-lowest": ("decoding.policies.remask:RemaskLowest", {}),
-    "learned": ("decoding.policies.learned:Learned", {}),
-    "learned-ete": ("decoding.policies.learned_ete:LearnedETE", {}),
-    "learned-parity": ("decoding.policies.learned_ete:LearnedParity", {}),
+
+@dataclass(frozen=True)
+class NamedPolicy:
+    """A policy as people name it.
+
+    Attributes:
+        home: where the class is, "module:Class".
+        fixed: settings that the name fixes.
+        head: whether the class has a field `head`, which gets the denoiser's scoring head.
+    """
+
+    home: str
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    head: bool = False
+
+
+_HERE = "decoding.policies"
+POLICIES: Mapping[str, NamedPolicy] = {
+    "sequential": NamedPolicy(f"{_HERE}.quota:Sequential"),
+    "random": NamedPolicy(f"{_HERE}.quota:Sequential", {"order": "random"}),
+    "left-to-right": NamedPolicy(f"{_HERE}.quota:Sequential", {"order": "left_to_right"}),
+    "quota": NamedPolicy(f"{_HERE}.quota:Quota"),
+    "dream-quota": NamedPolicy(f"{_HERE}.dream_quota:DreamQuota"),
+    "threshold": NamedPolicy(f"{_HERE}.threshold:Threshold"),
+    "margin": NamedPolicy(f"{_HERE}.threshold:MarginThreshold"),
+    "entropy": NamedPolicy(f"{_HERE}.threshold:EntropyThreshold"),
+    "factor": NamedPolicy(f"{_HERE}.bounds:Factor"),
+    "entropy-bound": NamedPolicy(f"{_HERE}.bounds:EntropyBound"),
+    "risk-sum": NamedPolicy(f"{_HERE}.bounds:RiskSum"),
+    "ete": NamedPolicy(f"{_HERE}.ete:BeamETE"),
+    "random-parity": NamedPolicy(f"{_HERE}.ete:RandomParity"),
+    "lopa": NamedPolicy(f"{_HERE}.lopa:LoPA"),
+    "imh": NamedPolicy(f"{_HERE}.imh:IndependentMH"),
+    "wino": NamedPolicy(f"{_HERE}.remask:DraftVerify"),
+    "remask-lowest": NamedPolicy(f"{_HERE}.remask:RemaskLowest"),
+    "learned": NamedPolicy(f"{_HERE}.learned:Learned", head=True),
+    "learned-ete": NamedPolicy(f"{_HERE}.learned_ete:LearnedETE", head=True),
+    "learned-parity": NamedPolicy(f"{_HERE}.learned_ete:LearnedParity", head=True),
 }
-"""Name -> where the class is, and the settings that the name fixes. A class with a field `head` gets the denoiser's."""
+"""The policies of this project; a policy of one's own is named `package.module:Class`."""
+
+
+def find_policy(name: str, subject: str = "policy") -> NamedPolicy:
+    """The policy of a name, or of one's own at `package.module:Class`, whose module is imported.
+
+    Args:
+        name: of POLICIES, underscores taken for hyphens, or `package.module:Class`.
+        subject: what the complaint calls it.
+
+    Raises:
+        ValueError: in one sentence, for an unknown name or a place without such a class.
+    """
+    if name.replace("_", "-") in POLICIES:
+        return POLICIES[name.replace("_", "-")]
+    module, colon, kind = name.partition(":")
+    if not colon:
+        raise ValueError(f"{subject} must be one of {', '.join(POLICIES)}, or package.module:Class, got {name!r}")
+    try:
+        found = getattr(import_module(module), kind)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{subject} must be a class that can be imported, got {name!r} ({error})") from error
+    if not hasattr(found, "__dataclass_fields__") or not hasattr(found, "propose"):
+        raise ValueError(f"{subject} must be a Policy, a dataclass with `propose`, got {name!r}")
+    return NamedPolicy(name, head="head" in found.__dataclass_fields__)
+
 
 DEFAULT_POLICY = "learned"
 BLOCK_LENGTH = 32
 """Block length where none is given and it divides the generation length; else the canvas is one block."""
 
 ALIASES: Mapping[str, str] = {
+    "turns": "looks",
     "max_new_tokens": "gen_length",
     "max_tokens": "gen_length",
     "gen_len": "gen_length",
@@ -235,10 +279,8 @@ def _check_ranges(values: Mapping[str, Any]) -> None:
 def _name(policy: str | None, settings: Mapping[str, Any]) -> str:
     """The policy named, or the one that the settings mean."""
     if policy is not None:
-        name = policy.replace("_", "-")
-        if name not in POLICIES:
-            raise ValueError(f"policy must be one of {', '.join(POLICIES)}, got {policy!r}")
-        return name
+        find_policy(policy)
+        return policy if ":" in policy else policy.replace("_", "-")
     rule = next((rule for rule in RULES if rule in settings), None)
     if rule is None or not settings.keys() <= {*RULES, *OPTIONS, "order", "gen_length", "block_length"}:
         return DEFAULT_POLICY

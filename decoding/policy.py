@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,15 +14,36 @@ from decoding.state import DecodeState, Proposal
 
 
 @dataclass(frozen=True)
+class Needs:
+    """What a policy asks of every round.
+
+    Attributes:
+        canvases: K, canvases of a row in one forward at most.
+        taps: base blocks whose input, keys and values its head reads.
+        looks: readings of a foretold forward in a round at most; their tokens are the likeliest ones, which no sampling draws.
+        noise: whether every position gets a uniform draw (`Reading.noise`).
+        draws: tokens drawn at every position from p^power, beside its candidate (`Reading.draws`).
+        power: exponent of those draws, above 0.
+        rounds: rounds of a decode at most, for a rule whose rounds may commit nothing; None for a rule that always commits.
+    """
+
+    canvases: int = 1
+    taps: tuple[int, ...] = ()
+    looks: int = 0
+    noise: bool = False
+    draws: int = 0
+    power: float = 1.0
+    rounds: int | None = None
+
+
+@dataclass(frozen=True)
 class Policy(ABC):
     """A decoding rule: a frozen dataclass that holds its settings. A new decoder is one file with one final subclass.
 
-    `propose` and `choose` are tensor programs over the batch: no `.item()`, no Python loop over rows or positions. Each unfinished
-    row must commit at least one position a round, and only positions that are masked. It may take back fewer positions than it
-    commits, none of them twice.
+    `propose` and `choose` work on the whole batch: no `.item()`, no Python loop over rows or positions. Each unfinished row must
+    commit at least one position a round unless `needs.rounds` says otherwise, and only positions that are masked. It may take back
+    fewer positions than it commits, none of them twice.
     """
-
-    early_stop: ClassVar[bool] = True
 
     @property
     def step_budget(self) -> int | None:
@@ -36,29 +56,9 @@ class Policy(ABC):
         return 1
 
     @property
-    def random(self) -> bool:
-        """Whether the rule draws at random, from `Reading.noise`."""
-        return False
-
-    @property
-    def draws(self) -> int:
-        """Tokens that it needs drawn at every position, from p^power (`Reading.draws`)."""
-        return 0
-
-    @property
-    def power(self) -> float:
-        """Exponent of those draws."""
-        return 1.0
-
-    @property
-    def looks(self) -> int:
-        """How often a round it foretells tokens, which no sampling draws."""
-        return 0
-
-    @property
-    def taps(self) -> tuple[int, ...]:
-        """Base blocks whose input, keys and values the policy's head reads."""
-        return ()
+    def needs(self) -> Needs:
+        """What a round must hold for this rule, declared once."""
+        return Needs()
 
     @abstractmethod
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:

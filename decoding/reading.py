@@ -29,7 +29,7 @@ class Sampling:
         unconfident: token ids whose confidence counts as 0 (`confidence_eos_eot_inf`).
         noise: whether each position also gets a uniform draw (`Reading.noise`) for policies with random order.
         draws: tokens that each position also gets from p^power / sum p^power, beside its candidate (`Reading.draws`).
-        power: exponent of those draws and of `Reading.log_power`, above 0.
+        power: exponent of those draws and of `Draws.log_power`, above 0.
     """
 
     temperature: float = 0.0
@@ -48,6 +48,34 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class Draws:
+    """N tokens drawn independently at every position from p^power / sum_v p(v)^power.
+
+    Attributes:
+        tokens: the draws.
+        log_probs: their log p.
+        chances: a uniform draw in [0, 1) for each of them.
+        log_power: log sum_v p(v)^power.
+    """
+
+    tokens: Int[Tensor, "... L N"]
+    log_probs: Float[Tensor, "... L N"]
+    chances: Float[Tensor, "... L N"]
+    log_power: Float[Tensor, "... L"]
+
+    @staticmethod
+    def empty(shape: tuple[int, ...], count: int, device: torch.device) -> Draws:
+        """No position drawn: zeros."""
+        zeros = torch.zeros(shape, device=device)
+        none = zeros.unsqueeze(-1).expand(*shape, count)
+        return Draws(none.long(), none, none, zeros)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Draws:
+        """The same function on every tensor."""
+        return Draws(*(function(getattr(self, f.name)) for f in fields(Draws)))
+
+
+@dataclass(frozen=True)
 class Reading:
     """Dense per-position figures; outside `rows` confidences are 0 and tokens are -1. `...` is B, or B K for branches.
 
@@ -60,9 +88,7 @@ class Reading:
         top_log_probs, top_tokens: the five largest log-probabilities of possible candidates, and whose they are.
         log_normaliser: log sum exp of the logits.
         noise: uniform draws in [0, 1), or zeros where the policy has no random order.
-        draws, draw_log_probs: tokens drawn from p^power / sum p^power and their log p; none unless a policy asks.
-        chances: a uniform draw in [0, 1) for each of them.
-        log_power: log sum_v p(v)^power; 0 unless a policy asks for draws.
+        draws: more tokens of every position, where a policy asks for them; else None.
         taps: what a scoring head reads of the base forward.
     """
 
@@ -75,11 +101,8 @@ class Reading:
     top_tokens: Int[Tensor, "... L 5"]
     log_normaliser: Float[Tensor, "... L"]
     noise: Float[Tensor, "... L"]
-    draws: Int[Tensor, "... L N"]
-    draw_log_probs: Float[Tensor, "... L N"]
-    chances: Float[Tensor, "... L N"]
-    log_power: Float[Tensor, "... L"]
     taps: tuple[Tap | WideTap, ...] = ()
+    draws: Draws | None = None
 
     @property
     def margin(self) -> Float[Tensor, "... L"]:
@@ -87,10 +110,9 @@ class Reading:
         return self.top_log_probs[..., 0].exp() - self.top_log_probs[..., 1].exp()
 
     @staticmethod
-    def empty(shape: tuple[int, ...], device: torch.device, *, draws: int = 0) -> Reading:
+    def empty(shape: tuple[int, ...], device: torch.device) -> Reading:
         """A reading of no position at all."""
         zeros = torch.zeros(shape, device=device)
-        none = zeros.unsqueeze(-1).expand(*shape, draws)
         return Reading(
             rows=torch.zeros(shape, dtype=torch.bool, device=device),
             token=torch.full(shape, -1, dtype=torch.long, device=device),
@@ -101,21 +123,21 @@ class Reading:
             top_tokens=zeros.unsqueeze(-1).expand(*shape, TOP).long(),
             log_normaliser=zeros,
             noise=zeros,
-            draws=none.long(),
-            draw_log_probs=none,
-            chances=none,
-            log_power=zeros,
         )
 
     def scatter(self, index: Int[Tensor, "N 2"], shape: tuple[int, int]) -> Reading:
         """Spread the readings of N canvases over a [B, K] grid; places without a canvas read as empty."""
         if shape == (len(index), 1):  # one canvas a prompt, none missing: as it stands, without a copy of the taps
             return self.map(lambda v: v.unsqueeze(1))
-        blank = Reading.empty((*shape, self.rows.shape[-1]), self.rows.device, draws=self.draws.shape[-1])
+        blank = Reading.empty((*shape, self.rows.shape[-1]), self.rows.device)
         place = index.unbind(-1)
+
+        def spread(value: Tensor) -> Tensor:
+            return value.new_zeros(*shape, *value.shape[1:]).index_put(place, value)
+
         dense = {n: getattr(blank, n).index_put(place, getattr(self, n)) for n in _dense_names()}
-        taps = tuple(t.map(lambda v: v.new_zeros(*shape, *v.shape[1:]).index_put(place, v)) for t in self.taps)
-        return Reading(**dense, taps=taps)
+        draws = None if self.draws is None else self.draws.map(spread)
+        return Reading(**dense, taps=tuple(t.map(spread) for t in self.taps), draws=draws)
 
     def at(self, choice: Int[Tensor, " B"]) -> Reading:
         """The reading of one canvas per prompt, from a [B, K] grid."""
@@ -125,8 +147,10 @@ class Reading:
         return self.map(lambda v: v[batch, choice])
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Reading:
+        """The same function on every tensor."""
         dense: dict[str, Any] = {n: function(getattr(self, n)) for n in _dense_names()}
-        return replace(self, **dense, taps=tuple(t.map(function) for t in self.taps))
+        taps = tuple(t.map(function) for t in self.taps)
+        return replace(self, **dense, taps=taps, draws=None if self.draws is None else self.draws.map(function))
 
     def first(self) -> Reading:
         """Each position as the first canvas of a [B, K] grid reads it that does; taps of canvas 0."""
@@ -137,11 +161,12 @@ class Reading:
             return value.gather(1, index).squeeze(1)
 
         dense: dict[str, Any] = {n: pick(getattr(self, n)) for n in _dense_names()}
-        return replace(self, **dense, taps=tuple(t.map(lambda v: v[:, 0]) for t in self.taps))
+        taps = tuple(t.map(lambda v: v[:, 0]) for t in self.taps)
+        return replace(self, **dense, taps=taps, draws=None if self.draws is None else self.draws.map(pick))
 
 
 def _dense_names() -> list[str]:
-    return [f.name for f in fields(Reading) if f.name != "taps"]
+    return [f.name for f in fields(Reading) if f.name not in ("taps", "draws")]
 
 
 def reading_of_figures(
@@ -151,7 +176,6 @@ def reading_of_figures(
     here = rows.unsqueeze(-1)
     known = floats.masked_fill(~here, 0.0)
     confidence, log_risk, entropy, log_normaliser = known[..., :4].unbind(-1)
-    none, blank = floats.new_zeros(*rows.shape, 0), floats.new_zeros(1).expand(rows.shape)
     return Reading(
         rows=rows,
         token=ints[..., 0].masked_fill(~rows, -1),
@@ -161,11 +185,7 @@ def reading_of_figures(
         top_log_probs=known[..., 4:],
         top_tokens=ints[..., 1:].masked_fill(~here, 0),
         log_normaliser=log_normaliser,
-        noise=blank,
-        draws=none.long(),
-        draw_log_probs=none,
-        chances=none,
-        log_power=blank,
+        noise=floats.new_zeros(1).expand(rows.shape),
     )
 
 
@@ -177,20 +197,26 @@ def read(prediction: Prediction, sampling: Sampling, generator: torch.Generator 
     rows, logits = prediction.rows, prediction.logits
     lines = max(1, LOGITS.get(logits.device.type, MANY_LOGITS) // logits.shape[-1])
     chunks = [_read_chunk(z.float(), sampling, generator) for z in torch.split(logits, lines)]
-    packed = {name: torch.cat([c[name] for c in chunks]) for name in chunks[0]}
-    blank = Reading.empty(tuple(rows.shape), rows.device, draws=sampling.draws)
-    dense = {n: _unpack(values, rows, getattr(blank, n)) for n, values in packed.items()}
-    noise = blank.noise
-    if sampling.noise:
-        noise = torch.rand(rows.shape, generator=generator, device=rows.device)
-    return replace(blank, rows=rows, noise=noise, taps=prediction.taps, **dense)
+    shape = tuple(rows.shape)
+    blank = Reading.empty(shape, rows.device)
+    figures = {n: torch.cat([figures[n] for figures, _ in chunks]) for n in chunks[0][0]}
+    dense: dict[str, Any] = {n: _unpack(values, rows, getattr(blank, n)) for n, values in figures.items()}
+    noise = torch.rand(shape, generator=generator, device=rows.device) if sampling.noise else blank.noise
+    reading = replace(blank, rows=rows, noise=noise, taps=prediction.taps, **dense)
+    if not sampling.draws:
+        return reading
+    empty = Draws.empty(shape, sampling.draws, rows.device)
+    drawn = {n.name: torch.cat([getattr(draws, n.name) for _, draws in chunks]) for n in fields(Draws)}
+    return replace(reading, draws=Draws(**{n: _unpack(v, rows, getattr(empty, n)) for n, v in drawn.items()}))
 
 
 def _unpack(values: Tensor, rows: Tensor, base: Tensor) -> Tensor:
     return base.masked_scatter(rows.unsqueeze(-1) if base.ndim > rows.ndim else rows, values)
 
 
-def _read_chunk(z: Float[Tensor, "m V"], sampling: Sampling, generator: torch.Generator | None) -> dict[str, Tensor]:
+def _read_chunk(
+    z: Float[Tensor, "m V"], sampling: Sampling, generator: torch.Generator | None
+) -> tuple[dict[str, Tensor], Draws | None]:
     normaliser = z.logsumexp(-1, keepdim=True)
     allowed = z.clone() if sampling.forbidden else z
     if sampling.forbidden:
@@ -206,8 +232,8 @@ def _read_chunk(z: Float[Tensor, "m V"], sampling: Sampling, generator: torch.Ge
     top = allowed.topk(min(TOP, z.shape[-1]))
     missing = (0, TOP - top.indices.shape[-1])
     log_probs = z - normaliser
-    more = _draw_more(allowed - normaliser, sampling, generator) if sampling.draws else {}
-    return {
+    draws = _draw_more(allowed - normaliser, sampling, generator) if sampling.draws else None
+    figures = {
         "token": token,
         "confidence": confidence,
         "log_risk": log_risk,
@@ -215,26 +241,18 @@ def _read_chunk(z: Float[Tensor, "m V"], sampling: Sampling, generator: torch.Ge
         "top_log_probs": torch.nn.functional.pad((top.values - normaliser).clamp(min=-100.0), missing, value=-100.0),
         "top_tokens": torch.nn.functional.pad(top.indices, missing),
         "log_normaliser": normaliser.squeeze(-1),
-        **more,
     }
+    return figures, draws
 
 
-def _draw_more(
-    log_probs: Float[Tensor, "m V"], sampling: Sampling, generator: torch.Generator | None
-) -> dict[str, Tensor]:
+def _draw_more(log_probs: Float[Tensor, "m V"], sampling: Sampling, generator: torch.Generator | None) -> Draws:
     """Draws from p^power with their log p and uniform companions, and the log of the sum of p^power."""
     tempered = sampling.power * log_probs
-    count, device = sampling.draws, log_probs.device
     if not len(tempered):
-        none = log_probs.new_zeros(0, count)
-        return {"draws": none.long(), "draw_log_probs": none, "chances": none, "log_power": none.sum(-1)}
-    draws = torch.multinomial(tempered.softmax(-1), count, replacement=True, generator=generator)
-    return {
-        "draws": draws,
-        "draw_log_probs": log_probs.gather(-1, draws),
-        "chances": torch.rand(draws.shape, generator=generator, device=device),
-        "log_power": tempered.logsumexp(-1),
-    }
+        return Draws.empty((0,), sampling.draws, log_probs.device)
+    tokens = torch.multinomial(tempered.softmax(-1), sampling.draws, replacement=True, generator=generator)
+    chances = torch.rand(tokens.shape, generator=generator, device=log_probs.device)
+    return Draws(tokens, log_probs.gather(-1, tokens), chances, tempered.logsumexp(-1))
 
 
 def draw(z: Float[Tensor, "m V"], sampling: Sampling, generator: torch.Generator | None) -> Int[Tensor, " m"]:

@@ -116,11 +116,12 @@ def denoiser_ms(
         live = torch.ones(batch, canvases, dtype=torch.bool, device=device)
         session.begin(torch.ones(batch, length, dtype=torch.bool, device=device))
         one = live & (torch.arange(canvases, device=device) == 0)
-        session.prepare(tokens, wanted, one, one)
-        flags = session.plan.flags.tolist()
+        calm = torch.zeros((), dtype=torch.bool, device=device)
+        session.prepare(tokens, wanted, one, one, calm)
+        flags = session.plan.flags.tolist()[:4]
         session.forward(flags)
-        session.prepare(tokens, wanted, live, torch.zeros_like(live))
-        flags = session.plan.flags.tolist()
+        session.prepare(tokens, wanted, live, torch.zeros_like(live), calm)
+        flags = session.plan.flags.tolist()[:4]
         return median_ms(lambda: session.forward(flags), device)
 
 

@@ -21,7 +21,8 @@ def command_of(config: Path) -> Callable[..., object]:
     found = re.search(rf"^# .*python (?:-m ([\w.]+)|(\w+)\.py) --config {re.escape(path)}\b", config.read_text(), re.M)
     assert found, f"{path} must name its command in a comment, with --config {path}"
     if found[1]:
-        module = importlib.import_module(found[1])
+        place = f"{found[1]}.__main__" if (ROOT / found[1].replace(".", "/")).is_dir() else found[1]
+        module = importlib.import_module(place)
         return getattr(module, found[1].rpartition(".")[2])
     spec = importlib.util.spec_from_file_location(f"{found[2]}_command", ROOT / f"{found[2]}.py")
     module = importlib.util.module_from_spec(spec)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, final
 
 from decoding.policies.threshold import Threshold
-from decoding.policy import Policy
+from decoding.policy import Needs, Policy
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal
 
@@ -29,9 +29,9 @@ class Beside(Policy):
     asked: Policy
 
     @property
-    def taps(self) -> tuple[int, ...]:
+    def needs(self) -> Needs:
         """Base blocks that the policy asked reads."""
-        return self.asked.taps
+        return Needs(taps=self.asked.needs.taps)
 
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """Ask, and follow the other."""

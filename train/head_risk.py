@@ -127,7 +127,7 @@ def figures(denoiser: Denoiser, rows: list[dict[str, Any]], *, risk_bound: float
     data = HeadData(rows, denoiser.mask_id, denoiser.eos_id, crossed, max(1, width))
     batches = list(data.batches(batch_size, generator=None))
     prepared = PreparedBatches(denoiser, batches, taps=head.taps_ahead, threshold=crossed)
-    policy, of = Learned(head, risk_bound=risk_bound, turns=0), [row["prompt_id"] for row in rows]
+    policy, of = Learned(head, risk_bound=risk_bound, looks=0), [row["prompt_id"] for row in rows]
     left = judge_risk(head, prepared, of, lambda one: left_by(policy, one).float()).head > 0
     estimates = {"head": judge_risk(head, prepared, of)}
     if head.cascade is not None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from decoding.names import POLICIES
+from decoding.names import find_policy
 
 Kind = Literal["headless", "learned", "control", "ceiling"]
 Promise = Literal["dial", "one minus dial"]
@@ -53,7 +53,7 @@ class Arm:
     Args:
         name: what the results call it.
         kind: headless (needs no training), learned, control, or ceiling (is told what it could not know).
-        policy: a name of `decoding.names.POLICIES`.
+        policy: a name of `decoding.names.POLICIES`, or `package.module:Class`.
         dial: the setting swept along its curve; empty for an arm that is one point.
         values: settings of the dial, at least one where there is a dial.
         values_for: task -> settings of the dial in place of `values`, as many of them, so that budgets stay equal.
@@ -81,8 +81,7 @@ class Arm:
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             raise ValueError(f"kind of arm {self.name} must be one of {', '.join(get_args(Kind))}, got {self.kind!r}")
-        if self.policy not in POLICIES:
-            raise ValueError(f"policy of arm {self.name} must be one of {', '.join(POLICIES)}, got {self.policy!r}")
+        find_policy(self.policy, f"policy of arm {self.name}")
         if bool(self.dial) != bool(self.values):
             raise ValueError(f"values of arm {self.name} must go with a dial, got {self.dial!r} and {self.values}")
         for values in (self.values, *self.values_for.values()):
@@ -100,7 +99,7 @@ class Arm:
     @property
     def needs_head(self) -> bool:
         """Whether the policy reads a scoring head."""
-        return self.policy.startswith("learned")
+        return find_policy(self.policy).head
 
     @property
     def cells(self) -> tuple[Cell, ...]:

@@ -25,13 +25,13 @@ def follow(
     reason: Int[Tensor, "B L"],
     *,
     bound: float,
-    turns: int,
+    looks: int,
     first: Told | None = None,
 ) -> Proposal:
     """What a round commits beside `reason`: as long as their risks add up to the bound at most, the safest of the positions left.
 
     With S the positions committed so far in the round, r_j = 1 - max_v p(x_j = v | x, x_S) as the cascade foretells it, and every
-    turn commits the longest prefix in order of risk with sum r_j <= bound, then looks again where there was one. Its tokens are the
+    look commits the longest prefix in order of risk with sum r_j <= bound; the next follows where there was one. Its tokens are the
     likeliest ones: at temperature 1 a draw would differ with probability r_j, at a lower one with less, at a higher one with more.
 
     Args:
@@ -39,17 +39,17 @@ def follow(
         state: before the round.
         reading: of that state.
         reason: why positions are committed in any case.
-        bound: on the summed risk of a turn's commits, above 0.
-        turns: looks, at least 0.
-        first: what the first look says, where that is known.
+        bound: on the summed risk of what a look commits, above 0.
+        looks: at the cascade, at least 0.
+        first: what the first look foretells, where that is known.
     """
     token, confidence, left = reading.token, reading.confidence, reading.rows & (reason == 0)
     wide = is_wide(reading)
-    for turn in range(turns):
+    for look in range(looks):
         if not wide and not left.any():
             break
         asked = replace(reading, rows=reading.rows & left.any(-1, keepdim=True))
-        said, risk = first if first is not None and not turn else foretell(cascade, asked, reason, token)
+        said, risk = first if first is not None and not look else foretell(cascade, asked, reason, token)
         sure = left & (prefix_sum(risk, -risk, left) <= bound)
         token, confidence = torch.where(sure, said, token), torch.where(sure, 1 - risk, confidence)
         reason = torch.where(sure, int(Reason.CASCADE), reason)

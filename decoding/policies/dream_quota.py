@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from decoding.policies.quota import OrderedPolicy
 from decoding.policies.rules import require
-from decoding.policy import rank
+from decoding.policy import Needs, rank
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal, Reason
 
@@ -38,6 +38,11 @@ class DreamQuota(OrderedPolicy):
         super().__post_init__()
         require(self.steps >= 1, "steps", "be at least 1", self.steps)
         require(0 < self.eps < 1, "eps", "lie in (0, 1)", self.eps)
+
+    @property
+    def needs(self) -> Needs:
+        """As many rounds as steps, some of which may commit nothing."""
+        return replace(super().needs, rounds=self.steps)
 
     def quota(self, state: DecodeState) -> Int[Tensor, " B"]:
         """How many positions each row commits; float32 as published, so that the floors are the same."""

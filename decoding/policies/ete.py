@@ -15,6 +15,7 @@ candidates.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -26,7 +27,7 @@ from torch import Tensor
 
 from decoding.policies.bounds import within_factor
 from decoding.policies.rules import at_least_one, confident, require, require_one_of
-from decoding.policy import Policy, best
+from decoding.policy import Needs, Policy, best
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal, Reason
 
@@ -76,8 +77,7 @@ class ExplorePolicy(Policy):
     """Explore-Then-Exploit up to the choice among the candidates of targeted exploration, which a subclass makes.
 
     Args:
-        threshold: C, the confidence that exploitation asks for, in (0, 1].
-        factor: f; if given, exploitation follows the factor rule, and C only serves Eq. 7 and the candidate band.
+        threshold: C, the confidence of the candidate band and of Eq. 7, in (0, 1].
         gamma: explore when the mean confidence is below this, in [0, 1]; 0 never explores.
         min_masks: N_e; explore only while more masks than this are left in the opened blocks.
         step_budget: N, rounds before the next block opens; None waits until the opened blocks are full.
@@ -94,7 +94,6 @@ class ExplorePolicy(Policy):
     """
 
     threshold: float = 0.9
-    factor: float | None = None
     gamma: float = 0.5
     min_masks: int = 4
     step_budget: int | None = 8
@@ -109,7 +108,6 @@ class ExplorePolicy(Policy):
 
     def __post_init__(self) -> None:
         require(0 < self.threshold <= 1, "threshold", "lie in (0, 1]", self.threshold)
-        require(self.factor is None or self.factor > 0, "factor", "be above 0", self.factor)
         require(0 <= self.gamma <= 1, "gamma", "lie in [0, 1]", self.gamma)
         require(self.min_masks >= 0, "min_masks", "be at least 0", self.min_masks)
         require(self.step_budget is None or self.step_budget >= 1, "step_budget", "be at least 1", self.step_budget)
@@ -120,9 +118,9 @@ class ExplorePolicy(Policy):
         require_one_of(Frontier, "frontier", self.frontier)
         require_one_of(Scope, "implicit_scope", self.implicit_scope)
 
+    @abstractmethod
     def exploit(self, reading: Reading) -> Bool[Tensor, "B L"]:
-        """E: every c >= C, or the factor rule."""
-        return confident(reading, self.threshold) if self.factor is None else within_factor(reading, self.factor)
+        """E: what is committed whether or not the row explores."""
 
     def plan(self, state: DecodeState, reading: Reading) -> Plan:
         """Exploit, decide whether to explore, explore implicitly, and list the candidates of targeted exploration."""
@@ -204,13 +202,22 @@ CANDIDATE_RULES: Mapping[str, Callable[[ExplorePolicy, Reading], tuple[Tensor, T
 )
 
 
+def by_confidence(reading: Reading, threshold: float, factor: float | None) -> Bool[Tensor, "B L"]:
+    """Every c >= C, or the factor rule where a factor is given."""
+    return confident(reading, threshold) if factor is None else within_factor(reading, factor)
+
+
+def require_factor(factor: float | None) -> None:
+    """Refuse a factor that is not above 0."""
+    require(factor is None or factor > 0, "factor", "be above 0", factor)
+
+
 @dataclass(frozen=True)
 class BranchingPolicy(ExplorePolicy):
-    """Explore-Then-Exploit whose branches share the next forward, and Eq. 7 keeps one.
+    """Explore-Then-Exploit whose branches are compared by Eq. 7: those of the next forward, or what is foretold of them.
 
     s(j) = alpha log c_j + log sum_{i in U_j} c_i^(t+1; j), U_j = {i in S_{t+1} : c_i^(t+1; j) >= eq7_threshold}; an
-    empty U_j scores -inf, and if all do the first branch is kept, the one that the policy itself likes best. The reading of the
-    kept branch is the next round's. arXiv 2511.21103.
+    empty U_j scores -inf. arXiv 2511.21103.
 
     Args:
         alpha: weight of the candidate's own confidence, at least 0.
@@ -235,15 +242,14 @@ class BranchingPolicy(ExplorePolicy):
         cascade = (reading.confidence >= bar) | (self.eq7_over == "masks")  # confidences outside S_{t+1} are 0
         return self.alpha * proposal.log_confidence + (reading.confidence * cascade).sum(-1).log()
 
-    def choose(self, canvases: DecodeState, proposal: Proposal, reading: Reading) -> Int[Tensor, " B"]:
-        """The branch with the largest s(j); the leftmost of equals, and what `hopeless` says where all are -inf."""
-        score = self.score(proposal, reading).masked_fill(~proposal.live, -torch.inf)
-        nothing = torch.isneginf(score).all(-1, keepdim=True)
-        return torch.where(nothing, self.hopeless(proposal), score).argmax(-1)
 
-    def hopeless(self, proposal: Proposal) -> Float[Tensor, "B K"]:
-        """What decides where no branch sets off anything: their order, the first of them that ran."""
-        return proposal.live.float()
+def best_branch(
+    score: Float[Tensor, "B K"], live: Bool[Tensor, "B K"], otherwise: Float[Tensor, "B K"]
+) -> Int[Tensor, " B"]:
+    """The live branch with the largest score, the leftmost of equals; where all are -inf, the largest of `otherwise`."""
+    score = score.masked_fill(~live, -torch.inf)
+    nothing = torch.isneginf(score).all(-1, keepdim=True)
+    return torch.where(nothing, otherwise.masked_fill(~live, -torch.inf), score).argmax(-1)
 
 
 @final
@@ -251,27 +257,61 @@ class BranchingPolicy(ExplorePolicy):
 class BeamETE(BranchingPolicy):
     """Explore-Then-Exploit with beam look-ahead over all k candidates: arXiv 2511.21103.
 
-    Where no branch sets off anything the one with the largest c_j is kept.
+    All branches share the next forward; Eq. 7 keeps one, whose reading is the next round's. Where no branch sets off anything the
+    one with the largest c_j is kept.
+
+    Args:
+        threshold: C, the confidence that exploitation asks for as well, in (0, 1].
+        factor: f, above 0; if given, exploitation follows the factor rule, and C only serves Eq. 7 and the candidate band.
     """
+
+    factor: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_factor(self.factor)
+
+    @property
+    def needs(self) -> Needs:
+        """A canvas for each branch."""
+        return Needs(canvases=self.branches)
+
+    def exploit(self, reading: Reading) -> Bool[Tensor, "B L"]:
+        """c >= C, or the factor rule."""
+        return by_confidence(reading, self.threshold, self.factor)
 
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """One canvas for each candidate of an exploring row, one for every other row."""
         return self.plan(state, reading).branches(state, reading)
 
-    def hopeless(self, proposal: Proposal) -> Float[Tensor, "B K"]:
-        """The most confident candidate."""
-        return proposal.log_confidence.masked_fill(~proposal.live, -torch.inf)
+    def choose(self, canvases: DecodeState, proposal: Proposal, reading: Reading) -> Int[Tensor, " B"]:
+        """The branch with the largest s(j), else the most confident candidate."""
+        return best_branch(self.score(proposal, reading), proposal.live, proposal.log_confidence)
 
 
 @final
 @dataclass(frozen=True)
 class RandomParity(ExplorePolicy):
-    """Explore-Then-Exploit without look-ahead: a uniformly drawn candidate on one canvas, the control for scoring."""
+    """Explore-Then-Exploit without look-ahead: a uniformly drawn candidate on one canvas, the control for scoring.
+
+    Args:
+        factor: f, above 0, as in `BeamETE`.
+    """
+
+    factor: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_factor(self.factor)
 
     @property
-    def random(self) -> bool:
+    def needs(self) -> Needs:
         """Draws a candidate."""
-        return True
+        return Needs(noise=True)
+
+    def exploit(self, reading: Reading) -> Bool[Tensor, "B L"]:
+        """c >= C, or the factor rule."""
+        return by_confidence(reading, self.threshold, self.factor)
 
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """Commit the plan and one candidate, all equally likely."""

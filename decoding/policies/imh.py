@@ -23,8 +23,8 @@ from decoding.features import features
 from decoding.policies.learned import check_head
 from decoding.policies.quota import ORDERS
 from decoding.policies.rules import require, require_one_of
-from decoding.policy import Policy, best
-from decoding.reading import Reading
+from decoding.policy import Needs, Policy, best
+from decoding.reading import Draws, Reading
 from decoding.state import DecodeState, Proposal, Reason
 from models.heads.scoring_head import ScoringHead
 
@@ -34,7 +34,9 @@ Future = Callable[[DecodeState, Reading], Tensor]  # canvases [B, K] and their r
 
 def mean_field_future(canvases: DecodeState, reading: Reading) -> Float[Tensor, "B K"]:
     """log Z(v) = sum_j log sum_u p_j(u | x_C, v)^alpha over the masks of the opened blocks."""
-    return reading.log_power.sum(-1)
+    if reading.draws is None:  # nothing is left to predict
+        return torch.zeros_like(reading.confidence[..., 0])
+    return reading.draws.log_power.sum(-1)
 
 
 @dataclass(frozen=True)
@@ -117,42 +119,29 @@ class IndependentMH(Policy):
         require_one_of(PositionOrder, "order", self.order)
 
     @property
-    def random(self) -> bool:
-        """Draws."""
-        return True
-
-    @property
     def steps(self) -> int:
         """Steps of the chain."""
         return self.proposals - 1 if self.chain is None else self.chain
 
     @property
-    def draws(self) -> int:
-        """As many as proposals or steps."""
-        return max(self.proposals, self.steps)
-
-    @property
-    def power(self) -> float:
-        """alpha."""
-        return self.alpha
-
-    @property
-    def taps(self) -> tuple[int, ...]:
-        """What the future reads."""
-        return tuple(getattr(self.future, "taps", ()))
-
-    @property
-    def branches(self) -> int:
-        """Canvases of a round at most."""
-        return self.proposals
+    def needs(self) -> Needs:
+        """Draws from p^alpha for proposals and steps, a canvas for each proposal, and what the future reads."""
+        return Needs(
+            canvases=self.proposals,
+            taps=tuple(getattr(self.future, "taps", ())),
+            noise=True,
+            draws=max(self.proposals, self.steps),
+            power=self.alpha,
+        )
 
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """One canvas for each different proposal at the position that is next."""
         score = reading.top_log_probs[..., 0] if self.order == "confidence" else ORDERS[self.order](reading)
-        chosen = best(score, reading.rows)
-        place = chosen.long().argmax(-1).view(-1, 1, 1).expand(-1, 1, reading.draws.shape[-1])
+        chosen, needs = best(score, reading.rows), self.needs
+        draws = reading.draws or Draws.empty(tuple(chosen.shape), needs.draws, chosen.device)
+        place = chosen.long().argmax(-1).view(-1, 1, 1).expand(-1, 1, needs.draws)
         drawn, log_probs, chance = (
-            value.gather(1, place).squeeze(1) for value in (reading.draws, reading.draw_log_probs, reading.chances)
+            value.gather(1, place).squeeze(1) for value in (draws.tokens, draws.log_probs, draws.chances)
         )
         here = chosen.unsqueeze(1)
         tokens = torch.where(here, drawn[:, : self.proposals, None], state.tokens.unsqueeze(1))

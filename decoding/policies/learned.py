@@ -13,13 +13,13 @@ from decoding.features import NAMES, features
 from decoding.policies.bounds import prefix_sum
 from decoding.policies.cascade import follow, is_wide
 from decoding.policies.rules import confident, require, require_one_of
-from decoding.policy import Policy, best, rank
+from decoding.policy import Needs, Policy, best, rank
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal, Reason
 from models.engine.graphs import compiled
 from models.heads.scoring_head import Scores, ScoringHead, prior_of
 
-TURNS = 9  # odd: see compatible_set
+PASSES = 9  # odd: see compatible_set
 RiskRule = Literal["each", "sum", "pairs", "total", "confidence"]
 PAIRWISE = ("pairs", "total")
 
@@ -63,15 +63,15 @@ class Learned(Policy):
             1 - c; None means `total` with a head that has a pairwise output, else `sum`: what is harmless alone may be wrong
             together.
         step_budget: N, rounds before the next block opens; None waits until the opened blocks are full.
-        turns: looks at the cascade a round at most; None means 2 with a head that has one, else 0.
-        share: part of the bound that the summed risk of a turn's cascade may reach, above 0.
+        looks: at the cascade a round at most; None means 2 with a head that has one, else 0.
+        share: part of the bound that the summed risk of what a look commits may reach, above 0.
     """
 
     head: ScoringHead = field(repr=False)
     risk_bound: float = 0.01
     rule: RiskRule | None = None
     step_budget: int | None = None
-    turns: int | None = None
+    looks: int | None = None
     share: float = 1.0
 
     def __post_init__(self) -> None:
@@ -82,21 +82,22 @@ class Learned(Policy):
         seen = self.rule not in PAIRWISE or self.head.config.pairs > 0
         require(seen, "rule", "be each, sum or confidence for a head without a conflict output", self.rule)
         require(self.step_budget is None or self.step_budget >= 1, "step_budget", "be at least 1", self.step_budget)
-        require(self.turns is None or self.turns >= 0, "turns", "be at least 0", self.turns)
-        require(not self.turns or self.head.cascade is not None, "turns", "be 0 for a head without cascade", self.turns)
+        require(self.looks is None or self.looks >= 0, "looks", "be at least 0", self.looks)
+        require(not self.looks or self.head.cascade is not None, "looks", "be 0 for a head without cascade", self.looks)
         require(self.share > 0, "share", "be above 0", self.share)
 
     @property
-    def looks(self) -> int:
-        """Looks at the cascade a round at most."""
-        return 0 if self.head.cascade is None else 2 if self.turns is None else self.turns
+    def needs(self) -> Needs:
+        """Base blocks the head reads, and those of its cascade where that is asked."""
+        looks = self.most_looks
+        if self.rule == "confidence":
+            return Needs(taps=self.head.cascade.taps if self.head.cascade is not None and looks else (), looks=looks)
+        return Needs(taps=self.head.taps_ahead if looks else self.head.taps, looks=looks)
 
     @property
-    def taps(self) -> tuple[int, ...]:
-        """Base blocks the head reads, and those of its cascade where that is asked."""
-        if self.rule == "confidence":
-            return self.head.cascade.taps if self.head.cascade is not None and self.looks else ()
-        return self.head.taps_ahead if self.looks else self.head.taps
+    def most_looks(self) -> int:
+        """Looks at the cascade a round, as set or by default."""
+        return 0 if self.head.cascade is None else 2 if self.looks is None else self.looks
 
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """What is safe, then what follows from it."""
@@ -110,9 +111,10 @@ class Learned(Policy):
         nothing = ~safe.any(-1, keepdim=True)
         reason = torch.where(safe, int(Reason.EXPLOIT), 0)
         reason = torch.where(nothing & best(-scores.risk, reading.rows), int(Reason.FORCED), reason)
-        if self.head.cascade is None or not self.looks:
+        if self.head.cascade is None or not self.most_looks:
             return Proposal.single(state, reading, reason)
-        return follow(self.head.cascade, state, reading, reason, bound=self.share * self.risk_bound, turns=self.looks)
+        bound = self.share * self.risk_bound
+        return follow(self.head.cascade, state, reading, reason, bound=bound, looks=self.most_looks)
 
 
 def safe_set(risk: Tensor, rows: Bool[Tensor, "B L"], bound: float, *, each: bool = False) -> Bool[Tensor, "B L"]:
@@ -131,9 +133,9 @@ def compatible_set(
 ) -> Bool[Tensor, "B L"]:
     """From the safest on, every position that stays under the bound beside those taken before it.
 
-    Two positions conflict as much as the worse of the two changes the other, since both are committed from one forward. A turn
-    judges all positions beside those of the turn before; after n turns the first n places are those of a walk from the safest
-    on. An even turn takes too much, an odd one too little if anything: the last is odd, so that whatever is taken is compatible.
+    Two positions conflict as much as the worse of the two changes the other, since both are committed from one forward. A pass
+    judges all positions beside those of the pass before; after n passes the first n places are those of a walk from the safest
+    on. An even pass takes too much, an odd one too little if anything: the last is odd, so that whatever is taken is compatible.
 
     Args:
         risk: r_i.
@@ -146,7 +148,7 @@ def compatible_set(
     before = place.unsqueeze(-1) < place.unsqueeze(-2)
     either = torch.maximum(conflict, conflict.transpose(-1, -2))
     taken = rows & (risk < bound)
-    for _ in range(TURNS):
+    for _ in range(PASSES):
         held = either * before * taken.unsqueeze(-1)
         level = risk + (held.sum(-2) if total else held.amax(-2))
         if total:

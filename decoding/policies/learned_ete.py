@@ -11,9 +11,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from decoding.policies.cascade import follow, foretell, is_wide
-from decoding.policies.ete import BranchingPolicy, Plan
+from decoding.policies.ete import BranchingPolicy, Plan, best_branch, by_confidence, require_factor
 from decoding.policies.learned import check_head, safe_set, score
 from decoding.policies.rules import require, require_one_of
+from decoding.policy import Needs
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal
 from models.heads.cascade import Cascade
@@ -33,16 +34,16 @@ class LearnedETE(BranchingPolicy):
     E: the most confident positions with sum (1 - c_i) < b, at least one                                exploit
     if the row explores: of the k candidates of Eq. 6 commit the j that maximises Eq. 7 on what is
     foretold once E and j are committed                                                                 explore
-    `turns` times: commit what is foretold, as long as the risks of a turn add up to share * b          follow
+    `looks` times: commit what is foretold, as long as the risks of a look add up to share * b          follow
 
-    Without exploration (gamma 0) it is `Learned` with the rule `confidence` and the same b, turns and share. `threshold` is C of
-    Eq. 7 and of the candidate band, and exploits nothing.
+    Without exploration (gamma 0) it is `Learned` with the rule `confidence` and the same b, looks and share. `threshold` is C of
+    Eq. 7 and of the candidate band, and exploits nothing. Where no branch is foretold to set off anything the first is kept.
 
     Args:
         head: one with a cascade; read from the denoiser by `decoding.generate`.
         risk_bound: b, the dial between accuracy and rounds, in (0, 1].
-        turns: looks at the cascade a round, at least 1; the first of them is at every branch.
-        share: part of the bound that the summed risk of a turn's cascade may reach, above 0.
+        looks: at the cascade a round, at least 1; the first of them is at every branch.
+        share: part of the bound that the summed risk of what a look commits may reach, above 0.
     """
 
     threshold: float = 0.7
@@ -52,34 +53,27 @@ class LearnedETE(BranchingPolicy):
     implicit: bool = False
     head: ScoringHead | None = field(default=None, repr=False)
     risk_bound: float = 0.05
-    turns: int = 2
+    looks: int = 2
     share: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_head(self.head)
-        require(self.head is not None and self.head.cascade is not None, "cascade of the head", "be there", None)
-        require(self.factor is None, "factor", "be left out: risk_bound exploits", self.factor)
+        require(cascade_of(self.head) is not None, "cascade of the head", "be there", None)
         require(0 < self.risk_bound <= 1, "risk_bound", "lie in (0, 1]", self.risk_bound)
-        require(self.turns >= 1, "turns", "be at least 1", self.turns)
+        require(self.looks >= 1, "looks", "be at least 1", self.looks)
         require(self.share > 0, "share", "be above 0", self.share)
 
     @property
-    def looks(self) -> int:
-        """Looks at the cascade a round, a look at several branches counted once."""
-        return self.turns
-
-    @property
-    def taps(self) -> tuple[int, ...]:
-        """Base blocks the cascade reads."""
-        return self.cascade.taps
+    def needs(self) -> Needs:
+        """Base blocks the cascade reads; a look at several branches is counted once."""
+        return Needs(taps=self.cascade.taps, looks=self.looks)
 
     @property
     def cascade(self) -> Cascade:
         """What foretells."""
-        assert self.head is not None
-        assert self.head.cascade is not None
-        return self.head.cascade
+        cascade = cascade_of(self.head)
+        assert cascade is not None
+        return cascade
 
     def exploit(self, reading: Reading) -> Bool[Tensor, "B L"]:
         """The summed risk of all stays under the bound."""
@@ -89,12 +83,17 @@ class LearnedETE(BranchingPolicy):
         """The plan with the branch that is foretold to set off most, and what is foretold of it."""
         branches = self.plan(state, reading).branches(state, reading)
         token, risk = foretell_branches(self.cascade, branches, reading)
-        kept = (
-            torch.arange(len(token), device=token.device),
-            self.choose(state, branches, sureness(reading, token, risk)),
-        )
-        reason, first, bound = branches.reason[kept], (token[kept], risk[kept]), self.share * self.risk_bound
-        return follow(self.cascade, state, reading, reason, bound=bound, turns=self.turns, first=first)
+        score = self.score(branches, foretold(reading, token, risk))
+        choice = best_branch(score, branches.live, torch.zeros_like(score))
+        kept = (torch.arange(len(token), device=token.device), choice)
+        first, bound = (token[kept], risk[kept]), self.share * self.risk_bound
+        return follow(self.cascade, state, reading, branches.reason[kept], bound=bound, looks=self.looks, first=first)
+
+
+def cascade_of(head: ScoringHead | None) -> Cascade | None:
+    """The cascade of a head that was fitted on this version's features."""
+    check_head(head)
+    return None if head is None else head.cascade
 
 
 def foretell_branches(
@@ -121,7 +120,7 @@ def foretell_branches(
     return token, risk
 
 
-def sureness(reading: Reading, token: Int[Tensor, "B K L"], risk: Float[Tensor, "B K L"]) -> Reading:
+def foretold(reading: Reading, token: Int[Tensor, "B K L"], risk: Float[Tensor, "B K L"]) -> Reading:
     """A reading of all canvases with the confidences that are foretold, for Eq. 7."""
     return replace(reading.map(lambda v: v.unsqueeze(1)), confidence=torch.where(token >= 0, 1 - risk, 0.0))
 
@@ -135,6 +134,7 @@ class LearnedParity(BranchingPolicy):
     forward. Where the two best differ by less than `gate`, both become branches of the next forward and Eq. 7 keeps one.
 
     Args:
+        factor: f, above 0, as in `BeamETE`.
         head: the scoring head.
         by: whether candidates are compared by the gain that the head gives them, or by the cascade that it foretells for each.
         among: choose among the k candidates of Eq. 6 (`candidates`), as the beam does, or among all masks left (`all`).
@@ -142,6 +142,7 @@ class LearnedParity(BranchingPolicy):
         gate: difference of w under which two branches are run, at least 0; 0 never runs them.
     """
 
+    factor: float | None = None
     head: ScoringHead | None = field(default=None, repr=False)
     by: Judge = "gain"
     among: Among = "candidates"
@@ -150,6 +151,7 @@ class LearnedParity(BranchingPolicy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_factor(self.factor)
         require_one_of(Judge, "by", self.by)
         require_one_of(Among, "among", self.among)
         require(self.risk_weight >= 0, "risk_weight", "be at least 0", self.risk_weight)
@@ -161,10 +163,14 @@ class LearnedParity(BranchingPolicy):
         )
 
     @property
-    def taps(self) -> tuple[int, ...]:
-        """Base blocks the head reads, and those of its cascade where that judges."""
+    def needs(self) -> Needs:
+        """Base blocks the head reads, and those of its cascade where that judges; two branches where a gate asks for them."""
         assert self.head is not None
-        return self.head.taps if self.by == "gain" else self.head.taps_ahead
+        return Needs(canvases=2 if self.gate else 1, taps=self.head.taps if self.by == "gain" else self.head.taps_ahead)
+
+    def exploit(self, reading: Reading) -> Bool[Tensor, "B L"]:
+        """c >= C, or the factor rule."""
+        return by_confidence(reading, self.threshold, self.factor)
 
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """The plan of Explore-Then-Exploit with the head's candidate, or with its two best where they are close."""
@@ -185,10 +191,15 @@ class LearnedParity(BranchingPolicy):
             plan = replace(plan, valid=plan.valid & (worth[:, :1] - worth < self.gate))
         return plan.branches(state, reading)
 
+    def choose(self, canvases: DecodeState, proposal: Proposal, reading: Reading) -> Int[Tensor, " B"]:
+        """The branch with the largest s(j), else the one that the head likes best."""
+        score = self.score(proposal, reading)
+        return best_branch(score, proposal.live, torch.zeros_like(score))
+
     def foreseen(self, plan: Plan, state: DecodeState, reading: Reading) -> Float[Tensor, "B K"]:
         """Eq. 7 of every candidate on the foretold forward; far below all others where that sets off nothing."""
         assert self.head is not None
         assert self.head.cascade is not None
         branches = plan.branches(state, reading)
         token, risk = foretell_branches(self.head.cascade, branches, reading)
-        return self.score(branches, sureness(reading, token, risk)).clamp(min=-NOTHING)
+        return self.score(branches, foretold(reading, token, risk)).clamp(min=-NOTHING)

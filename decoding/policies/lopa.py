@@ -11,7 +11,7 @@ from torch import Tensor
 
 from decoding.policies.ete import Plan
 from decoding.policies.rules import at_least_one, require
-from decoding.policy import Policy
+from decoding.policy import Needs, Policy
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal
 
@@ -36,6 +36,11 @@ class LoPA(Policy):
     def __post_init__(self) -> None:
         require(0 < self.threshold < 1, "threshold", "lie in (0, 1)", self.threshold)
         require(self.branches >= 1, "branches", "be at least 1", self.branches)
+
+    @property
+    def needs(self) -> Needs:
+        """The anchor and the branches."""
+        return Needs(canvases=self.branches + 1)
 
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """The anchor as canvas 0, then the branches."""

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from decoding.policies.rules import require, require_one_of
-from decoding.policy import Policy, best, rank
+from decoding.policy import Needs, Policy, best, rank
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal, Reason
 
@@ -44,9 +44,9 @@ class OrderedPolicy(Policy):
         require_one_of(Order, "order", self.order)
 
     @property
-    def random(self) -> bool:
-        """The random order draws."""
-        return self.order == "random"
+    def needs(self) -> Needs:
+        """Draws for the random order."""
+        return Needs(noise=self.order == "random")
 
     def score(self, reading: Reading) -> Float[Tensor, "B L"]:
         """What comes first has most of."""

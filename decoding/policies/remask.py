@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from decoding.policies.rules import at_least_one, require
-from decoding.policy import Policy, rank
+from decoding.policy import Needs, Policy, rank
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal, Reason, commit
 
@@ -73,9 +73,9 @@ class DraftVerify(Policy):
         require(self.groups >= 1, "groups", "be at least 1", self.groups)
 
     @property
-    def branches(self) -> int:
-        """Canvases of a round at most."""
-        return self.groups + 1
+    def needs(self) -> Needs:
+        """The drafts, and a canvas for each group."""
+        return Needs(canvases=self.groups + 1)
 
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """The drafts with what failed masked again as canvas 0, then one canvas for each group of unsure drafts."""

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from decoding.loop import decode
-from decoding.policy import Policy
+from decoding.policy import Needs, Policy
 from decoding.reading import Reading, Sampling
 from decoding.state import DecodeState, Proposal, start
 from models.toys.block_hmm import BlockHMM, BlockHMMConfig
@@ -125,9 +125,9 @@ class Forced(Policy):
     target: Int[Tensor, "B L"]
 
     @property
-    def random(self) -> bool:
+    def needs(self) -> Needs:
         """As the inner one."""
-        return self.inner.random
+        return self.inner.needs
 
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """The inner proposal with the given tokens."""
@@ -201,7 +201,7 @@ def law(joint: Tensor, policy: Policy, *, block_length: int | None = None) -> La
         step_budget=policy.step_budget,
         initial_blocks=policy.initial_blocks,
     )
-    sampling = Sampling(forbidden=(model.mask_id,), noise=policy.random)
+    sampling = Sampling(forbidden=(model.mask_id,), noise=policy.needs.noise)
     final, counts = decode(
         model, state, Forced(policy, every), sampling=sampling, generator=torch.Generator().manual_seed(0)
     )

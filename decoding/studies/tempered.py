@@ -63,7 +63,7 @@ def blank(model: JointDenoiser, rows: int) -> DecodeState:
 
 def sampled(model: JointDenoiser, policy: IndependentMH, rows: int, generator: torch.Generator) -> Float[Tensor, " s"]:
     """Shares of the sequences among `rows` decodes of the ordinary loop."""
-    sampling = Sampling(forbidden=(model.mask_id,), noise=True, draws=policy.draws, power=policy.power)
+    sampling = Sampling(forbidden=(model.mask_id,), noise=True, draws=policy.needs.draws, power=policy.needs.power)
     final, _ = decode(model, blank(model, rows), policy, sampling=sampling, generator=generator)
     place = model.mask_id ** torch.arange(model.length - 1, -1, -1)
     return torch.bincount(final.tokens @ place, minlength=len(model.sequences)) / rows

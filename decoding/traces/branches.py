@@ -78,7 +78,7 @@ def visit(
 ) -> Visited:
     """Decode with `driver` and keep up to `keep` of the states that each row passed through, drawn uniformly."""
     seen: list[DecodeState] = []
-    sampling = Sampling(forbidden=(denoiser.mask_id,), noise=driver.random)
+    sampling = Sampling(forbidden=(denoiser.mask_id,), noise=driver.needs.noise)
     own = int(torch.randint(2**62, (1,), generator=generator))  # the decode draws on the device
     decode(
         denoiser,
@@ -272,7 +272,7 @@ def _read_in_batches(
         mask = None if attention_mask is None else attention_mask[row]
         rows = canvases.masked[row, branch] & asked[row]
         parts.append(predict(denoiser, canvases.tokens[row, branch], rows, mask))
-    names = [f.name for f in fields(Reading) if f.name != "taps"]
+    names = [f.name for f in fields(Reading) if f.name not in ("taps", "draws")]
     joined: dict[str, Any] = {n: torch.cat([getattr(p, n) for p in parts]) for n in names}
     packed = Reading(**joined)
     return packed.scatter(index, shape)

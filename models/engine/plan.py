@@ -42,7 +42,8 @@ class Plan:
         start, count: the span computed of a canvas in part.
         first: the first row asked for.
         positions: rows computed, padding not counted.
-        flags: canvases in part, canvases whole, the widest span, the widest run of rows asked for; all that a host need read.
+        flags: canvases in part, canvases whole, the widest span, the widest run of rows asked for, and the alarm; all that a
+            host need read.
     """
 
     part: Bool[Tensor, "B K"]
@@ -52,7 +53,7 @@ class Plan:
     count: Int[Tensor, "B K"]
     first: Int[Tensor, "B K"]
     positions: Int[Tensor, "B K"]
-    flags: Int[Tensor, " 4"]
+    flags: Int[Tensor, " 5"]
 
 
 def empty_contexts(prompts: int, canvases: int, length: int, device: torch.device) -> Contexts:
@@ -73,6 +74,7 @@ def make_plan(
     mask_id: int,
     mode: str,
     shift: int,
+    alarm: Bool[Tensor, ""],
 ) -> tuple[Plan, Contexts]:
     """What to compute of every live canvas, and the contexts there will be after it.
 
@@ -86,6 +88,7 @@ def make_plan(
         mask_id: id of the mask token.
         mode: none, prefix or dual.
         shift: places before a position where what predicts it sits.
+        alarm: something else that the host must know.
     """
     length = tokens.shape[-1]
     first = rows.long().argmax(-1)
@@ -99,7 +102,7 @@ def make_plan(
     slot = torch.where(part, entry, free.gather(-1, turn))
     start = (contexts.start.gather(-1, entry) - shift).clamp(min=0)
     count = contexts.end.gather(-1, entry) - start
-    flags = (part.sum(), whole.sum(), (count * part).amax(), ((end - first) * live).amax())
+    flags = (part.sum(), whole.sum(), (count * part).amax(), ((end - first) * live).amax(), alarm.long())
     plan = Plan(
         part=part,
         whole=whole,

@@ -82,7 +82,7 @@ class Session:
         self.rows = torch.zeros(*grid, shape.length, dtype=torch.bool, device=self.device)
         booleans, longs = (torch.zeros(*grid, dtype=dtype, device=self.device) for dtype in (torch.bool, torch.long))
         numbers = (booleans.clone(), booleans.clone(), *(longs.clone() for _ in range(5)))
-        self.plan = Plan(*numbers, flags=torch.zeros(4, **long))  # type: ignore[arg-type]
+        self.plan = Plan(*numbers, flags=torch.zeros(5, **long))  # type: ignore[arg-type]
         self.part_first, self.whole_first = (torch.zeros(total, **long) for _ in range(2))  # type: ignore[arg-type]
         self.floats = torch.zeros(total, shape.length, FLOATS, device=self.device)
         self.ints = torch.zeros(total, shape.length, INTS, **long)  # type: ignore[arg-type]
@@ -135,11 +135,13 @@ class Session:
         rows: Bool[Tensor, "B K L"],
         live: Bool[Tensor, "B K"],
         refresh: Bool[Tensor, "B K"],
+        alarm: Bool[Tensor, ""],
     ) -> None:
-        """Take the canvases of the next round and lay down what it computes; a tensor program, without a look at a value."""
+        """Take the canvases of the next round and lay down what it computes; `alarm` is passed on to the host with the plan."""
         rows = rows & live.unsqueeze(-1)
-        settings = {"mask_id": self.model.mask_id, "mode": self.shape.mode, "shift": int(self.model.shifted)}
-        plan, contexts = self.lay(self.contexts, tokens, rows, live, refresh, size=self.size, **settings)
+        settings: dict[str, Any] = {"mask_id": self.model.mask_id, "mode": self.shape.mode, "shift": int(self.model.shifted)}
+        settings |= {"size": self.size, "alarm": alarm}
+        plan, contexts = self.lay(self.contexts, tokens, rows, live, refresh, **settings)
         orders = ((~chosen).flatten().long().argsort(stable=True) for chosen in (plan.part, plan.whole))
         pairs = [*zip((self.part_first, self.whole_first), orders, strict=True)]
         pairs += [(self.tokens, tokens), (self.rows, rows)]

@@ -175,9 +175,9 @@ def sampling_of():
         return Sampling(
             temperature=temperature,
             forbidden=(denoiser.mask_id,),
-            noise=policy.random,
-            draws=policy.draws,
-            power=policy.power,
+            noise=policy.needs.noise,
+            draws=policy.needs.draws,
+            power=policy.needs.power,
         )
 
     return sampling

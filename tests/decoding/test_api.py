@@ -190,10 +190,11 @@ def test_a_policy_with_a_head_needs_a_model_with_one(model):
 
 
 def test_every_name_leads_to_a_class_that_the_package_exports():
-    for target, fixed in POLICIES.values():
-        kind = getattr(decoding, target.partition(":")[2])
+    for policy in POLICIES.values():
+        kind = getattr(decoding, policy.home.partition(":")[2])
         assert issubclass(kind, decoding.Policy)
-        assert set(fixed) <= set(kind.__dataclass_fields__)
+        assert set(policy.fixed) <= set(kind.__dataclass_fields__)
+        assert policy.head == ("head" in kind.__dataclass_fields__)
 
 
 @pytest.mark.parametrize(
@@ -221,8 +222,7 @@ def test_settings_of_the_field_name_the_rule(given, policy):
 @pytest.mark.parametrize(("value", "meaning"), REMASKING.items())
 def test_every_remasking_makes_a_policy(model, value, meaning):
     policy = generate(model, "ab", remasking=value, gen_length=12).policy
-    target, _ = POLICIES[meaning[0]]
-    assert type(policy).__name__ == target.partition(":")[2]
+    assert type(policy).__name__ == POLICIES[meaning[0]].home.partition(":")[2]
     assert getattr(policy, "order", None) == meaning[1]
 
 
@@ -367,3 +367,34 @@ def test_strings_need_a_model_with_a_tokenizer(model):
         generate(bare, "ab", "threshold", **CANVAS)
     with pytest.raises(ValueError, match="text needs a model with a tokenizer"):
         _ = generate(bare, [0, 1], "threshold", **CANVAS).text
+
+
+OWN_POLICY = """
+from dataclasses import dataclass
+
+from decoding.policies.threshold import Threshold
+from decoding.policy import Policy
+
+
+@dataclass(frozen=True)
+class Mine(Policy):
+    threshold: float = 0.5
+
+    def propose(self, state, reading):
+        return Threshold(self.threshold).propose(state, reading)
+"""
+
+
+def test_a_policy_of_ones_own_is_named_by_its_place(model, tmp_path, monkeypatch):
+    (tmp_path / "policies_of_mine.py").write_text(OWN_POLICY)
+    monkeypatch.syspath_prepend(tmp_path)
+    mine = generate(model, "ab", "policies_of_mine:Mine", threshold=0.9, **CANVAS)
+    theirs = generate(model, "ab", "threshold", threshold=0.9, **CANVAS)
+    assert torch.equal(mine.sequences, theirs.sequences)
+    for name in ("policies_of_mine:Yours", "nowhere:Mine", "policies_of_mine:dataclass", "policies_of_mine"):
+        with pytest.raises(ValueError, match=r"^policy must be .*, got "):
+            generate(model, "ab", name, **CANVAS)
+
+
+def test_the_old_name_of_a_setting_is_read(model):
+    assert resolve("learned", {**CANVAS, "turns": 1}).settings == {"looks": 1}

@@ -70,7 +70,7 @@ def test_every_unfinished_row_gains_at_least_one_position_a_round(traced):
 
 def test_a_finished_row_proposes_nothing(traced, any_policy):
     final = traced.states[-1]
-    nothing = Reading.empty(tuple(final.tokens.shape), final.tokens.device, draws=any_policy.draws)
+    nothing = Reading.empty(tuple(final.tokens.shape), final.tokens.device)
     proposal = any_policy.propose(final, nothing)
     assert not proposal.live.any()
     assert not proposal.reason.any()
@@ -86,7 +86,7 @@ def test_counted_forwards_are_real_calls(traced):
 
 def test_a_round_costs_one_canvas_or_all_the_branches(traced, any_policy):
     figures = statistics(traced.states[-1], traced.counts)
-    branches = getattr(any_policy, "branches", 1) + (type(any_policy).__name__ == "LoPA")
+    branches = any_policy.needs.canvases
     extra = figures.sequence_forwards - figures.rounds
     assert (extra <= traced.counts.explored * (branches - 1)).all()
     assert (extra >= traced.counts.explored).all()
@@ -96,7 +96,7 @@ def test_a_round_costs_one_canvas_or_all_the_branches(traced, any_policy):
 
 @pytest.mark.parametrize("which", ["context", "groups"])
 def test_a_batch_decodes_as_its_rows_alone_whatever_the_left_padding(run, any_policy, denoisers, which, prompts):
-    if any_policy.random:
+    if any_policy.needs.noise:
         pytest.skip("rows share the draws of one generator")
     lengths = (4, 1)
     mask = torch.ones(2, prompts.shape[1] + 12, dtype=torch.bool)

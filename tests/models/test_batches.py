@@ -52,7 +52,7 @@ def denoiser(goldens, request):
 def test_a_batch_of_four_is_its_rows_one_by_one(denoiser, policy, cache):
     settings = SETTINGS.get(policy, {})
     rule = make_policy(policy, settings, denoiser)
-    if rule.random or rule.draws:
+    if rule.needs.noise or rule.needs.draws:
         pytest.skip("draws from one generator for all rows: equal in law, not in tokens")
     block = 16 if policy == "dream-quota" else 8  # its canvas is one block
     canvas = {"gen_length": 16, "block_length": block, "use_cache": cache}

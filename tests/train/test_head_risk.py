@@ -49,14 +49,14 @@ def some(base, rows):
 
 
 def test_of_positions_committed_the_risk_stays_and_an_unfitted_look_changes_nothing(base, some):
-    policy = Learned(base.head, risk_bound=0.3, turns=0)
+    policy = Learned(base.head, risk_bound=0.3, looks=0)
     left = left_by(policy, some)
     assert 0 < left.sum() < some.reading.rows.sum()
     risk = some.scored_by(base.head).risk
     torch.testing.assert_close(after_look(policy, some, weight=0.0), risk, atol=1e-3, rtol=1e-2)
     with torch.no_grad():
         base.head.readout.bias[0] = 1.5  # the head corrects every logit by this
-        shifted = Learned(base.head, risk_bound=1.0, turns=0)
+        shifted = Learned(base.head, risk_bound=1.0, looks=0)
         again, corrected = left_by(shifted, some), some.scored_by(base.head).risk
         plain, both = (after_look(shifted, some, weight=weight) for weight in (0.0, 1.0))
         base.head.readout.bias[0] = 0.0
@@ -75,7 +75,7 @@ def test_the_risk_is_of_the_candidate_itself(base, some, monkeypatch, own):
         "decoding.policies.cascade.ask",
         lambda cascade, reading, committed, token: said.expand(int((reading.rows & ~committed).sum()), 6),
     )
-    policy = Learned(base.head, risk_bound=0.3, turns=0)
+    policy = Learned(base.head, risk_bound=0.3, looks=0)
     risk = after_look(policy, some, weight=0.0)[left_by(policy, some)]
     torch.testing.assert_close(risk, torch.full_like(risk, 1 - own))
 

@@ -12,11 +12,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from decoding.loop import rounds
 from decoding.policies.cascade import ask
 from decoding.policy import Policy
 from decoding.prompts import read_prompts
-from decoding.reading import Reading, Sampling, read
-from decoding.state import DecodeState, commit, start
+from decoding.reading import Reading, Sampling
+from decoding.state import start
 from models.denoiser import Denoiser, Prediction
 from models.heads.cascade import LEAST, Cascade, rest_of
 from train.head.fit import prompts_of
@@ -83,12 +84,34 @@ def divergence(target: Float[Tensor, "M 6"], said: Float[Tensor, "M 6"]) -> Floa
     return (target.exp() * (target - said)).sum(-1)
 
 
-def look(
-    denoiser: Denoiser, state: DecodeState, attention_mask: Tensor | None, taps: Sequence[int]
-) -> tuple[Prediction, Reading]:
-    """One forward of the base."""
-    prediction: Prediction = denoiser(state.tokens, attention_mask=attention_mask, rows=state.feasible, taps=taps)
-    return prediction, read(prediction, Sampling(forbidden=(denoiser.mask_id,)))
+class Recorded(Denoiser):
+    """A denoiser read at other taps than the policy asks for, which keeps its last prediction: the target of an example.
+
+    Args:
+        inner: the base.
+        taps: blocks that the cascade reads.
+    """
+
+    def __init__(self, inner: Denoiser, taps: Sequence[int]) -> None:
+        super().__init__()
+        self.inner, self.read_at = inner, tuple(taps)
+        self.mask_id, self.eos_id, self.vocab_size = inner.mask_id, inner.eos_id, inner.vocab_size
+        self.prediction: Prediction | None = None
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "N L"],
+        *,
+        attention_mask: Bool[Tensor, "N L"] | None = None,
+        rows: Bool[Tensor, "N L"] | None = None,
+        taps: Sequence[int] = (),
+        owner: Int[Tensor, " N"] | None = None,
+        refresh: Bool[Tensor, " N"] | None = None,
+    ) -> Prediction:
+        """The inner prediction, whole canvases without a cache."""
+        prediction: Prediction = self.inner(tokens, attention_mask=attention_mask, rows=rows, taps=self.read_at)
+        self.prediction = prediction
+        return prediction
 
 
 def candidates(
@@ -101,12 +124,20 @@ def candidates(
 
 
 @torch.no_grad()
-def lessons(
+def examples(
     denoiser: Denoiser, prompts: Prompts, texts: Sequence[str], policy: Policy, taps: Sequence[int]
 ) -> Iterator[CascadeExample]:
-    """Decode with a policy; every round but the first gives the lesson of the one before."""
+    """Decode with a policy; every round but the first gives the example of the one before.
+
+    Args:
+        denoiser: the base.
+        prompts: of the task, with its canvas.
+        texts: those of them that are decoded together; left when fewer than one in LAST is unfinished.
+        policy: leads, with one canvas a round and nothing drawn.
+        taps: base blocks that the cascade reads.
+    """
     batch = read_prompts(list(texts), None, denoiser).with_canvas(prompts.gen_length)
-    state = start(
+    first = start(
         batch.tokens,
         gen_length=prompts.gen_length,
         block_length=prompts.block_length,
@@ -115,25 +146,20 @@ def lessons(
         step_budget=policy.step_budget,
         initial_blocks=policy.initial_blocks,
     )
-    mask, before = batch.attention_mask, None
-    prompt = torch.arange(len(texts), device=state.tokens.device)
-    while True:
-        prediction, reading = look(denoiser, state, mask, taps)
-        if before is not None:
-            seen, committed = before
-            left = state.feasible & seen.rows
-            target = candidates(prediction, seen.top_tokens, seen.top_log_probs, left)
-            yield CascadeExample(seen, committed, left, target, prompt)
-        proposal = policy.propose(state, reading)
-        after = commit(state, reading, proposal).at(torch.zeros_like(state.opened))
-        live = after.unfinished
-        if LAST * int(live.sum()) < len(texts):
+    base, number = Recorded(denoiser, taps), torch.arange(len(texts), device=first.tokens.device)
+    sampling, before = Sampling(forbidden=(denoiser.mask_id,)), None
+    for step in rounds(base, first, policy, attention_mask=batch.attention_mask, sampling=sampling):
+        live = step.state.unfinished
+        if step.proposal is None or LAST * int(live.sum()) < len(texts):
             return
-        committed = proposal.reason[:, 0] > 0
-        reading = replace(reading, token=torch.where(committed, proposal.tokens[:, 0], reading.token))
-        pick = itemgetter(live)
-        before = reading.map(pick), pick(committed)
-        state, mask, prompt = after.map(pick), None if mask is None else pick(mask), pick(prompt)
+        if before is not None and base.prediction is not None:
+            seen, committed = before[0].map(itemgetter(live)), before[1][live]
+            left = step.state.feasible[live] & seen.rows
+            target = candidates(base.prediction, seen.top_tokens, seen.top_log_probs, left)
+            yield CascadeExample(seen, committed, left, target, number[live])
+        committed = step.proposal.reason[:, 0] > 0
+        token = torch.where(committed, step.proposal.tokens[:, 0], step.reading.token)
+        before = replace(step.reading, token=token), committed
 
 
 class CascadeExamples(IterableDataset[CascadeExample]):
@@ -160,6 +186,6 @@ class CascadeExamples(IterableDataset[CascadeExample]):
             least = given.index(min(given))
             task, given[least] = self.tasks[least], given[least] + 1  # a decode of one round gives none
             texts = draw.sample(task.texts, min(self.batch_size, len(task.texts)))
-            for lesson in lessons(self.denoiser, task, texts, draw.choice(self.drivers), self.taps):
-                yield lesson
+            for example in examples(self.denoiser, task, texts, draw.choice(self.drivers), self.taps):
+                yield example
                 given[least] += 1

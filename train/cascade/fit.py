@@ -21,7 +21,7 @@ from models.denoiser import Denoiser
 from models.heads.cascade import CASCADE, Cascade, CascadeConfig
 from models.heads.scoring_head import save_head
 from train.base.schedule import learning_rate_factor
-from train.cascade.examples import CascadeExample, CascadeExamples, Prompts, divergence, lessons
+from train.cascade.examples import CascadeExample, CascadeExamples, Prompts, divergence, examples
 from train.head.drivers import policy_of
 from train.head.metrics import Judged, risk_figures
 from train.head.settings import CascadeFitting, TaskRun
@@ -107,7 +107,7 @@ def judge(denoiser: Denoiser, prompts: Prompts, drivers: Sequence[Policy], *, ba
     for number, policy in enumerate(drivers):
         own = prompts.texts[number :: len(drivers)]
         for low in range(0, len(own), batch_size):
-            for one in lessons(denoiser, prompts, own[low : low + batch_size], policy, denoiser.head.taps_ahead):
+            for one in examples(denoiser, prompts, own[low : low + batch_size], policy, denoiser.head.taps_ahead):
                 row = one.prompt.unsqueeze(-1).expand(one.left.shape)[one.left]
                 prompt = number + len(drivers) * (low + row)
                 parts.append((prompt, *judged(one, denoiser.head.cascade)))
@@ -142,6 +142,19 @@ def judged(lesson: CascadeExample, cascade: Cascade) -> tuple[Tensor, ...]:
     )
 
 
+def driver_of(entry: Mapping[str, Any], denoiser: Denoiser) -> Policy:
+    """The policy that an entry names, which must run one canvas a round and draw nothing.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    policy = policy_of(entry, denoiser)
+    needs = policy.needs
+    if needs.canvases > 1 or needs.noise or needs.draws or needs.rounds is not None:
+        raise ValueError(f"a driver must commit on one canvas a round without draws, got {dict(entry)}")
+    return policy
+
+
 def fit_cascade(
     denoiser: Denoiser, tasks: Mapping[str, TaskRun], fitting: CascadeFitting, out: Path, *, seed: int
 ) -> str:
@@ -160,7 +173,7 @@ def fit_cascade(
     if denoiser.head.cascade is None or denoiser.head.cascade.config != config:
         denoiser.head.cascade = Cascade(config, denoiser).to(denoiser.device)
     cascade = denoiser.head.cascade
-    drivers = [policy_of(entry, denoiser) for entry in fitting.drivers]
+    drivers = [driver_of(entry, denoiser) for entry in fitting.drivers]
     train, dev = (
         [Prompts.of(name, run, split, fitting.prompts, seed=seed) for name, run in tasks.items()]
         for split in ("train", "dev")

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from decoding.names import DEFAULT_POLICY, Request, resolve
+from decoding.names import DEFAULT_POLICY, Request, find_policy, resolve
 from train.commands.command_line import shipped
 from train.commands.folders import HEAD, MODEL, check_adapter, check_model
 from train.tasks import Example, Task, get, require_permission
@@ -85,7 +85,7 @@ def judge(
     request = resolve(policy, options)
     if policy is None and request.policy == DEFAULT_POLICY and head is None:
         request = resolve("ete", options)
-    needs_head = str(request.policy).startswith("learned")
+    needs_head = find_policy(request.policy).head
     if needs_head and (head is None or not (Path(head) / "head.safetensors").is_file()):
         raise ValueError(f"head must be a folder with head.safetensors for policy {request.policy}, got {head}")
     model = str(shipped(MODEL)) if model is None else model

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from decoding.comparison.arms import BLOCK_LENGTH, Arm, check_arms
-from decoding.names import POLICIES
+from decoding.names import find_policy
 from decoding.traces.labelling import Labelling
 from train.commands.command_line import shipped
 from train.commands.folders import MODEL, check_adapter, check_model
@@ -88,8 +88,9 @@ class HeadRun:
         if not self.drivers:
             raise ValueError("drivers must name at least one policy, got none")
         for name, entry in {**self.drivers, **self.relabel}.items():
-            if entry.get("policy") not in POLICIES:
-                raise ValueError(f"driver {name} must name its policy, one of {', '.join(POLICIES)}, got {dict(entry)}")
+            if not isinstance(entry.get("policy"), str):
+                raise ValueError(f"driver {name} must name its policy, got {dict(entry)}")
+            find_policy(entry["policy"], f"policy of driver {name}")
             length = entry.get(BLOCK_LENGTH, 1)
             if not isinstance(length, int) or length < 1:
                 raise ValueError(f"block_length of driver {name} must be a whole number of at least 1, got {length!r}")

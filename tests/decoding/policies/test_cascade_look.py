@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -72,7 +72,7 @@ RISKS = [0.9, 0.125, 0.0625, 0.5, 0.25, 0.0]  # exact in binary
     ],
 )
 def test_the_safest_are_committed_while_their_risks_add_up_to_the_bound(canvas, reading, bound, expected):
-    proposal = follow(Oracle(RISKS), canvas(6), reading, FIRST, bound=bound + 1e-7, turns=1)
+    proposal = follow(Oracle(RISKS), canvas(6), reading, FIRST, bound=bound + 1e-7, looks=1)
     assert taken(proposal) == {0: EXPLOIT, **dict.fromkeys(sorted(expected), CASCADE)}
     assert proposal.tokens[0, 0].tolist() == [0] + [3 if i in expected else 5 for i in range(1, 6)]
     expected_confidence = [1 - RISKS[i] if i in expected else float(reading.confidence[0, i]) for i in range(1, 6)]
@@ -81,7 +81,7 @@ def test_the_safest_are_committed_while_their_risks_add_up_to_the_bound(canvas, 
 
 def test_a_second_look_sees_what_the_first_committed(canvas, reading):
     oracle = Oracle(RISKS, [0.9, 0.9, 0.9, 0.01, 0.9, 0.0])
-    proposal = follow(oracle, canvas(6), reading, FIRST, bound=0.1, turns=2)
+    proposal = follow(oracle, canvas(6), reading, FIRST, bound=0.1, looks=2)
     assert taken(proposal) == {0: EXPLOIT, 2: CASCADE, 3: CASCADE}
     assert [one[0].tolist() for one in oracle.asked] == [
         [True, False, False, False, False, False],
@@ -104,7 +104,7 @@ def test_a_second_look_is_at_the_canvases_where_the_first_committed(canvas, read
             return super().forward(taps, asked, committed, *figures)
 
     told = Uneven([], [0.0, 0.0, 0.01, 0.3])
-    proposal = follow(told, canvas(4, batch=2), reading, torch.tensor([[EXPLOIT, 0, 0, 0]] * 2), bound=0.1, turns=3)
+    proposal = follow(told, canvas(4, batch=2), reading, torch.tensor([[EXPLOIT, 0, 0, 0]] * 2), bound=0.1, looks=3)
     assert rows == [[True, True], [True, False], [True, False]]
     assert [one[1].any().item() for one in told.asked] == [True, False, False]
     assert proposal.reason[:, 0].tolist() == [[EXPLOIT, CASCADE, CASCADE, 0], [EXPLOIT, 0, 0, 0]]
@@ -113,7 +113,7 @@ def test_a_second_look_is_at_the_canvases_where_the_first_committed(canvas, read
 def test_without_a_turn_nothing_is_asked(canvas, reading):
     oracle = Oracle(RISKS)
     proposal, single = (
-        follow(oracle, canvas(6), reading, FIRST, bound=1.0, turns=0),
+        follow(oracle, canvas(6), reading, FIRST, bound=1.0, looks=0),
         Proposal.single(canvas(6), reading, FIRST),
     )
     assert not oracle.asked
@@ -159,7 +159,7 @@ def decode(base, policy, **more):
 
 def test_the_rule_confidence_is_the_summed_risk_without_a_head(base):
     for bound in (0.3, 0.9):
-        mine = decode(base, Learned(head_of(base, cascade=True), rule="confidence", risk_bound=bound, turns=0))
+        mine = decode(base, Learned(head_of(base, cascade=True), rule="confidence", risk_bound=bound, looks=0))
         other = decode(base, "risk-sum", risk_bound=bound)
         assert torch.equal(mine.sequences, other.sequences)
         assert torch.equal(mine.rounds, other.rounds)
@@ -168,7 +168,7 @@ def test_the_rule_confidence_is_the_summed_risk_without_a_head(base):
 @pytest.mark.parametrize("cache", ["none", "prefix", "dual"])
 @pytest.mark.parametrize("rule", ["confidence", "sum"])
 def test_a_decode_with_cascades_fills_the_canvas(base, cache, rule):
-    policy = Learned(head_of(base, cascade=True, seed=1), rule=rule, risk_bound=0.9, turns=2, share=5.0)
+    policy = Learned(head_of(base, cascade=True, seed=1), rule=rule, risk_bound=0.9, looks=2, share=5.0)
     made = decode(base, policy, use_cache=cache)
     assert not made.state.masked.any()
     assert (made.sequence_forwards == made.rounds).all()
@@ -183,7 +183,7 @@ def test_a_decode_with_cascades_fills_the_canvas(base, cache, rule):
 def test_a_head_with_a_cascade_follows_it_twice_by_default(base):
     head = head_of(base, cascade=True, seed=1)
     twice, once, never = (
-        decode(base, Learned(head, rule="sum", risk_bound=0.9, turns=t, share=5.0)) for t in (2, 1, 0)
+        decode(base, Learned(head, rule="sum", risk_bound=0.9, looks=t, share=5.0)) for t in (2, 1, 0)
     )
     default = decode(base, Learned(head, rule="sum", risk_bound=0.9, share=5.0))
     assert torch.equal(default.state.committed_round, twice.state.committed_round)
@@ -234,19 +234,30 @@ def test_parity_by_the_cascade_takes_the_branch_whose_foretold_cascade_scores_mo
 
 def test_settings_are_refused_in_a_sentence(base):
     plain, foresees = head_of(base, cascade=False), head_of(base, cascade=True)
-    with pytest.raises(ValueError, match=r"^turns must be 0 for a head without cascade, got 1$"):
-        Learned(plain, turns=1)
-    with pytest.raises(ValueError, match=r"^turns must be at least 0, got -1$"):
-        Learned(foresees, turns=-1)
+    with pytest.raises(ValueError, match=r"^looks must be 0 for a head without cascade, got 1$"):
+        Learned(plain, looks=1)
+    with pytest.raises(ValueError, match=r"^looks must be at least 0, got -1$"):
+        Learned(foresees, looks=-1)
     with pytest.raises(ValueError, match=r"^share must be above 0, got 0.0$"):
         Learned(foresees, share=0.0)
     with pytest.raises(ValueError, match=r"^confidence_eos_eot_inf must be left out .* got it with 2 looks"):
-        decode(base, Learned(foresees, turns=2), confidence_eos_eot_inf=True)
-    decode(base, Learned(foresees, turns=0), confidence_eos_eot_inf=True)
+        decode(base, Learned(foresees, looks=2), confidence_eos_eot_inf=True)
+    decode(base, Learned(foresees, looks=0), confidence_eos_eot_inf=True)
     last = len(base.blocks) - 1
-    assert (Learned(plain).taps, Learned(foresees, turns=0).taps, Learned(foresees).taps) == ((), (), (last,))
-    assert (Learned(plain).looks, Learned(foresees, turns=0).looks, Learned(foresees).looks) == (0, 0, 2)
-    assert (LearnedParity(head=foresees).taps, LearnedParity(head=foresees, by="cascade").taps) == ((), (last,))
+    assert (Learned(plain).needs.taps, Learned(foresees, looks=0).needs.taps, Learned(foresees).needs.taps) == (
+        (),
+        (),
+        (last,),
+    )
+    assert (Learned(plain).needs.looks, Learned(foresees, looks=0).needs.looks, Learned(foresees).needs.looks) == (
+        0,
+        0,
+        2,
+    )
+    assert (LearnedParity(head=foresees).needs.taps, LearnedParity(head=foresees, by="cascade").needs.taps) == (
+        (),
+        (last,),
+    )
 
 
 def told_exactly(monkeypatch, *risks):
@@ -264,13 +275,13 @@ def told_exactly(monkeypatch, *risks):
 )
 def test_a_sum_that_is_the_bound_itself_is_within_it(canvas, reading, monkeypatch, bound, expected):
     told_exactly(monkeypatch, torch.tensor([RISKS]))
-    proposal = follow(Oracle(), canvas(6), reading, FIRST, bound=bound, turns=1)
+    proposal = follow(Oracle(), canvas(6), reading, FIRST, bound=bound, looks=1)
     assert taken(proposal) == {0: EXPLOIT, **dict.fromkeys(sorted(expected), CASCADE)}
 
 
 def test_every_turn_has_the_whole_bound_and_the_last_word_stays_with_the_first_turn(canvas, reading, monkeypatch):
     told_exactly(monkeypatch, torch.tensor([RISKS]), torch.tensor([[0.0, 0.0625, 0.03125, 0.5, 0.5, 0.0]]))
-    proposal = follow(Oracle(), canvas(6), reading, FIRST, bound=0.0625, turns=2)
+    proposal = follow(Oracle(), canvas(6), reading, FIRST, bound=0.0625, looks=2)
     assert taken(proposal) == {0: EXPLOIT, 1: CASCADE, 2: CASCADE}
     assert proposal.confidence is not None
     assert proposal.confidence[0, 0].tolist() == pytest.approx([0.9, 0.9375, 0.9375, 0.3, 0.2, 0.0])
@@ -292,7 +303,7 @@ def test_rows_have_bounds_and_commits_of_their_own(canvas, reading_of):
     )
     first = torch.tensor([[EXPLOIT, 0, 0, 0], [0, 0, FORCED, 0]])
     oracle = Oracle([0.0, 0.01, 0.02, 0.3])
-    proposal = follow(oracle, state, reading, first, bound=0.031, turns=1)
+    proposal = follow(oracle, state, reading, first, bound=0.031, looks=1)
     assert proposal.reason[:, 0].tolist() == [[EXPLOIT, CASCADE, CASCADE, 0], [0, CASCADE, FORCED, 0]]
     assert proposal.tokens[:, 0].tolist() == [[0, 3, 3, 5], [1, 3, 0, 1]]
     after = commit(state, reading, proposal).at(torch.tensor([0, 0]))
@@ -326,7 +337,7 @@ def test_risks_far_below_rounding_are_told_apart(reading):
 
 def test_without_a_turn_the_state_after_is_that_of_the_plain_proposal(canvas, reading):
     state = canvas(6)
-    followed = commit(state, reading, follow(Oracle(RISKS), state, reading, FIRST, bound=1.0, turns=0))
+    followed = commit(state, reading, follow(Oracle(RISKS), state, reading, FIRST, bound=1.0, looks=0))
     single = commit(state, reading, Proposal.single(state, reading, FIRST))
     for name in ("tokens", "masked", "reason", "committed_confidence", "committed_round"):
         assert torch.equal(getattr(followed, name), getattr(single, name))
@@ -386,10 +397,10 @@ def test_confidence_decodes_as_the_summed_risk_on_every_toy(run, any_denoiser, p
     [
         ({"share": 0.1}, {0}, 1),  # bound .05
         ({"share": 0.2}, {0, 2}, 2),  # bound .1; it found one and looks again
-        ({"share": 0.4, "turns": 1}, {0, 1, 2}, 1),  # bound .2
-        ({"share": 0.4, "turns": 0}, {0}, 0),
-        ({"share": 0.4, "turns": 3}, {0, 1, 2}, 2),  # the second finds nothing: a third would say the same
-        ({"turns": 1}, {0, 1, 2, 4}, 1),  # the whole bound
+        ({"share": 0.4, "looks": 1}, {0, 1, 2}, 1),  # bound .2
+        ({"share": 0.4, "looks": 0}, {0}, 0),
+        ({"share": 0.4, "looks": 3}, {0, 1, 2}, 2),  # the second finds nothing: a third would say the same
+        ({"looks": 1}, {0, 1, 2, 4}, 1),  # the whole bound
         ({}, {0, 1, 2, 3, 4}, 2),
     ],
 )
@@ -404,8 +415,8 @@ def test_a_turn_has_its_share_of_the_bound(canvas, reading, settings, expected, 
 def test_without_exploration_it_is_the_rule_confidence(base):
     head = head_of(base, cascade=True, seed=1)
     for bound, share in ((0.3, 1.0), (0.9, 5.0)):
-        ours = decode(base, LearnedETE(head=head, risk_bound=bound, share=share, turns=2, gamma=0.0))
-        theirs = decode(base, Learned(head, rule="confidence", risk_bound=bound, share=share, turns=2))
+        ours = decode(base, LearnedETE(head=head, risk_bound=bound, share=share, looks=2, gamma=0.0))
+        theirs = decode(base, Learned(head, rule="confidence", risk_bound=bound, share=share, looks=2))
         assert torch.equal(ours.sequences, theirs.sequences)
         assert torch.equal(ours.state.committed_round, theirs.state.committed_round)
         assert torch.equal(ours.state.reason, theirs.state.reason)
@@ -433,17 +444,17 @@ def test_the_branch_kept_is_the_one_foretold_to_set_off_most_and_what_it_sets_of
         return torch.where(left, 3, -1), torch.where(left, torch.where(sets_off, 0.05, 0.7), 0.0)
 
     for module in ("learned_ete", "cascade"):
-        monkeypatch.setattr(f"decoding.{module}.foretell", told)
+        monkeypatch.setattr(f"decoding.policies.{module}.foretell", told)
     head = ScoringHead(HeadConfig("linear", NAMES))
     head.cascade = Oracle(RISKS)
     state = canvas(6)
     reading = replace(reading, rows=torch.ones(1, 6, dtype=torch.bool), confidence=torch.full((1, 6), 0.3))
     settings = {"branches": 4, "gamma": 1.0, "min_masks": 0, "threshold": 0.9, "risk_bound": 0.1}
-    proposal = LearnedETE(head=head, **settings, turns=1).propose(state, reading)
+    proposal = LearnedETE(head=head, **settings, looks=1).propose(state, reading)
     assert taken(proposal) == {0: FORCED, 3: int(Reason.EXPLORE), 1: CASCADE}
     assert proposal.tokens[0, 0, 1] == 3
     assert asked == [4]
-    assert taken(LearnedETE(head=head, **settings, turns=2).propose(state, reading)).keys() == {0, 1, 3}
+    assert taken(LearnedETE(head=head, **settings, looks=2).propose(state, reading)).keys() == {0, 1, 3}
     assert asked == [4, 4, 1]
 
 
@@ -472,9 +483,8 @@ def test_only_live_branches_are_looked_at_and_each_is_what_it_is_alone(base, mon
     ("settings", "sentence"),
     [
         ({"risk_bound": 0.0}, r"risk_bound must lie in \(0, 1\], got 0.0"),
-        ({"turns": 0}, "turns must be at least 1, got 0"),
+        ({"looks": 0}, "looks must be at least 1, got 0"),
         ({"share": 0.0}, "share must be above 0, got 0.0"),
-        ({"factor": 0.5}, "factor must be left out: risk_bound exploits, got 0.5"),
         ({"gamma": 1.1}, r"gamma must lie in \[0, 1\], got 1.1"),
     ],
 )
@@ -483,6 +493,7 @@ def test_settings_of_exploration_out_of_range_are_refused(base, settings, senten
         LearnedETE(head=head_of(base, cascade=True), **settings)
     with pytest.raises(ValueError, match=r"^cascade of the head must be there, got None$"):
         LearnedETE(head=head_of(base, cascade=False))
+    assert "factor" not in {f.name for f in fields(LearnedETE)}  # risk_bound exploits
 
 
 def test_an_unfitted_cascade_commits_what_the_forward_said_itself(base):

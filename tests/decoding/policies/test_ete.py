@@ -6,10 +6,14 @@ import pytest
 import torch
 
 from decoding.comparison.statistics import bits_to_rounds, per_round_invariant
+from decoding.features import NAMES
 from decoding.policies.bounds import Factor
-from decoding.policies.ete import BeamETE, BranchingPolicy, RandomParity
+from decoding.policies.ete import BeamETE, RandomParity
+from decoding.policies.learned_ete import LearnedParity
 from decoding.policies.threshold import Threshold
 from decoding.state import Proposal, Reason
+from models.heads.config import HeadConfig
+from models.heads.scoring_head import ScoringHead
 from models.toys.toy import GroupDenoiser
 
 EXPLOIT, FORCED, IMPLICIT, EXPLORE = Reason.EXPLOIT, Reason.FORCED, Reason.IMPLICIT, Reason.EXPLORE
@@ -150,13 +154,9 @@ def test_equation_7_without_a_cascade_is_minus_infinity(kept, reading_of):
     assert kept(BeamETE(eq7_threshold=0.95), [0.1, 0.8, 0.9], after) == 2
 
 
-def test_where_nothing_crosses_the_beam_keeps_the_most_confident_and_others_their_first(kept):
+def test_where_nothing_crosses_the_beam_keeps_the_most_confident_and_a_gated_tie_the_first(kept):
     """The head's own order is that of a gated tie; the paper's beam has no other than the confidence."""
-
-    class Gated(BranchingPolicy):
-        propose = BeamETE.propose
-
-    hopeless, gated = [[0.2, 0.2], [0.3, 0.1]], Gated()
+    hopeless, gated = [[0.2, 0.2], [0.3, 0.1]], LearnedParity(head=ScoringHead(HeadConfig("linear", NAMES)), gate=1.0)
     assert kept(gated, [0.1, 0.8], hopeless) == 0
     assert kept(BeamETE(), [0.1, 0.8], hopeless) == 1
     assert kept(gated, [0.9, 0.1], [[0.2, 0.2], [0.95, 0.1]]) == 1  # Eq. 7 first

@@ -9,7 +9,7 @@ import torch
 from decoding.features import NAMES
 from decoding.loop import decode
 from decoding.policies.imh import HeadFuture, IndependentMH, mean_field_future, run_chain
-from decoding.reading import Reading, Sampling
+from decoding.reading import Draws, Reading, Sampling
 from decoding.studies.tempered import distance, exact_future, law, tempered
 from models.heads.config import HeadConfig
 from models.heads.scoring_head import ScoringHead
@@ -26,7 +26,7 @@ def joint_of(seed: int) -> JointDenoiser:
 
 def drawn(model, begin, policy, rows=20000) -> torch.Tensor:
     state = begin(model, policy, torch.zeros(rows, 0, dtype=torch.long), gen_length=3, block_length=3)
-    sampling = Sampling(forbidden=(MASK,), noise=True, draws=policy.draws, power=policy.power)
+    sampling = Sampling(forbidden=(MASK,), noise=True, draws=policy.needs.draws, power=policy.needs.power)
     final, counts = decode(model, state, policy, sampling=sampling, generator=torch.Generator().manual_seed(0))
     assert (counts.rounds == 3).all()
     assert (counts.sequence_forwards <= 7).all()  # equal proposals share a canvas: 3 + 3 + 1
@@ -94,25 +94,27 @@ def test_the_most_certain_position_comes_first_whatever_is_drawn(begin, reading_
     reading = reading_of([0.2, 0.1, 0.3], second=[0.1, 0.1, 0.1])
     top = reading.top_log_probs.clone()
     top[0, 1, 0] = math.log(0.9)  # position 1 is surest though an unlikely token was its candidate
-    draws = torch.tensor([[[0, 1], [2, 2], [0, 1]]])
-    blank = torch.full(draws.shape, -1.0)
-    reading = replace(reading, top_log_probs=top, draws=draws, draw_log_probs=blank, chances=-blank / 2)
+    tokens = torch.tensor([[[0, 1], [2, 2], [0, 1]]])
+    blank = torch.full(tokens.shape, -1.0)
+    drawn = Draws(tokens, log_probs=blank, chances=-blank / 2, log_power=torch.tensor([[-1.0, -2.0, 0.0]]))
+    reading = replace(reading, top_log_probs=top, draws=drawn)
     proposal = IndependentMH(proposals=2).propose(canvas(3), reading)
     assert proposal.tokens.tolist() == [[[5, 2, 5], [5, 2, 5]]]
     assert proposal.live.tolist() == [[True, False]]
-    assert mean_field_future(canvas(3), replace(reading, log_power=torch.tensor([[[-1.0, -2.0, 0.0]]]))).item() == -3
+    of_one = reading.map(lambda value: value.unsqueeze(1))
+    assert mean_field_future(canvas(3).repeat(1), of_one).item() == -3
 
 
 def test_a_head_s_future_is_the_odds_that_the_rest_is_right(canvas, reading_of):
     """An untrained head's risk is 1 - c: log Z = sum log c."""
     head = ScoringHead(HeadConfig("linear", NAMES))
     one, two = reading_of([0.5, 0.25, 0.9]), reading_of([0.9, 0.8, 0.0])
-    names = [f.name for f in fields(Reading) if f.name != "taps"]
+    names = [f.name for f in fields(Reading) if f.name not in ("taps", "draws")]
     pair = Reading(**{name: torch.stack([getattr(one, name), getattr(two, name)], 1) for name in names})
     found = HeadFuture(head)(canvas(3).repeat(2), pair)
     expected = torch.tensor([[0.5 * 0.25 * 0.9, 0.9 * 0.8]]).log()
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    assert IndependentMH(future=HeadFuture(head)).taps == head.taps == ()
+    assert IndependentMH(future=HeadFuture(head)).needs.taps == head.taps == ()
 
 
 def test_a_head_that_reads_blocks_has_no_opinion_where_nothing_was_read(canvas):
@@ -120,7 +122,7 @@ def test_a_head_that_reads_blocks_has_no_opinion_where_nothing_was_read(canvas):
         taps = (0,)
 
     future = HeadFuture(Tapped(HeadConfig("linear", NAMES)))
-    assert IndependentMH(future=future).taps == (0,)
+    assert IndependentMH(future=future).needs.taps == (0,)
     assert future(canvas(3).repeat(2), Reading.empty((1, 2, 3), torch.device("cpu"))).tolist() == [[0, 0]]
 
 

@@ -205,7 +205,7 @@ def test_the_head_reads_its_own_exploit_set_and_the_taps_it_asked_for(canvas, re
     head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
     state, reading = canvas(6), reading_of(MIXED)
     for policy in (Learned(head), LearnedParity(head=head, threshold=0.95)):
-        assert policy.taps == head.taps == ()
+        assert policy.needs.taps == head.taps == ()
         policy.propose(state, reading)
     for figures, rows, token, taps in seen:
         assert figures[0, :, NAMES.index("exploit")].tolist() == [1, 1, 0, 0, 0, 0]

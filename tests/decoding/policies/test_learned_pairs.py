@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from decoding.features import NAMES
-from decoding.policies.learned import TURNS, Learned, compatible_set, safe_set
+from decoding.policies.learned import PASSES, Learned, compatible_set, safe_set
 from decoding.state import Reason
 from models.heads.config import HeadConfig
 from models.heads.pair_output import Pairs
@@ -109,7 +109,7 @@ def test_in_a_long_chain_of_conflicts_what_is_taken_is_compatible_and_right_wher
     conflict = torch.diag(torch.full((length - 1,), 0.9), 1).unsqueeze(0)
     risk = torch.linspace(0.01, 0.1, length).unsqueeze(0)
     found = compatible_set(risk, conflict, risk > 0, 0.2)[0]
-    assert found[:TURNS].tolist() == [place % 2 == 0 for place in range(TURNS)]
+    assert found[:PASSES].tolist() == [place % 2 == 0 for place in range(PASSES)]
     assert not (found[1:] & found[:-1]).any()
 
 

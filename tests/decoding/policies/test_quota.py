@@ -32,9 +32,9 @@ def test_the_order_decides_which_position_comes_first(committed, order, first, s
 
 
 def test_only_the_random_order_draws():
-    assert Quota(order="random").random
-    assert Sequential(order="random").random
-    assert not Quota().random
+    assert Quota(order="random").needs.noise
+    assert Sequential(order="random").needs.noise
+    assert not Quota().needs.noise
 
 
 @pytest.mark.parametrize(

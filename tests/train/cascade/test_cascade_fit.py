@@ -22,9 +22,9 @@ from models.denoiser import Prediction
 from models.heads.cascade import CASCADE, Cascade, CascadeConfig, save_cascade
 from models.heads.config import HeadConfig
 from models.heads.scoring_head import ScoringHead, load_head, save_head
-from train.cascade import __main__ as command
-from train.cascade.examples import LAST, CascadeExample, CascadeExamples, Prompts, candidates, divergence, lessons
-from train.cascade.fit import fit_cascade, judge
+from train.cascade.__main__ import cascade as command
+from train.cascade.examples import LAST, CascadeExample, CascadeExamples, Prompts, candidates, divergence, examples
+from train.cascade.fit import driver_of, fit_cascade, judge
 from train.commands.command_line import run, shipped
 from train.head.drivers import policy_of
 from train.head.fit import NAMES
@@ -64,7 +64,7 @@ def countdown() -> Prompts:
 
 @pytest.fixture(scope="module")
 def taught(base, countdown) -> list[CascadeExample]:
-    return list(lessons(base, countdown, countdown.texts, Threshold(0.7), base.head.taps_ahead))
+    return list(examples(base, countdown, countdown.texts, Threshold(0.7), base.head.taps_ahead))
 
 
 def test_the_target_is_the_mass_of_the_candidates_and_of_the_rest():
@@ -172,16 +172,24 @@ def test_prompts_are_those_of_the_split_and_as_many_as_asked():
         ({"blocks": 0}, "blocks must be at least 1, got 0"),
         ({"prompts": 0}, "prompts must be at least 1, got 0"),
         ({"drivers": ()}, "drivers must name at least one policy, got none"),
-        ({"drivers": ({"threshold": 0.5},)}, "a driver must name its policy, one of .*, got {'threshold': 0.5}"),
-        (
-            {"drivers": ({"policy": "learned-parity", "gate": 0.5},)},
-            "gate of a driver must be 0, for it runs one canvas a round, got 0.5",
-        ),
+        ({"drivers": ({"threshold": 0.5},)}, "a driver must name its policy, got {'threshold': 0.5}"),
+        ({"drivers": ({"policy": "tea"},)}, "policy of a driver must be one of .*, got 'tea'"),
     ],
 )
 def test_settings_are_refused_in_a_sentence(changes, complaint):
     with pytest.raises(ValueError, match=f"^{complaint}$"):
         CascadeFitting(**changes)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [{"policy": "learned-parity", "gate": 0.5}, {"policy": "lopa"}, {"policy": "random"}, {"policy": "imh"}],
+    ids=lambda entry: entry["policy"],
+)
+def test_a_driver_runs_one_canvas_a_round_and_draws_nothing(base, entry):
+    with pytest.raises(ValueError, match=r"^a driver must commit on one canvas a round without draws, got "):
+        driver_of(entry, base)
+    assert driver_of({"policy": "learned-parity"}, base).needs.canvases == 1
 
 
 def test_a_universal_head_has_none(tmp_path):
@@ -246,7 +254,7 @@ def test_the_label_of_every_round_is_the_forward_of_what_it_commits(base, countd
 def test_positions_of_a_block_that_opens_later_are_no_part_of_a_lesson(base, countdown):
     """A budget of one round opens the next block while the last one still has masks."""
     narrow = replace(countdown, block_length=countdown.gen_length // 4)
-    found = list(lessons(base, narrow, countdown.texts[:4], FixedSteps(), base.head.taps_ahead))
+    found = list(examples(base, narrow, countdown.texts[:4], FixedSteps(), base.head.taps_ahead))
     opened = 0
     for one, following in pairwise(found):
         assert not (one.left & ~one.reading.rows).any()
@@ -273,7 +281,7 @@ def test_skill_is_the_share_of_the_divergence_that_is_gone(base, countdown, monk
     expected = [
         one
         for number, policy in enumerate(drivers)
-        for one in lessons(base, countdown, countdown.texts[number::2], policy, base.head.taps_ahead)
+        for one in examples(base, countdown, countdown.texts[number::2], policy, base.head.taps_ahead)
     ]
     count = sum(len(one.target) for one in expected)
     without = sum(float(divergence(one.target, one.unmoved()).sum()) for one in expected) / count
@@ -295,7 +303,7 @@ def test_what_changes_is_judged_on_the_other_half_of_the_prompts(base, countdown
     each = [
         one
         for number, policy in enumerate(drivers)
-        for one in lessons(base, countdown, countdown.texts[number::2], policy, base.head.taps_ahead)
+        for one in examples(base, countdown, countdown.texts[number::2], policy, base.head.taps_ahead)
     ]
     odd = [(one.prompt.unsqueeze(-1).expand(one.left.shape)[one.left] % 2 == 1) for one in each]
     changed = [one.target[half].argmax(-1) > 0 for one, half in zip(each, odd, strict=True)]
@@ -312,11 +320,11 @@ def test_what_changes_is_judged_on_the_other_half_of_the_prompts(base, countdown
 
 def test_rows_of_a_lesson_know_their_prompts(base, countdown):
     """What a row has committed is what a decode of its prompt alone commits."""
-    several = list(lessons(base, countdown, countdown.texts[:4], Threshold(0.7), base.head.taps_ahead))
+    several = list(examples(base, countdown, countdown.texts[:4], Threshold(0.7), base.head.taps_ahead))
     last = several[-1]
     for row, number in enumerate(last.prompt.tolist()):
         alone = list(
-            lessons(base, countdown, countdown.texts[number : number + 1], Threshold(0.7), base.head.taps_ahead)
+            examples(base, countdown, countdown.texts[number : number + 1], Threshold(0.7), base.head.taps_ahead)
         )
         again = alone[len(several) - 1]
         canvas = countdown.gen_length
@@ -340,8 +348,8 @@ def test_a_batch_is_left_when_fewer_than_a_quarter_is_unfinished(base, countdown
         (["--head", "nowhere"], "head must be a folder with head.safetensors, got nowhere"),
         (["--model", "tests/nowhere"], "model must be a checkpoint folder or a hub id, got 'tests/nowhere'"),
         (["--fitting.minutes", "0"], "minutes must be above 0, got 0"),
-        (["--fitting.drivers", '[{"threshold": 0.5}]'], "a driver must name its policy, one of "),
-        (["--fitting.drivers", '[{"policy": "tea"}]'], "a driver must name its policy, one of "),
+        (["--fitting.drivers", '[{"threshold": 0.5}]'], "a driver must name its policy, got "),
+        (["--fitting.drivers", '[{"policy": "tea"}]'], "policy of a driver must be one of "),
         (["--fitting.drivers", "[]"], "drivers must name at least one policy, got none"),
         (["--fitting.duration", "3"], "fitting.duration"),
         (["--colour", "red"], "colour"),
@@ -362,7 +370,7 @@ def test_the_command_refuses_bad_input_in_a_sentence(capsys, tmp_path, arguments
 def test_bad_input_is_judged_before_torch_is_imported(tmp_path):
     code = (
         "import sys\n"
-        "from train.cascade import cascade\n"
+        "from train.cascade.__main__ import cascade\n"
         "from train.commands.command_line import run\n"
         "for more in (['--head', 'nowhere'], ['--fitting.minutes', '0'], ['--tasks', '{}'], ['--colour', 'red']):\n"
         f"    try: run(cascade, [*more, '--out', {str(tmp_path)!r}], default_config='configs/train/cascade.yaml')\n"
@@ -395,7 +403,7 @@ class SecondBest(Policy):
 
 
 def test_a_lesson_tells_the_token_that_was_committed(base, countdown):
-    one = next(lessons(base, countdown, countdown.texts[:2], SecondBest(), base.head.taps_ahead))
+    one = next(examples(base, countdown, countdown.texts[:2], SecondBest(), base.head.taps_ahead))
     assert torch.equal(one.reading.token[one.committed], one.reading.top_tokens[..., 1][one.committed])
 
 
@@ -410,7 +418,7 @@ def test_a_driver_may_explore(base, countdown, entry):
     """Its tokens of medium confidence are part of what a lesson commits."""
     fitting = CascadeFitting(drivers=(entry,))
     policy = policy_of(fitting.drivers[0], base)
-    found = list(islice(lessons(base, countdown, countdown.texts[:4], policy, base.head.taps_ahead), 3))
+    found = list(islice(examples(base, countdown, countdown.texts[:4], policy, base.head.taps_ahead), 3))
     least = min(float(one.reading.confidence[one.committed].min()) for one in found)
     assert least < 0.6
     assert all(one.committed.sum(-1).min() > 1 for one in found)

@@ -75,7 +75,7 @@ def test_mmlu_pro(row) -> None:
 
 @pytest.mark.parametrize("name", ["humaneval", "mbpp"])
 def test_code(name, monkeypatch) -> None:
-    monkeypatch.setattr(f"train.tasks.{name}.run_program", exec_here)
+    monkeypatch.setattr(f"train.tasks.benchmarks.{name}.run_program", exec_here)
     task = get(name, run_code=True)
     example = task.row(TESTS[name])
     rows = [parameter.values[0] for parameter in table(name)]
