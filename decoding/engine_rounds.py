@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 
 from decoding.reading import Reading, read, reading_of_figures
 from decoding.rounds import Carry, Driver, Round, Sight, committed, counted, decided, first_carry
-from decoding.state import DecodeState, Proposal, commit, crop, extend
+from decoding.state import DecodeState, Proposal, crop, extend
 from models.denoiser import Prediction
 from models.engine.graphs import compiled
 from models.engine.session import Session, Shape, copy_all
@@ -106,8 +106,8 @@ class EngineDriver(Driver):
         sight = self._see()
         state, reading = decided(self.policy, self.carry, sight)
         proposal = self.policy.propose(state, reading)
-        write = compiled(commit, self.denoiser.device)
-        return committed(state, reading, proposal, counted(self.carry, sight), write=write)
+        finish = compiled(committed, self.denoiser.device)
+        return finish(state, replace(reading, taps=()), proposal, counted(self.carry, sight))
 
     def _store(self, made: Carry) -> None:
         copy_all(_tensors(self.carry), _tensors(made))

@@ -143,8 +143,8 @@ class Reading:
         """The reading of one canvas per prompt, from a [B, K] grid."""
         if self.rows.shape[1] == 1:
             return self.map(lambda v: v[:, 0])
-        batch = torch.arange(choice.shape[0], device=choice.device)
-        return self.map(lambda v: v[batch, choice])
+        place = torch.arange(choice.shape[0], device=choice.device) * self.rows.shape[1] + choice
+        return self.map(lambda v: v.flatten(0, 1).index_select(0, place))
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Reading:
         """The same function on every tensor."""

@@ -17,7 +17,6 @@ from decoding.state import DecodeState, Proposal, commit
 from models.denoiser import Denoiser
 
 OnStep = Callable[[DecodeState, Reading], None]
-Write = Callable[[DecodeState, Reading, Proposal], DecodeState]
 
 
 @dataclass(frozen=True)
@@ -117,11 +116,9 @@ def counted(carry: Carry, sight: Sight) -> Int[Tensor, "4 B"]:
     return carry.counts + torch.stack([(used > 0).long(), used, sight.positions, (used > 1).long()])
 
 
-def committed(
-    state: DecodeState, reading: Reading, proposal: Proposal, counts: Int[Tensor, "4 B"], *, write: Write = commit
-) -> Carry:
+def committed(state: DecodeState, reading: Reading, proposal: Proposal, counts: Int[Tensor, "4 B"]) -> Carry:
     """What the next round starts from."""
-    canvases = write(state, reading, proposal)
+    canvases = commit(state, reading, proposal)
     idle = canvases.masked.sum(-1) >= state.masked.sum(-1, keepdim=True)
     return Carry(canvases, proposal, counts, (idle.all(-1) & state.unfinished).any())  # a canvas that only verifies may be idle
 

@@ -104,8 +104,8 @@ class DecodeState:
         """One canvas per row: [B, K] becomes [B]."""
         if self.masked.shape[1] == 1:
             return self.map(lambda v: v[:, 0])
-        batch = torch.arange(choice.shape[0], device=choice.device)
-        return self.map(lambda v: v[batch, choice])
+        place = torch.arange(choice.shape[0], device=choice.device) * self.masked.shape[1] + choice
+        return self.map(lambda v: v.flatten(0, 1).index_select(0, place))
 
     def to(self, device: torch.device) -> DecodeState:
         """The state on another device."""

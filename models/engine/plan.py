@@ -42,6 +42,7 @@ class Plan:
         start, count: the span computed of a canvas in part.
         first: the first row asked for.
         positions: rows computed, padding not counted.
+        part_order, whole_order: numbers of all canvases, those computed in part first, or those computed whole.
         flags: canvases in part, canvases whole, the widest span, the widest run of rows asked for, and the alarm; all that a
             host need read.
     """
@@ -53,6 +54,8 @@ class Plan:
     count: Int[Tensor, "B K"]
     first: Int[Tensor, "B K"]
     positions: Int[Tensor, "B K"]
+    part_order: Int[Tensor, "B K"]
+    whole_order: Int[Tensor, "B K"]
     flags: Int[Tensor, " 5"]
 
 
@@ -97,9 +100,8 @@ def make_plan(
     part = live & fits & ~refresh if mode != "none" else torch.zeros_like(live)
     whole = live & ~part
     used = (part.unsqueeze(-1) & (entry.unsqueeze(-1) == _numbers(live))).any(1)
-    free = used.long().argsort(dim=-1, stable=True)
-    turn = (whole.long().cumsum(-1) - 1).clamp(min=0)
-    slot = torch.where(part, entry, free.gather(-1, turn))
+    turn = (whole.long().cumsum(-1) - 1).clamp(min=0)  # a canvas computed whole takes the next free place
+    slot = torch.where(part, entry, order_of(~used).gather(-1, turn))
     start = (contexts.start.gather(-1, entry) - shift).clamp(min=0)
     count = contexts.end.gather(-1, entry) - start
     flags = (part.sum(), whole.sum(), (count * part).amax(), ((end - first) * live).amax(), alarm.long())
@@ -111,9 +113,18 @@ def make_plan(
         count=count,
         first=first,
         positions=torch.where(part, count, size.unsqueeze(-1)) * live,
+        part_order=order_of(part.flatten()).view_as(slot),
+        whole_order=order_of(whole.flatten()).view_as(slot),
         flags=torch.stack(flags),
     )
     return plan, _with_new(contexts, plan, tokens, used, length if mode == "prefix" else end)
+
+
+def order_of(chosen: Bool[Tensor, "... C"]) -> Int[Tensor, "... C"]:
+    """The numbers 0 to C - 1, those chosen first and otherwise in order."""
+    first, later = chosen.long().cumsum(-1), (~chosen).long().cumsum(-1)
+    place = torch.where(chosen, first, first[..., -1:] + later) - 1
+    return torch.zeros_like(place).scatter(-1, place, _numbers(place).expand_as(place))
 
 
 def _numbers(of: Tensor) -> Tensor:

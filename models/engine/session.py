@@ -81,9 +81,8 @@ class Session:
         self.tokens = torch.zeros(*grid, shape.length, **long)  # type: ignore[arg-type]
         self.rows = torch.zeros(*grid, shape.length, dtype=torch.bool, device=self.device)
         booleans, longs = (torch.zeros(*grid, dtype=dtype, device=self.device) for dtype in (torch.bool, torch.long))
-        numbers = (booleans.clone(), booleans.clone(), *(longs.clone() for _ in range(5)))
+        numbers = (booleans.clone(), booleans.clone(), *(longs.clone() for _ in range(7)))
         self.plan = Plan(*numbers, flags=torch.zeros(5, **long))  # type: ignore[arg-type]
-        self.part_first, self.whole_first = (torch.zeros(total, **long) for _ in range(2))  # type: ignore[arg-type]
         self.floats = torch.zeros(total, shape.length, FLOATS, device=self.device)
         self.ints = torch.zeros(total, shape.length, INTS, **long)  # type: ignore[arg-type]
         self.logits: Tensor | None = None
@@ -142,9 +141,7 @@ class Session:
         settings: dict[str, Any] = {"mask_id": self.model.mask_id, "mode": self.shape.mode, "shift": int(self.model.shifted)}
         settings |= {"size": self.size, "alarm": alarm}
         plan, contexts = self.lay(self.contexts, tokens, rows, live, refresh, **settings)
-        orders = ((~chosen).flatten().long().argsort(stable=True) for chosen in (plan.part, plan.whole))
-        pairs = [*zip((self.part_first, self.whole_first), orders, strict=True)]
-        pairs += [(self.tokens, tokens), (self.rows, rows)]
+        pairs = [(self.tokens, tokens), (self.rows, rows)]
         pairs += [(getattr(self.plan, f.name), getattr(plan, f.name)) for f in fields(Plan)]
         pairs += [(getattr(self.contexts, f.name), getattr(contexts, f.name)) for f in fields(Contexts)]
         copy_all([buffer for buffer, _ in pairs], [value for _, value in pairs])
@@ -166,13 +163,13 @@ class Session:
     def _bucket(self, count: int) -> int:
         return min(self.shape.prompts * self.shape.canvases, next(c for c in (*CANVASES, count) if c >= count))
 
-    def _some(self, order: Int[Tensor, " C"], chosen: Bool[Tensor, "B K"], count: int) -> Int[Tensor, " N"]:
+    def _some(self, order: Int[Tensor, "B K"], chosen: Bool[Tensor, "B K"], count: int) -> Int[Tensor, " N"]:
         """The first canvases of an order, the last of them repeated where there are fewer."""
         last = chosen.sum() - 1
-        return order[torch.minimum(torch.arange(count, device=self.device), last)]
+        return order.flatten()[torch.minimum(torch.arange(count, device=self.device), last)]
 
     def _part(self, count: int, rows: int, width: int) -> None:
-        index = self._some(self.part_first, self.plan.part, count)
+        index = self._some(self.plan.part_order, self.plan.part, count)
         prompt = index // self.shape.canvases
         slot, start, real = (getattr(self.plan, name).flatten()[index] for name in ("slot", "start", "count"))
         slot = prompt * self.shape.canvases + slot
@@ -198,7 +195,7 @@ class Session:
         self._read(hidden, index, prompt, start, width)
 
     def _whole(self, count: int, width: int) -> None:
-        index = self._some(self.whole_first, self.plan.whole, count)
+        index = self._some(self.plan.whole_order, self.plan.whole, count)
         prompt = index // self.shape.canvases
         slot = prompt * self.shape.canvases + self.plan.slot.flatten()[index]
         cos, sin = self.cos[prompt], self.sin[prompt]
@@ -263,7 +260,7 @@ class Session:
 def copy_all(buffers: list[Tensor], values: list[Tensor]) -> None:
     """Write values into buffers, those of one dtype together."""
     for dtype in {buffer.dtype for buffer in buffers}:
-        pairs = [(b, v.expand_as(b)) for b, v in zip(buffers, values, strict=True) if b.dtype == dtype]
+        pairs = [(b.view(-1), v.expand_as(b).reshape(-1)) for b, v in zip(buffers, values, strict=True) if b.dtype == dtype]
         torch._foreach_copy_([b for b, _ in pairs], [v for _, v in pairs])
 
 

@@ -13,6 +13,7 @@ from models.engine.place import HALF, Place
 HEADS = 8  # heads that one program rotates
 PROCESSORS = 132  # of a Hopper GPU; decides no more than into how many parts an attention is cut
 LINES, BLOCK, DEPTH, SHARES = 64, 64, 128, 2  # of a product with few rows, measured on one H200
+PART = 1024  # of the vocabulary, which one warp reads
 SMALL = 1 << 22  # weights below this size are not worth a kernel of their own
 
 
@@ -341,7 +342,7 @@ def figures(
 ) -> tuple[Float[Tensor, "M F"], Int[Tensor, "M G"]]:
     """See `figures.figures`, in one pass over the vocabulary and a short one over its parts."""
     lines, vocabulary = logits.shape
-    block = min(4096, triton.next_power_of_2(vocabulary))
+    block = min(PART, triton.next_power_of_2(vocabulary))
     parts = triton.cdiv(vocabulary, block)
     make = lambda *shape, dtype: torch.empty(lines, *shape, dtype=dtype, device=logits.device)  # noqa: E731
     top_values, top_tokens = make(parts, top, dtype=torch.float), make(parts, top, dtype=torch.int32)
@@ -352,8 +353,8 @@ def figures(
     )
     first, second = (*forbidden, -1, -1)[:2]
     _figures_of_part[(lines, parts)](
-        logits, top_values, top_tokens, sums, vocabulary, parts, first, second, BLOCK=block, TOP=top, num_warps=4
+        logits, top_values, top_tokens, sums, vocabulary, parts, first, second, BLOCK=block, TOP=top, num_warps=1
     )
     sizes = {"PARTS": triton.next_power_of_2(parts), "TOPS": triton.next_power_of_2(parts * top), "TOP": top}
-    _figures[(lines,)](top_values, top_tokens, sums, floats, ints, parts, **sizes, num_warps=1)
+    _figures[(lines,)](top_values, top_tokens, sums, floats, ints, parts, **sizes, num_warps=4)
     return floats, ints
