@@ -15,7 +15,7 @@ from models.block_run import Recorder, Run, context_of, positions_of, predictors
 from models.checkpoints.files import combine, digest
 from models.checkpoints.tokenizer import check_prompts, encode
 from models.denoiser import Denoiser, Prediction, Tap
-from models.engine.engine import Kind, engine_for
+from models.engine.engine import engine_for
 
 
 class MaskedLM(Denoiser):
@@ -138,7 +138,7 @@ class MaskedLM(Denoiser):
         twin.__dict__["engine"] = self.engine
         return twin.train(self.training)
 
-    def use_engine(self, kind: Kind = "auto") -> MaskedLM:
+    def use_engine(self, kind: str = "auto") -> MaskedLM:
         """Run decodes by an engine from now on; see `models.load`.
 
         Raises:

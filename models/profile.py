@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from models.masked_lm import MaskedLM
 
 GIB = 2**30
-PROMPT, CANVAS, BLOCK = 256, 256, 32
 
 
 def median_ms(call: Callable[[], object], device: torch.device, *, repeats: int = 20, warm: int = 3) -> float:
@@ -172,7 +171,8 @@ def main() -> None:
     parser.add_argument("--shape", type=Path, help="a folder with config.json: random weights of that shape")
     parser.add_argument("--out", type=Path, help="where speed.json and speed.png go")
     parser.add_argument("--device", help="cpu or cuda")
-    import_module("decoding.speed").profile(**vars(parser.parse_args()))
+    speed: Any = import_module("decoding.speed")  # the library imports the other way
+    print(speed.table(speed.profile(**vars(parser.parse_args()))))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from torch import Tensor
 from models.checkpoints import files as checkpoint
 from models.checkpoints.families import DREAM, LLADA, CheckpointError, Family, family_of, native_config
 from models.checkpoints.tokenizer import load_tokenizer
-from models.engine.engine import Kind
 from models.masked_lm import MaskedLM
 
 
@@ -23,7 +22,7 @@ def load(
     device: torch.device | str | None = None,
     adapter: str | Path | None = None,
     head: str | Path | None = None,
-    engine: Kind = "auto",
+    engine: str = "auto",
 ) -> MaskedLM:
     """Load a LLaDA or Dream checkpoint onto native layers, with frozen weights.
 

@@ -28,8 +28,9 @@ def run_blocks(
     """
     shape = hidden.shape
     flat = hidden.view(-1, shape[-1])
-    normed = kernels.rms_norm(flat, blocks[0].enter, blocks[0].eps)
+    normed: Tensor | None = kernels.rms_norm(flat, blocks[0].enter, blocks[0].eps)
     for number, weights in enumerate(blocks):
+        assert normed is not None
         following = blocks[number + 1].enter if number + 1 < len(blocks) else None
         normed = _run_block(flat, normed, weights, (rotary, attend(number)), following)
     return hidden
@@ -41,7 +42,7 @@ def _run_block(
     weights: BlockWeights,
     attention: tuple[Rotary, Attend],
     following: Float[Tensor, " D"] | None,
-) -> Tensor:
+) -> Tensor | None:
     """h += o(attend(q, k, v)), then h += down(silu(gate) * up), as in Llama and Qwen2; the norm that the next block reads."""
     (cos, sin), attend = attention
     fused = _low_rank(linear(normed, weights.qkv, weights.qkv_bias), normed, weights, "qkv")
@@ -50,7 +51,7 @@ def _run_block(
     middle = _add_norm(hidden, mixed, weights, "out", weights.middle)
     assert middle is not None
     inner = kernels.silu_mul(_low_rank(linear(middle, weights.gate_up), middle, weights, "gate_up"))
-    return _add_norm(hidden, inner, weights, "down", following)  # type: ignore[return-value] # none is read after the last
+    return _add_norm(hidden, inner, weights, "down", following)
 
 
 def _add_norm(hidden: Tensor, x: Tensor, weights: BlockWeights, name: str, norm: Tensor | None) -> Tensor | None:

@@ -76,7 +76,7 @@ def _places(weights: BlockWeights) -> tuple[int, ...]:
     return tuple(value.data_ptr() for value in vars(weights).values() if isinstance(value, torch.Tensor))
 
 
-def engine_for(denoiser: Any, kind: Kind) -> Engine | None:
+def engine_for(denoiser: Any, kind: str) -> Engine | None:
     """The engine of a kind: `auto` takes graphs on CUDA and none elsewhere; `graphs` on a CPU runs them uncaptured.
 
     Raises:
