@@ -145,7 +145,10 @@ class EngineDriver(Driver):
 
 def _own(carry: Carry) -> Carry:
     """The same values in memory of their own."""
-    copy = lambda v: v.contiguous().clone()  # noqa: E731
+
+    def copy(value: Tensor) -> Tensor:
+        return value.contiguous().clone()
+
     layout = carry.canvases.layout
     canvases = replace(carry.canvases.map(copy), layout=replace(layout, block=copy(layout.block)))
     names = ("tokens", "reason", "live", "log_confidence")

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 from torch import Tensor
 
+from decoding.engine_rounds import EngineDriver
 from decoding.policy import Policy
 from decoding.reading import Sampling
-from decoding.engine_rounds import EngineDriver
 from decoding.rounds import Counts as Counts
 from decoding.rounds import Driver, PlainDriver
 from decoding.rounds import OnStep as OnStep

@@ -120,12 +120,14 @@ def committed(state: DecodeState, reading: Reading, proposal: Proposal, counts: 
     """What the next round starts from."""
     canvases = commit(state, reading, proposal)
     idle = canvases.masked.sum(-1) >= state.masked.sum(-1, keepdim=True)
-    return Carry(canvases, proposal, counts, (idle.all(-1) & state.unfinished).any())  # a canvas that only verifies may be idle
+    return Carry(
+        canvases, proposal, counts, (idle.all(-1) & state.unfinished).any()
+    )  # a canvas that only verifies may be idle
 
 
 def counts_of(counts: Int[Tensor, "4 B"], nfe: int) -> Counts:
     """The figures by name."""
-    return Counts(*counts.unbind(0), nfe=nfe)
+    return Counts(counts[0], counts[1], counts[2], counts[3], nfe)
 
 
 class Driver(ABC):

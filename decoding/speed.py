@@ -26,7 +26,9 @@ from models.profile import ceilings, denoiser_ms, floor_ms, plain_ms, published_
 LOG = logging.getLogger(__name__)
 BRANCHES = (1, 2, 4, 8)
 FREE = 1.1  # a round costs as much as one canvas up to this factor
-SURE = {  # settings under which every round commits as little, looks, and branches, as it can
+SURE: dict[
+    str, dict[str, Any]
+] = {  # settings under which every round commits as little, looks, and branches, as it can
     "threshold": {"threshold": 0.999},
     "learned": {"looks": 1, "risk_bound": 1e-6},
     "ete": {"gamma": 1.0, "min_masks": 0, "branches": 4, "step_budget": None, "threshold": 0.9999},
@@ -65,7 +67,9 @@ def profile(
     return found
 
 
-def measure(denoiser: MaskedLM, machine: Mapping[str, float], *, prompt: int, canvas: int, block: int) -> dict[str, Any]:
+def measure(
+    denoiser: MaskedLM, machine: Mapping[str, float], *, prompt: int, canvas: int, block: int
+) -> dict[str, Any]:
     """Forwards alone, the published loop, rounds of every policy, and the free lunch.
 
     Args:
@@ -88,6 +92,8 @@ def measure(denoiser: MaskedLM, machine: Mapping[str, float], *, prompt: int, ca
     memory = {"plain": _peak(denoiser)}
     published = {str(b): published_ms(denoiser, batch=b, length=length, canvas=canvas) for b in batches}
     denoiser.use_engine("graphs")
+    first = round_row(denoiser, "threshold", batch=batches[-1], mode="dual", lengths=lengths)
+    memory["graphs"] = _peak(denoiser)
     alone = [
         forward_row(denoiser, machine, batch=b, canvases=k, rows=rows, length=length, mode=mode)
         for b in batches
@@ -106,14 +112,18 @@ def measure(denoiser: MaskedLM, machine: Mapping[str, float], *, prompt: int, ca
     for row in rounds:
         one = whole[row["batch"]] if row["cache"] == "none" else floor[row["batch"]]
         opened = (whole[row["batch"]] - one) * row["openings"] / row["rounds"]
-        row |= {"floor_ms": one, "times_floor": row["ms"] / one, "times_floor_with_openings": row["ms"] / (one + opened)}
-    memory["graphs"] = _peak(denoiser)
+        row |= {
+            "floor_ms": one,
+            "times_floor": row["ms"] / one,
+            "times_floor_with_openings": row["ms"] / (one + opened),
+        }
     return {
         "machine": dict(machine),
         "lengths": {"prompt": prompt, "canvas": canvas, "block": block},
         "denoiser": alone,
         "plain_ms": plain,
         "plain_round": slow,
+        "first_round": first,
         "published_ms": published,
         "rounds": rounds,
         "free_lunch": free_lunch(alone),
@@ -141,10 +151,12 @@ def round_row(
     prompt, canvas, block = lengths
     generator = torch.Generator().manual_seed(0)
     prompts = torch.randint(5, 200, (batch, prompt), generator=generator).to(denoiser.device)
-    options = {"gen_length": canvas, "block_length": block, "use_cache": mode, "early_stop": False}
+    options: dict[str, Any] = {"gen_length": canvas, "block_length": block, "use_cache": mode, "early_stop": False}
     before = denoiser.engine.fallbacks if denoiser.engine else 0
     cold = generate(denoiser, prompts, policy, **options, **SURE[policy]).seconds
-    made = min((generate(denoiser, prompts, policy, **options, **SURE[policy]) for _ in range(2)), key=lambda g: g.seconds)
+    made = min(
+        (generate(denoiser, prompts, policy, **options, **SURE[policy]) for _ in range(2)), key=lambda g: g.seconds
+    )
     row = {
         "policy": policy,
         "batch": batch,

@@ -31,7 +31,8 @@ def median_ms(call: Callable[[], object], device: torch.device, *, repeats: int 
     times = []
     for _ in range(repeats):
         if device.type == "cuda":
-            first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            make: Any = torch.cuda.Event
+            first, last = (make(enable_timing=True) for _ in range(2))
             first.record()
             call()
             last.record()
@@ -71,7 +72,7 @@ def floor_ms(denoiser: MaskedLM, machine: dict[str, float], *, rows: int, asked:
     head = denoiser.lm_head.weight
     reading = (blocks + head.numel()) * head.element_size() / machine["copy_tb_s"] / 1e9
     computing = 2 * (blocks * rows + head.numel() * asked) / machine["matrix_tflop_s"] / 1e9
-    return max(reading, computing)
+    return float(max(reading, computing))
 
 
 def random_model(folder: Path, device: torch.device, dtype: torch.dtype) -> MaskedLM:

@@ -32,7 +32,7 @@ def figures(
 
         return triton_kernels.figures(logits, forbidden, TOP)
     lines = max(1, CORE // logits.shape[1]) if logits.device.type == "cpu" else max(1, len(logits))
-    parts = [_figures(z.float(), forbidden) for z in logits.split(lines)]
+    parts = [_figures(z.float(), forbidden) for z in torch.split(logits, lines)]
     return torch.cat([floats for floats, _ in parts]), torch.cat([ints for _, ints in parts])
 
 

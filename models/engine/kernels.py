@@ -34,7 +34,7 @@ def rotate_heads(
 
         split = triton_kernels.rotate_heads(fused, cos, sin, rotated=rotated, head_dim=weights.head_dim)
     else:
-        split = fused.unflatten(-1, (-1, weights.head_dim)).transpose(1, 2)
+        split = torch.unflatten(fused, -1, (-1, weights.head_dim)).transpose(1, 2)
         turned = split[:, :rotated]
         first, second = turned.chunk(2, -1)
         turned = turned * cos.unsqueeze(1) + torch.cat([-second, first], -1) * sin.unsqueeze(1)

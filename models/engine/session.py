@@ -76,20 +76,21 @@ class Session:
         self.keys = [self._new(*by_head) for _ in weights] if cached else []
         self.values = [self._new(*by_head) for _ in weights] if cached else []
         self.contexts = empty_contexts(shape.prompts, shape.canvases, shape.length, self.device)
-        long = {"dtype": torch.long, "device": self.device}
+        long: dict[str, Any] = {"dtype": torch.long, "device": self.device}
         grid = (shape.prompts, shape.canvases)
-        self.tokens = torch.zeros(*grid, shape.length, **long)  # type: ignore[arg-type]
+        self.tokens = torch.zeros(*grid, shape.length, **long)
         self.rows = torch.zeros(*grid, shape.length, dtype=torch.bool, device=self.device)
-        booleans, longs = (torch.zeros(*grid, dtype=dtype, device=self.device) for dtype in (torch.bool, torch.long))
-        numbers = (booleans.clone(), booleans.clone(), *(longs.clone() for _ in range(7)))
-        self.plan = Plan(*numbers, flags=torch.zeros(5, **long))  # type: ignore[arg-type]
+        longs = torch.zeros(*grid, **long)
+        numbers = {f.name: longs.clone() for f in fields(Plan)}
+        numbers |= {name: longs.bool() for name in ("part", "whole")} | {"flags": torch.zeros(5, **long)}
+        self.plan = Plan(**numbers)
         self.floats = torch.zeros(total, shape.length, FLOATS, device=self.device)
-        self.ints = torch.zeros(total, shape.length, INTS, **long)  # type: ignore[arg-type]
+        self.ints = torch.zeros(total, shape.length, INTS, **long)
         self.logits: Tensor | None = None
         self.cos, self.sin = (self._new(shape.prompts, shape.length, one.head_dim) for _ in range(2))
         self.seen = torch.ones(shape.prompts, shape.length, dtype=torch.bool, device=self.device)
-        self.source = torch.zeros(shape.prompts, shape.length, **long)  # type: ignore[arg-type]
-        self.size, self.low = (torch.zeros(shape.prompts, **long) for _ in range(2))  # type: ignore[arg-type]
+        self.source = torch.zeros(shape.prompts, shape.length, **long)
+        self.size, self.low = (torch.zeros(shape.prompts, **long) for _ in range(2))
         self.carry: Any = None  # what the decode loop keeps in buffers of its own between rounds
         self.taps = {tap: self._new_tap(by_head, longs) for tap in shape.taps}
 
@@ -138,7 +139,11 @@ class Session:
     ) -> None:
         """Take the canvases of the next round and lay down what it computes; `alarm` is passed on to the host with the plan."""
         rows = rows & live.unsqueeze(-1)
-        settings: dict[str, Any] = {"mask_id": self.model.mask_id, "mode": self.shape.mode, "shift": int(self.model.shifted)}
+        settings: dict[str, Any] = {
+            "mask_id": self.model.mask_id,
+            "mode": self.shape.mode,
+            "shift": int(self.model.shifted),
+        }
         settings |= {"size": self.size, "alarm": alarm}
         plan, contexts = self.lay(self.contexts, tokens, rows, live, refresh, **settings)
         pairs = [(self.tokens, tokens), (self.rows, rows)]
@@ -242,12 +247,12 @@ class Session:
         normed = kernels.rms_norm(chosen, norm.weight, norm.variance_epsilon)
         logits = torch.nn.functional.linear(normed, self.model.lm_head.weight)
         if self.shape.logits:
-            self._logits(logits.unflatten(0, row.shape), index)
+            self._logits(torch.unflatten(logits, 0, tuple(row.shape)), index)
             return
         floats, ints = figures(logits, self.shape.forbidden)
         back = (torch.arange(self.shape.length, device=self.device) - first).clamp(0, width - 1).unsqueeze(-1)
         for buffer, found in ((self.floats, floats), (self.ints, ints)):
-            found = found.unflatten(0, row.shape)
+            found = torch.unflatten(found, 0, tuple(row.shape))
             buffer.index_copy_(0, index, found.gather(1, back.expand(-1, -1, found.shape[-1])))
 
     def _logits(self, logits: Float[Tensor, "N W V"], index: Int[Tensor, " N"]) -> None:
@@ -260,7 +265,9 @@ class Session:
 def copy_all(buffers: list[Tensor], values: list[Tensor]) -> None:
     """Write values into buffers, those of one dtype together."""
     for dtype in {buffer.dtype for buffer in buffers}:
-        pairs = [(b.view(-1), v.expand_as(b).reshape(-1)) for b, v in zip(buffers, values, strict=True) if b.dtype == dtype]
+        pairs = [
+            (b.view(-1), v.expand_as(b).reshape(-1)) for b, v in zip(buffers, values, strict=True) if b.dtype == dtype
+        ]
         torch._foreach_copy_([b for b, _ in pairs], [v for _, v in pairs])
 
 

@@ -18,7 +18,6 @@ from models.engine.window import WideTap
 _READ: WeakKeyDictionary[Any, tuple[tuple[int, ...], list[BlockWeights]]] = WeakKeyDictionary()
 
 
-@torch.compiler.disable  # its kernels are fused already
 def run_stream(
     stream: Any,
     taps: Sequence[WideTap],
@@ -68,7 +67,9 @@ def weights_of(stream: Any) -> list[BlockWeights]:
 
 def version_of(module: Any) -> tuple[int, ...]:
     """What changes when a parameter of a module is moved or written to."""
-    return tuple(number for p in module.parameters() for number in (p.data_ptr(), 0 if p.is_inference() else p._version))
+    return tuple(
+        number for p in module.parameters() for number in (p.data_ptr(), 0 if p.is_inference() else p._version)
+    )
 
 
 def predicting(tap: WideTap, asked: Bool[Tensor, "N W"]) -> Bool[Tensor, "N H"]:

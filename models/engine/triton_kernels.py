@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 """Triton kernels of the engine; every one computes in float32 and rounds once."""
 
 from __future__ import annotations
@@ -191,7 +192,9 @@ def attend_span(
     height, tile = (16 if rows <= 16 else 32), (32 if exact else 64)
     blocks = triton.cdiv(places, tile)
     waves = pairs * triton.cdiv(rows, height) / PROCESSORS
-    splits = 1 if waves > 0.75 or blocks < 4 else 2 if waves > 0.375 else 4  # few programs wait for memory, one after the other
+    splits = (
+        1 if waves > 0.75 or blocks < 4 else 2 if waves > 0.375 else 4
+    )  # few programs wait for memory, one after the other
     partial = query.new_empty(splits * pairs * rows * (dim + 2) if splits > 1 else 1, dtype=torch.float)
     strides = [t.stride(axis) for t in (query, key, value, context[0]) for axis in (0, 1)]
     seen = out if place.seen is None else place.seen.view(torch.uint8)
@@ -227,8 +230,16 @@ def _skinny(
 
 @triton.jit
 def _add_norm(
-    hidden, partial, weight, normed, lines, width,
-    EPS: tl.constexpr, SHARES: tl.constexpr, NORM: tl.constexpr, BLOCK: tl.constexpr
+    hidden,
+    partial,
+    weight,
+    normed,
+    lines,
+    width,
+    EPS: tl.constexpr,
+    SHARES: tl.constexpr,
+    NORM: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     row, place = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
     inside = place < width
@@ -267,7 +278,17 @@ def add_norm(
     normed = None if norm is None else torch.empty_like(hidden)
     block = triton.next_power_of_2(width)
     _add_norm[(lines,)](
-        hidden, partial, norm, normed, lines, width, EPS=eps, SHARES=SHARES, NORM=norm is not None, BLOCK=block, num_warps=8
+        hidden,
+        partial,
+        norm,
+        normed,
+        lines,
+        width,
+        EPS=eps,
+        SHARES=SHARES,
+        NORM=norm is not None,
+        BLOCK=block,
+        num_warps=8,
     )
     return normed
 

@@ -94,7 +94,7 @@ def fuse(parameters: Sequence[nn.Parameter]) -> Tensor:
     if not _adjoin(parameters):
         with torch.inference_mode(False), torch.no_grad():  # heads are fitted on these weights later
             whole = torch.cat([parameter.data for parameter in parameters])
-            for parameter, part in zip(parameters, whole.split([len(p) for p in parameters]), strict=True):
+            for parameter, part in zip(parameters, torch.split(whole, [len(p) for p in parameters]), strict=True):
                 parameter.data = part
     return first.data.as_strided((rows, *first.shape[1:]), first.stride())
 

@@ -129,7 +129,6 @@ class Cascade(nn.Module):
         rest = rest_of(known) + self.rest(after.to(self.rest.weight.dtype))
         return torch.cat([logits, rest], -1).log_softmax(-1)
 
-
     def foretell_wide(
         self,
         taps: tuple[WideTap, ...],

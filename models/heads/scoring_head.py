@@ -145,7 +145,6 @@ class ScoringHead(nn.Module):
         pairs = None if self.pairs is None else self.pairs(inward, rows, prior, token)
         return Scores(risk_logit=prior + correction[..., 0], gain=correction[..., 1], pairs=pairs)
 
-
     def _read_stream(
         self, taps: tuple[Any, ...], scaled: Tensor, rows: Bool[Tensor, "N L"], correction: Float[Tensor, "N L 2"]
     ) -> tuple[Tensor, Float[Tensor, "N L 2"]]:

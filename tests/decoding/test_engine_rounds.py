@@ -79,7 +79,9 @@ def test_rules_without_a_head(goldens, policy, settings, cache):
 @pytest.mark.parametrize("cache", CACHES)
 @pytest.mark.parametrize(("policy", "settings"), LEARNED, ids=[f"{name}-{n}" for n, (name, _) in enumerate(LEARNED)])
 def test_rules_with_a_head_and_its_cascade(reasons, policy, settings, cache):
-    same(*both(reasons, ["15,44,79,50", "2,3,4,24"], policy, gen_length=24, block_length=8, use_cache=cache, **settings))
+    same(
+        *both(reasons, ["15,44,79,50", "2,3,4,24"], policy, gen_length=24, block_length=8, use_cache=cache, **settings)
+    )
 
 
 @pytest.mark.parametrize("cache", CACHES)
