@@ -92,6 +92,7 @@ def measure(
     memory = {"plain": _peak(denoiser)}
     published = {str(b): published_ms(denoiser, batch=b, length=length, canvas=canvas) for b in batches}
     denoiser.use_engine("graphs")
+    _peak(denoiser)
     first = round_row(denoiser, "threshold", batch=batches[-1], mode="dual", lengths=lengths)
     memory["graphs"] = _peak(denoiser)
     alone = [

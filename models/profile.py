@@ -42,7 +42,7 @@ def median_ms(call: Callable[[], object], device: torch.device, *, repeats: int 
             began = time.perf_counter()
             call()
             times.append(1e3 * (time.perf_counter() - began))
-    return statistics.median(times)
+    return float(statistics.median(times))
 
 
 def ceilings(device: torch.device, dtype: torch.dtype) -> dict[str, float]:

@@ -70,7 +70,8 @@ class Graphs:
     def _take(self, key: Hashable, compute: Callable[[], Made], store: Callable[[Made], None] | None) -> None:
         began = time.perf_counter()
         if self._pool is None:
-            self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(self.device)
+            make: Any = torch.cuda.Stream
+            self._pool, self._stream = torch.cuda.graph_pool_handle(), make(self.device)
         if not self._warm(compute):
             self._refused.add(key)
             LOG.info("engine: %s waits for the host and runs uncaptured", key)

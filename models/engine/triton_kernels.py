@@ -1,4 +1,4 @@
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, import-not-found"
 """Triton kernels of the engine; every one computes in float32 and rounds once."""
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -48,7 +49,7 @@ class WideTap:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> WideTap:
         """The tap of other canvases."""
-        numbers = {name: function(getattr(self, name)) for name in ("canvas", "prompt", "first")}
+        numbers: dict[str, Any] = {name: function(getattr(self, name)) for name in ("canvas", "prompt", "first")}
         return replace(self, **numbers)
 
     def take(
