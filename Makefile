@@ -1,9 +1,9 @@
-# make setup | train | test | lint: each does its own set-up in .venv when it is missing or out of date.
+# make setup | demo | train | test | lint: each does its own set-up in .venv when it is missing or out of date.
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup train test lint format
+.PHONY: setup demo train test lint format mutation
 .DEFAULT_GOAL := setup
 
 setup: $(READY)
@@ -14,6 +14,9 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
+
+demo: $(READY)
+	$(BIN)/python generate.py --prompt 15,44,79,50 --task countdown3 --policy learned-ete --watch
 
 train: $(READY)
 	$(BIN)/python train.py $(ARGS)
@@ -31,3 +34,7 @@ test: lint
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# breaks the code in more than a hundred ways, on copies of the tree, and sees that a test fails each time
+mutation: $(READY)
+	$(BIN)/python -m tests.mutation $(ARGS)

@@ -3,8 +3,9 @@
 from typing import Any, Literal
 
 from decoding.comparison.arms import Arm
-from train.commands.command_line import run
-from train.commands.compare import hold, judge
+from train.commands.calibrated_arm import with_calibrated
+from train.commands.command_line import GOES_ON, run
+from train.commands.compare import check_compare, run_compare
 
 
 def compare(
@@ -21,6 +22,7 @@ def compare(
     model: str | None = None,
     head: str | None = None,
     adapter: str | None = None,
+    calibrated: str | None = None,
     out: str = "checkpoints/runs/compare",
     batch_size: int | None = None,
     seed: int = 0,
@@ -45,6 +47,7 @@ def compare(
         model: checkpoint folder or hub id; default the shipped model.
         head: folder of a scoring head; default the shipped one, with the shipped model.
         adapter: folder of a PEFT LoRA adapter, merged into the model.
+        calibrated: file of calibrate.py, whose dial runs as one more arm.
         out: folder for comparison.json, table.md, the curves and the lines of every run.
         batch_size: prompts at a time; default 16 on the CPU, 512 on a GPU.
         seed: of prompts, random arms, tuning and resamples.
@@ -55,10 +58,12 @@ def compare(
     """
     size: dict[str, Any] = {"num_prompts": num_prompts, "num_dev": num_dev, "seed": seed}
     size |= {"gen_length": gen_length, "block_length": block_length, "run_code": run_code}
-    contest = judge(catalogue, arms, task, prompts=prompts, model=model, head=head, adapter=adapter, **size)
+    catalogue, arms = with_calibrated(catalogue, arms, calibrated)
+    call = check_compare(catalogue, arms, task, prompts=prompts, model=model, head=head, adapter=adapter, **size)
     study: dict[str, Any] = {"tuning": tuning, "parity": parity, "batch_size": batch_size, "seed": seed}
-    print(hold(contest, out=out, device=device, dtype=dtype, tf32=tf32, **study))
+    study |= {"calibrated": calibrated}
+    print(run_compare(call, out=out, device=device, dtype=dtype, tf32=tf32, **study))
 
 
 if __name__ == "__main__":
-    run(compare, default_config="configs/compare/default.yaml")
+    run(compare, default_config="configs/compare/default.yaml", kept=GOES_ON)

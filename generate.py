@@ -3,7 +3,7 @@
 from typing import Any
 
 from train.commands.command_line import run
-from train.commands.generate import answer, judge
+from train.commands.generate import check_generate, run_generate
 
 
 def generate(
@@ -23,6 +23,7 @@ def generate(
     device: str | None = None,
     run_code: bool = False,
     watch: bool = False,
+    calibrated: str | None = None,
     json: bool = False,
 ) -> None:
     """Decode one prompt with a masked diffusion language model.
@@ -43,15 +44,16 @@ def generate(
         seed: of every draw.
         device: cpu, cuda, ...; default the GPU if there is one.
         run_code: let the checker of humaneval and mbpp run the model's code on this machine.
+        calibrated: file of calibrate.py; sets what is left out, and refuses a decoder that it was not made for.
         watch: show the canvas after every round.
         json: print one JSON object on the last line.
     """
     canvas = {"gen_length": gen_length, "block_length": block_length, "temperature": temperature}
-    where: dict[str, Any] = {"prompts": prompts, "row": row, "run_code": run_code}
-    question = judge(
+    where: dict[str, Any] = {"prompts": prompts, "row": row, "run_code": run_code, "calibrated": calibrated}
+    call = check_generate(
         prompt, task, policy, {**canvas, **(settings or {})}, model=model, head=head, adapter=adapter, **where
     )
-    print(answer(question, seed=seed, device=device, watch=watch, as_json=json))
+    print(run_generate(call, seed=seed, device=device, watch=watch, as_json=json))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from typing import Any
 
 from train.commands.command_line import run
-from train.commands.study import hold, judge
+from train.commands.study import check_study, run_study
 
 
 def study(
@@ -26,8 +26,8 @@ def study(
         seed: of prompts and draws.
         device: cpu, cuda, ...; default the GPU if there is one.
     """
-    judge(name)
-    print(hold(name, settings or {}, out=out, model=model, head=head, seed=seed, device=device))
+    check_study(name)
+    print(run_study(name, settings or {}, out=out, model=model, head=head, seed=seed, device=device))
 
 
 if __name__ == "__main__":

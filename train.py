@@ -6,11 +6,12 @@ from typing import Any, Literal
 
 from decoding.comparison.arms import Arm
 from decoding.traces.labelling import Labelling
-from train.commands.command_line import run
+from train.commands.command_line import GOES_ON, run
 from train.commands.train import run_train
 from train.head.estimate import estimate_run
 from train.head.head_run import HeadRun
 from train.head.settings import CascadeFitting, Fitting, TaskRun, only
+from train.trials.settings import Trials
 
 
 def train(  # one option a line, hence its length
@@ -20,6 +21,7 @@ def train(  # one option a line, hence its length
     labelling: Labelling,
     fitting: Fitting,
     cascade: CascadeFitting | None = None,
+    trials: Trials = Trials(),  # noqa: B008 (frozen)
     catalogue: list[Arm] | None = None,
     relabel: dict[str, dict[str, Any]] | None = None,
     task: str | None = None,
@@ -47,6 +49,7 @@ def train(  # one option a line, hence its length
         labelling: how much is kept and tried of each prompt.
         fitting: how heads are fitted.
         cascade: how the cascade of the run's head is fitted after it; without it there is none.
+        trials: how many dev prompts choose the settings that the head decodes with by default, and among which bounds.
         catalogue: arms of the closing comparison.
         relabel: policies that the first head leads through states of its own with.
         task: the only one of the tasks to collect, or another one with its own counts by default.
@@ -65,20 +68,15 @@ def train(  # one option a line, hence its length
         budget_hours: what collection may take; it is cut to that, and fitting goes on with what is there.
         estimate: only say, in half a minute, what the run will take.
     """
-    how: dict[str, Any] = {"num_prompts": num_prompts, "num_dev": num_dev, "batch_size": batch_size, "seed": seed}
-    how |= {"adapter": adapter, "device": device, "dtype": dtype, "run_code": run_code, "budget_hours": budget_hours}
-    how |= {"model": model, "catalogue": tuple(catalogue or ()), "relabel": relabel or {}, "leave_out": leave_out}
-    what: dict[str, Any] = {
-        "beam": beam,
-        "drivers": drivers,
-        "labelling": labelling,
-        "fitting": fitting,
-        "cascade": cascade,
-    }
-    job = HeadRun(out=Path(out), tasks=only(tasks, task, prompts, leave_out), **what, **how)
+    options: dict[str, Any] = {"num_prompts": num_prompts, "num_dev": num_dev, "batch_size": batch_size, "seed": seed}
+    options |= {"adapter": adapter, "device": device, "dtype": dtype, "run_code": run_code, "leave_out": leave_out}
+    options |= {"model": model, "catalogue": tuple(catalogue or ()), "relabel": relabel or {}}
+    options |= {"beam": beam, "drivers": drivers, "labelling": labelling, "fitting": fitting, "cascade": cascade}
+    options |= {"budget_hours": budget_hours, "trials": trials}
+    head_run = HeadRun(out=Path(out), tasks=only(tasks, task, prompts, leave_out), **options)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    print(estimate_run(job) if estimate else run_train(job))
+    print(estimate_run(head_run) if estimate else run_train(head_run))
 
 
 if __name__ == "__main__":
-    run(train, default_config="configs/train/head.yaml")
+    run(train, default_config="configs/train/head.yaml", kept=GOES_ON)

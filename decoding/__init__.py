@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 from decoding.names import POLICIES
 
 if TYPE_CHECKING:
-    from decoding.api import Generation, generate, make_policy
+    from decoding.api import Generation, generate
     from decoding.policy import Policy
+    from decoding.policy_by_name import make_policy
 
 __all__ = ["Generation", "Policy", "generate", "make_policy"]
 
-_HOME = dict.fromkeys(("Generation", "generate", "make_policy"), "decoding.api") | {"Policy": "decoding.policy"}
+_HOME = dict.fromkeys(("Generation", "generate"), "decoding.api")
+_HOME |= {"Policy": "decoding.policy", "make_policy": "decoding.policy_by_name"}
 _HOME |= {kind: module for module, _, kind in (policy.home.partition(":") for policy in POLICIES.values())}
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -14,9 +14,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from decoding.comparison.calibration import require_calibrated, resolve_calibrated
 from decoding.loop import OnStep, decode
-from decoding.names import ALIASES, Request, find_policy, resolve
+from decoding.names import Request
 from decoding.policy import Policy
+from decoding.policy_by_name import make_policy as make_policy
 from decoding.prompts import read_prompts
 from decoding.reading import Reading, Sampling
 from decoding.state import DecodeState, start
@@ -33,6 +35,9 @@ class Generation:
         sequence_forwards: canvases of each row through the model; a round of k branches is 1 round and k of these.
         token_positions: positions computed for each row, padding not counted.
         explored: rounds in which each row ran more than one canvas.
+        looks: forwards foretold for each row by the head's cascade.
+        drafts: foretold commits of each row that a forward has checked.
+        drafts_true: those of them that came true.
         nfe: batched model calls.
         seconds: wall clock of the decode, prompts and text not counted.
         state: the last state: when, why and how sure each position was committed.
@@ -52,10 +57,26 @@ class Generation:
     history: tuple[DecodeState, ...] = field(default=(), repr=False)
     tokenizer: Any = field(default=None, repr=False)
     eos_id: int | None = None
+    end_ids: tuple[int, ...] = ()
 
     def __iter__(self) -> Iterator[Any]:
         """`x, nfe = generate(...)`."""
         return iter((self.sequences, self.nfe))
+
+    @property
+    def looks(self) -> Int[Tensor, " B"]:
+        """Forwards foretold for each row."""
+        return self.state.looks
+
+    @property
+    def drafts(self) -> Int[Tensor, " B"]:
+        """Drafts of each row that a forward has checked."""
+        return self.state.drafts
+
+    @property
+    def drafts_true(self) -> Int[Tensor, " B"]:
+        """Those of them that came true."""
+        return self.state.drafts_true
 
     @property
     def canvas(self) -> Int[Tensor, "B G"]:
@@ -64,7 +85,7 @@ class Generation:
 
     @property
     def text(self) -> list[str]:
-        """Each canvas up to its first EOS, as a string.
+        """Each canvas up to the first id that ends an answer, as a string.
 
         Raises:
             ValueError: if the model has no tokenizer.
@@ -72,7 +93,7 @@ class Generation:
         if self.tokenizer is None:
             raise ValueError("text needs a model with a tokenizer, got one without")
         rows = self.canvas.tolist()
-        ends = [row.index(self.eos_id) if self.eos_id in row else len(row) for row in rows]
+        ends = [next((i for i, token in enumerate(row) if token in self.end_ids), len(row)) for row in rows]
         return [self.tokenizer.decode(row[:end], skip_special_tokens=True) for row, end in zip(rows, ends, strict=True)]
 
 
@@ -83,13 +104,14 @@ def generate(
     *,
     gen_length: int | None = None,
     block_length: int | None = None,
-    attention_mask: Tensor | None = None,
+    attention_mask: Any = None,
     generator: torch.Generator | None = None,
     on_step: OnStep | None = None,
     temperature: float = 0.0,
     top_p: float = 1.0,
     early_stop: bool = True,
     history: bool = False,
+    calibrated: str | Path | None = None,
     **settings: Any,
 ) -> Generation:
     """Fill a canvas after every prompt: `x, nfe = generate(model, "2,3,4,24", "ete", gen_length=24, block_length=8)`.
@@ -102,14 +124,15 @@ def generate(
             order), else `learned`.
         gen_length: positions to generate, EOS included.
         block_length: must divide gen_length; by default 32 where it does, else gen_length.
-        attention_mask: 0 on the left padding of token ids.
+        attention_mask: 0 on the left padding of token ids; a tensor, an array or lists.
         generator: source of randomness, on the model's device.
         on_step: called with state and reading before every commit; only reads.
         temperature: 0 takes the most likely token.
         top_p: nucleus of the draw, in (0, 1].
         early_stop: fill a row with EOS once everything before a committed EOS is committed; not counted as work.
         history: keep the state of every round.
-        settings: of the policy, `use_cache` (none, prefix or dual), `mask_id`, `eos_id`, `tokenizer` (of a loaded
+        calibrated: file of `calibrate.py`, which sets what is left out and refuses a decoder that it was not made for.
+        settings: of the policy, `use_cache` (none, prefix or dual), `mask_id`, `eos_id` (one or several), `tokenizer` (of a loaded
             model), `chat`, `logits_eos_inf`, `confidence_eos_eot_inf`, and the field's other spellings (`decoding.names.ALIASES`).
 
     Returns:
@@ -120,20 +143,22 @@ def generate(
     """
     given: dict[str, Any] = {"gen_length": gen_length, "block_length": block_length, "temperature": temperature}
     given |= {"top_p": top_p} | ({} if early_stop else {"early_stop": False}) | ({"history": True} if history else {})
-    request = resolve(policy, given | settings)
+    request = resolve_calibrated(calibrated, policy, given | settings)
     denoiser = with_cache(as_denoiser(model, request.options), request.options.get("use_cache", "none"))
     rule = make_policy(request.policy, request.settings, denoiser)
     prompt = read_prompts(prompts, attention_mask, denoiser, chat=request.options.get("chat"))
-    eos_id = check_fit(request, denoiser, prompt_length=prompt.tokens.shape[1], generator=generator)
+    end_ids = check_fit(request, denoiser, prompt_length=prompt.tokens.shape[1], generator=generator)
+    require_calibrated(calibrated, denoiser, rule, request, end_ids)
     batch = prompt.with_canvas(request.gen_length)
     state = start(
         batch.tokens,
         gen_length=request.gen_length,
         block_length=request.block_length,
         mask_id=denoiser.mask_id,
-        eos_id=eos_id if request.options.get("early_stop", True) else None,
+        eos_id=end_ids if request.options.get("early_stop", True) else None,
         step_budget=rule.step_budget,
         initial_blocks=rule.initial_blocks,
+        cached=getattr(denoiser, "cache", None) is not None,
     )
     seen: list[DecodeState] = []
     keep = bool(request.options.get("history", False))
@@ -143,7 +168,7 @@ def generate(
         state,
         rule,
         attention_mask=batch.attention_mask,
-        sampling=make_sampling(request, denoiser, eos_id, rule),
+        sampling=make_sampling(request, denoiser, end_ids, rule),
         generator=generator,
         on_step=watch(seen, on_step) if keep else on_step,
     )
@@ -159,7 +184,8 @@ def generate(
         policy=rule,
         history=(*seen, final) if keep else (),
         tokenizer=denoiser.tokenizer,
-        eos_id=eos_id,
+        eos_id=end_ids[0] if end_ids else None,
+        end_ids=end_ids,
     )
 
 
@@ -192,34 +218,20 @@ def with_cache(denoiser: Denoiser, mode: str) -> Denoiser:
     return cast(Denoiser, cast(Any, denoiser).with_cache(mode))
 
 
-def make_policy(policy: Policy | str, settings: Mapping[str, Any], denoiser: Denoiser) -> Policy:
-    """A policy as it is, or the one of a name (`find_policy`), with its settings and, where it has a head, the denoiser's.
-
-    Raises:
-        ValueError: for an unknown name, a setting that the policy does not have, or a model without the head it needs.
-    """
-    if isinstance(policy, Policy):
-        return policy
-    named = find_policy(policy)
-    module, _, name = named.home.partition(":")
-    kind = getattr(import_module(module), name)
-    settings = {ALIASES.get(spelling, spelling): value for spelling, value in settings.items()}
-    known = {f.name for f in fields(kind)}
-    free = known - named.fixed.keys() - {"head"}
-    unknown = ", ".join(sorted(settings.keys() - free))
-    if unknown:
-        rule = f"be among {', '.join(sorted(free))}" if free else "be left out"
-        raise ValueError(f"settings of policy {policy} must {rule}, got {unknown}")
-    if named.head and denoiser.head is None:
-        raise ValueError(f"policy {policy} must have a model loaded with head=FOLDER, got one without a head")
-    head = {"head": denoiser.head} if named.head else {}
-    return cast(Policy, kind(**head, **named.fixed, **settings))
-
-
 def check_fit(
     request: Request, denoiser: Denoiser, *, prompt_length: int, generator: torch.Generator | None
-) -> int | None:
-    """Refuse lengths, ids and a generator that do not fit the model; the id that ends an answer, given or the model's."""
+) -> tuple[int, ...]:
+    """Refuse lengths, ids and a generator that do not fit the model; the ids that end an answer, given or the model's.
+
+    Args:
+        request: lengths and options of the call.
+        denoiser: the model.
+        prompt_length: longest prompt of the batch, in tokens.
+        generator: of the draws, on the model's device; None without draws.
+
+    Raises:
+        ValueError: in one sentence, for what does not fit.
+    """
     if prompt_length + request.gen_length > denoiser.max_length:
         longest = f"{prompt_length} + {request.gen_length}"
         raise ValueError(f"prompt + gen_length must be at most the model's {denoiser.max_length}, got {longest}")
@@ -228,20 +240,32 @@ def check_fit(
     mask_id = request.options.get("mask_id", denoiser.mask_id)
     if mask_id != denoiser.mask_id:
         raise ValueError(f"mask_id must be the model's {denoiser.mask_id}, got {mask_id!r}")
-    eos_id = request.options.get("eos_id", denoiser.eos_id)
-    if eos_id is not None and not 0 <= eos_id < denoiser.vocab_size:
-        raise ValueError(f"eos_id must lie in [0, {denoiser.vocab_size}), got {eos_id!r}")
-    return cast("int | None", eos_id)
+    given = request.options.get("eos_id")
+    if given is None:
+        return denoiser.end_ids
+    ids = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    for one in ids:
+        if not isinstance(one, int) or isinstance(one, bool) or not 0 <= one < denoiser.vocab_size:
+            raise ValueError(f"eos_id must lie in [0, {denoiser.vocab_size}), got {one!r}")
+    turn = [one for one in [denoiser.end_of_turn_id] if one is not None]
+    return tuple(dict.fromkeys([*ids, *turn])) if ids else denoiser.end_ids
 
 
-def make_sampling(request: Request, denoiser: Denoiser, eos_id: int | None, rule: Policy) -> Sampling:
-    """Temperature and nucleus, the ids that are never a candidate or never confident, and what the policy wants drawn."""
+def make_sampling(request: Request, denoiser: Denoiser, end_ids: tuple[int, ...], rule: Policy) -> Sampling:
+    """Temperature and nucleus, the ids that are never a candidate or never confident, and what the policy wants drawn.
+
+    Args:
+        request: of the call.
+        denoiser: the model.
+        end_ids: the ids that end an answer, EOS first.
+        rule: the policy, which says what it wants drawn.
+
+    Raises:
+        ValueError: for options that contradict the policy.
+    """
     options = request.options
-    same = {
-        "temperature": (0.0, 1 / rule.needs.power),
-        "top_p": (1.0,),
-    }  # what changes nothing beside draws from p^power
-    for name, harmless in same.items():
+    # what changes nothing beside draws from p^power
+    for name, harmless in (("temperature", (0.0, 1 / rule.needs.power)), ("top_p", (1.0,))):
         if rule.needs.draws and options.get(name, harmless[0]) not in harmless:
             raise ValueError(
                 f"{name} must be left out with policy {request.policy}, which draws from p^alpha itself, got {options[name]}"
@@ -250,13 +274,17 @@ def make_sampling(request: Request, denoiser: Denoiser, eos_id: int | None, rule
         raise ValueError(
             f"confidence_eos_eot_inf must be left out where a cascade is looked at, got it with {rule.needs.looks} looks a round"
         )
-    ends = tuple(i for i in (eos_id, getattr(denoiser, "end_of_turn_id", None)) if i is not None)
-    forbidden = ends[:1] if options.get("logits_eos_inf") and eos_id is not None else ()
+    if options.get("temperature") and rule.needs.greedy:
+        raise ValueError(f"temperature must be 0 with policy {request.policy}, got {options['temperature']}")
+    eos = tuple(
+        one for one in end_ids if one != denoiser.end_of_turn_id
+    )  # LLaDA forbids EOS alone, not the end of a turn
+    forbidden = eos if options.get("logits_eos_inf") else ()
     return Sampling(
         temperature=options.get("temperature", 0.0),
         top_p=options.get("top_p", 1.0),
         forbidden=(denoiser.mask_id, *forbidden),
-        unconfident=ends if options.get("confidence_eos_eot_inf") else (),
+        unconfident=end_ids if options.get("confidence_eos_eot_inf") else (),
         noise=rule.needs.noise,
         draws=rule.needs.draws,
         power=rule.needs.power,

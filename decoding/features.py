@@ -77,7 +77,7 @@ def _rank_and_sum(reading: Reading) -> tuple[Tensor, Tensor]:
     """Relative place in the order of risk, and log of the running sum of 1 - c in that order."""
     risk = reading.log_risk.exp().masked_fill(~reading.rows, 2.0)
     ordered, order = risk.sort(dim=-1, stable=True)
-    place = torch.argsort(order, dim=-1, stable=True)
-    running = ordered.cumsum(-1).gather(-1, place)
+    ranks = torch.argsort(order, dim=-1, stable=True)
+    running = ordered.cumsum(-1).gather(-1, ranks)
     count = reading.rows.sum(-1, keepdim=True).clamp(min=1)
-    return place / count, running.clamp(min=1e-9).log()
+    return ranks / count, running.clamp(min=1e-9).log()

@@ -47,6 +47,7 @@ def decode(
 
     Raises:
         RuntimeError: if the policy commits nothing in a round in which it must.
+        ValueError: if a forward gives logits that are NaN or infinite.
     """
     watched = on_step is not None
     for round_ in rounds(

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
+from decoding.checked_names import VERIFIED, CheckedSettings
+
 
 @dataclass(frozen=True)
 class NamedPolicy:
@@ -48,6 +50,7 @@ POLICIES: Mapping[str, NamedPolicy] = {
     "learned": NamedPolicy(f"{_HERE}.learned:Learned", head=True),
     "learned-ete": NamedPolicy(f"{_HERE}.learned_ete:LearnedETE", head=True),
     "learned-parity": NamedPolicy(f"{_HERE}.learned_ete:LearnedParity", head=True),
+    "verified": NamedPolicy(f"{_HERE}.verified:Verified", head=True),
 }
 """The policies of this project; a policy of one's own is named `package.module:Class`."""
 
@@ -77,6 +80,7 @@ def find_policy(name: str, subject: str = "policy") -> NamedPolicy:
 
 
 DEFAULT_POLICY = "learned"
+
 BLOCK_LENGTH = 32
 """Block length where none is given and it divides the generation length; else the canvas is one block."""
 
@@ -215,15 +219,26 @@ def resolve(policy: Any, given: Mapping[str, Any]) -> Request:
         if settings:
             raise ValueError(f"settings must be left out with a policy object, got {', '.join(settings)}")
         return Request(policy, gen_length, block_length, {}, options)
+    if name == VERIFIED:
+        checked = CheckedSettings.of(settings, meant=meant_rule(settings))
+        of_rule = checked.of_rule
+        if isinstance(checked.rule, str):
+            of_rule = _settings(checked.rule, dict(of_rule), gen_length, block_length)
+        return Request(name, gen_length, block_length, {**checked.own, **of_rule, "rule": checked.rule}, options)
     settings = _settings(name, settings, gen_length, block_length)
     return Request(name, gen_length, block_length, settings, options)
+
+
+def meant_rule(settings: Mapping[str, Any]) -> str:
+    """The rule that settings mean in the field, `threshold` where they mean none."""
+    return next((RULES[name] for name in RULES if name in settings), "threshold")
 
 
 def canonical(given: Mapping[str, Any]) -> dict[str, Any]:
     """Our spelling of every setting; of the field's own settings None means not given."""
     values: dict[str, Any] = {}
     spelled: dict[str, str] = {}
-    for spelling, value in given.items():
+    for spelling, value in ((spelling, plain(value)) for spelling, value in given.items()):
         if spelling in WITHOUT_EFFECT:
             neutral, why = WITHOUT_EFFECT[spelling]
             if value not in neutral:
@@ -234,6 +249,11 @@ def canonical(given: Mapping[str, Any]) -> dict[str, Any]:
                 raise ValueError(f"{spelled[name]} and {spelling} must agree, got {values[name]!r} and {value!r}")
             values[name], spelled[name] = value, spelling
     return _with_cache(values)
+
+
+def plain(value: Any) -> Any:
+    """A number of numpy or torch as Python's own; anything else as it is."""
+    return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
 
 
 def _with_cache(values: dict[str, Any]) -> dict[str, Any]:

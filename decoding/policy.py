@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -25,6 +27,7 @@ class Needs:
         draws: tokens drawn at every position from p^power, beside its candidate (`Reading.draws`).
         power: exponent of those draws, above 0.
         rounds: rounds of a decode at most, for a rule whose rounds may commit nothing; None for a rule that always commits.
+        greedy: whether the candidates must be the most likely tokens, so that no temperature goes with it.
     """
 
     canvases: int = 1
@@ -34,6 +37,7 @@ class Needs:
     draws: int = 0
     power: float = 1.0
     rounds: int | None = None
+    greedy: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,14 @@ class Policy(ABC):
     commit at least one position a round unless `needs.rounds` says otherwise, and only positions that are masked. It may take back
     fewer positions than it commits, none of them twice.
     """
+
+    checkable: ClassVar[bool] = False
+    """Whether what it commits follows from canvas, block clock, recent readings and reading alone, on one canvas, and stands."""
+
+    @classmethod
+    def brought(cls, head: Any) -> Mapping[str, Any]:
+        """Settings that a model's scoring head brings with it, for those that are not given."""
+        return {}
 
     @property
     def step_budget(self) -> int | None:
@@ -71,6 +83,11 @@ class Policy(ABC):
     def combine(self, reading: Reading, choice: Int[Tensor, " B"]) -> Reading:
         """What the next `propose` sees of the K readings: that of the canvas chosen, unless others have something to add."""
         return reading.at(choice)
+
+    def settle(self, canvases: DecodeState, proposal: Proposal, reading: Reading) -> tuple[DecodeState, Reading]:
+        """The canvas chosen, and what the next `propose` sees; a policy that checks its canvases rewrites what it keeps."""
+        choice = self.choose(canvases, proposal, reading)
+        return canvases.at(choice), self.combine(reading, choice)
 
 
 def rank(score: Float[Tensor, "B L"], within: Bool[Tensor, "B L"]) -> Int[Tensor, "B L"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -34,22 +35,25 @@ class Prompts:
         )
 
 
-def read_prompts(
-    prompts: Any, attention_mask: Tensor | None, denoiser: Denoiser, *, chat: bool | None = None
-) -> Prompts:
+def read_prompts(prompts: Any, attention_mask: Any, denoiser: Denoiser, *, chat: bool | None = None) -> Prompts:
     """Read ids [P] or [B, P], a list of id lists, a string or a list of strings; rows of unequal length are padded on the left.
 
     Args:
         prompts: the prompts.
-        attention_mask: for ids [P] or [B, P] alone: 0 on their padding, which must be on the left.
+        attention_mask: for ids [P] or [B, P] alone, a tensor, an array or lists: 0 on their padding, which must be on the left.
         denoiser: whose ids these are, and whose `encode` reads strings.
         chat: for strings, as in `encode`: as a user message where True, or where None and the model has a chat template.
 
     Raises:
         ValueError: for an empty prompt, a mask id in a prompt, an id outside the vocabulary, or padding on the right.
     """
+    if hasattr(prompts, "__array__") and not isinstance(prompts, Tensor):
+        prompts = _as_tensor("prompts", prompts)
     if isinstance(prompts, Tensor):
-        batch = _read_tensor(prompts, attention_mask)
+        mask = attention_mask
+        batch = _read_tensor(
+            prompts, mask if mask is None or isinstance(mask, Tensor) else _as_tensor("attention_mask", mask)
+        )
     elif attention_mask is not None:
         raise ValueError(f"attention_mask must come with a tensor of token ids, got {type(prompts).__name__}")
     else:
@@ -66,6 +70,14 @@ def leave_room(prompts: Sequence[str], denoiser: Denoiser, gen_length: int) -> l
     """Say of each prompt whether the model has positions enough for it and `gen_length` more."""
     rows = _id_lists(prompts, denoiser, None) if prompts else []
     return [len(row) + gen_length <= denoiser.max_length for row in rows]
+
+
+def _as_tensor(name: str, values: Any) -> Tensor:
+    """An array of numpy or nested lists as a tensor."""
+    try:
+        return torch.as_tensor(values)
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"{name} must be whole numbers [P] or [B, P], got {type(values).__name__} ({error})") from None
 
 
 def _read_tensor(tokens: Tensor, attention_mask: Tensor | None) -> Prompts:
@@ -88,18 +100,30 @@ def _id_lists(prompts: Any, denoiser: Denoiser, chat: bool | None) -> list[list[
     if not isinstance(prompts, Sequence) or not prompts:
         raise ValueError(f"prompts must be ids, a string or a list of either, got {prompts!r}")
     if all(isinstance(prompt, str) for prompt in prompts):
+        _require_letters(prompts)
         encode = getattr(denoiser, "encode", None)
         if encode is None:
             raise ValueError(f"prompts must be token ids for a model without a tokenizer, got {prompts[0][:60]!r}")
         return [list(ids) for ids in encode(prompts, chat=chat)]
-    rows = [prompts] if all(isinstance(prompt, int) for prompt in prompts) else prompts
-    if not all(isinstance(row, Sequence) and all(isinstance(token, int) for token in row) for row in rows):
+    rows = [prompts] if all(isinstance(prompt, Integral) for prompt in prompts) else prompts
+    rows = [row.tolist() if hasattr(row, "tolist") else row for row in rows]
+    if not all(isinstance(row, Sequence) and all(isinstance(token, Integral) for token in row) for row in rows):
         raise ValueError(f"prompts must be ids, a string or a list of either, got a list with {prompts[0]!r}")
-    return [list(row) for row in rows]
+    return [[int(token) for token in row] for row in rows]
+
+
+def _require_letters(prompts: Sequence[str]) -> None:
+    """Refuse half of a letter, a lone surrogate, which no tokenizer reads."""
+    for number, prompt in enumerate(prompts):
+        half = next((letter for letter in prompt if "\ud800" <= letter <= "\udfff"), None)
+        if half is not None:
+            raise ValueError(f"prompt {number} must be whole letters, got {half!a} in it")
 
 
 def _pad_left(rows: list[list[int]]) -> Prompts:
     longest = max(map(len, rows))
+    if any(not -(2**63) <= token < 2**63 for row in rows for token in row):
+        raise ValueError("prompts must hold ids of at most 63 bits, got a larger number")
     tokens = torch.tensor([[0] * (longest - len(row)) + row for row in rows], dtype=torch.long)
     lengths = torch.tensor([len(row) for row in rows])
     mask = torch.arange(longest) >= longest - lengths.unsqueeze(-1)

@@ -9,12 +9,16 @@ import platform
 import shlex
 import subprocess
 import sys
+from dataclasses import asdict
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+
+from models.checkpoints.files import combine, digest
 
 
 def write_json(file: Path, value: Any, *, allow_nan: bool = True) -> None:
@@ -28,7 +32,11 @@ def write_json(file: Path, value: Any, *, allow_nan: bool = True) -> None:
     Raises:
         ValueError: for NaN where it is not allowed.
     """
-    text = json.dumps(value, indent=1, allow_nan=allow_nan) + "\n"
+    write_text(file, json.dumps(value, indent=1, allow_nan=allow_nan) + "\n")
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a text file aside and rename it; its folder is made."""
     file.parent.mkdir(parents=True, exist_ok=True)
     aside = file.with_name(file.name + ".part")
     aside.write_text(text, encoding="utf-8")
@@ -79,8 +87,21 @@ def commit() -> str | None:
 def code() -> str:
     """Hash of the source of `decoding` and `models`: figures of different code are not to be mixed."""
     here = Path(__file__).resolve().parents[1]
-    files = sorted(path for package in ("decoding", "models") for path in (here / package).glob("*.py"))
+    files = sorted(path for package in ("decoding", "models") for path in (here / package).rglob("*.py"))
     return hashlib.blake2b(b"\0".join(path.read_bytes() for path in files), digest_size=8).hexdigest()
+
+
+def head_fingerprint(head: Any) -> str:
+    """Hash of the weights of a scoring head, and of what is trusted of it and how it decodes by default."""
+    weights = {name: digest(name, tensor) for name, tensor in head.state_dict().items()}
+    trust = [head.config.trust, head.cascade and [head.cascade.config.foretold, head.cascade.config.seen]]
+    said = json.dumps([trust, head.defaults and asdict(head.defaults)]).encode()
+    return combine({**weights, "said": hashlib.sha256(said).digest()})
+
+
+def dtype_name(model: nn.Module) -> str:
+    """Number format of a model's weights; "" where it has none."""
+    return next((str(weight.dtype) for weight in model.parameters()), "")
 
 
 def device_name(device: torch.device) -> str:

@@ -9,12 +9,15 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from models.denoiser import Prediction, Tap
 from models.engine.window import WideTap
 
 TOP = 5  # log p1..p5 are the features of a scoring head
 LOGITS = {"cpu": 1 << 18}  # read at a time: what a core's cache holds
+TINY = torch.finfo(torch.float32).tiny  # keeps a logarithm finite
+COLD = 1e-30  # a temperature below which logits over it overflow
 MANY_LOGITS = 1 << 25  # on any other device: few launches, and no more memory than a vocabulary of 150k can bear
 
 
@@ -105,9 +108,40 @@ class Reading:
     draws: Draws | None = None
 
     @property
+    def log_confidence(self) -> Float[Tensor, "... L"]:
+        """log c, exact where c rounds to 1: log(1 - (1 - c)) there."""
+        low = self.confidence.clamp(min=TINY).log()
+        return torch.where(self.confidence > 0.5, (-self.log_risk.exp()).log1p(), low)
+
+    @property
+    def log_odds(self) -> Float[Tensor, "... L"]:
+        """log c - log(1 - c), the logit of the candidate less the log of all others: c in an order that does not tie near 1."""
+        return self.log_confidence - self.log_risk
+
+    @property
     def margin(self) -> Float[Tensor, "... L"]:
         """p1 - p2, the top-2 margin."""
         return self.top_log_probs[..., 0].exp() - self.top_log_probs[..., 1].exp()
+
+    @property
+    def margin_odds(self) -> Float[Tensor, "... L"]:
+        """log m - log(1 - m) of the margin m, which does not tie near 1 either."""
+        first, second = self.top_log_probs[..., 0], self.top_log_probs[..., 1]
+        margin = -(second - first).expm1() * first.exp()
+        return margin.clamp(min=TINY).log() - (self._beside_top + second.exp()).log()
+
+    @property
+    def top_odds(self) -> Float[Tensor, "... L"]:
+        """log p1 - log(1 - p1)."""
+        return self.top_log_probs[..., 0] - self._beside_top.log()
+
+    @property
+    def _beside_top(self) -> Float[Tensor, "... L"]:
+        """1 - p1, from the risk where the candidate is the most likely token."""
+        wrong = torch.where(
+            self.token == self.top_tokens[..., 0], self.log_risk.exp(), -self.top_log_probs[..., 0].expm1()
+        )
+        return wrong.clamp(min=TINY)
 
     @staticmethod
     def empty(shape: tuple[int, ...], device: torch.device) -> Reading:
@@ -130,12 +164,12 @@ class Reading:
         if shape == (len(index), 1):  # one canvas a prompt, none missing: as it stands, without a copy of the taps
             return self.map(lambda v: v.unsqueeze(1))
         blank = Reading.empty((*shape, self.rows.shape[-1]), self.rows.device)
-        place = index.unbind(-1)
+        where = index.unbind(-1)
 
         def spread(value: Tensor) -> Tensor:
-            return value.new_zeros(*shape, *value.shape[1:]).index_put(place, value)
+            return value.new_zeros(*shape, *value.shape[1:]).index_put(where, value)
 
-        dense = {n: getattr(blank, n).index_put(place, getattr(self, n)) for n in _dense_names()}
+        dense = {n: getattr(blank, n).index_put(where, getattr(self, n)) for n in _dense_names()}
         draws = None if self.draws is None else self.draws.map(spread)
         return Reading(**dense, taps=tuple(t.map(spread) for t in self.taps), draws=draws)
 
@@ -154,10 +188,14 @@ class Reading:
 
     def first(self) -> Reading:
         """Each position as the first canvas of a [B, K] grid reads it that does; taps of canvas 0."""
-        place = self.rows.long().argmax(1, keepdim=True)  # [B, 1, L]
+        first_row = self.rows.long().argmax(1, keepdim=True)  # [B, 1, L]
 
         def pick(value: Tensor) -> Tensor:
-            index = place if value.ndim == place.ndim else place.unsqueeze(-1).expand(-1, -1, -1, value.shape[-1])
+            index = (
+                first_row
+                if value.ndim == first_row.ndim
+                else first_row.unsqueeze(-1).expand(-1, -1, -1, value.shape[-1])
+            )
             return value.gather(1, index).squeeze(1)
 
         dense: dict[str, Any] = {n: pick(getattr(self, n)) for n in _dense_names()}
@@ -192,7 +230,8 @@ def reading_of_figures(
 def read(prediction: Prediction, sampling: Sampling, generator: torch.Generator | None = None) -> Reading:
     """Read candidates and confidences off a prediction, in float32 and without a copy of the softmax.
 
-    c = exp(z_x̂ - logsumexp z) with z the logits at temperature 1, as in LLaDA and Fast-dLLM.
+    c = exp(z_x̂ - logsumexp z) with z the logits at temperature 1, as in LLaDA and Fast-dLLM; taken as the sigmoid of
+    z_x̂ - log sum exp of the other logits, since z_x̂ - logsumexp z rounds to steps of 2e-6 where c is near 1.
     """
     rows, logits = prediction.rows, prediction.logits
     lines = max(1, LOGITS.get(logits.device.type, MANY_LOGITS) // logits.shape[-1])
@@ -223,21 +262,22 @@ def _read_chunk(
         allowed[:, list(sampling.forbidden)] = -torch.inf
     token = draw(allowed, sampling, generator)
     chosen = z.gather(-1, token[:, None])
-    rest = z.scatter(-1, token[:, None], -torch.inf).logsumexp(-1, keepdim=True)
-    confidence = (chosen - normaliser).exp().squeeze(-1)
-    log_risk = (rest - normaliser).squeeze(-1).clamp(min=-100.0)
+    others = z.scatter(-1, token[:, None], -torch.inf)
+    log_odds = (chosen - others.logsumexp(-1, keepdim=True)).squeeze(-1)
+    confidence = log_odds.sigmoid()
+    log_risk = logsigmoid(-log_odds).clamp(min=-100.0)
+    entropy = torch.special.entr((others - normaliser).exp()).sum(-1) - confidence * logsigmoid(log_odds)
     if sampling.unconfident:
         never = torch.isin(token, torch.tensor(sampling.unconfident, device=token.device))
         confidence, log_risk = confidence.masked_fill(never, 0.0), log_risk.masked_fill(never, 0.0)
     top = allowed.topk(min(TOP, z.shape[-1]))
     missing = (0, TOP - top.indices.shape[-1])
-    log_probs = z - normaliser
     draws = _draw_more(allowed - normaliser, sampling, generator) if sampling.draws else None
     figures = {
         "token": token,
         "confidence": confidence,
         "log_risk": log_risk,
-        "entropy": torch.special.entr(log_probs.exp()).sum(-1),
+        "entropy": entropy,
         "top_log_probs": torch.nn.functional.pad((top.values - normaliser).clamp(min=-100.0), missing, value=-100.0),
         "top_tokens": torch.nn.functional.pad(top.indices, missing),
         "log_normaliser": normaliser.squeeze(-1),
@@ -250,16 +290,23 @@ def _draw_more(log_probs: Float[Tensor, "m V"], sampling: Sampling, generator: t
     tempered = sampling.power * log_probs
     if not len(tempered):
         return Draws.empty((0,), sampling.draws, log_probs.device)
-    tokens = torch.multinomial(tempered.softmax(-1), sampling.draws, replacement=True, generator=generator)
+    tokens = torch.multinomial(_drawable(tempered).softmax(-1), sampling.draws, replacement=True, generator=generator)
     chances = torch.rand(tokens.shape, generator=generator, device=log_probs.device)
     return Draws(tokens, log_probs.gather(-1, tokens), chances, tempered.logsumexp(-1))
+
+
+def _drawable(z: Float[Tensor, "m V"]) -> Float[Tensor, "m V"]:
+    """Rows that have no distribution as uniform ones: nothing drawn from them is used, for the decode ends there."""
+    return z.masked_fill(~z.amax(-1, keepdim=True).isfinite(), 0.0)
 
 
 def draw(z: Float[Tensor, "m V"], sampling: Sampling, generator: torch.Generator | None) -> Int[Tensor, " m"]:
     """The candidate token of each row: argmax at temperature 0, else a draw from the nucleus of softmax(z / T)."""
     if sampling.temperature == 0:
         return z.argmax(-1)
-    probabilities = (z / sampling.temperature).softmax(-1)
+    if sampling.temperature < COLD:
+        z = z - z.amax(-1, keepdim=True)  # so that the division below leaves 0 and no infinity
+    probabilities = _drawable(z / max(sampling.temperature, COLD)).softmax(-1)
     if sampling.top_p < 1:
         ordered, order = probabilities.sort(-1, descending=True)
         beyond = ordered.cumsum(-1) - ordered >= sampling.top_p  # the mass before it already reaches top_p

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 
@@ -34,8 +34,10 @@ class Layout:
     Attributes:
         block: block index of every position, -1 outside the canvas.
         num_blocks: number of blocks.
-        mask_id, eos_id: special ids; eos_id None switches the early stop off.
+        mask_id, eos_id: special ids; eos_id fills what follows an end, None switches the early stop off.
         step_budget: rounds per block before the next one opens (N); None opens a block only when the last is full.
+        cached: whether the forward that opens a block decides what later forwards of that block read.
+        also_ends: ids beside eos_id that end an answer, such as the end of a turn.
     """
 
     block: Int[Tensor, " L"]
@@ -43,6 +45,13 @@ class Layout:
     mask_id: int
     eos_id: int | None
     step_budget: int | None
+    cached: bool = False
+    also_ends: tuple[int, ...] = ()
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """Every id that ends an answer."""
+        return () if self.eos_id is None else (self.eos_id, *self.also_ends)
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,8 @@ class DecodeState:
         reason: a Reason for every position.
         recent_confidence, recent_token: confidence and candidate in the two readings before the current one, newest first;
             0 and -1 where there was none.
+        looks: readings that the head's cascade foretold for this row.
+        drafts, drafts_true: foretold commits that a forward has checked, and those of them that came true.
     """
 
     layout: Layout
@@ -73,6 +84,9 @@ class DecodeState:
     reason: Int[Tensor, "... L"]
     recent_confidence: Float[Tensor, "... 2 L"]
     recent_token: Int[Tensor, "... 2 L"]
+    looks: Int[Tensor, "..."]
+    drafts: Int[Tensor, "..."]
+    drafts_true: Int[Tensor, "..."]
 
     @property
     def feasible(self) -> Bool[Tensor, "... L"]:
@@ -107,6 +121,16 @@ class DecodeState:
         place = torch.arange(choice.shape[0], device=choice.device) * self.masked.shape[1] + choice
         return self.map(lambda v: v.flatten(0, 1).index_select(0, place))
 
+    @staticmethod
+    def stack(states: Sequence[DecodeState]) -> DecodeState:
+        """K states as the canvases of one: [B] becomes [B, K]."""
+        return DecodeState(states[0].layout, *(torch.stack([getattr(s, n) for s in states], 1) for n in _tensors()))
+
+    def where(self, rows: Bool[Tensor, " B"], other: DecodeState) -> DecodeState:
+        """The state with these rows as they are in `other`."""
+        pairs = ((getattr(other, n), getattr(self, n)) for n in _tensors())
+        return DecodeState(self.layout, *(torch.where(rows.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in pairs))
+
     def to(self, device: torch.device) -> DecodeState:
         """The state on another device."""
         block = self.layout.block.to(device)
@@ -118,7 +142,11 @@ class DecodeState:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> DecodeState:
         """The same function on every tensor but the layout's, which all rows share."""
-        return DecodeState(self.layout, *(function(getattr(self, f.name)) for f in fields(self) if f.name != "layout"))
+        return DecodeState(self.layout, *(function(getattr(self, name)) for name in _tensors()))
+
+
+def _tensors() -> list[str]:
+    return [f.name for f in fields(DecodeState) if f.name != "layout"]
 
 
 @dataclass(frozen=True)
@@ -133,6 +161,9 @@ class Proposal:
         log_confidence: log c_j of the token that sets branch j apart (Eq. 7); 0 where there is no look-ahead.
         confidence: of the tokens committed, where they are not the candidates of the reading; else None.
         chance: uniform draws for a policy that chooses at random; else None.
+        looks: readings foretold for each row in making this proposal; None where there were none.
+        states: the canvases as they will stand, where each was committed on top of the one before with a tick of its own
+            clock; None where one commit writes all of them.
     """
 
     tokens: Int[Tensor, "B K L"]
@@ -141,6 +172,8 @@ class Proposal:
     log_confidence: Float[Tensor, "B K"]
     confidence: Float[Tensor, "B K L"] | None = None
     chance: Float[Tensor, "B S"] | None = None
+    looks: Int[Tensor, " B"] | None = None
+    states: DecodeState | None = None
 
     @staticmethod
     def single(state: DecodeState, reading: Reading, reason: Int[Tensor, "B L"]) -> Proposal:
@@ -160,11 +193,24 @@ def start(
     gen_length: int,
     block_length: int,
     mask_id: int,
-    eos_id: int | None,
+    eos_id: int | Sequence[int] | None,
     step_budget: int | None = None,
     initial_blocks: int = 1,
+    cached: bool = False,
 ) -> DecodeState:
-    """The state before the first forward: prompt (left padded) followed by `gen_length` masks."""
+    """The state before the first forward: prompt (left padded) followed by `gen_length` masks.
+
+    Args:
+        tokens: prompts, left padded.
+        gen_length: masks behind each, at least 1.
+        block_length: of a block, a divisor of gen_length.
+        mask_id, eos_id: special ids; of several eos_id each ends an answer and the first fills what follows, None switches
+            the early stop off.
+        step_budget: rounds of a block before the next opens; None waits until it is full.
+        initial_blocks: blocks open at first, at least 1.
+        cached: whether the forward that opens a block decides what later forwards of it read.
+    """
+    eos_id, *also_ends = (eos_id,) if eos_id is None or isinstance(eos_id, int) else tuple(eos_id) or (None,)
     batch, length = tokens.shape
     position = torch.arange(length, device=tokens.device) - (length - gen_length)
     block = torch.where(position >= 0, position.div(block_length, rounding_mode="floor"), -1)
@@ -172,7 +218,7 @@ def start(
     masked = (block >= 0).expand(batch, length).clone()
     count = torch.zeros(batch, dtype=torch.long, device=tokens.device)
     return DecodeState(
-        layout=Layout(block, num_blocks, mask_id, eos_id, step_budget),
+        layout=Layout(block, num_blocks, mask_id, eos_id, step_budget, cached, tuple(also_ends)),
         tokens=tokens.masked_fill(masked, mask_id),
         masked=masked,
         opened=count + min(initial_blocks, num_blocks),
@@ -183,6 +229,9 @@ def start(
         reason=torch.zeros_like(tokens),
         recent_confidence=torch.zeros(batch, 2, length, device=tokens.device),
         recent_token=torch.full((batch, 2, length), -1, device=tokens.device),
+        looks=count,
+        drafts=count,
+        drafts_true=count,
     )
 
 
@@ -215,8 +264,11 @@ def crop(state: DecodeState, left: int) -> DecodeState:
 
 def commit(state: DecodeState, reading: Reading, proposal: Proposal) -> DecodeState:
     """Write a proposal: K canvases per row, block clock advanced, rows past their EOS ended. The only writer of tokens."""
+    if proposal.states is not None:
+        return proposal.states
     state = replace(
         state,
+        looks=state.looks if proposal.looks is None else state.looks + proposal.looks,
         recent_confidence=torch.stack([reading.confidence, state.recent_confidence[..., 0, :]], -2),
         recent_token=torch.stack([reading.token, state.recent_token[..., 0, :]], -2),
     )
@@ -237,12 +289,14 @@ def commit(state: DecodeState, reading: Reading, proposal: Proposal) -> DecodeSt
 
 
 def end_after_eos(state: DecodeState) -> DecodeState:
-    """Fill with EOS whatever follows a committed EOS before which everything is committed, tokens committed there included."""
+    """Fill with EOS whatever follows a committed end before which everything is committed, tokens committed there included."""
     if state.layout.eos_id is None:
         return state
     no_mask_before = state.masked.long().cumsum(-1) == 0
-    ends = (state.tokens == state.layout.eos_id) & (state.layout.block >= 0) & ~state.masked & no_mask_before
-    past = ends.long().cumsum(-1) > 0
+    ends = (
+        is_one_of(state.tokens, state.layout.end_ids) & (state.layout.block >= 0) & ~state.masked & no_mask_before
+    ).long()
+    past = ends.cumsum(-1) - ends > 0
     filled = state.masked & past
     return replace(
         state,
@@ -251,6 +305,14 @@ def end_after_eos(state: DecodeState) -> DecodeState:
         committed_round=torch.where(filled, state.round.unsqueeze(-1), state.committed_round),
         reason=state.reason.masked_fill(filled, int(Reason.END)),
     )
+
+
+def is_one_of(tokens: Int[Tensor, "*shape"], ids: Sequence[int]) -> Bool[Tensor, "*shape"]:
+    """Where a token is one of a few ids."""
+    found = torch.zeros_like(tokens, dtype=torch.bool)
+    for one in ids:
+        found = found | (tokens == one)
+    return found
 
 
 def advance_clock(state: DecodeState) -> DecodeState:

@@ -81,7 +81,17 @@ class BlockCache:
         owner: Int[Tensor, " N"] | None,
         refresh: Bool[Tensor, " N"] | None,
     ) -> Run:
-        """Compute every canvas, as little of each as the cache allows, and remember the ones whose block opened."""
+        """Compute every canvas, as little of each as the cache allows, and remember the ones whose block opened.
+
+        Args:
+            denoiser: whose blocks run.
+            tokens, attention_mask: N canvases; False on padding.
+            rotary: cosines and sines of every position.
+            rows: positions asked for.
+            taps: blocks whose input is kept.
+            owner: the prompt of each canvas; None for one canvas a prompt.
+            refresh: canvases to be computed whole; None for all.
+        """
         owner = torch.arange(len(tokens), device=tokens.device) if owner is None else owner
         entry = self._fitting(denoiser, tokens, rows, owner)
         entry = torch.where(torch.ones_like(owner, dtype=torch.bool) if refresh is None else refresh, -1, entry)

@@ -73,7 +73,16 @@ class BlockStack(Protocol):
         taps: Container[int],
         computed: Bool[Tensor, "N S"],
     ) -> Run:
-        """Embedding and all blocks for the Q positions given."""
+        """Embedding and all blocks for the Q positions given.
+
+        Args:
+            tokens: the Q positions that are computed.
+            attention_mask: over the S positions attended to.
+            rotary: cosines and sines of the Q positions.
+            recorder: keeps keys and values, or adds those kept before.
+            taps: blocks whose input is kept.
+            computed: the Q positions within the S, for the count.
+        """
 
 
 def context_of(tokens: Int[Tensor, "N L"], attention_mask: Tensor | None) -> Bool[Tensor, "N L"]:

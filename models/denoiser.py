@@ -64,19 +64,25 @@ class Denoiser(nn.Module, ABC):
 
     Attributes:
         mask_id: id of the mask token; never predicted, never allowed in a prompt.
-        eos_id: id that ends an answer, or None.
+        eos_id: id that ends an answer and fills what follows, or None.
+        end_of_turn_id: id that closes a chat message and so ends an answer too, or None.
+        also_ends: further ids that end an answer.
         vocab_size: V.
         max_length: longest prompt + canvas the model takes.
         tokenizer: turns strings into ids and back, or None.
+        stored_bytes: fingerprint over every byte of the checkpoint, "" where it was not taken.
         head: the scoring head that `models.load(..., head=...)` put on, or None.
         engine: what runs the forwards of a decode fast (`models.engine`), or None.
     """
 
     mask_id: int
     eos_id: int | None
+    end_of_turn_id: int | None = None
+    also_ends: tuple[int, ...] = ()
     vocab_size: int
     max_length: int
     tokenizer: Any = None
+    stored_bytes: str = ""
     head: Any = None
     engine: Any = None
     blocks: nn.ModuleList  # of a transformer denoiser: its parts, which a head re-uses
@@ -90,6 +96,12 @@ class Denoiser(nn.Module, ABC):
         """Where token ids must live."""
         parameter = next(self.parameters(), None)
         return torch.device("cpu") if parameter is None else parameter.device
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """Every id that ends an answer, EOS first."""
+        ids = (self.eos_id, *self.also_ends, self.end_of_turn_id)
+        return tuple(dict.fromkeys(one for one in ids if one is not None))
 
     @abstractmethod
     def forward(

@@ -30,6 +30,7 @@ class MaskedLM(Denoiser):
         mask_id: id of the mask token.
         eos_id: id that ends an answer, or None.
         end_of_turn_id: id that closes a chat message, or None.
+        also_ends: further ids that end an answer.
         tokenizer: turns strings into ids and back, or None.
         fingerprint: of the stored weights, where the loader took it; otherwise taken from the model when asked for.
     """
@@ -42,6 +43,7 @@ class MaskedLM(Denoiser):
         mask_id: int,
         eos_id: int | None,
         end_of_turn_id: int | None = None,
+        also_ends: tuple[int, ...] = (),
         tokenizer: Any = None,
         fingerprint: str = "",
     ) -> None:
@@ -49,11 +51,13 @@ class MaskedLM(Denoiser):
         self.model: Any = model
         self.shifted = shifted
         self.mask_id, self.eos_id, self.end_of_turn_id = mask_id, eos_id, end_of_turn_id
+        self.also_ends = also_ends
         self.vocab_size: int = model.config.vocab_size
         self.max_length: int = model.config.max_position_embeddings
         self.hidden_size: int = model.config.hidden_size
         self.tokenizer = tokenizer
         self._fingerprint = fingerprint
+        self.stored_bytes = ""
         self.cache: BlockCache | None = None
 
     @property
@@ -116,7 +120,7 @@ class MaskedLM(Denoiser):
 
     def renew_fingerprint(self, fingerprint: str) -> None:
         """The weights are others now."""
-        self._fingerprint = fingerprint
+        self._fingerprint, self.stored_bytes = fingerprint, ""
 
     def with_cache(self, mode: str) -> MaskedLM:
         """The same weights behind a fresh block cache, for one decode at a time; "none" computes every canvas whole.
@@ -130,10 +134,12 @@ class MaskedLM(Denoiser):
             mask_id=self.mask_id,
             eos_id=self.eos_id,
             end_of_turn_id=self.end_of_turn_id,
+            also_ends=self.also_ends,
             tokenizer=self.tokenizer,
             fingerprint=self._fingerprint,
         )
         twin.cache = None if mode == "none" else BlockCache(mode)
+        twin.stored_bytes = self.stored_bytes
         twin.put_on(self.head)
         twin.__dict__["engine"] = self.engine
         return twin.train(self.training)
@@ -191,7 +197,7 @@ class MaskedLM(Denoiser):
         taps: Container[int],
         computed: Bool[Tensor, "N S"],
     ) -> Run:
-        """Embedding and all blocks for the Q positions given; the final norm is left to the rows that need it."""
+        """See `BlockStack.run_blocks`; the final norm is left to the rows that need it."""
         hidden = self.model.model.embed_tokens(tokens)
         mask = create_bidirectional_mask(self.model.config, hidden, attention_mask)
         entered: dict[int, Tensor] = {}

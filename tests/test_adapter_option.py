@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from train.commands import compare as contest
-from train.commands.generate import answer, judge
+from train.commands.compare import check_compare
+from train.commands.generate import check_generate, run_generate
 
 MODULE = "model.transformer.blocks.7.ff_out"
 
@@ -29,7 +29,9 @@ def adapter(tmp_path):
 def test_an_answer_comes_from_the_model_with_its_adapter(adapter):
     plain, adapted = (
         json.loads(
-            answer(judge("2,3,4,24", "countdown3", "sequential", {}, adapter=folder), device="cpu", as_json=True)
+            run_generate(
+                check_generate("2,3,4,24", "countdown3", "sequential", {}, adapter=folder), device="cpu", as_json=True
+            )
         )
         for folder in (None, adapter)
     )
@@ -39,15 +41,15 @@ def test_an_answer_comes_from_the_model_with_its_adapter(adapter):
 
 
 def test_the_shipped_head_is_not_put_on_a_model_with_an_adapter(adapter):
-    question = judge("2,3,4,24", "countdown3", None, {}, adapter=adapter)
-    assert (question.request.policy, question.head) == ("ete", None)
-    assert contest.judge([], None, "countdown3", num_prompts=1, num_dev=1, adapter=adapter).head is None
+    call = check_generate("2,3,4,24", "countdown3", None, {}, adapter=adapter)
+    assert (call.request.policy, call.head) == ("ete", None)
+    assert check_compare([], None, "countdown3", num_prompts=1, num_dev=1, adapter=adapter).head is None
 
 
 def test_a_folder_without_an_adapter_is_refused(tmp_path):
     for call in (
-        lambda: judge("2,3,4,24", "countdown3", "ete", {}, adapter=str(tmp_path)),
-        lambda: contest.judge([], None, "countdown3", num_prompts=1, num_dev=1, adapter=str(tmp_path)),
+        lambda: check_generate("2,3,4,24", "countdown3", "ete", {}, adapter=str(tmp_path)),
+        lambda: check_compare([], None, "countdown3", num_prompts=1, num_dev=1, adapter=str(tmp_path)),
     ):
         with pytest.raises(ValueError, match=r"^adapter must be a folder with adapter_config\.json, got"):
             call()

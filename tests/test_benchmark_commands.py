@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 import compare as compare_command
 import generate as generate_command
@@ -17,10 +15,9 @@ import train.commands.train as job_module
 import train.head.estimate as estimate
 from decoding.comparison.arms import Arm
 from decoding.traces.labelling import Labelling
-from train.base.export import export
 from train.commands.command_line import run, shipped, with_flags
-from train.commands.compare import judge, leave_out_long
-from train.commands.generate import judge as judge_question
+from train.commands.compare import check_compare, leave_out_long
+from train.commands.generate import check_generate
 from train.commands.train import run_train
 from train.head.head_run import HeadRun
 from train.head.settings import Fitting, TaskRun, only
@@ -32,17 +29,9 @@ SIZE = {"num_prompts": 4, "num_dev": 4}
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory) -> Path:
+def tiny(tmp_path_factory, write_tiny) -> Path:
     """A LLaDA checkpoint of one small block with random weights, 256 positions and the shipped tokenizer."""
-    folder = tmp_path_factory.mktemp("tiny")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=768, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=2, max_position_embeddings=256, tie_word_embeddings=False,
-        rope_parameters={"rope_type": "default", "rope_theta": 1e4},
-    )  # fmt: skip
-    export(LlamaForCausalLM(config), folder, tokenizer=shipped("checkpoints/reason-7m"), mask_id=1, eos_id=0)
-    return folder
+    return write_tiny(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture
@@ -63,21 +52,21 @@ def complaint(capsys, function, *arguments: str) -> str:
 
 
 def test_dev_and_test_prompts_come_from_one_file(file, tiny):
-    (entry,) = judge(ARMS, None, "gsm8k", prompts=str(file), model=str(tiny), **SIZE).entries
-    task, problems = get("gsm8k"), entry.problems
+    (checked,) = check_compare(ARMS, None, "gsm8k", prompts=str(file), model=str(tiny), **SIZE).tasks
+    task, problems = get("gsm8k"), checked.problems
     assert (len(problems.dev), len(problems.test)) == (1, 4)  # a dev prompt for four test prompts
     assert task.split_of(problems.dev[0]) == "dev"
     order = [example.prompt for example in task.read(file) if example.prompt not in problems.dev]
     assert list(problems.test) == order[:4]
-    assert entry.check(problems.test[0], "#### 0") != entry.check(problems.test[0], "#### 99")
+    assert checked.check(problems.test[0], "#### 0") != checked.check(problems.test[0], "#### 99")
     assert (problems.gen_length, problems.block_length, problems.references) == (256, 32, {})
 
 
 def test_what_a_head_was_fitted_on_is_not_compared_on(file, tiny):
-    (entry,) = judge(
+    (checked,) = check_compare(
         ARMS, None, "gsm8k", prompts={"gsm8k": str(file)}, model=str(tiny), num_prompts=40, num_dev=40
-    ).entries
-    splits = [get("gsm8k").split_of(prompt) for prompt in entry.problems.test]
+    ).tasks
+    splits = [get("gsm8k").split_of(prompt) for prompt in checked.problems.test]
     assert set(splits) == {"test"}
 
 
@@ -87,12 +76,12 @@ def test_a_head_that_is_named_may_have_seen_the_file(file, tiny, tmp_path, own):
     folder.mkdir()
     (folder / "head.safetensors").touch()
     learned = Arm("learned", "learned", "learned", "risk_bound", (0.1,), head=None if own else str(folder))
-    how = {"prompts": str(file), "model": str(tiny), "head": str(folder) if own else None}
-    (entry,) = judge([*ARMS, learned], None, "gsm8k", num_prompts=40, num_dev=40, **how).entries
+    options = {"prompts": str(file), "model": str(tiny), "head": str(folder) if own else None}
+    (checked,) = check_compare([*ARMS, learned], None, "gsm8k", num_prompts=40, num_dev=40, **options).tasks
     task = get("gsm8k")
-    assert {task.split_of(prompt) for prompt in entry.problems.dev} == {"dev"}
+    assert {task.split_of(prompt) for prompt in checked.problems.dev} == {"dev"}
     order = [example.prompt for example in task.read(file) if task.split_of(example.prompt) == "test"]
-    assert list(entry.problems.test) == order
+    assert list(checked.problems.test) == order
 
 
 def test_a_file_of_one_row_and_rows_without_answers_are_refused(tmp_path, tiny):
@@ -101,41 +90,41 @@ def test_a_file_of_one_row_and_rows_without_answers_are_refused(tmp_path, tiny):
     with pytest.raises(
         ValueError, match="prompts must hold prompts of task gsm8k for dev and for test, got 1 and 0 in"
     ):
-        judge(ARMS, None, "gsm8k", prompts=str(path), model=str(tiny), **SIZE)
+        check_compare(ARMS, None, "gsm8k", prompts=str(path), model=str(tiny), **SIZE)
     path.write_text('{"question": "How much is 1?"}\n{"question": "How much is 2?"}\n')
     with pytest.raises(ValueError, match="prompts of task gsm8k must come with answers to be judged, got 2 without"):
-        judge(ARMS, None, "gsm8k", prompts=str(path), model=str(tiny), **SIZE)
+        check_compare(ARMS, None, "gsm8k", prompts=str(path), model=str(tiny), **SIZE)
     path.write_text('{"prompt": "How much is 1?"}\n')
     with pytest.raises(ValueError, match="prompts of task words must come with answers to be judged, got 1 without"):
-        judge(ARMS, None, "words", prompts=str(path), model=str(tiny), **SIZE)
+        check_compare(ARMS, None, "words", prompts=str(path), model=str(tiny), **SIZE)
 
 
 def test_lengths_may_be_shortened_and_must_fit(file, tiny):
     options = {"prompts": str(file), "model": str(tiny), **SIZE}
-    (entry,) = judge(ARMS, None, "gsm8k", gen_length=64, **options).entries
-    assert (entry.problems.gen_length, entry.problems.block_length) == (64, 32)
+    (checked,) = check_compare(ARMS, None, "gsm8k", gen_length=64, **options).tasks
+    assert (checked.problems.gen_length, checked.problems.block_length) == (64, 32)
     with pytest.raises(ValueError, match="block_length must divide gen_length 40 of task gsm8k, got 32"):
-        judge(ARMS, None, "gsm8k", gen_length=40, **options)
+        check_compare(ARMS, None, "gsm8k", gen_length=40, **options)
     for length in (0, -32):
         with pytest.raises(ValueError, match=f"gen_length of task gsm8k must be at least 1, got {length}"):
-            judge(ARMS, None, "gsm8k", gen_length=length, **options)
+            check_compare(ARMS, None, "gsm8k", gen_length=length, **options)
     with pytest.raises(ValueError, match="block_length must divide gen_length 256 of task gsm8k, got 0"):
-        judge(ARMS, None, "gsm8k", block_length=0, **options)
+        check_compare(ARMS, None, "gsm8k", block_length=0, **options)
 
 
 def test_prompts_that_are_too_long_are_left_out_and_counted(file, tiny, tmp_path):
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     rows[0]["question"] *= 20
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (entry,) = judge(ARMS, None, "gsm8k", prompts=str(file), model=str(tiny), gen_length=64, **SIZE).entries
+    (checked,) = check_compare(ARMS, None, "gsm8k", prompts=str(file), model=str(tiny), gen_length=64, **SIZE).tasks
     denoiser = models.load(tiny, device="cpu")
-    kept, long = leave_out_long(entry, denoiser)
+    kept, long = leave_out_long(checked, denoiser)
     assert (long, len(kept.problems.test)) == (1, 3)
     denoiser.max_length = 64
     with pytest.raises(
         ValueError, match="prompts of task gsm8k must leave 64 of the model's 64 positions, got 0 dev and 0 test"
     ):
-        leave_out_long(entry, denoiser)
+        leave_out_long(checked, denoiser)
 
 
 def test_compare_says_how_many_prompts_it_left_out(capsys, file, tiny, tmp_path):
@@ -173,7 +162,7 @@ def test_commands_refuse_to_run_code_without_the_flag(capsys, name, tmp_path, ti
     assert complaint(capsys, generate_command.generate, *arguments) == f"generate.py: {refused}"
     with pytest.raises(ValueError, match=refused):
         job_of(tmp_path, tasks={name: TaskRun(prompts_file=str(path))})
-    assert judge_question("def f():", name, "threshold", {}, model=str(tiny)).example.answer == ""
+    assert check_generate("def f():", name, "threshold", {}, model=str(tiny)).example.answer == ""
 
 
 def test_generate_decodes_a_row_of_a_file_and_judges_it(capsys, file, tiny):
@@ -243,16 +232,16 @@ def test_the_command_line_may_name_the_task_of_a_job():
 @pytest.fixture
 def probes(monkeypatch) -> list[int]:
     """Collections that take a second a prompt and keep two states of it."""
-    asked: list[int] = []
+    requests: list[int] = []
 
-    def collect(job, denoiser, beam):
-        (task,) = job.tasks.values()
-        asked.append(task.prompts + task.dev_prompts)
+    def collect(head_run, denoiser, beam):
+        (task,) = head_run.tasks.values()
+        requests.append(task.prompts + task.dev_prompts)
 
     monkeypatch.setattr(estimate, "_collect", collect)
-    monkeypatch.setattr(estimate, "_warm_up", lambda job, name, run, denoiser: None)
-    monkeypatch.setattr(estimate, "_size_of", lambda folder: estimate.Size(states=2.0 * asked[-1]))
-    return asked
+    monkeypatch.setattr(estimate, "_warm_up", lambda head_run, name, run, denoiser: None)
+    monkeypatch.setattr(estimate, "_size_of", lambda folder: estimate.Size(states=2.0 * requests[-1]))
+    return requests
 
 
 def test_a_probe_doubles_and_its_last_time_is_scaled_up(tmp_path, probes):
@@ -263,12 +252,12 @@ def test_a_probe_doubles_and_its_last_time_is_scaled_up(tmp_path, probes):
 
 
 def test_a_budget_cuts_the_prompts_and_a_run_that_goes_on_keeps_the_cut(tmp_path, probes):
-    job = job_of(tmp_path, budget_hours=24 / 3600)
+    head_run = job_of(tmp_path, budget_hours=24 / 3600)
     ticks = iter(range(0, 1000, 5))
-    cut = estimate.cut_to_budget(job, None, None, seconds=1.0, clock=lambda: float(next(ticks)))  # type: ignore[arg-type]
+    cut = estimate.cut_to_budget(head_run, None, None, seconds=1.0, clock=lambda: float(next(ticks)))  # type: ignore[arg-type]
     # three prompts in five seconds, 80 for all: .27 of them, less a tenth
     assert (cut.tasks["lists"].prompts, cut.tasks["lists"].dev_prompts) == (10, 2)
-    assert estimate.cut_to_budget(job, None, None) == cut  # type: ignore[arg-type]
+    assert estimate.cut_to_budget(head_run, None, None) == cut  # type: ignore[arg-type]
     assert probes == [3]
     ample = job_of(tmp_path / "more", budget_hours=10.0)
     ample.out.mkdir()
@@ -278,8 +267,8 @@ def test_a_budget_cuts_the_prompts_and_a_run_that_goes_on_keeps_the_cut(tmp_path
 def test_a_budget_leaves_two_train_prompts_where_there_are_two(tmp_path, probes):
     ticks = iter(range(0, 1000, 5))
     tasks = {"lists": TaskRun(prompts=40, dev_prompts=8), "words": TaskRun(prompts=1, dev_prompts=1)}
-    job = job_of(tmp_path, tasks=tasks, budget_hours=1e-6)
-    cut = estimate.cut_to_budget(job, None, None, seconds=1.0, clock=lambda: float(next(ticks)))  # type: ignore[arg-type]
+    head_run = job_of(tmp_path, tasks=tasks, budget_hours=1e-6)
+    cut = estimate.cut_to_budget(head_run, None, None, seconds=1.0, clock=lambda: float(next(ticks)))  # type: ignore[arg-type]
     assert [(run.prompts, run.dev_prompts) for run in cut.tasks.values()] == [(2, 1), (1, 1)]
     assert [file.name for file in tmp_path.iterdir()] == ["budget.json"]
 
@@ -296,12 +285,12 @@ def test_a_budget_leaves_two_train_prompts_where_there_are_two(tmp_path, probes)
 )
 def test_a_run_that_goes_on_must_ask_for_what_was_cut(tmp_path, probes, changes):
     ticks = iter(range(0, 1000, 5))
-    job = job_of(tmp_path, budget_hours=1.0)
-    estimate.cut_to_budget(job, None, None, seconds=1.0, clock=lambda: float(next(ticks)))  # type: ignore[arg-type]
-    other = replace(job, **changes)
-    with pytest.raises(ValueError, match=r"budget\.json must be of a run that was asked for") as told:
+    head_run = job_of(tmp_path, budget_hours=1.0)
+    estimate.cut_to_budget(head_run, None, None, seconds=1.0, clock=lambda: float(next(ticks)))  # type: ignore[arg-type]
+    other = replace(head_run, **changes)
+    with pytest.raises(ValueError, match=r"budget\.json must be of a run that was asked for") as error:
         estimate.cut_to_budget(other, None, None)  # type: ignore[arg-type]
-    assert str(told.value).endswith('got {"budget_hours": 1.0, "asked": {"lists": [40, 8]}}')
+    assert str(error.value).endswith('got {"budget_hours": 1.0, "asked": {"lists": [40, 8]}}')
 
 
 @pytest.mark.parametrize("text", ['{"lists": [10, 2]}', "[]", '{"lists'])
@@ -315,7 +304,7 @@ def test_a_probe_is_warm_before_its_clock_starts(tmp_path, tiny, monkeypatch):
     happened: list[str] = []
     denoiser = models.load(tiny, device="cpu")
     denoiser.register_forward_hook(lambda *_: happened.append("forward"))
-    monkeypatch.setattr(estimate, "_collect", lambda job, denoiser, beam: happened.append("collect"))
+    monkeypatch.setattr(estimate, "_collect", lambda head_run, denoiser, beam: happened.append("collect"))
     ticks = iter([0.0, 5.0])
     clock = lambda: happened.append("clock") or next(ticks)  # noqa: E731
     estimate.probe(job_of(tmp_path), denoiser, None, seconds=1.0, clock=clock)  # type: ignore[arg-type]
@@ -335,7 +324,7 @@ def test_a_run_whose_file_will_not_do_ends_before_the_base_is_read(
     if not answers:
         rows = [json.loads(line) for line in file.read_text().splitlines()]
         file.write_text("".join(json.dumps({"question": row["question"]}) + "\n" for row in rows))
-    monkeypatch.setattr(job_module, "load_base", lambda job: 1 / 0)
+    monkeypatch.setattr(job_module, "load_base", lambda head_run: 1 / 0)
     tasks = {"gsm8k": TaskRun(prompts=prompts, dev_prompts=1, prompts_file=str(file))}
     learned = Arm("learned", "learned", "learned", "risk_bound", (0.1,))
     with pytest.raises(ValueError, match=sentence):
@@ -343,7 +332,7 @@ def test_a_run_whose_file_will_not_do_ends_before_the_base_is_read(
 
 
 def test_a_run_with_a_budget_may_ask_for_more_than_the_file_holds(file, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(job_module, "load_base", lambda job: 1 / 0)
+    monkeypatch.setattr(job_module, "load_base", lambda head_run: 1 / 0)
     tasks = {"gsm8k": TaskRun(prompts=64, dev_prompts=1, prompts_file=str(file))}
     with pytest.raises(ZeroDivisionError):
         run_train(job_of(tmp_path, model=str(tiny), tasks=tasks, catalogue=tuple(ARMS), budget_hours=1.0))

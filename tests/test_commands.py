@@ -14,7 +14,7 @@ import generate as generate_command
 from models.toys.toy import TableDenoiser
 from train.base.export import export
 from train.commands.command_line import parser_of, run, shipped, with_flags
-from train.commands.screen import Screen, wrap
+from train.commands.screen import Piece, Screen, wrap
 
 ROOT = Path(__file__).parents[1]
 TOKENIZER = shipped("checkpoints/reason-7m")
@@ -82,8 +82,8 @@ def test_bad_input_is_told_in_one_sentence(capsys, arguments, sentence):
     ],
 )  # fmt: skip
 def test_what_only_the_model_can_refuse_is_told_the_same_way(capsys, tiny, arguments, sentence):
-    told = complaint(capsys, generate_command.generate, *arguments, "--model", str(tiny))
-    assert told.startswith(f"generate.py: {sentence}")
+    printed = complaint(capsys, generate_command.generate, *arguments, "--model", str(tiny))
+    assert printed.startswith(f"generate.py: {sentence}")
 
 
 def test_a_damaged_checkpoint_is_told_the_same_way(capsys, tiny, tmp_path):
@@ -112,7 +112,8 @@ def test_json_on_the_last_line_holds_text_costs_and_settings(capsys, tiny):
     run(generate_command.generate, [*SUM, "--model", str(tiny), "--policy", "factor", "--watch", "--json"])
     *rounds, last = capsys.readouterr().out.splitlines()
     facts = json.loads(last)
-    assert list(facts) == "text accepted rounds sequence_forwards token_positions seconds settings".split()
+    costs = "rounds sequence_forwards token_positions looks drafts drafts_true seconds"
+    assert list(facts) == f"text accepted {costs} settings".split()
     assert len(rounds) == facts["rounds"] + 1  # the canvas before the first round, and after every one
     assert rounds[0] == f"   0  {'·' * 24}"
     assert "·" not in rounds[-1]
@@ -220,8 +221,30 @@ def test_screen_redraws_in_place_and_colours_only_what_is_new(monkeypatch):
     assert [frame.splitlines()[1].split("  ")[0] for frame in frames] == ["round 0", "round 1", "round 2"]
 
 
+def test_screen_underlines_the_drafts_that_came_true_and_counts_them(monkeypatch):
+    from decoding import generate
+
+    monkeypatch.setattr("train.commands.screen.PAUSE", 0.0)
+
+    class Letters:
+        def decode(self, ids):
+            return "abcd"[ids[0]]
+
+    table = torch.eye(5)[[0, 0, 1, 2]] * torch.tensor([[0.0], [9.0], [8.0], [7.0]])
+    denoiser = TableDenoiser(table, mask_id=4, eos_id=3)
+    denoiser.tokenizer = Letters()
+    screen = Screen(Terminal(), denoiser)
+    result = generate(denoiser, [2], "verified", rule="sequential", canvases=2, gen_length=3, on_step=screen.step)
+    screen.show(result.state)
+    frames = screen.stream.getvalue().split("\x1b[2F\x1b[J")
+    shown = [frame.splitlines()[0] for frame in frames]
+    assert shown == ["···", "\x1b[32ma\x1b[0m\x1b[4m\x1b[32mb\x1b[0m·", "ab\x1b[32mc\x1b[0m"]
+    assert frames[1].splitlines()[1].endswith("1 of 1 drafts came true")
+
+
 def test_wrapping_counts_characters_not_colours():
-    assert wrap([("ab", 1), ("c", 0), ("de", 0)], 3) == ["\x1b[32mab\x1b[0mc", "de"]
+    assert wrap([Piece("de"), Piece("ab", 1, draft=True)], 3) == ["de", "\x1b[4m\x1b[32mab\x1b[0m"]
+    assert wrap([Piece("ab", 1), Piece("c"), Piece("de")], 3) == ["\x1b[32mab\x1b[0mc", "de"]
 
 
 def test_shipped_files_are_found_in_the_source_tree_and_in_a_wheel(monkeypatch, tmp_path):

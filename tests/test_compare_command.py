@@ -6,14 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 import compare as compare_command
 from decoding.comparison.arms import Arm
-from train.base.export import export
-from train.commands.command_line import parser_of, run, shipped
-from train.commands.compare import draw, judge
+from train.commands.command_line import parser_of, run
+from train.commands.compare import check_compare, draw
 from train.tasks import get
 
 ROOT = Path(__file__).parents[1]
@@ -23,17 +20,9 @@ THRESHOLD = Arm("threshold", "headless", "threshold", "threshold", (0.9,))
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory) -> Path:
+def tiny(tmp_path_factory, write_tiny) -> Path:
     """A LLaDA checkpoint of one small block with random weights and the shipped tokenizer."""
-    folder = tmp_path_factory.mktemp("tiny")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=768, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=2, max_position_embeddings=256, tie_word_embeddings=False,
-        rope_parameters={"rope_type": "default", "rope_theta": 1e4},
-    )  # fmt: skip
-    export(LlamaForCausalLM(config), folder, tokenizer=shipped("checkpoints/reason-7m"), mask_id=1, eos_id=0)
-    return folder
+    return write_tiny(tmp_path_factory.mktemp("tiny"))
 
 
 def complaint(capsys, *arguments: str) -> str:
@@ -78,8 +67,8 @@ def test_a_bad_file_of_prompts_is_named_with_its_line(capsys, tmp_path, tiny, na
     if lines is not None:
         file.write_text("\n".join(lines) + "\n")
     out = str(tmp_path / "out")
-    told = complaint(capsys, "--task", "countdown3", "--prompts", str(file), "--model", str(tiny), "--out", out)
-    assert sentence in told
+    printed = complaint(capsys, "--task", "countdown3", "--prompts", str(file), "--model", str(tiny), "--out", out)
+    assert sentence in printed
 
 
 def test_bad_input_is_judged_before_torch_is_imported(tmp_path):
@@ -128,8 +117,8 @@ def test_a_run_writes_its_results_and_goes_on_where_it_was(capsys, tmp_path, tin
     [
         ("values: [0.9], values_for: {countdown4: [1.5]}", "threshold must lie in (0, 1], got 1.5, in arm late"),
         (
-            "values: [0.9], tune: {turns: [1]}",
-            "settings of policy threshold must be among threshold, got turns, in arm",
+            "values: [0.9], tune: {looks: [1]}",
+            "settings of policy threshold must be among threshold, got looks, in arm",
         ),
     ],
 )
@@ -150,10 +139,10 @@ def test_prompts_of_a_file_are_the_test_prompts(tmp_path, tiny):
     file = tmp_path / "mine.txt"
     lines = [f"{dev[0].prompt}||", "2,3,4,24||", "2,3,4,24||", "1,2,3,6||", "5,6,7,18||"]
     file.write_text("\n".join(lines) + "\n")
-    contest = judge(
+    call = check_compare(
         [SEQUENTIAL, THRESHOLD], None, "countdown3", prompts=str(file), num_prompts=2, num_dev=2, model=str(tiny)
     )
-    problems, check = contest.entries[0].problems, contest.entries[0].check
+    problems, check = call.tasks[0].problems, call.tasks[0].check
     assert problems.test == ("2,3,4,24", "1,2,3,6")  # a dev prompt and a copy are left out
     assert problems.dev == tuple(example.prompt for example in dev)
     assert problems.references == {}
@@ -164,16 +153,16 @@ def test_prompts_of_a_file_are_the_test_prompts(tmp_path, tiny):
 def test_learned_arms_are_left_out_and_said_so_without_a_head(tiny):
     learned = Arm("learned", "learned", "learned", "risk_bound", (0.01,))
     options = {"num_prompts": 1, "num_dev": 1, "model": str(tiny)}
-    contest = judge([SEQUENTIAL, learned], None, "countdown3", **options)
-    assert (contest.arms, contest.left_out) == ((SEQUENTIAL,), ("learned",))
+    call = check_compare([SEQUENTIAL, learned], None, "countdown3", **options)
+    assert (call.arms, call.left_out) == ((SEQUENTIAL,), ("learned",))
     with pytest.raises(ValueError, match="arm learned must have a scoring head"):
-        judge([SEQUENTIAL, learned], "learned", "countdown3", **options)
+        check_compare([SEQUENTIAL, learned], "learned", "countdown3", **options)
 
 
 def test_settings_for_a_task_that_is_none_are_refused(tiny):
     arm = Arm("threshold", "headless", "threshold", "threshold", (0.9,), values_for={"suduko": (0.8,)})
     with pytest.raises(ValueError, match=r"^task must be one of sudoku, "):
-        judge([SEQUENTIAL, arm], None, "countdown3", num_prompts=1, num_dev=1, model=str(tiny))
+        check_compare([SEQUENTIAL, arm], None, "countdown3", num_prompts=1, num_dev=1, model=str(tiny))
 
 
 @pytest.mark.parametrize(
@@ -181,18 +170,18 @@ def test_settings_for_a_task_that_is_none_are_refused(tiny):
 )
 def test_a_block_length_that_does_not_divide_the_canvas_is_refused(tiny, space):
     arm = Arm("threshold", "headless", "threshold", "threshold", (0.9,), **space)
-    said = "^block_length of arm threshold must divide gen_length 24 of task countdown3, got 7$"
-    with pytest.raises(ValueError, match=said):
-        judge([SEQUENTIAL, arm], None, "countdown3", num_prompts=1, num_dev=1, model=str(tiny))
+    sentence = "^block_length of arm threshold must divide gen_length 24 of task countdown3, got 7$"
+    with pytest.raises(ValueError, match=sentence):
+        check_compare([SEQUENTIAL, arm], None, "countdown3", num_prompts=1, num_dev=1, model=str(tiny))
 
 
 def test_splits_hold_different_prompts_and_the_answers_of_unique_tasks(tiny):
-    (entry,) = judge([SEQUENTIAL], None, "multiplication", num_prompts=5, num_dev=4, model=str(tiny)).entries
-    problems, task = entry.problems, get("multiplication")
+    (checked,) = check_compare([SEQUENTIAL], None, "multiplication", num_prompts=5, num_dev=4, model=str(tiny)).tasks
+    problems, task = checked.problems, get("multiplication")
     assert (len(set(problems.dev)), len(set(problems.test))) == (4, 5)
     assert {task.split_of(prompt) for prompt in problems.dev} == {"dev"}
     assert {task.split_of(prompt) for prompt in problems.test} == {"test"}
-    assert all(entry.check(prompt, problems.references[prompt]) for prompt in (*problems.dev, *problems.test))
+    assert all(checked.check(prompt, problems.references[prompt]) for prompt in (*problems.dev, *problems.test))
 
 
 @pytest.mark.parametrize("name", ["default", "full", "full-gsm", "parity"])

@@ -1,6 +1,7 @@
 """The shape of the code base: which folder may import which, and what library code leaves alone."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Collection
@@ -24,6 +25,9 @@ TENSOR_PROGRAMS = [
 ]
 PACKS_ITS_ROWS = {"decoding/policies/learned_ete.py"}  # foretells its branches in chunks of memory
 MOST_MODULES = 15
+EXPLAINED_FROM = 4  # parameters
+WAITS_FOR_OTHERS = {"decoding/folder_lock.py"}
+HOOKS = {"on_train_batch_end"}  # of Lightning, which explains them
 WAITS = ("item", "tolist", "cpu", "numpy", "nonzero")
 
 
@@ -54,7 +58,7 @@ def imported(file: Path) -> set[str]:
 
 @pytest.mark.parametrize("file", [*LIBRARY, *COMMANDS], ids=name_of)
 def test_imports_point_one_way(file):
-    own = {"models", "decoding", "train", "generate", "compare", "study", "tests"}
+    own = {"models", "decoding", "train", "generate", "compare", "calibrate", "study", "tests"}
     assert imported(file) & own <= ALLOWED[folder_of(file)]
     if folder_of(file) in ("models", "decoding"):
         assert not imported(file) & {"lightning", "pytorch_lightning", "jsonargparse"}
@@ -108,13 +112,49 @@ def test_policies_never_wait_for_the_device(file):
     assert bool(waits) == (name_of(file) in PACKS_ITS_ROWS), [f"line {node.lineno}" for node in waits]
 
 
+def public_functions(node: ast.AST) -> list[ast.FunctionDef]:
+    """Functions and methods that a user may call, those inside functions left out."""
+    found = []
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.FunctionDef, ast.ClassDef)) and not child.name.startswith("_"):
+            found += [child] if isinstance(child, ast.FunctionDef) else public_functions(child)
+    return found
+
+
+def parameters_of(function: ast.FunctionDef) -> list[str]:
+    """Names of the parameters, without self and cls."""
+    arguments = function.args
+    every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    return [one.arg for one in every if one.arg not in ("self", "cls")]
+
+
+@pytest.mark.parametrize("file", LIBRARY, ids=name_of)
+def test_many_parameters_are_explained(file):
+    """With four or more of them each stands under Args, or the docstring says where they are explained."""
+    unexplained = []
+    for function in public_functions(tree_of(file)):
+        names, text = parameters_of(function), ast.get_docstring(function) or ""
+        if len(names) < EXPLAINED_FROM or function.name in HOOKS or text.startswith("See `"):
+            continue
+        if "has the arguments" in text:
+            continue
+        described = set(re.findall(r"[\w]+", " ".join(re.findall(r"^ {4}(\w+(?:, \w+)*):", text, re.M))))
+        unexplained += [f"{function.name}, line {function.lineno}: {name}" for name in names if name not in described]
+    assert unexplained == []
+
+
+def loops_over_rounds(tree: ast.Module) -> list[ast.AST]:
+    """Loops that ask a policy for a proposal in every turn."""
+    loops = [node for node in ast.walk(tree) if isinstance(node, (ast.For, ast.While))]
+    return [node for node in loops if any(isinstance(n, ast.Attribute) and n.attr == "propose" for n in ast.walk(node))]
+
+
 def test_there_is_one_decode_loop():
-    loops = [
-        name_of(file)
-        for file in LIBRARY
-        if file.is_relative_to(ROOT / "decoding") and any(isinstance(n, ast.While) for n in ast.walk(tree_of(file)))
-    ]
-    assert loops == ["decoding/loop.py"]
+    found = {name_of(file): len(loops_over_rounds(tree_of(file))) for file in LIBRARY}
+    assert {name: count for name, count in found.items() if count} == {"decoding/loop.py": 1}
+    inside = [file for file in LIBRARY if file.is_relative_to(ROOT / "decoding")]
+    open_ended = {name_of(file) for file in inside if any(isinstance(n, ast.While) for n in ast.walk(tree_of(file)))}
+    assert open_ended - WAITS_FOR_OTHERS == {"decoding/loop.py"}
 
 
 @pytest.mark.parametrize("file", COMMANDS, ids=name_of)
@@ -132,7 +172,7 @@ def test_what_must_start_fast_imports_nothing_heavy():
             *("decoding", "decoding.names", "decoding.studies", "models", "train", "train.tasks"),
             *(
                 f"train.commands.{name}"
-                for name in ("command_line", "folders", "generate", "compare", "study", "train")
+                for name in ("command_line", "folders", "generate", "compare", "calibrate", "study", "train")
             ),
         )
     )

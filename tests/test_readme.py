@@ -1,5 +1,6 @@
-"""Whatever the README says can be run runs."""
+"""Whatever the README and its pages say can be run runs."""
 
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -8,44 +9,108 @@ import pytest
 
 import generate as generate_command
 from decoding.names import POLICIES
-from train.commands.command_line import parser_of, run
+from train.commands.command_line import parser_of, run, with_flags
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.M | re.S)
-LINES = [line.partition(" #")[0].strip() for kind, block in BLOCKS if kind == "sh" for line in block.splitlines()]
-LINES = [line for line in LINES if line and not line.startswith("#")]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+MOST_WORDS = 1200
+PICTURE_LIMIT = 60_000  # bytes
+
+
+def blocks_of(text: str) -> list[tuple[str, str]]:
+    """(language, content) of every block of code."""
+    return re.findall(r"^```(\w+)\n(.*?)^```", text, re.M | re.S)
+
+
+def lines_of(text: str) -> list[str]:
+    """The commands of all shell blocks, without comments and without the folder of the environment."""
+    shell = "".join(block for kind, block in blocks_of(text) if kind == "sh")
+    lines = [line.partition(" #")[0].strip() for line in shell.splitlines()]
+    return [line.removeprefix(".venv/bin/") for line in lines if line and not line.startswith("#")]
+
+
+LINES = lines_of(README)
+ALL_LINES = [*LINES, *(line for page in PAGES for line in lines_of(page.read_text(encoding="utf-8")))]
 OF_GENERATE = [line for line in LINES if line.startswith("python generate.py ")]
+CONFIGS = {"compare": "configs/compare/default.yaml", "train": "configs/train/head.yaml"}
+OF_CONFIGS = [line for line in ALL_LINES if line.startswith(("python compare.py ", "python train.py "))]
 
 
 def test_every_line_is_of_a_kind_that_is_tested():
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M))
-    others = [line for line in LINES if line not in OF_GENERATE]
+    others = [line for line in ALL_LINES if line not in OF_GENERATE]
     for line in others:
-        command, name = line.split()[:2]
-        assert (command == "make" and name in targets) or (command == "python" and (ROOT / name).is_file()), line
+        command, name, *rest = line.split()
+        if command == "python" and name == "-m":
+            assert rest[0].startswith("train."), line
+            assert callable(importlib.import_module(rest[0]).__dict__[rest[0].rpartition(".")[2]]), line
+        else:
+            assert (command == "make" and name in targets) or (command == "python" and (ROOT / name).is_file()), line
+
+
+def test_one_command_goes_from_a_clone_to_an_answer():
+    """`make demo` installs what is missing and runs one of the README's own lines."""
+    recipe = re.search(r"^demo: \$\(READY\)\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.M)
+    assert recipe is not None
+    (line,) = recipe[1].strip().splitlines()
+    assert line.replace("$(BIN)/", "") in OF_GENERATE
+
+
+def comment_of(line: str) -> str:
+    """The comment that the README puts behind a command."""
+    (comment,) = re.findall(rf"^\.venv/bin/{re.escape(line)} +# (.*)$", README, re.M)
+    return comment
 
 
 @pytest.mark.parametrize("line", OF_GENERATE)
-def test_generate_lines_run(line, capsys):
+def test_generate_lines_run_and_cost_what_stands_behind_them(line, capsys):
     run(generate_command.generate, shlex.split(line)[2:])
-    assert "round" in capsys.readouterr().out
+    assert comment_of(line) in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("line", [line for line in LINES if line.startswith("python compare.py ")])
-def test_compare_lines_parse(line):
-    from compare import compare
+@pytest.mark.parametrize("line", OF_CONFIGS)
+def test_lines_with_a_config_parse(line):
+    _, script, *given = shlex.split(line)
+    name = script.removesuffix(".py")
+    spec = importlib.util.spec_from_file_location(f"{name}_command", ROOT / script)
+    command = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(command)
+    default = [] if "--config" in given else ["--config", str(ROOT / CONFIGS[name])]
+    function = getattr(command, name)
+    parser_of(function).parse_args(with_flags(function, [*default, *given]))
 
-    given = shlex.split(line)[2:]
-    default = [] if "--config" in given else ["--config", str(ROOT / "configs/compare/default.yaml")]
-    parser_of(compare).parse_args([*default, *given])
 
-
-@pytest.mark.parametrize("code", [block for kind, block in BLOCKS if kind == "python"])
+@pytest.mark.parametrize("code", [block for kind, block in blocks_of(README) if kind == "python"])
 def test_python_runs(code, monkeypatch):
     monkeypatch.chdir(ROOT)
     exec(compile(code, "README.md", "exec"), {})
 
 
 def test_every_policy_is_in_the_table():
-    assert {name for name in POLICIES if f"`{name}`" not in README} == set()
+    page = (ROOT / "docs" / "policies.md").read_text(encoding="utf-8")
+    assert {name for name in POLICIES if f"`{name}`" not in page} == set()
+
+
+def test_the_readme_is_short_and_its_links_lead_somewhere():
+    assert len(README.split()) < MOST_WORDS
+    links = re.findall(r"\]\((?!https?://)([^)#]+)\)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in PAGES:
+        links = re.findall(r"\]\((?!https?://)([^)#]+)\)", page.read_text(encoding="utf-8"))
+        assert [link for link in links if not (page.parent / link).exists()] == [], page.name
+
+
+def test_the_picture_is_what_its_command_draws_and_small(tmp_path):
+    (line,) = [line for line in LINES if line.startswith("python -m train.overview ")]
+    overview = importlib.import_module("train.overview").overview
+    given = shlex.split(line)[3:]
+    picture = Path(given[given.index("--picture") + 1])
+    assert f"]({picture})" in README
+    assert (ROOT / picture).stat().st_size < PICTURE_LIMIT
+    run(overview, [*given[: given.index("--picture")], "--picture", str(tmp_path / "again.png")])
+    assert (tmp_path / "again.png").read_bytes().startswith(b"\x89PNG")

@@ -23,7 +23,7 @@ def test_a_study_runs_and_is_drawn(name, tmp_path, capsys):
     arguments = [name, "--device=cpu", f"--out={tmp_path}", "--settings.prompts=1", *SMALLEST[name]]
     run(study_command.study, arguments, default_config="configs/study/{name}.yaml", positional="name")
     found = json.loads((tmp_path / f"{name}.json").read_text())
-    assert found["row_forwards"] > 0
+    assert found["sequence_forwards"] > 0
     assert any("prompts a task" in sentence for sentence in found["cut"])
     assert (tmp_path / f"{name}.png").stat().st_size > 10_000
 

@@ -14,18 +14,18 @@ import study as study_command
 from decoding.studies import STUDIES
 from decoding.studies.inputs import StudyInputs
 from models.toys.toy import GroupDenoiser
-from train.commands import study as inquiry
+from train.commands import study as study_module
 from train.commands.command_line import run
-from train.commands.compare import enter
+from train.commands.compare import make_problems
 
 ROOT = Path(__file__).parents[1]
 
 
-def measure(bench: StudyInputs, *, rows: int = 3, rates: list[float] | None = None) -> dict:
-    denoiser = bench.counted(GroupDenoiser(1, 4))
+def measure(inputs: StudyInputs, *, rows: int = 3, rates: list[float] | None = None) -> dict:
+    denoiser = inputs.counted(GroupDenoiser(1, 4))
     denoiser(torch.zeros(rows, 4, dtype=torch.long))
-    draw = torch.rand(1, generator=bench.generator(offset=3)).item()
-    return {"rates": rates or [0.5], "drawn": draw, "prompts": bench.subject("countdown3", 2).problems.test}
+    draw = torch.rand(1, generator=inputs.generator(offset=3)).item()
+    return {"rates": rates or [0.5], "drawn": draw, "prompts": inputs.problems("countdown3", 2).problems.test}
 
 
 def draw(result: dict, figure) -> None:
@@ -38,7 +38,7 @@ def tiny_study(monkeypatch):
     module = ModuleType("tiny_study")
     module.measure, module.draw = measure, draw
     monkeypatch.setitem(sys.modules, "tiny_study", module)
-    monkeypatch.setattr(inquiry, "STUDIES", {**STUDIES, "tiny": "tiny_study"})
+    monkeypatch.setattr(study_module, "STUDIES", {**STUDIES, "tiny": "tiny_study"})
 
 
 def start(*arguments: str) -> None:
@@ -66,7 +66,7 @@ def test_bad_input_is_told_in_one_sentence(capsys, tmp_path, tiny_study, argumen
 
 
 def test_without_matplotlib_a_study_says_what_it_lacks(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(inquiry, "find_spec", lambda name: None)
+    monkeypatch.setattr(study_module, "find_spec", lambda name: None)
     with pytest.raises(SystemExit):
         start("block-hmm", "--out", str(tmp_path))
     assert "a study must have matplotlib to draw with" in capsys.readouterr().err
@@ -87,27 +87,29 @@ def test_a_study_writes_its_figures_with_their_origin_and_its_picture(capsys, tm
     start("tiny", "--settings.rows=5", "--seed", "4", "--device", "cpu", "--out", str(tmp_path))
     found = json.loads((tmp_path / "tiny.json").read_text())
     assert found.keys() >= {"study", "command", "commit", "seed", "device", "versions", "settings", "seconds"}
-    assert (found["study"], found["seed"], found["row_forwards"]) == ("tiny", 4, 5)
+    assert (found["study"], found["seed"], found["sequence_forwards"]) == ("tiny", 4, 5)
     assert found["settings"] == {"rows": 5, "rates": None}
     assert (found["rates"], len(found["prompts"])) == ([0.5], 2)
     assert (tmp_path / "tiny.png").read_bytes().startswith(b"\x89PNG")
     assert {file.name for file in tmp_path.iterdir()} == {"tiny.json", "tiny.png", "study.yaml"}
-    assert "tiny.png: 5 row-forwards" in capsys.readouterr().out
+    assert "tiny.png: 5 sequence forwards" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("arguments", "seen"), [((), False), (("--head", "checkpoints/reason-7m-head"), True)])
 def test_prompts_that_a_named_head_may_know_are_kept_apart(monkeypatch, tmp_path, tiny_study, arguments, seen):
-    asked = []
-    monkeypatch.setattr(inquiry, "enter", lambda *some, **how: asked.append(how["seen"]) or enter(*some, **how))
+    seen_by = []
+    monkeypatch.setattr(
+        study_module, "make_problems", lambda *some, **how: seen_by.append(how["seen"]) or make_problems(*some, **how)
+    )
     start("tiny", *arguments, "--device", "cpu", "--out", str(tmp_path))
-    assert asked == [seen]
+    assert seen_by == [seen]
 
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_study_has_both_functions_and_a_default_config(name):
     assert (ROOT / "configs" / "study" / f"{name}.yaml").is_file()
     module = __import__(STUDIES[name], fromlist=["measure"])
-    defaults = inquiry.read_settings(module.measure, {})
+    defaults = study_module.read_settings(module.measure, {})
     assert defaults
     assert callable(module.draw)
 
@@ -119,18 +121,18 @@ def test_every_config_fits_its_study(config):
     held = yaml.safe_load(config.read_text())
     assert config.stem in (held["name"], f"{held['name']}-full")
     module = __import__(STUDIES[held["name"]], fromlist=["measure"])
-    inquiry.read_settings(module.measure, held.get("settings") or {})
+    study_module.read_settings(module.measure, held.get("settings") or {})
 
 
 def test_a_bench_counts_rows_and_tells_its_streams_apart():
-    bench = StudyInputs("", None, None, 1, enter=inquiry.subject, fit=inquiry.fit_features)
-    denoiser = bench.counted(GroupDenoiser(1, 4))
+    inputs = StudyInputs("", None, None, 1, make_problems=study_module.study_problems, fit=study_module.fit_features)
+    denoiser = inputs.counted(GroupDenoiser(1, 4))
     denoiser(tokens=torch.zeros(2, 4, dtype=torch.long))
     denoiser(torch.zeros(3, 4, dtype=torch.long))
-    assert bench.cost.row_forwards == 5
-    draws = [torch.rand(4, generator=bench.generator(offset=offset)) for offset in (0, 0, 1)]
+    assert inputs.cost.sequence_forwards == 5
+    draws = [torch.rand(4, generator=inputs.generator(offset=offset)) for offset in (0, 0, 1)]
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
     assert isinstance(denoiser, nn.Module)
     with pytest.raises(ValueError, match="head must be a folder"):
-        bench.denoiser(head=True)
+        inputs.denoiser(head=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
-from typing import cast
 
 from train.tasks import TASKS, Example, Split, Task, get, require_answers, require_permission
 
@@ -14,7 +13,7 @@ def accuracy(
     model: str = "checkpoints/reason-7m",
     tasks: tuple[str, ...] = (),
     num_prompts: int = 500,
-    split: str = "test",
+    split: Split = "test",
     prompts: str | None = None,
     seed: int = 0,
     batch_size: int = 64,
@@ -38,7 +37,7 @@ def accuracy(
     """
     if num_prompts < 1 or batch_size < 1:
         raise ValueError(f"num_prompts and batch_size must be at least 1, got {num_prompts} and {batch_size}")
-    found = read_examples(tasks, prompts, split, num_prompts, seed=seed, run_code=run_code)
+    checked = read_examples(tasks, prompts, split, num_prompts, seed=seed, run_code=run_code)
 
     from typing import Any
 
@@ -50,7 +49,7 @@ def accuracy(
 
     denoiser = models.load(model, device=device, dtype=torch.float32)
     table: dict[str, Any] = {}
-    for task, examples in found:
+    for task, examples in checked:
         right = 0
         for low in range(0, len(examples), batch_size):
             few = examples[low : low + batch_size]
@@ -68,19 +67,27 @@ def accuracy(
         table[task.name] = {"accuracy": share, **low_high, "n": len(examples)}
         print(f"{task.name:16s} {share:.3f} +- {half:.3f} (n = {len(examples)})", flush=True)
     if out is not None:
-        what = {
+        about = {
             "model": model,
             "split": split if prompts is None else prompts,
             "seed": seed,
             "device": str(denoiser.device),
         }
-        write_json(out / "accuracy.json", {**what, "tasks": table})
+        write_json(out / "accuracy.json", {**about, "tasks": table})
 
 
 def read_examples(
-    tasks: tuple[str, ...], prompts: str | None, split: str, count: int, *, seed: int, run_code: bool
+    tasks: tuple[str, ...], prompts: str | None, split: Split, count: int, *, seed: int, run_code: bool
 ) -> list[tuple[Task, list[Example]]]:
     """The examples of every task, all of which can be judged.
+
+    Args:
+        tasks: names; empty for all.
+        prompts: a file for the one task named, or None.
+        split: of the generated prompts.
+        count: examples a task at most.
+        seed: of the generators.
+        run_code: let checkers run what the model writes.
 
     Raises:
         ValueError: if some cannot, there are none, or a checker may not run code that it has to run.
@@ -88,16 +95,16 @@ def read_examples(
     chosen = [get(name, run_code=run_code) for name in tasks or TASKS]
     if prompts is not None and len(chosen) != 1:
         raise ValueError(f"tasks must name one task where prompts is given, got {len(chosen)}")
-    found = []
+    by_task = []
     for task in chosen:
         require_permission(task, run_code)
-        stream = task.generate(cast(Split, split), seed=seed) if prompts is None else task.read(prompts)
+        stream = task.generate(split, seed=seed) if prompts is None else task.read(prompts)
         examples = list(islice(stream, count))
         if not examples:
             raise ValueError(f"prompts must hold examples of task {task.name}, got none in {prompts}")
         require_answers(task, examples)
-        found.append((task, examples))
-    return found
+        by_task.append((task, examples))
+    return by_task
 
 
 if __name__ == "__main__":

@@ -38,15 +38,15 @@ def compact(*, head: Path, out: Path, model: str = "checkpoints/reason-7m", rank
     small = models.load(model, head=str(head), device="cpu").head
     if rank is not None:
         if small.cascade is None or rank >= small.cascade.config.rank:
-            own = "no cascade" if small.cascade is None else f"rank {small.cascade.config.rank}"
-            raise ValueError(f"rank must be below that of the head's cascade, got {rank} with {own}")
+            rank_now = "no cascade" if small.cascade is None else f"rank {small.cascade.config.rank}"
+            raise ValueError(f"rank must be below that of the head's cascade, got {rank} with {rank_now}")
         small.cascade = cut(small.cascade, rank)
     shutil.copytree(
         head, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.safetensors", "adapter_config.json")
     )
-    for own in small.parameters():
-        if own.ndim > 1:  # vectors, means and biases stay as they are
-            own.data = own.data.bfloat16()
+    for parameter in small.parameters():
+        if parameter.ndim > 1:  # vectors, means and biases stay as they are
+            parameter.data = parameter.data.bfloat16()
     save_head(small, out)
 
 

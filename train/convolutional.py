@@ -13,6 +13,9 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from decoding.provenance import environment, write_json
+from models.checkpoints.manifest import saving
+from models.checkpoints.sums import byte_sum, check_finite, spelled
+from models.devices import find_device
 from models.toys.convolutional import ConvolutionalDenoiser, ConvolutionShape
 from train.base.diffusion_loss import denoising_loss, mask_canvas, mask_rates
 from train.base.export import TOKENIZER_FILES
@@ -65,14 +68,14 @@ def convolutional(
         ValueError: for a setting out of range.
     """
     torch.manual_seed(seed)
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    target = find_device(device)
     words = AutoTokenizer.from_pretrained(tokenizer)
     spec = TaskRows(share=1.0, rows=rows)
-    data = load_task(task, spec, tokenizer, split="train", seed=seed, cache=cache, device=place)
+    data = load_task(task, spec, tokenizer, split="train", seed=seed, cache=cache, device=target)
     shape = ConvolutionShape(len(words), width=width, passes=passes, max_length=max_length)
-    model = ConvolutionalDenoiser(shape, mask_id=find_mask_id(words), eos_id=words.eos_token_id).to(place)
+    model = ConvolutionalDenoiser(shape, mask_id=find_mask_id(words), eos_id=words.eos_token_id).to(target)
     optimiser = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.01)
-    generator = torch.Generator(place)
+    generator = torch.Generator(target)
     began, step, losses = time.monotonic(), 0, []
     while (done := progress(step=step, minutes=minutes(began), max_steps=max_steps, max_minutes=max_minutes)) < 1:
         generator.manual_seed(seed * 1_000_003 + step)
@@ -94,7 +97,7 @@ def convolutional(
         "batch_size": batch_size,
         "loss": losses,
     }
-    write_json(out / "fit.json", {**environment(device=place, seed=seed), **fitted})
+    write_json(out / "fit.json", {**environment(device=target, seed=seed), **fitted})
     return out
 
 
@@ -120,16 +123,16 @@ def loss_of(model: ConvolutionalDenoiser, batch: Batch, generator: torch.Generat
 
 
 def write(model: ConvolutionalDenoiser, out: Path, tokenizer: Path) -> None:
-    """Weights in bfloat16, aside and renamed, the config and the tokenizer's files."""
-    out.mkdir(parents=True, exist_ok=True)
-    for name in TOKENIZER_FILES:
-        if (tokenizer / name).is_file():
-            shutil.copyfile(tokenizer / name, out / name)
-    write_json(out / "config.json", model.config())
+    """Weights in bfloat16, the config and the tokenizer's files: all or nothing."""
     weights = {name: tensor.detach().to("cpu", torch.bfloat16) for name, tensor in model.state_dict().items()}
-    aside = out / "model.safetensors.part"
-    aside.write_bytes(save(weights, metadata={"format": "pt"}))
-    aside.replace(out / "model.safetensors")
+    check_finite(weights, f"the model to save in {out}")
+    sums = spelled({name: byte_sum(tensor) for name, tensor in weights.items()})
+    with saving(out, "base", {"tensors": sums, "shards": ["model.safetensors"]}) as aside:
+        for name in TOKENIZER_FILES:
+            if (tokenizer / name).is_file():
+                shutil.copyfile(tokenizer / name, aside / name)
+        write_json(aside / "config.json", model.config())
+        (aside / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, final
+from typing import TYPE_CHECKING, Any, final
 
 from decoding.policies.threshold import Threshold
 from decoding.policy import Needs, Policy
@@ -22,20 +22,20 @@ class Beside(Policy):
 
     Args:
         leads: whose proposals are committed.
-        asked: what is timed on top.
+        consulted: what is timed on top.
     """
 
     leads: Policy
-    asked: Policy
+    consulted: Policy
 
     @property
     def needs(self) -> Needs:
         """Base blocks that the policy asked reads."""
-        return Needs(taps=self.asked.needs.taps)
+        return Needs(taps=self.consulted.needs.taps)
 
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """Ask, and follow the other."""
-        self.asked.propose(state, reading)
+        self.consulted.propose(state, reading)
         return self.leads.propose(state, reading)
 
 
@@ -83,10 +83,10 @@ def head_cost(
     timed = measure(denoiser, task, threshold=threshold, batch_size=batch_size, repeats=repeats, seed=seed)
     sizes: dict[str, int] = {"prompt": 128, "gen_length": 256, "block_length": 32}
     counts = {**sizes, "heads": table(counted, NAMES, **sizes)}
-    found = {"task": about.name, "batch_size": batch_size, "repeats": repeats, "measured": timed, "counted": counts}
-    print(report(found))
+    figures = {"task": about.name, "batch_size": batch_size, "repeats": repeats, "measured": timed, "counted": counts}
+    print(report(figures))
     if out is not None:
-        write_json(out / "head-cost.json", found | {"environment": environment(device=denoiser.device, seed=seed)})
+        write_json(out / "head-cost.json", figures | {"environment": environment(device=denoiser.device, seed=seed)})
 
 
 def measure(
@@ -96,44 +96,54 @@ def measure(
 
     Both decode the same prompts through the same states, led by `threshold`; beside it a rule is asked and not obeyed: `threshold`
     once more, or the head with `learned`. The difference is that between the two decoders.
+
+    Args:
+        denoiser: the base with its head.
+        task: of the prompts.
+        threshold: of the rule that leads, in (0, 1].
+        batch_size: prompts in one decode.
+        repeats: timed decodes of each.
+        seed: of the prompts.
     """
+    from functools import partial
     from itertools import islice
     from statistics import median
 
     from decoding import generate
-    from decoding.api import make_policy
+    from decoding.policy_by_name import make_policy
     from train.tasks import get
 
     about = get(task)
     prompts = [example.prompt for example in islice(about.generate("test", seed=seed), batch_size)]
     leads = Threshold(threshold)
     rules = {"headless": Beside(leads, leads), "with_head": Beside(leads, make_policy("learned", {}, denoiser))}
-    lengths: dict[str, Any] = {"gen_length": about.gen_length, "block_length": about.block_length}
-    found: dict[str, dict[str, float]] = {}
+    gen_length, block_length = about.gen_length, about.block_length
+    seconds: dict[str, dict[str, float]] = {}
     for cache in ("none", "dual") if hasattr(denoiser, "with_cache") else ("none",):
         times: dict[str, list[float]] = {name: [] for name in rules}
         for turn in range(repeats + 1):  # the first warms up
             for name in list(rules) if turn % 2 else list(rules)[::-1]:
-                made = generate(denoiser, prompts, rules[name], use_cache=cache, **lengths)
+                decode = partial(generate, denoiser, prompts, rules[name], use_cache=cache)
+                made = decode(gen_length=gen_length, block_length=block_length)
                 times[name].append(1e3 * made.seconds / made.nfe)
         headless, with_head = (times[name][1:] for name in rules)
         shares = [100 * (more / less - 1) for more, less in zip(with_head, headless, strict=True)]
         figures = {"headless_ms": median(headless), "with_head_ms": median(with_head)}
-        found[cache] = figures | {"added_percent": median(shares), "rounds": float(made.nfe)}
-    return found
+        seconds[cache] = figures | {"added_percent": median(shares), "rounds": float(made.nfe)}
+    return seconds
 
 
-def report(found: dict[str, Any]) -> str:
+def report(figures: dict[str, Any]) -> str:
     """The figures as lines of text."""
     lines = [
-        f"{found['task']}, cache {cache}: {one['headless_ms']:.2f} ms a round, {one['with_head_ms']:.2f} with the head, "
-        f"{one['added_percent']:+.1f} % (median of {found['repeats']})"
-        for cache, one in cast("dict[str, dict[str, float]]", found["measured"]).items()
+        f"{figures['task']}, cache {cache}: {one['headless_ms']:.2f} ms a round, {one['with_head_ms']:.2f} with the head, "
+        f"{one['added_percent']:+.1f} % (median of {figures['repeats']})"
+        for cache, one in figures["measured"].items()
     ]
     lines.append(
         "by count, a block of masks in one canvas: GFLOP and MB of weights added; per cent of a round's, cached / uncached"
     )
-    for row in found["counted"]["heads"]:
+    for row in figures["counted"]["heads"]:
         shares = "; ".join(
             f"{name.replace('_', ' ')} {row['cached'][name]:.2f} / {row['uncached'][name]:.2f} %"
             for name in ("operations", "weight_bytes")

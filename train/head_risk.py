@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from decoding.policies.learned import Learned
     from models.denoiser import Denoiser
-    from train.head.metrics import Judged
+    from train.head.metrics import RiskEstimates
     from train.head.module import Prepared
 
 DRIVERS: Mapping[str, Mapping[str, Any]] = {
@@ -75,20 +75,30 @@ def head_risk(
 
     quieten()
     denoiser = models.load(model, head=head, device=device)
-    found: dict[str, Any] = {}
+    by_task: dict[str, Any] = {}
     about = {"num_prompts": num_prompts, "risk_bound": risk_bound}
     for name in names:
         rows = traces(denoiser, name, prompts, num_prompts, batch_size=batch_size, seed=seed, folder=out / "traces")
-        found[name] = figures(denoiser, rows, risk_bound=risk_bound, batch_size=batch_size)
-        print("\n".join(lines(name, found[name])), flush=True)
+        by_task[name] = figures(denoiser, rows, risk_bound=risk_bound, batch_size=batch_size)
+        print("\n".join(lines(name, by_task[name])), flush=True)
         provenance = {"environment": environment(device=denoiser.device, seed=seed)}
-        write_json(out / "head-risk.json", about | {"tasks": found} | provenance)
+        write_json(out / "head-risk.json", about | {"tasks": by_task} | provenance)
 
 
 def traces(
     denoiser: Denoiser, name: str, prompts: str | None, count: int, *, batch_size: int, seed: int, folder: Path
 ) -> list[dict[str, Any]]:
-    """Labelled states of a task's dev prompts, eight of a prompt, four where a label takes a decode to the end."""
+    """Labelled states of a task's dev prompts, eight of a prompt, four where a label takes a decode to the end.
+
+    Args:
+        denoiser: the base.
+        name: of the task.
+        prompts: its file, or None.
+        count: dev prompts.
+        batch_size: canvases in one forward.
+        seed: of prompts and draws.
+        folder: of the traces.
+    """
     from decoding.policies.ete import BeamETE
     from decoding.traces.labelling import Labelling
     from decoding.traces.trace import load_table
@@ -111,12 +121,19 @@ def traces(
 
 
 def figures(denoiser: Denoiser, rows: list[dict[str, Any]], *, risk_bound: float, batch_size: int) -> dict[str, Any]:
-    """Figures of every estimate, of all positions and of those that a round leaves; empty where one kind of label is missing."""
+    """Figures of every estimate, of all positions and of those that a round leaves; empty where one kind of label is missing.
+
+    Args:
+        denoiser: the base with its head.
+        rows: of the trace table.
+        risk_bound: of the round that the cascade looks at, in (0, 1].
+        batch_size: states in one batch.
+    """
     from functools import partial
 
     from decoding.policies.learned import Learned
     from train.head.data import HeadData, columns
-    from train.head.metrics import judge_risk
+    from train.head.metrics import collect_risk
     from train.head.module import PreparedBatches
 
     if not rows:
@@ -128,16 +145,16 @@ def figures(denoiser: Denoiser, rows: list[dict[str, Any]], *, risk_bound: float
     batches = list(data.batches(batch_size, generator=None))
     prepared = PreparedBatches(denoiser, batches, taps=head.taps_ahead, threshold=crossed)
     policy, of = Learned(head, risk_bound=risk_bound, looks=0), [row["prompt_id"] for row in rows]
-    left = judge_risk(head, prepared, of, lambda one: left_by(policy, one).float()).head > 0
-    estimates = {"head": judge_risk(head, prepared, of)}
+    left = collect_risk(head, prepared, of, lambda one: left_by(policy, one).float()).head > 0
+    estimates = {"head": collect_risk(head, prepared, of)}
     if head.cascade is not None:
         for name, weight in (("look", 0.0), ("both", 1.0)):
-            estimates[name] = judge_risk(head, prepared, of, partial(after_look, policy, weight=weight))
+            estimates[name] = collect_risk(head, prepared, of, partial(after_look, policy, weight=weight))
 
     return {name: {"all": skills(one), "left": skills(one.where(left))} for name, one in estimates.items()}
 
 
-def skills(judged: Judged) -> dict[str, Any]:
+def skills(judged: RiskEstimates) -> dict[str, Any]:
     """Figures on the prompts of odd number, everything recalibrated on those of even number; empty where a half has one label."""
     from train.head.metrics import risk_figures
 
@@ -164,18 +181,18 @@ def after_look(policy: Learned, one: Prepared, *, weight: float) -> Tensor:
 
     assert policy.head.cascade is not None
     reading, scores, left = one.reading, one.scored_by(policy.head), left_by(policy, one)
-    said = ask(policy.head.cascade, reading, reading.rows & ~left, reading.token)
+    foretold = ask(policy.head.cascade, reading, reading.rows & ~left, reading.token)
     itself = pad((reading.top_tokens == reading.token.unsqueeze(-1))[left], (0, 1))
-    others = said.masked_fill(itself, -torch.inf).logsumexp(-1)
+    others = foretold.masked_fill(itself, -torch.inf).logsumexp(-1)
     correction = scores.risk_logit - prior_of(reading.log_risk)
     logit = prior_of(others.clamp(max=-1e-7)) + weight * correction[left]
     return scores.risk.masked_scatter(left, logit.sigmoid())
 
 
-def lines(name: str, found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
+def lines(name: str, estimates: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
     """The figures as lines of text."""
     out = []
-    for estimate, parts in found.items():
+    for estimate, parts in estimates.items():
         for where, one in parts.items():
             text = f"{name:16s} {estimate:5s} {where:5s}"
             if one:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,11 +13,14 @@ import torch
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
 
+from decoding.folder_lock import hold_folder
 from train.base.base_model import BaseModelFit, CompileMode, Fit, ModelShape
 from train.base.export import load_weights
 from train.base.rows import TaskData, TaskRows, load_task
+from train.base.schedule import progress
 from train.base.tokenizer import EOS, load
 from train.base.validation import CHECKPOINT, ValidateAndExport
+from train.commands.command_line import keep_options
 from train.tasks import get
 from train.tasks.renumbered.gsm8k_renumbered import RenumberedTask
 
@@ -87,11 +91,12 @@ def pretrain(
         The folder of the run.
 
     Raises:
-        ValueError: for a setting out of range, or `resume` without a checkpoint.
+        ValueError: for a setting out of range, `resume` without a whole checkpoint or of a run that is over, or an `out` that
+            another process writes to.
     """
     checkpoint = out / CHECKPOINT
-    if resume and not checkpoint.is_file():
-        raise ValueError(f"resume needs {CHECKPOINT} in out, got {str(out)!r} without it")
+    if resume:
+        refuse_finished(checkpoint, max_steps=max_steps, max_minutes=max_minutes)
     if not all(0 < point <= 1 for point in points):
         raise ValueError(f"points must lie in (0, 1], got {points}")
     lightning.seed_everything(fit.seed, verbose=False)
@@ -106,7 +111,7 @@ def pretrain(
         model, train_data, fit, mask_id=find_mask_id(words), max_steps=max_steps, max_minutes=max_minutes
     )
     module.compile_parts(compile if device.type == "cuda" else "off")
-    keeper = ValidateAndExport(
+    validation = ValidateAndExport(
         out,
         dev_data,
         tokenizer=tokenizer,
@@ -117,9 +122,36 @@ def pretrain(
         max_shard_size=max_shard_size,
         points=points,
     )
-    trainer = make_trainer(out, keeper, device)
-    trainer.fit(module, train_dataloaders=Steps(), ckpt_path=str(checkpoint) if resume else None)
+    keep_options()
+    with hold_folder(out):
+        trainer = make_trainer(out, validation, device)
+        trainer.fit(module, train_dataloaders=Steps(), ckpt_path=str(checkpoint) if resume else None)
+    validation.stop.raise_if_asked()
     return out
+
+
+def refuse_finished(checkpoint: Path, *, max_steps: int | None, max_minutes: float | None) -> None:
+    """Refuse to resume what is not there, cannot be read or is over.
+
+    Args:
+        checkpoint: the file to resume from.
+        max_steps, max_minutes: of the whole run.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    if not checkpoint.is_file():
+        raise ValueError(f"resume needs {CHECKPOINT} in out, got {str(checkpoint.parent)!r} without it")
+    try:
+        done = torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)["base_model_fit"]
+        steps, minutes = int(done["steps"]), float(done["minutes"])
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{checkpoint} must be a whole checkpoint of this command, got {why}") from error
+    if progress(step=steps, minutes=minutes, max_steps=max_steps, max_minutes=max_minutes) >= 1:
+        raise ValueError(
+            f"resume must be of a run that is not over, got {checkpoint.parent} after {steps} steps and {minutes:.1f} minutes"
+        )
 
 
 def load_data(
@@ -131,7 +163,16 @@ def load_data(
     cache: Path,
     device: torch.device,
 ) -> tuple[list[TaskData], list[TaskData]]:
-    """Place training and development rows of every task on the device."""
+    """Place training and development rows of every task on the device.
+
+    Args:
+        tasks: task -> what the run takes from it.
+        tokenizer: its folder.
+        dev_rows: of a task.
+        seed: of the rows.
+        cache: folder of encoded rows.
+        device: where they live.
+    """
     train_data, dev_data = [], []
     end = load(tokenizer).get_vocab()[EOS]
     for name, spec in tasks.items():
@@ -163,7 +204,7 @@ def find_mask_id(words: PreTrainedTokenizerBase) -> int:
     raise ValueError(f"the tokenizer must have a mask token or one of {MASK_TOKENS}, got neither")
 
 
-def make_trainer(out: Path, keeper: ValidateAndExport, device: torch.device) -> lightning.Trainer:
+def make_trainer(out: Path, validation: ValidateAndExport, device: torch.device) -> lightning.Trainer:
     """Build a trainer that only runs steps; `ValidateAndExport` decides when to keep and when to stop."""
     table = CSVLogger(out, name="log")  # a new version for each command: a resumed run keeps the earlier tables
     loggers: list[Logger] = [table]
@@ -176,7 +217,7 @@ def make_trainer(out: Path, keeper: ValidateAndExport, device: torch.device) -> 
         devices=1,
         max_epochs=-1,
         logger=loggers,
-        callbacks=[keeper],
+        callbacks=[validation],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -189,7 +230,7 @@ def main() -> None:
     from train.commands.command_line import run
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
-    run(pretrain)
+    run(pretrain, kept="{out} holds the last weights that were kept, if any: --resume true goes on from there")
 
 
 if __name__ == "__main__":

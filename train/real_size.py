@@ -55,16 +55,16 @@ def real_size(
 
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device must be one of this machine, got {device} without a GPU")
-    found: dict[str, Any] = {"metadata": metadata.name}
+    figures: dict[str, Any] = {"metadata": metadata.name}
     try:
-        found["largest_shard_gib"] = write_random(metadata, checkpoint, device)
+        figures["largest_shard_gib"] = write_random(metadata, checkpoint, device)
         with get_context("spawn").Pool(1) as fresh:
-            found |= fresh.apply(load_alone, (checkpoint, device))
-        found |= use(checkpoint, work, tokenizer, gen_length=gen_length, device=device)
+            figures |= fresh.apply(load_alone, (checkpoint, device))
+        figures |= use(checkpoint, work, tokenizer, gen_length=gen_length, device=device)
     finally:
         shutil.rmtree(checkpoint, ignore_errors=True)
-    write_json(out / "real-size.json", found | {"environment": environment(device=torch.device(device), seed=0)})
-    print(json.dumps(found, indent=1))
+    write_json(out / "real-size.json", figures | {"environment": environment(device=torch.device(device), seed=0)})
+    print(json.dumps(figures, indent=1))
 
 
 def write_random(metadata: Path, folder: Path, device: str) -> float:
@@ -123,7 +123,15 @@ def host_memory(field: str) -> float:
 
 
 def use(folder: Path, work: Path, tokenizer: Path, *, gen_length: int, device: str) -> dict[str, Any]:
-    """Fit a head, save it, load it again, and decode four prompts with every policy and cache."""
+    """Fit a head, save it, load it again, and decode four prompts with every policy and cache.
+
+    Args:
+        folder: the checkpoint.
+        work: folder of what is fitted.
+        tokenizer: its folder.
+        gen_length: positions to fill.
+        device: where to run.
+    """
     from transformers import AutoTokenizer
 
     import models

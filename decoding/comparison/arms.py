@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
+from decoding.checked_names import VERIFIED, uses_head
 from decoding.names import find_policy
 
 Kind = Literal["headless", "learned", "control", "ceiling"]
@@ -30,15 +31,15 @@ class Cell:
     head: str | None = None
 
     @property
-    def rule(self) -> dict[str, Any]:
+    def policy_settings(self) -> dict[str, Any]:
         """The settings of the policy."""
         return {name: value for name, value in self.settings.items() if name != BLOCK_LENGTH}
 
     @property
     def key(self) -> str:
         """Names the decoder and every setting, whatever the arm is called."""
-        what = json.dumps([self.policy, dict(self.settings), self.head], sort_keys=True)
-        return hashlib.blake2b(what.encode(), digest_size=6).hexdigest()
+        identity = json.dumps([self.policy, dict(self.settings), self.head], sort_keys=True)
+        return hashlib.blake2b(identity.encode(), digest_size=6).hexdigest()
 
     @property
     def label(self) -> str:
@@ -99,7 +100,7 @@ class Arm:
     @property
     def needs_head(self) -> bool:
         """Whether the policy reads a scoring head."""
-        return find_policy(self.policy).head
+        return uses_head(self.policy, {"rule": "threshold", **self.settings}, find_policy(self.policy).head)
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -107,7 +108,8 @@ class Arm:
         if not self.dial:
             return (Cell(self.name, self.policy, None, self.settings, self.head),)
         return tuple(
-            Cell(self.name, self.policy, value, {**self.settings, self.dial: value}, self.head) for value in self.values
+            Cell(self.name, self.policy, v, {**self.settings, self.dial: setting_of(self.dial, v)}, self.head)
+            for v in self.values
         )
 
     def on(self, task: str) -> Arm:
@@ -144,11 +146,20 @@ def check_arms(arms: Sequence[Arm], *, reference: bool = True) -> None:
         ValueError: in one sentence.
     """
     names = [arm.name for arm in arms]
-    doubled = next((name for name in names if names.count(name) > 1), None)
-    if doubled is not None:
-        raise ValueError(f"names of arms must differ, got {doubled} twice")
+    require_different("names of arms", names)
     if reference and REFERENCE not in names:
         raise ValueError(f"arms must include the reference {REFERENCE}, got {', '.join(names)}")
+
+
+def require_different(what: str, names: Sequence[str]) -> None:
+    """Refuse names of which one is there twice.
+
+    Raises:
+        ValueError: naming it.
+    """
+    doubled = next((name for name in names if names.count(name) > 1), None)
+    if doubled is not None:
+        raise ValueError(f"{what} must differ, got {doubled} twice")
 
 
 def select(catalogue: Iterable[Arm], wanted: str | None, *, has_head: bool) -> tuple[list[Arm], list[str]]:
@@ -165,8 +176,11 @@ def select(catalogue: Iterable[Arm], wanted: str | None, *, has_head: bool) -> t
     Raises:
         ValueError: for an unknown name, and for an arm named that has no head.
     """
+    catalogue = list(catalogue)
+    check_arms(catalogue, reference=False)
     known = {arm.name: arm for arm in catalogue}
     named = [name.strip() for name in wanted.split(",") if name.strip()] if wanted else None
+    require_different("arms", named or ())
     for name in named or ():
         if name not in known:
             raise ValueError(f"arms must be among {', '.join(known)}, got {name!r}")
@@ -177,3 +191,82 @@ def select(catalogue: Iterable[Arm], wanted: str | None, *, has_head: bool) -> t
     chosen = [a for name, a in known.items() if (not a.on_request if named is None else name in (*named, REFERENCE))]
     running = [arm for arm in chosen if arm.name not in headless]
     return running, [arm.name for arm in chosen if arm.name in headless]
+
+
+@dataclass(frozen=True)
+class Dial:
+    """A setting that trades rounds for accuracy.
+
+    Attributes:
+        careful_is_high: whether its high values are the careful ones.
+        values: from the careful end; of `steps` as shares of gen_length.
+    """
+
+    careful_is_high: bool
+    values: tuple[float, ...]
+
+    def careful_first(self, values: Sequence[float]) -> tuple[float, ...]:
+        """The values from the careful end."""
+        return tuple(sorted(values, reverse=self.careful_is_high))
+
+
+STEPS = "steps"
+WHOLE = (STEPS, "proposals")  # dials that are whole numbers
+
+DIALS: Mapping[str, Dial] = {
+    "threshold": Dial(True, (0.9997, 0.999, 0.995, 0.98, 0.95, 0.9, 0.8, 0.6)),
+    "margin": Dial(True, (0.9999, 0.9994, 0.997, 0.97, 0.9, 0.75, 0.5, 0.2)),
+    "entropy_threshold": Dial(False, (0.001, 0.005, 0.02, 0.06, 0.15, 0.3, 0.45, 0.8)),
+    "factor": Dial(False, (0.001, 0.004, 0.01, 0.03, 0.1, 0.3, 0.8, 1.6)),
+    "entropy_bound": Dial(False, (0.00003, 0.0003, 0.0015, 0.006, 0.02, 0.1, 0.3, 0.75)),
+    "risk_bound": Dial(False, (0.0002, 0.002, 0.006, 0.02, 0.06, 0.12, 0.25, 0.5)),
+    "draft": Dial(True, (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.3)),
+    "proposals": Dial(True, (16.0, 8.0, 4.0, 2.0, 1.0)),
+    STEPS: Dial(True, (1.0, 0.75, 0.5, 0.375, 0.25, 0.1875, 0.125)),
+}
+"""The dials known by name, with values for any task."""
+
+DIAL_OF: Mapping[str, str] = {
+    **dict.fromkeys(("threshold", "ete", "random-parity", "learned-parity", "lopa", "remask-lowest"), "threshold"),
+    **dict.fromkeys(("risk-sum", "learned", "learned-ete"), "risk_bound"),
+    **dict.fromkeys(("quota", "dream-quota"), STEPS),
+    **{"margin": "margin", "entropy": "entropy_threshold", "factor": "factor", "entropy-bound": "entropy_bound"},
+    **{"wino": "draft", "imh": "proposals"},
+}
+"""Policy -> its dial."""
+
+
+def find_dial(policy: str, settings: Mapping[str, Any]) -> str:
+    """The dial of a policy by name; of one around a `rule` the dial of that rule.
+
+    Raises:
+        ValueError: for a policy without one, or one of a user's own.
+    """
+    rule = str(settings.get("rule", "threshold" if policy == VERIFIED else None)).replace("_", "-")
+    name = DIAL_OF.get(rule) or DIAL_OF.get(policy)
+    if name is None:
+        raise ValueError(f"dial must be given for policy {policy}, which has none by name, got none")
+    return name
+
+
+def dial_values(dial: str, *, gen_length: int, block_length: int) -> tuple[float, ...]:
+    """The default values of a dial from the careful end; `steps` as whole numbers for the canvas.
+
+    Raises:
+        ValueError: for a dial that is not among DIALS.
+    """
+    if dial not in DIALS:
+        raise ValueError(f"values must be given for dial {dial}, careful ones first, got none")
+    values, blocks = DIALS[dial].values, gen_length // block_length
+    if dial != STEPS:
+        return values
+    return tuple(dict.fromkeys(float(max(1, round(share * block_length)) * blocks) for share in values))
+
+
+def setting_of(dial: str, value: float) -> float | int:
+    """The value of a dial as its policy wants it."""
+    if dial not in WHOLE:
+        return value
+    if value != int(value):
+        raise ValueError(f"{dial} must be a whole number, got {value}")
+    return int(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 from decoding.comparison.arms import Arm, check_arms
 from decoding.comparison.parity import parity_study
 from decoding.comparison.problems import Check, Problems
-from decoding.comparison.results import Row, calibration_rows, curve_rows, pair_rows, place, result_rows
-from decoding.comparison.runner import make_runner, tune
+from decoding.comparison.results import Row, calibration_rows, curve_rows, measure_arms, pair_rows, result_rows
+from decoding.comparison.runner import Runner, make_runner, tune
 from decoding.comparison.verdicts import verdicts
+from decoding.folder_lock import hold_folder
 from decoding.provenance import write_json
 from models.denoiser import Denoiser
 
@@ -67,20 +69,29 @@ def compare(
         progress: show a bar.
 
     Raises:
-        ValueError: for arms or settings that contradict each other, or lines in `out` that belong to other settings.
+        ValueError: for arms or settings that contradict each other, lines in `out` that belong to other settings, or an `out`
+            that another process writes to.
     """
     check_arms(arms, reference=not parity)
+    problems.require_prompts("test")
     arms = [arm.on(problems.task) for arm in arms]
-    runner = make_runner(
-        denoiser, problems, check, out=out, heads=heads, batch_size=batch_size, seed=seed, progress=progress
-    )
-    if parity:
-        study = parity_study(runner, arms, parity)
-        return Comparison(results=study.results, pairs=study.pairs, parity=[study.parity])
+    with nullcontext() if out is None else hold_folder(out):
+        runner = make_runner(
+            denoiser, problems, check, out=out, heads=heads, batch_size=batch_size, seed=seed, progress=progress
+        )
+        return _parity(runner, arms, parity) if parity else _curves(runner, arms, tuning)
+
+
+def _parity(runner: Runner, arms: Sequence[Arm], points: int) -> Comparison:
+    study = parity_study(runner, arms, points)
+    return Comparison(results=study.results, pairs=study.pairs, parity=[study.parity])
+
+
+def _curves(runner: Runner, arms: Sequence[Arm], tuning: int) -> Comparison:
     arms = [tune(runner, arm, tuning) if tuning else replace(arm, tune={}) for arm in arms]
     runner.run(arms, "dev")
     runner.run(arms, "test")
-    measured = place(runner, arms)
+    measured = measure_arms(runner, arms)
     return Comparison(
         results=result_rows(runner, [(item.arm, cell) for item in measured for cell in item.cells], ["dev", "test"]),
         curves=curve_rows(runner, measured),

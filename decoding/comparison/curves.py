@@ -42,7 +42,12 @@ class Curve:
 
     @staticmethod
     def of(weights: Array, *, right: Array, rounds: Array, forwards: Array, tokens: Array) -> Curve:
-        """Average the columns [S, n] of an arm over the prompts of every resample."""
+        """Average the columns [S, n] of an arm over the prompts of every resample.
+
+        Args:
+            weights: [R, n], how often each resample draws each prompt, over n.
+            right, rounds, forwards, tokens: [S, n], of each setting on each prompt.
+        """
         return Curve(*(weights @ column.T for column in (right, rounds, forwards, tokens)))
 
 

@@ -35,9 +35,9 @@ class Point:
     @property
     def rounds(self) -> curves.Estimate:
         """Rounds with targeted exploration over rounds without it."""
-        found = curves.interval(self.pair.rounds_ratio)
-        assert found is not None
-        return found
+        interval = curves.interval(self.pair.rounds_ratio)
+        assert interval is not None
+        return interval
 
 
 def untargeted(arm: Arm) -> Arm:
@@ -51,12 +51,12 @@ def search(runner: Runner, beam: Arm, count: int) -> list[Point]:
         raise ValueError(f"arm {beam.name} must have no dial in a parity study, got {beam.dial}: tune it instead")
     points = beam.draws(count, seed=runner.seed)
     runner.run([arm for point in points for arm in (point, untargeted(point))], "dev")
-    found = []
+    searched = []
     for point in points:
         with_, without = runner.cells_of(point)[0], runner.cells_of(untargeted(point))[0]
         accuracy = float(runner.ledger.table("dev", with_)["right"].mean())
-        found.append(Point(dict(point.settings), Pair.of(runner, "dev", with_, without), accuracy))
-    return found
+        searched.append(Point(dict(point.settings), Pair.of(runner, "dev", with_, without), accuracy))
+    return searched
 
 
 def operating_point(points: Sequence[Point]) -> Point | None:
@@ -186,19 +186,20 @@ def parity_study(runner: Runner, arms: Sequence[Arm], count: int) -> ParityStudy
         learned = [cell for cell in cells.values() if cell.policy == LEARNED]
         pairs += [pair_row(runner, "test", cell, cells[RANDOM]) for cell in learned]
     results = result_rows(runner, [(arm, cells[arm.name]) for arm in entrants], ["test"])
-    return ParityStudy(results, pairs, row | judge(runner, cells))
+    return ParityStudy(results, pairs, row | compare_with_beam(runner, cells))
 
 
-def judge(runner: Runner, cells: dict[str, Cell]) -> Row:
+def compare_with_beam(runner: Runner, cells: dict[str, Cell]) -> Row:
     """The lines of every score against beam ETE, and whether the head needs fewer rounds than a random pick."""
     weights, table = runner.weights("test"), runner.ledger.table("test", cells[BEAM])
     explored, rounds = weights @ table["explored"], weights @ table["rounds"]
     branches = int(cells[BEAM].settings.get("branches", ExplorePolicy.branches))
-    about: dict[str, Any] = {"explored": explored, "rounds": rounds, "branches": branches}
     row: Row = {
         name: lines(
             Pair.of(runner, "test", cell, cells[BEAM]),
-            **about,
+            explored=explored,
+            rounds=rounds,
+            branches=branches,
             gated=cell.settings.get("gate", LearnedParity.gate) > 0,
         )
         for name, cell in cells.items()

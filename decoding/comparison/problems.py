@@ -17,9 +17,11 @@ class Problems:
     Args:
         task: its name.
         dev: prompts that choose dials and settings.
-        test: prompts that are reported and choose nothing.
+        test: prompts that are reported and choose nothing; none where nothing but dev prompts is asked for.
         gen_length, block_length: of the canvas.
         references: prompt -> the only right answer, where there is one.
+        temperature: of the draws; 0 takes the most likely token.
+        use_cache: none, prefix or dual.
     """
 
     task: str
@@ -28,15 +30,32 @@ class Problems:
     gen_length: int
     block_length: int
     references: Mapping[str, str] = field(default_factory=dict)
+    temperature: float = 0.0
+    use_cache: str = "none"
 
     def __post_init__(self) -> None:
-        for name in ("dev", "test"):
-            if not getattr(self, name):
-                raise ValueError(f"{name} prompts of task {self.task} must be at least one, got none")
+        self.require_prompts("dev")
         shared = set(self.dev) & set(self.test)
         if shared:
             raise ValueError(f"dev and test prompts of task {self.task} must differ, got {sorted(shared)[0]!r} in both")
 
+    def require_prompts(self, split: Split) -> None:
+        """Refuse a split without prompts.
+
+        Raises:
+            ValueError: in one sentence.
+        """
+        if not self.split(split):
+            raise ValueError(f"{split} prompts of task {self.task} must be at least one, got none")
+
     def split(self, split: Split) -> tuple[str, ...]:
         """The prompts of a split."""
         return self.dev if split == "dev" else self.test
+
+
+@dataclass(frozen=True)
+class CheckedProblems:
+    """The prompts of one task, and the checker that says whether a text answers one."""
+
+    problems: Problems
+    check: Check

@@ -18,7 +18,7 @@ Row = dict[str, Any]
 
 RIVAL = "ete"
 CEILING = "practical-ceiling"  # a full trainable copy of the base as the head
-MEANS = ("rounds", "sequence_forwards", "token_positions", "new_tokens")
+MEANS = ("rounds", "sequence_forwards", "token_positions", "new_tokens", "looks", "drafts", "drafts_true")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Measured:
         return float("inf") if self.at.dial is None else float(self.dev.rounds[0, self.at.dial])
 
 
-def place(runner: Runner, arms: Sequence[Arm]) -> list[Measured]:
+def measure_arms(runner: Runner, arms: Sequence[Arm]) -> list[Measured]:
     """Curves of every arm and where each stands at reference accuracy."""
     dev_weights, test_weights = runner.weights("dev"), runner.weights("test")
     dev = {arm.name: runner.curve(arm, "dev", dev_weights) for arm in arms}
@@ -80,8 +80,8 @@ def best_headless(measured: Sequence[Measured]) -> Measured | None:
 
 def estimate(draws: Array) -> Row | None:
     """A figure with its interval."""
-    found = curves.interval(draws)
-    return None if found is None else asdict(found)
+    interval = curves.interval(draws)
+    return None if interval is None else asdict(interval)
 
 
 def result_rows(runner: Runner, cells: Sequence[tuple[Arm, Cell]], splits: Sequence[Split]) -> list[Row]:
@@ -142,7 +142,13 @@ class Pair:
 
     @staticmethod
     def of(runner: Runner, split: Split, a: Cell, b: Cell) -> Pair:
-        """Two cells that have run, a against b."""
+        """Two cells that have run, a against b.
+
+        Args:
+            runner: of the task.
+            split: dev or test.
+            a, b: the cells, both run on that split.
+        """
         return Pair.between(runner.weights(split), runner.ledger.table(split, a), runner.ledger.table(split, b))
 
     @staticmethod
@@ -161,7 +167,13 @@ class Pair:
 
 
 def pair_row(runner: Runner, split: Split, a: Cell, b: Cell) -> Row:
-    """A pair of cells as a row."""
+    """A pair of cells as a row.
+
+    Args:
+        runner: of the task.
+        split: dev or test.
+        a, b: the cells, both run on that split.
+    """
     who = {"task": runner.problems.task, "a": a.arm, "b": b.arm, "dial_a": a.dial, "dial_b": b.dial}
     return who | Pair.of(runner, split, a, b).row()
 
@@ -183,7 +195,7 @@ def calibration_rows(runner: Runner, measured: Sequence[Measured]) -> list[Row]:
             bound, table = item.arm.bound(cell.dial), runner.ledger.table("test", cell)
             if bound is None or (table["clean"] < 0).any():
                 continue
-            found = curves.calibration(
+            bins = curves.calibration(
                 weights,
                 bound=bound,
                 wrong=table["wrong"],
@@ -191,12 +203,12 @@ def calibration_rows(runner: Runner, measured: Sequence[Measured]) -> list[Row]:
                 unforced=table["unforced"],
                 commits=table["commits"],
             )
-            if found is not None:
+            if bins is not None:
                 who: Row = {
                     "task": runner.problems.task,
                     "arm": item.arm.name,
                     "kind": item.arm.kind,
                     "dial": cell.dial,
                 }
-                rows.append(who | {"n": weights.shape[1]} | asdict(found))
+                rows.append(who | {"n": weights.shape[1]} | asdict(bins))
     return rows

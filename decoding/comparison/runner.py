@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from decoding import provenance
-from decoding.api import make_policy
 from decoding.comparison import curves
 from decoding.comparison.arms import REFERENCE, Arm, Cell
 from decoding.comparison.curves import Array, Curve
 from decoding.comparison.problems import Check, Problems, Split
+from decoding.comparison.risk_control import Outcomes, RiskControl, TestedDial, fixed_sequence
 from decoding.comparison.runs import Ledger, run_cells
-from models.checkpoints.files import combine, digest
+from decoding.policy_by_name import make_policy
 from models.denoiser import Denoiser
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class Runner:
         jobs = []
         for cell in {cell.key: cell for arm in arms for cell in self.cells_of(arm)}.values():
             denoiser = self.denoiser_of(cell.arm)
-            jobs.append((cell, make_policy(cell.policy, cell.rule, denoiser), denoiser))
+            jobs.append((cell, make_policy(cell.policy, cell.policy_settings, denoiser), denoiser))
         run_cells(
             self.ledger,
             self.problems,
@@ -107,23 +107,38 @@ def make_runner(
     seed: int,
     progress: bool,
 ) -> Runner:
-    """Open the ledger of a task; its header holds all that must not change between two calls."""
+    """Open the ledger of a task; its header holds all that must not change between two calls.
+
+    Args:
+        denoiser: the model, with the scoring head of learned arms.
+        problems, check: the prompts of the task and its checker.
+        out: folder of the ledger; None keeps it in memory.
+        heads: arm -> the model with that arm's own head.
+        batch_size: prompts at a time, at least 1; None for the device's default.
+        seed: of draws and resamples.
+        progress: show a bar.
+    """
     size = batch_size or BATCH_SIZE.get(denoiser.device.type, LARGE_BATCH)
     prompts = [problems.dev, problems.test, dict(problems.references)]
     header = {
         "task": problems.task,
         "model": denoiser.fingerprint(),
-        "dtype": next((str(weight.dtype) for weight in denoiser.parameters()), ""),
+        "dtype": provenance.dtype_name(denoiser),
         "prompts": hashlib.blake2b(json.dumps(prompts).encode(), digest_size=8).hexdigest(),
         "lengths": [problems.gen_length, problems.block_length],
+        "temperature": problems.temperature,
+        "use_cache": problems.use_cache,
         "batch_size": size,
         "seed": seed,
         "device": provenance.device_name(denoiser.device),
         "code": provenance.code(),
     }
-    ledger = Ledger(None if out is None else out / f"{problems.task}.jsonl", header)
+    sizes = {"dev": len(problems.dev), "test": len(problems.test)}
+    ledger = Ledger(None if out is None else out / f"{problems.task}.jsonl", header, sizes=sizes)
     models = {"": denoiser, **(heads or {})}
-    fingerprints = {name: head_fingerprint(model) for name, model in models.items() if model.head is not None}
+    fingerprints = {
+        name: provenance.head_fingerprint(model.head) for name, model in models.items() if model.head is not None
+    }
     return Runner(denoiser, problems, check, ledger, heads or {}, fingerprints, size, seed, progress)
 
 
@@ -137,7 +152,7 @@ def refuse_settings(
         task: whose settings.
         denoiser: with the head of all other arms.
         heads: arm -> the model with that arm's own head.
-        points: of every tuning space, those that `tune` draws with this seed.
+        points, seed: of every tuning space, those that `tune` draws with this seed.
 
     Raises:
         ValueError: for a setting out of range, or one that a head is not made for.
@@ -145,14 +160,35 @@ def refuse_settings(
     for arm in (full.on(task) for full in arms):
         for cell in itertools.chain(*(a.cells for a in arm.draws(points, seed=seed) or (replace(arm, tune={}),))):
             try:
-                make_policy(cell.policy, cell.rule, heads.get(arm.name, denoiser))
+                make_policy(cell.policy, cell.policy_settings, heads.get(arm.name, denoiser))
             except ValueError as error:
                 raise ValueError(f"{error}, in arm {arm.name}") from error
 
 
-def head_fingerprint(denoiser: Denoiser) -> str:
-    """Hash of the weights of a scoring head."""
-    return combine({name: digest(name, tensor) for name, tensor in denoiser.head.state_dict().items()})
+def control_dial(
+    runner: Runner, arm: Arm, control: RiskControl, *, checked: bool = True, split: Split = "dev"
+) -> list[TestedDial]:
+    """Test the dial of an arm against the reference, in the order of its values up to the first that fails.
+
+    Args:
+        runner: with the calibration prompts.
+        arm: its values from the careful end.
+        control: what is promised.
+        checked: whether the answers are judged; else texts are compared.
+        split: where the calibration prompts are.
+    """
+
+    def outcomes(one: Arm) -> Outcomes:
+        runner.run([one], split)
+        (cell,) = runner.cells_of(one)
+        table = runner.ledger.table(split, cell)
+        return Outcomes(table["right"], table["answer"], table["rounds"])
+
+    careful = outcomes(Arm(REFERENCE, "headless", REFERENCE))
+    return fixed_sequence(
+        arm.values,
+        lambda value: control.test(value, careful, outcomes(replace(arm, values=(value,))), checked=checked),
+    )
 
 
 def tune(runner: Runner, arm: Arm, count: int) -> Arm:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,13 +34,27 @@ COLUMNS = (
     "new_tokens",
     "bits",
     "explored",  # rounds with more than one canvas
+    "looks",  # forwards foretold by the cascade
+    "drafts",  # foretold commits that a forward has checked
+    "drafts_true",  # of those, the ones that came true
     "idle",  # rounds in which the rule accepted nothing
     "commits",
     "unforced",  # commits that the rule accepted
     "clean",  # of those, made from states without a wrong token; -1 without a reference
     "wrong",  # of those, wrong
     "seconds",  # of the chunk, shared equally
+    "answer",  # a number that names the text up to EOS
 )
+INFINITE = float("inf")
+RANGES = {  # of a column; of all others any number that is not negative
+    "clean": (-1, INFINITE),
+    "wrong": (-1, INFINITE),
+    "bits": (-1e-3, INFINITE),  # of a token drawn against all odds; rounding may leave a little less than none
+}
+
+
+class ForeignLine(ValueError):
+    """A line of a ledger that is not of this comparison, or there twice."""
 
 
 @dataclass(frozen=True)
@@ -69,50 +85,60 @@ def canvas_of(answer: str, gen_length: int, denoiser: Denoiser) -> list[int]:
 class Ledger:
     """Every figure of every run, a line of JSON for each (split, cell, prompt), in a file that a later call goes on with.
 
+    Nothing is written before the first lines are added.
+
     Args:
         path: the file; None keeps everything in memory.
         header: what all lines share; a file with another header is refused.
+        sizes: split -> its number of prompts; a line of any other prompt is refused.
 
     Raises:
-        ValueError: if the file belongs to other settings or holds a line that cannot be read.
+        ValueError: if the file belongs to other settings, or holds a line that cannot be read, is foreign or is there twice.
     """
 
-    def __init__(self, path: Path | None, header: Mapping[str, object]) -> None:
-        self.path, self.header = path, dict(header)
+    def __init__(
+        self, path: Path | None, header: Mapping[str, object], *, sizes: Mapping[str, int] | None = None
+    ) -> None:
+        self.path, self.header, self.sizes, self.whole = path, dict(header), sizes, 0
         self.lines: dict[tuple[str, str], dict[int, list[float]]] = {}
         if path is not None and path.is_file():
             self._resume(path)
-        if path is not None and not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(self.header) + "\n", encoding="utf-8")
 
     def _resume(self, path: Path) -> None:
-        text = path.read_text(encoding="utf-8")
-        whole = text[: text.rfind("\n") + 1]  # a killed run may leave half a line
-        if not whole:
-            path.unlink()
-            return
-        if len(whole) < len(text):
-            path.write_text(whole, encoding="utf-8")
-        for number, line in enumerate(whole.splitlines(), 1):
+        data = path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]  # a killed run may leave half a line
+        for number, line in enumerate(whole.decode("utf-8", "replace").splitlines(), 1):
             try:
                 record = json.loads(line)
                 if number == 1:
                     self._agree(path, record)
                 else:
                     self._keep(record["split"], record["cell"], record["prompt"], [record[name] for name in COLUMNS])
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
-                raise ValueError(f"{path}, line {number} must be a line of a comparison, got {line[:60]!r}") from error
+            except (json.JSONDecodeError, KeyError, TypeError, AttributeError, RecursionError) as error:
+                what = "the header" if number == 1 else "a line"
+                raise ValueError(f"{path}, line {number} must be {what} of a comparison, got {line[:60]!r}") from error
+            except ForeignLine as error:
+                raise ValueError(f"{path}, line {number}: {error}") from error
+        self.whole = len(whole)
 
-    def _agree(self, path: Path, found: Mapping[str, object]) -> None:
+    def _agree(self, path: Path, settings: Mapping[str, object]) -> None:
+        if not settings.keys() & self.header.keys():
+            raise ForeignLine(f"a comparison must begin with its header, got {', '.join(settings) or 'an empty line'}")
         for name, value in self.header.items():
-            if found.get(name) != value:
+            if settings.get(name) != json.loads(json.dumps(value)):
                 raise ValueError(
-                    f"{name} must be {found.get(name)!r} to go on with {path}, got {value!r}: choose another --out"
+                    f"{name} must be {settings.get(name)!r} to go on with {path}, got {value!r}: choose another --out"
                 )
 
-    def _keep(self, split: str, cell: str, prompt: int, values: list[float]) -> None:
-        self.lines.setdefault((split, cell), {})[prompt] = values
+    def _keep(self, split: str, cell: str, prompt: object, values: Sequence[object]) -> None:
+        size = None if self.sizes is None else self.sizes.get(split, 0)
+        if not isinstance(prompt, int) or prompt < 0 or (size is not None and prompt >= size):
+            raise ForeignLine(f"prompt must be one of the {size} of split {split}, got {prompt!r}")
+        found = [_number(name, value) for name, value in zip(COLUMNS, values, strict=True)]
+        kept = self.lines.setdefault((split, cell), {})
+        if prompt in kept:
+            raise ForeignLine(f"prompt {prompt} of cell {cell} must be there once in split {split}, got it again")
+        kept[prompt] = found
 
     def has(self, split: Split, cell: Cell, prompts: Sequence[int]) -> bool:
         """Whether all these prompts are there."""
@@ -120,21 +146,46 @@ class Ledger:
         return all(prompt in kept for prompt in prompts)
 
     def add(self, split: Split, cell: Cell, prompts: Sequence[int], table: Array) -> None:
-        """Write the lines of one chunk, [prompts, columns], at once."""
-        lines = []
+        """Write the lines of one chunk at once; those that a killed run left of it stay as they are.
+
+        Args:
+            split: dev or test.
+            cell: what ran.
+            prompts: their numbers within the split.
+            table: [prompts, columns], in the order of COLUMNS.
+        """
+        lines, known = [], set(self.lines.get((split, cell.key), {}))
         for prompt, values in zip(prompts, table.tolist(), strict=True):
+            if prompt in known:
+                continue
             self._keep(split, cell.key, prompt, values)
             names = {"split": split, "arm": cell.arm, "dial": cell.dial, "cell": cell.key, "prompt": prompt}
             lines.append(json.dumps(names | dict(zip(COLUMNS, values, strict=True))) + "\n")
         if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write("".join(lines))
+            self._append("".join(lines))
+
+    def _append(self, text: str) -> None:
+        assert self.path is not None
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        new = text if self.whole else json.dumps(self.header) + "\n" + text
+        with self.path.open("r+b" if self.path.is_file() else "wb") as file:
+            file.truncate(self.whole)
+            file.seek(self.whole)
+            file.write(new.encode())
+        self.whole += len(new.encode())
 
     def table(self, split: Split, cell: Cell) -> dict[str, Array]:
         """Every column over the prompts of a split, in their order."""
         kept = self.lines[split, cell.key]
         values = np.array([kept[prompt] for prompt in sorted(kept)])
         return {name: values[:, index] for index, name in enumerate(COLUMNS)}
+
+
+def _number(name: str, value: object) -> float:
+    low, high = RANGES.get(name, (0, sys.float_info.max))
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise ForeignLine(f"{name} must be a number from {low} to {high:g}, got {value!r}")
+    return value
 
 
 def run_cells(
@@ -163,8 +214,8 @@ def run_cells(
     prompts = problems.split(split)
     encoded = {id(denoiser): Encoded.of(problems, split, denoiser) for _, _, denoiser in jobs}
     schedule = list(interleave(len(prompts), len(jobs), batch_size))
-    for chunk, job in tqdm(schedule, desc=f"{problems.task} {split}", disable=None if progress else True):
-        cell, policy, denoiser = jobs[job]
+    for chunk, number in tqdm(schedule, desc=f"{problems.task} {split}", disable=None if progress else True):
+        cell, policy, denoiser = jobs[number]
         index = list(range(chunk, min(chunk + batch_size, len(prompts))))
         if ledger.has(split, cell, index):
             continue
@@ -179,6 +230,8 @@ def run_cells(
             block_length=cell.settings.get(BLOCK_LENGTH) or problems.block_length,
             attention_mask=mask,
             generator=generator,
+            temperature=problems.temperature,
+            use_cache=problems.use_cache,
         )
         right = [check(prompts[i], text) for i, text in zip(index, made.text, strict=True)]
         ledger.add(split, cell, index, measure(made, right, batch.reference[index]))
@@ -191,11 +244,16 @@ def interleave(prompts: int, jobs: int, batch_size: int) -> Iterator[tuple[int, 
             yield chunk, (turn + step) % jobs
 
 
+def name_text(text: str) -> int:
+    """A number of 52 bits that names a text, so that a float holds it exactly."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") >> 12
+
+
 def measure(made: Generation, right: Sequence[bool], reference: Int[Tensor, "B G"]) -> Array:
     """The COLUMNS of every row of a decode, [B, columns]."""
     state = made.state
     counts = Counts(made.rounds, made.sequence_forwards, made.token_positions, made.explored, made.nfe)
-    figures = statistics(state, counts, eos_id=made.eos_id)
+    figures = statistics(state, counts, eos_id=made.end_ids)
     accepted = state.accepted
     clean, wrong = clean_commits(state, reference)
     columns = {
@@ -206,12 +264,16 @@ def measure(made: Generation, right: Sequence[bool], reference: Int[Tensor, "B G
         "new_tokens": figures.new_tokens,
         "bits": figures.bits,
         "explored": counts.explored,
+        "looks": made.looks,
+        "drafts": made.drafts,
+        "drafts_true": made.drafts_true,
         "idle": figures.rounds - rounds_with(accepted, state.committed_round),
         "commits": is_predicted(state).sum(-1),
         "unforced": accepted.sum(-1),
         "clean": clean,
         "wrong": wrong,
         "seconds": torch.full((len(right),), made.seconds / len(right), device=state.tokens.device),
+        "answer": torch.tensor([name_text(text) for text in made.text], device=state.tokens.device),
     }
     table: Array = torch.stack([columns[name].double() for name in COLUMNS], -1).cpu().numpy()
     return table
@@ -219,9 +281,9 @@ def measure(made: Generation, right: Sequence[bool], reference: Int[Tensor, "B G
 
 def rounds_with(committed: Bool[Tensor, "B L"], committed_round: Int[Tensor, "B L"]) -> Int[Tensor, " B"]:
     """Number of different rounds in which one of `committed` was committed."""
-    place = torch.where(committed, committed_round, 0)
-    seen = torch.zeros(len(place), int(place.max()) + 1, dtype=torch.bool, device=place.device)
-    return seen.scatter(-1, place, True)[:, 1:].sum(-1)
+    round_index = torch.where(committed, committed_round, 0)
+    seen = torch.zeros(len(round_index), int(round_index.max()) + 1, dtype=torch.bool, device=round_index.device)
+    return seen.scatter(-1, round_index, True)[:, 1:].sum(-1)
 
 
 def clean_commits(state: DecodeState, reference: Int[Tensor, "B G"]) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"]]:
@@ -234,13 +296,13 @@ def clean_commits(state: DecodeState, reference: Int[Tensor, "B G"]) -> tuple[In
     canvas = state.layout.block >= 0
     predicted = is_predicted(state)[:, canvas]
     differs = predicted & (state.tokens[:, canvas] != reference)
-    round_ = state.committed_round[:, canvas]
-    last = torch.iinfo(round_.dtype).max
+    round_index = state.committed_round[:, canvas]
+    last = torch.iinfo(round_index.dtype).max
     follows = state.reason[:, canvas] == int(Reason.CASCADE)
-    first_wrong = torch.where(differs, round_, last).amin(-1, keepdim=True)
-    there = round_ == first_wrong
+    first_wrong = torch.where(differs, round_index, last).amin(-1, keepdim=True)
+    there = round_index == first_wrong
     behind = there & follows & (there & differs & ~follows).any(-1, keepdim=True)
-    counted = state.accepted[:, canvas] & (round_ <= first_wrong) & ~behind
+    counted = state.accepted[:, canvas] & (round_index <= first_wrong) & ~behind
     known = (reference >= 0).all(-1)
     clean, wrong = counted.sum(-1), (counted & differs).sum(-1)
     return torch.where(known, clean, -1), torch.where(known, wrong, -1)

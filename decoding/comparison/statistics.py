@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from decoding.loop import Counts
-from decoding.state import DecodeState, Reason
+from decoding.state import DecodeState, Reason, is_one_of
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,13 @@ class Statistics:
     new_tokens: Int[Tensor, " B"]
 
 
-def statistics(state: DecodeState, counts: Counts, *, eos_id: int | None = None) -> Statistics:
+def statistics(state: DecodeState, counts: Counts, *, eos_id: int | Sequence[int] | None = None) -> Statistics:
     """Statistics of every row of a finished decode.
 
     Args:
         state: final state.
         counts: what the decode cost.
-        eos_id: the id that ends an answer; None takes the one of the early stop.
+        eos_id: the id or ids that end an answer; None takes those of the early stop.
     """
     rounds = counts.rounds.clamp(min=1)
     predicted = is_predicted(state)
@@ -60,7 +61,7 @@ def statistics(state: DecodeState, counts: Counts, *, eos_id: int | None = None)
         bits_per_round=bits / rounds,
         forced_share=forced / predicted.sum(-1).clamp(min=1),
         explored_share=counts.explored / rounds,
-        new_tokens=new_tokens(state, state.layout.eos_id if eos_id is None else eos_id),
+        new_tokens=new_tokens(state, state.layout.end_ids if eos_id is None else eos_id),
     )
 
 
@@ -74,12 +75,11 @@ def information(state: DecodeState) -> Float[Tensor, "B L"]:
     return -state.committed_confidence.clamp(min=torch.finfo(torch.float32).tiny).log()
 
 
-def new_tokens(state: DecodeState, eos_id: int | None) -> Int[Tensor, " B"]:
-    """Canvas tokens up to and including the first EOS."""
+def new_tokens(state: DecodeState, end_ids: int | Sequence[int]) -> Int[Tensor, " B"]:
+    """Canvas tokens up to and including the first that ends an answer."""
     canvas = state.layout.block >= 0
-    if eos_id is None:
-        return canvas.sum().expand(len(state.tokens))
-    ends = ((state.tokens == eos_id) & canvas).long()
+    ids = (end_ids,) if isinstance(end_ids, int) else end_ids
+    ends = (is_one_of(state.tokens, ids) & canvas).long()
     ended_before = ends.cumsum(-1) - ends
     return (canvas & (ended_before == 0)).sum(-1)
 
@@ -146,8 +146,8 @@ def per_round_invariant(state: DecodeState, factor: float, *, tolerance: float =
     """
     _require_factor(factor)
     accepted = state.reason == int(Reason.EXPLOIT)
-    place = state.committed_round.clamp(min=0)
-    blank = torch.zeros(len(place), int(place.max()) + 1, device=place.device)
-    revealed = blank.scatter_add(-1, place, information(state) * accepted)
-    m = blank.scatter_add(-1, place, accepted.float())
+    round_index = state.committed_round.clamp(min=0)
+    blank = torch.zeros(len(round_index), int(round_index.max()) + 1, device=round_index.device)
+    revealed = blank.scatter_add(-1, round_index, information(state) * accepted)
+    m = blank.scatter_add(-1, round_index, accepted.float())
     return (revealed <= exploit_bound(m, factor) + tolerance).all(-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,18 +11,25 @@ from typing import TYPE_CHECKING, Any
 from decoding.comparison.compare import Comparison
 from decoding.comparison.parity import LEARNED, RANDOM
 from decoding.comparison.results import RIVAL, Row
+from decoding.png import save_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HEAD = ("arm", "dial", "accuracy %", "rounds", "sequence forwards", "token positions", "ms a prompt")
 AGAINST = (f"rounds / {RIVAL}", f"forwards / {RIVAL}", f"accuracy − {RIVAL}")
+NARROW = 100
 UNREACHED = "\\* no setting within one point of the reference on dev; the most accurate one there is shown."
 
 
-def table(comparison: Comparison) -> str:
-    """Markdown: for each task every arm at the setting chosen on dev, against beam ETE, on the test split."""
-    return "\n".join(_of_task(comparison, task) for task in tasks(comparison))
+def table(comparison: Comparison, *, narrow: bool = False) -> str:
+    """Markdown: for each task every arm at the setting chosen on dev, against beam ETE, on the test split.
+
+    Args:
+        comparison: what was measured.
+        narrow: only the arms' own figures, wrapped to NARROW columns.
+    """
+    return "\n".join(_of_task(comparison, task, narrow=narrow) for task in tasks(comparison))
 
 
 def tasks(comparison: Comparison) -> list[str]:
@@ -29,7 +37,7 @@ def tasks(comparison: Comparison) -> list[str]:
     return list(dict.fromkeys(row["task"] for row in (*comparison.results, *comparison.parity)))
 
 
-def _of_task(comparison: Comparison, task: str) -> str:
+def _of_task(comparison: Comparison, task: str, *, narrow: bool) -> str:
     curves = {row["arm"]: row for row in comparison.curves if row["task"] == task}
     pairs = {row["a"]: row for row in comparison.pairs if row["task"] == task and row["b"] == RIVAL}
     shown = [
@@ -38,15 +46,20 @@ def _of_task(comparison: Comparison, task: str) -> str:
         if (row["task"], row["split"]) == (task, "test")
         and (row["arm"] not in curves or row["dial"] == curves[row["arm"]]["dial_shown"])
     ]
-    head = HEAD + AGAINST if pairs else HEAD
+    if narrow:
+        pairs = {}
+    head: tuple[str, ...] = HEAD + AGAINST if pairs else HEAD
     rows = [_cells(row, curves.get(row["arm"]), pairs.get(row["arm"])) for row in shown]
-    said = [row["sentence"] for row in comparison.verdicts if row["task"] == task]
+    sentences = [row["sentence"] for row in comparison.verdicts if row["task"] == task]
     if any(row["rounds_at_reference"] is None for row in curves.values()):
-        said.append(UNREACHED)
-    said += [_parity(row) for row in comparison.parity if row["task"] == task]
+        sentences.append(UNREACHED)
+    sentences += [_parity(row) for row in comparison.parity if row["task"] == task]
+    if narrow:
+        head, rows = head[:4], [row[:4] for row in rows]
+        sentences = [textwrap.fill(s, NARROW - 2, subsequent_indent="  ", break_on_hyphens=False) for s in sentences]
     grid = [head, ("---",) * len(head), *(row + [""] * (len(head) - len(row)) for row in rows)] if rows else []
     lines = [f"| {' | '.join(cells)} |" for cells in grid]
-    return "\n".join([f"## {_title(task, shown)}", "", *lines, "", *(f"- {sentence}" for sentence in said), ""])
+    return "\n".join([f"## {_title(task, shown)}", "", *lines, "", *(f"- {sentence}" for sentence in sentences), ""])
 
 
 def _cells(row: Row, curve: Row | None, pair: Row | None) -> list[str]:
@@ -60,11 +73,11 @@ def _cells(row: Row, curve: Row | None, pair: Row | None) -> list[str]:
     return cells
 
 
-def figure(found: Row | None, *, scale: float = 1.0, digits: int = 1) -> str:
+def figure(estimate: Row | None, *, scale: float = 1.0, digits: int = 1) -> str:
     """An estimate with its interval in brackets."""
-    if found is None:
+    if estimate is None:
         return "none"
-    middle, low, high = (f"{scale * found[name]:.{digits}f}" for name in ("estimate", "low", "high"))
+    middle, low, high = (f"{scale * estimate[name]:.{digits}f}" for name in ("estimate", "low", "high"))
     return f"{middle} [{low}, {high}]"
 
 
@@ -72,16 +85,16 @@ def _parity(row: Row) -> str:
     if row["operating_point"] is None:
         return f"{row['task']} is no parity task: at none of {len(row['points'])} points do branches save rounds."
     point = ", ".join(f"{name} {value}" for name, value in row["operating_point"].items())
-    found = [f"operating point: {point}"]
+    sentences = [f"operating point: {point}"]
     for name, judged in row.items():
         if isinstance(judged, dict) and "kept" in judged:
             lost = [line for line, kept in judged["kept"].items() if line != "all" and kept is False]
             gated = judged["kept"].get("sequence_forwards", True) is None
             every = "both lines that a gated arm has" if gated else "all three lines"
-            found.append(f"{name} " + (f"misses {', '.join(lost)}" if lost else f"keeps {every}"))
+            sentences.append(f"{name} " + (f"misses {', '.join(lost)}" if lost else f"keeps {every}"))
     if "beats_random" in row:
-        found.append(f"{LEARNED} needs {'' if row['beats_random'] else 'no '}fewer rounds than {RANDOM}")
-    return "; ".join(found) + "."
+        sentences.append(f"{LEARNED} needs {'' if row['beats_random'] else 'no '}fewer rounds than {RANDOM}")
+    return "; ".join(sentences) + "."
 
 
 COLOURS = tuple("C0 C1 C2 C3 C4 C5 C6 C7 C8 C9 black navy gold darkgreen maroon deepskyblue".split())
@@ -99,12 +112,12 @@ def styles(kinds: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     Returns:
         Keywords of matplotlib's `plot`.
     """
-    found = {}
-    for place, (arm, kind) in enumerate(kinds.items()):
-        again, which = divmod(place, len(COLOURS))
+    chosen = {}
+    for index, (arm, kind) in enumerate(kinds.items()):
+        again, which = divmod(index, len(COLOURS))
         lines = LINES[kind in COMPARED_WITH]
-        found[arm] = {"color": COLOURS[which], "marker": MARKERS[which], "linestyle": lines[again % len(lines)]}
-    return found
+        chosen[arm] = {"color": COLOURS[which], "marker": MARKERS[which], "linestyle": lines[again % len(lines)]}
+    return chosen
 
 
 def plot(comparison: Comparison, out: Path) -> list[Path]:
@@ -114,7 +127,7 @@ def plot(comparison: Comparison, out: Path) -> list[Path]:
     files = []
     for task in tasks(comparison):
         files.append(out / f"{task}.png")
-        picture(comparison, task).savefig(files[-1], dpi=120)
+        save_png(picture(comparison, task), files[-1])
     return files
 
 

@@ -20,23 +20,23 @@ MOST = 0.5
 
 def verdicts(runner: Runner, measured: Sequence[Measured]) -> list[Row]:
     """Every sentence about one task, as rows {task, arm, finding, sentence}."""
-    said = [
+    sentences = [
         *sample_size(runner),
-        *standing(measured),
+        *reference_failures(measured),
         *headroom(measured),
         *claims(measured),
         *failure_signatures(runner, measured),
     ]
     return [
         {"task": runner.problems.task, "arm": arm, "finding": finding, "sentence": sentence}
-        for arm, finding, sentence in said
+        for arm, finding, sentence in sentences
     ]
 
 
-Said = Iterator[tuple[str | None, str, str]]
+Sentences = Iterator[tuple[str | None, str, str]]
 
 
-def sample_size(runner: Runner) -> Said:
+def sample_size(runner: Runner) -> Sentences:
     """Say when there are too few prompts for a claim."""
     prompts = len(runner.problems.test)
     if prompts < ENOUGH:
@@ -47,7 +47,7 @@ def sample_size(runner: Runner) -> Said:
         )
 
 
-def standing(measured: Sequence[Measured]) -> Said:
+def reference_failures(measured: Sequence[Measured]) -> Sentences:
     """Say which arms have no setting at reference accuracy, and which choices did not hold on the test split."""
     for item in measured:
         name = item.arm.name
@@ -58,18 +58,18 @@ def standing(measured: Sequence[Measured]) -> Said:
             yield name, "does not hold", f"{name}, chosen on dev, is {lost:.1f} points under {REFERENCE} on test."
 
 
-def headroom(measured: Sequence[Measured]) -> Said:
+def headroom(measured: Sequence[Measured]) -> Sentences:
     """Say when the best headless arm is already as good as the practical ceiling."""
     ceiling, rival = named(measured, CEILING), best_headless(measured)
     if ceiling is None or rival is None or ceiling.at.dial is None:
         return
     ratio = float(rival.at.rounds[0] / ceiling.at.rounds[0])
     if ratio <= 1 + NOTHING_TO_WIN:
-        said = f"{rival.arm.name} needs {ratio:.2f} times the rounds of the practical ceiling: nothing to win here."
-        yield rival.arm.name, "no headroom", said
+        sentence = f"{rival.arm.name} needs {ratio:.2f} times the rounds of the practical ceiling: nothing to win here."
+        yield rival.arm.name, "no headroom", sentence
 
 
-def claims(measured: Sequence[Measured]) -> Said:
+def claims(measured: Sequence[Measured]) -> Sentences:
     """For each learned arm, the headless arms that need more, fewer or as many rounds at reference, adjusted by Holm.
 
     An arm whose dial does not hold on the test split is at another accuracy, and no rival of those that do.
@@ -87,11 +87,13 @@ def claims(measured: Sequence[Measured]) -> Said:
             groups[finding].append(f"{rival.arm.name} ({ratio[0]:.2f})")
         for finding, names in groups.items():
             if names:
-                said = f"{item.arm.name}, {finding} at reference (Holm, {1 - LEVEL:.0%}) against {', '.join(names)}."
-                yield item.arm.name, finding, said
+                sentence = (
+                    f"{item.arm.name}, {finding} at reference (Holm, {1 - LEVEL:.0%}) against {', '.join(names)}."
+                )
+                yield item.arm.name, finding, sentence
 
 
-def failure_signatures(runner: Runner, measured: Sequence[Measured]) -> Said:
+def failure_signatures(runner: Runner, measured: Sequence[Measured]) -> Sentences:
     """The known ways in which exploration fails, of every arm that exploits by confidence against `threshold` at the same C.
 
     No exploration: the same rounds and forwards, prompt by prompt. Stalling: as many rounds, and most rounds or commits

@@ -32,6 +32,11 @@ def prefix_sum(value: Tensor, order: Tensor, within: Bool[Tensor, "B L"]) -> Ten
     return sum_before(value, order, within) + value
 
 
+def within_risk(reading: Reading, bound: float) -> Bool[Tensor, "B L"]:
+    """The most confident positions whose 1 - c add up to the bound at most."""
+    return reading.rows & (prefix_sum(reading.log_risk.exp(), -reading.log_risk, reading.rows) <= bound)
+
+
 @final
 @dataclass(frozen=True)
 class Factor(AcceptancePolicy):
@@ -99,4 +104,4 @@ class RiskSum(AcceptancePolicy):
 
     def accept(self, reading: Reading) -> Bool[Tensor, "B L"]:
         """The risks up to and with this position sum up to the bound at most."""
-        return prefix_sum(reading.log_risk.exp(), -reading.log_risk, reading.rows) <= self.risk_bound
+        return within_risk(reading, self.risk_bound)

@@ -15,7 +15,7 @@ from decoding.state import DecodeState, Proposal, Reason
 from models.engine.window import WideTap
 from models.heads.cascade import Cascade
 
-Told = tuple[Int[Tensor, "B L"], Float[Tensor, "B L"]]  # token and risk
+Foretold = tuple[Int[Tensor, "B L"], Float[Tensor, "B L"]]  # token and risk
 
 
 def follow(
@@ -26,7 +26,7 @@ def follow(
     *,
     bound: float,
     looks: int,
-    first: Told | None = None,
+    first: Foretold | None = None,
 ) -> Proposal:
     """What a round commits beside `reason`: as long as their risks add up to the bound at most, the safest of the positions left.
 
@@ -45,17 +45,19 @@ def follow(
     """
     token, confidence, left = reading.token, reading.confidence, reading.rows & (reason == 0)
     wide = is_wide(reading)
+    count = torch.zeros_like(state.round)
     for look in range(looks):
         if not wide and not left.any():
             break
         asked = replace(reading, rows=reading.rows & left.any(-1, keepdim=True))
+        count = count + left.any(-1).long()
         said, risk = first if first is not None and not look else foretell(cascade, asked, reason, token)
         sure = left & (prefix_sum(risk, -risk, left) <= bound)
         token, confidence = torch.where(sure, said, token), torch.where(sure, 1 - risk, confidence)
         reason = torch.where(sure, int(Reason.CASCADE), reason)
         left = left & ~sure & sure.any(-1, keepdim=True)  # elsewhere a look would say the same
     plan = Proposal.single(state, replace(reading, token=token), reason)
-    return replace(plan, confidence=confidence.unsqueeze(1))
+    return replace(plan, confidence=confidence.unsqueeze(1), looks=count)
 
 
 def is_wide(reading: Reading) -> bool:
@@ -63,8 +65,15 @@ def is_wide(reading: Reading) -> bool:
     return bool(reading.taps) and isinstance(reading.taps[0], WideTap)
 
 
-def foretell(cascade: Cascade, reading: Reading, reason: Int[Tensor, "B L"], token: Int[Tensor, "B L"]) -> Told:
-    """The likeliest token of every position left and its risk; -1 and 0 elsewhere."""
+def foretell(cascade: Cascade, reading: Reading, reason: Int[Tensor, "B L"], token: Int[Tensor, "B L"]) -> Foretold:
+    """The likeliest token of every position left and its risk; -1 and 0 elsewhere.
+
+    Args:
+        cascade: the head's.
+        reading: with taps.
+        reason: 0 at positions that are not committed.
+        token: what is committed elsewhere.
+    """
     committed = reading.rows & (reason > 0)
     left = reading.rows & ~committed
     log_probs = ask(cascade, reading, committed, token)
@@ -79,7 +88,7 @@ def foretell(cascade: Cascade, reading: Reading, reason: Int[Tensor, "B L"], tok
     )
 
 
-def _spread(tap: Any, reading: Reading, left: Bool[Tensor, "B L"], log_probs: Float[Tensor, "B W 6"]) -> Told:
+def _spread(tap: Any, reading: Reading, left: Bool[Tensor, "B L"], log_probs: Float[Tensor, "B W 6"]) -> Foretold:
     """What is foretold in a window, at all places."""
     best = log_probs[..., :-1].argmax(-1, keepdim=True)
     risk = log_probs.scatter(-1, best, -torch.inf).logsumexp(-1).exp()
@@ -90,7 +99,14 @@ def _spread(tap: Any, reading: Reading, left: Bool[Tensor, "B L"], log_probs: Fl
 def ask(
     cascade: Cascade, reading: Reading, committed: Bool[Tensor, "B L"], token: Int[Tensor, "B L"]
 ) -> Float[Tensor, "... 6"]:
-    """Log-probabilities of the reading's candidates, and of the rest, at the positions left, packed (`Cascade.forward`)."""
+    """Log-probabilities of the reading's candidates, and of the rest, at the positions left, packed (`Cascade.forward`).
+
+    Args:
+        cascade: the head's.
+        reading: with taps.
+        committed: positions that are taken for committed.
+        token: what they hold.
+    """
     figures = (reading.top_tokens, reading.top_log_probs, reading.log_normaliser)
     forward: Any = cascade.foretell_wide if is_wide(reading) else cascade
     log_probs: Tensor = forward(reading.taps, reading.rows, committed, token, *figures)

@@ -59,12 +59,12 @@ class Plan:
         chosen = torch.nn.functional.one_hot(self.candidates, reading.rows.shape[-1]).bool() & self.valid.unsqueeze(-1)
         reason = torch.where(chosen, int(Reason.EXPLORE), self.reason.unsqueeze(1))
         first = torch.arange(self.valid.shape[1], device=self.valid.device) == 0
-        confidence = reading.confidence.gather(-1, self.candidates).clamp(min=TINY)
+        log_confidence = reading.log_confidence.gather(-1, self.candidates).clamp(min=math.log(TINY))
         return Proposal(
             tokens=torch.where(reason > 0, reading.token.unsqueeze(1), state.tokens.unsqueeze(1)),
             reason=reason,
             live=(self.valid | first) & state.unfinished.unsqueeze(-1),
-            log_confidence=confidence.log().masked_fill(~self.valid, 0.0),
+            log_confidence=log_confidence.masked_fill(~self.valid, 0.0),
         )
 
     def keep(self, choice: Int[Tensor, "B n"]) -> Plan:
@@ -127,7 +127,7 @@ class ExplorePolicy(Policy):
         exploited = self.exploit(reading)
         left = reading.rows & ~exploited
         triggered = trigger(state, reading, left, over=self.frontier, gamma=self.gamma, min_masks=self.min_masks)
-        reason = at_least_one(exploited, reading.confidence, reading)
+        reason = at_least_one(exploited, reading.log_odds, reading)
         if self.implicit:
             explores = triggered | ~exploited.any(-1)
             implied = IMPLICIT_SCOPES[self.implicit_scope](state, reading, left) & explores.unsqueeze(-1)
@@ -148,7 +148,15 @@ def trigger(
     gamma: float,
     min_masks: int,
 ) -> Bool[Tensor, " B"]:
-    """TriggerExplore: mean confidence below gamma, and more than min_masks of the opened blocks' masks left."""
+    """TriggerExplore: mean confidence below gamma, and more than min_masks of the opened blocks' masks left.
+
+    Args:
+        state, reading: B rows.
+        left: positions that exploitation does not take.
+        over: the mean is taken over the earliest open block or over all.
+        gamma: explore below this mean, in [0, 1].
+        min_masks: N_e, explore only while more are left, at least 0.
+    """
     seen = left & (earliest_block(state, left) | (over == "feasible"))
     mean = (reading.confidence * seen).sum(-1) / seen.sum(-1).clamp(min=1)
     return (mean < gamma) & (left.sum(-1) > min_masks)
@@ -165,14 +173,14 @@ def best_of_each_block(state: DecodeState, reading: Reading, left: Bool[Tensor, 
     layout = state.layout
     member = layout.block == torch.arange(layout.num_blocks, device=left.device).unsqueeze(-1)  # [blocks, L]
     within = left.unsqueeze(1) & member
-    score = reading.confidence.unsqueeze(1).masked_fill(~within, -1.0)
+    score = reading.log_odds.unsqueeze(1).masked_fill(~within, -torch.inf)
     first = torch.nn.functional.one_hot(score.argmax(-1), left.shape[-1]).bool()
     return (first & within).any(1)
 
 
 def best_of_all(state: DecodeState, reading: Reading, left: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
     """The most confident of `left`."""
-    return best(reading.confidence, left)
+    return best(reading.log_odds, left)
 
 
 IMPLICIT_SCOPES: Mapping[str, Callable[[DecodeState, Reading, Tensor], Tensor]] = MappingProxyType(
@@ -188,12 +196,12 @@ def nearest(policy: ExplorePolicy, reading: Reading) -> tuple[Tensor, Tensor]:
 def band(policy: ExplorePolicy, reading: Reading) -> tuple[Tensor, Tensor]:
     """Eq. 6, variant B: most confident among c_info <= c < C."""
     c = reading.confidence
-    return c, (c >= policy.c_info) & (c < policy.threshold)
+    return reading.log_odds, (c >= policy.c_info) & (c < policy.threshold)
 
 
 def information(policy: ExplorePolicy, reading: Reading) -> tuple[Tensor, Tensor]:
     """Eq. 6, variant C: largest -c^a log c with a = -1 / log c_info, whose peak e^(-1/a) is c_info."""
-    log_c = reading.confidence.clamp(min=TINY).log()
+    log_c = reading.log_confidence.clamp(min=math.log(TINY))
     return -(-log_c / math.log(policy.c_info)).exp() * log_c, reading.rows
 
 
@@ -238,18 +246,37 @@ class BranchingPolicy(ExplorePolicy):
 
     def score(self, proposal: Proposal, reading: Reading) -> Float[Tensor, "B K"]:
         """Eq. 7 for every branch."""
+        first, second = self.terms(proposal, reading)
+        return first + second
+
+    def terms(self, proposal: Proposal, reading: Reading) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K"]]:
+        """Eq. 7 as a sum of two: log n of the n positions with c above 1/2, and what lacks there and comes on top.
+
+        Near confidence 1 the second is far below the steps of the first, and is all that tells branches apart.
+        """
         bar = self.threshold if self.eq7_threshold is None else self.eq7_threshold
-        cascade = (reading.confidence >= bar) | (self.eq7_over == "masks")  # confidences outside S_{t+1} are 0
-        return self.alpha * proposal.log_confidence + (reading.confidence * cascade).sum(-1).log()
+        cascade = reading.rows & ((reading.confidence >= bar) | (self.eq7_over == "masks"))
+        likely = cascade & (reading.confidence > 0.5)
+        count = likely.sum(-1)
+        lacking = (reading.log_risk.exp() * likely).sum(-1)
+        more = (reading.confidence * (cascade & ~likely)).sum(-1)
+        beside = torch.where(count > 0, ((more - lacking) / count.clamp(min=1)).log1p(), more.log())
+        return count.clamp(min=1).log(), self.alpha * proposal.log_confidence + beside
 
 
 def best_branch(
-    score: Float[Tensor, "B K"], live: Bool[Tensor, "B K"], otherwise: Float[Tensor, "B K"]
+    terms: tuple[Float[Tensor, "B K"], Float[Tensor, "B K"]], live: Bool[Tensor, "B K"], otherwise: Float[Tensor, "B K"]
 ) -> Int[Tensor, " B"]:
-    """The live branch with the largest score, the leftmost of equals; where all are -inf, the largest of `otherwise`."""
-    score = score.masked_fill(~live, -torch.inf)
+    """The live branch with the largest sum of terms, the leftmost of equals; where all are -inf, the largest of `otherwise`.
+
+    Equal sums are told apart by what their rounding lost.
+    """
+    first, second = terms
+    score = (first + second).masked_fill(~live, -torch.inf)
     nothing = torch.isneginf(score).all(-1, keepdim=True)
-    return torch.where(nothing, otherwise.masked_fill(~live, -torch.inf), score).argmax(-1)
+    lost = torch.where(nothing, 0.0, (first - score) + second)
+    score = torch.where(nothing, otherwise.masked_fill(~live, -torch.inf), score)
+    return lost.masked_fill(score < score.amax(-1, keepdim=True), -torch.inf).argmax(-1)
 
 
 @final
@@ -286,7 +313,7 @@ class BeamETE(BranchingPolicy):
 
     def choose(self, canvases: DecodeState, proposal: Proposal, reading: Reading) -> Int[Tensor, " B"]:
         """The branch with the largest s(j), else the most confident candidate."""
-        return best_branch(self.score(proposal, reading), proposal.live, proposal.log_confidence)
+        return best_branch(self.terms(proposal, reading), proposal.live, proposal.log_confidence)
 
 
 @final

@@ -136,7 +136,7 @@ class IndependentMH(Policy):
 
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """One canvas for each different proposal at the position that is next."""
-        score = reading.top_log_probs[..., 0] if self.order == "confidence" else ORDERS[self.order](reading)
+        score = reading.top_odds if self.order == "confidence" else ORDERS[self.order](reading)
         chosen, needs = best(score, reading.rows), self.needs
         draws = reading.draws or Draws.empty(tuple(chosen.shape), needs.draws, chosen.device)
         place = chosen.long().argmax(-1).view(-1, 1, 1).expand(-1, 1, needs.draws)

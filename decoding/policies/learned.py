@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal, final
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal, final
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from decoding.features import NAMES, features
-from decoding.policies.bounds import prefix_sum
+from decoding.policies.bounds import prefix_sum, within_risk
 from decoding.policies.cascade import follow, is_wide
-from decoding.policies.rules import confident, require, require_one_of
+from decoding.policies.rules import at_least_one, confident, require, require_one_of
 from decoding.policy import Needs, Policy, best, rank
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal, Reason
 from models.engine.graphs import compiled
-from models.heads.scoring_head import Scores, ScoringHead, prior_of
+from models.heads.scoring_head import Scores, ScoringHead
 
 PASSES = 9  # odd: see compatible_set
 RiskRule = Literal["each", "sum", "pairs", "total", "confidence"]
@@ -30,11 +31,6 @@ def score(head: ScoringHead, state: DecodeState, reading: Reading) -> Scores:
     describe = compiled(features, reading.rows.device) if is_wide(reading) else features
     scores: Scores = head(describe(state, reading, exploit), reading.rows, reading.token, reading.taps)
     return scores
-
-
-def unscored(reading: Reading) -> Scores:
-    """The confidence itself: r = 1 - c, no gain."""
-    return Scores(risk_logit=prior_of(reading.log_risk), gain=torch.zeros_like(reading.log_risk))
 
 
 def check_head(head: ScoringHead | None) -> None:
@@ -52,21 +48,22 @@ class Learned(Policy):
     E = {i : r_i < b} (each); the longest prefix in order of risk with summed risk < b (sum); or, from the safest on, every j that
     keeps max_{i in E} k_ij + r_j < b (pairs) or sum_{j in E} (r_j + sum_{i in E before j} k_ij) < b (total), k_ij the larger of the
     probabilities that committing one of the two changes the candidate of the other. `each` bounds the error of every position,
-    `pairs` that of every two committed together, `sum` and `total` that of the whole set, by union bounds; `confidence` is `sum`
-    with 1 - c for r, without a look at the head. At least the safest position. A head with a cascade then foretells what all these
+    `pairs` that of every two committed together, `sum` and `total` that of the whole set, by union bounds; `confidence` is
+    `risk-sum`, which asks no head. At least the safest position. A head with a cascade then foretells what all these
     make sure and commits that as well (`decoding.policies.cascade.follow`).
 
     Args:
         head: the scoring head; read from the denoiser by `decoding.generate`.
         risk_bound: b, the dial between accuracy and rounds, in (0, 1].
         rule: each position on its own, the summed risk of all, risk and conflict of every two, the sum of these, or the summed
-            1 - c; None means `total` with a head that has a pairwise output, else `sum`: what is harmless alone may be wrong
+            1 - c; None means `total` with a head that has a conflict output, else `sum`: what is harmless alone may be wrong
             together.
         step_budget: N, rounds before the next block opens; None waits until the opened blocks are full.
         looks: at the cascade a round at most; None means 2 with a head that has one, else 0.
         share: part of the bound that the summed risk of what a look commits may reach, above 0.
     """
 
+    checkable: ClassVar[bool] = True
     head: ScoringHead = field(repr=False)
     risk_bound: float = 0.01
     rule: RiskRule | None = None
@@ -86,6 +83,13 @@ class Learned(Policy):
         require(not self.looks or self.head.cascade is not None, "looks", "be 0 for a head without cascade", self.looks)
         require(self.share > 0, "share", "be above 0", self.share)
 
+    @classmethod
+    def brought(cls, head: ScoringHead | None) -> Mapping[str, Any]:
+        """The defaults that were chosen for the head on dev prompts, where they were."""
+        if head is None or head.defaults is None:
+            return {}
+        return asdict(head.defaults)
+
     @property
     def needs(self) -> Needs:
         """Base blocks the head reads, and those of its cascade where that is asked."""
@@ -101,24 +105,38 @@ class Learned(Policy):
 
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """What is safe, then what follows from it."""
-        scores = unscored(reading) if self.rule == "confidence" else score(self.head, state, reading)
+        if self.rule == "confidence":
+            reason = at_least_one(within_risk(reading, self.risk_bound), reading.log_odds, reading)
+        else:
+            reason = self.held_safe(score(self.head, state, reading), reading)
+        if self.head.cascade is None or not self.most_looks:
+            return Proposal.single(state, reading, reason)
+        return follow(
+            self.head.cascade, state, reading, reason, bound=self.share * self.risk_bound, looks=self.most_looks
+        )
+
+    def held_safe(self, scores: Scores, reading: Reading) -> Int[Tensor, "B L"]:
+        """The reason of every commit by the head's own risks, FORCED at the safest position of a row where none is safe."""
         risk = scores.risk
-        if scores.pairs is not None and self.rule in (*PAIRWISE, None):
+        if scores.conflicts is not None and self.rule in (*PAIRWISE, None):
             total = self.rule != "pairs"
-            safe = compatible_set(risk, scores.pairs.conflict, reading.rows, self.risk_bound, total=total)
+            safe = compatible_set(risk, scores.conflicts.probability, reading.rows, self.risk_bound, total=total)
         else:
             safe = safe_set(risk, reading.rows, self.risk_bound, each=self.rule == "each")
         nothing = ~safe.any(-1, keepdim=True)
         reason = torch.where(safe, int(Reason.EXPLOIT), 0)
-        reason = torch.where(nothing & best(-scores.risk, reading.rows), int(Reason.FORCED), reason)
-        if self.head.cascade is None or not self.most_looks:
-            return Proposal.single(state, reading, reason)
-        bound = self.share * self.risk_bound
-        return follow(self.head.cascade, state, reading, reason, bound=bound, looks=self.most_looks)
+        return torch.where(nothing & best(-scores.risk_logit, reading.rows), int(Reason.FORCED), reason)
 
 
 def safe_set(risk: Tensor, rows: Bool[Tensor, "B L"], bound: float, *, each: bool = False) -> Bool[Tensor, "B L"]:
-    """The positions whose risk, or whose summed risk with all safer ones, stays under the bound."""
+    """The positions whose risk, or whose summed risk with all safer ones, stays under the bound.
+
+    Args:
+        risk: [B, L], in (0, 1).
+        rows: the positions asked for.
+        bound: b, above 0.
+        each: bound every risk by itself in place of the sum.
+    """
     level = risk if each else prefix_sum(risk, -risk, rows)
     return rows & (level < bound)
 

@@ -83,11 +83,13 @@ class LearnedETE(BranchingPolicy):
         """The plan with the branch that is foretold to set off most, and what is foretold of it."""
         branches = self.plan(state, reading).branches(state, reading)
         token, risk = foretell_branches(self.cascade, branches, reading)
-        score = self.score(branches, foretold(reading, token, risk))
-        choice = best_branch(score, branches.live, torch.zeros_like(score))
+        terms = self.terms(branches, foretold(reading, token, risk))
+        choice = best_branch(terms, branches.live, torch.zeros_like(terms[0]))
         kept = (torch.arange(len(token), device=token.device), choice)
         first, bound = (token[kept], risk[kept]), self.share * self.risk_bound
-        return follow(self.cascade, state, reading, branches.reason[kept], bound=bound, looks=self.looks, first=first)
+        plan = follow(self.cascade, state, reading, branches.reason[kept], bound=bound, looks=self.looks, first=first)
+        more = (branches.live.sum(-1) - 1).clamp(min=0)  # the first look was at every branch
+        return replace(plan, looks=more if plan.looks is None else plan.looks + more)
 
 
 def cascade_of(head: ScoringHead | None) -> Cascade | None:
@@ -122,7 +124,12 @@ def foretell_branches(
 
 def foretold(reading: Reading, token: Int[Tensor, "B K L"], risk: Float[Tensor, "B K L"]) -> Reading:
     """A reading of all canvases with the confidences that are foretold, for Eq. 7."""
-    return replace(reading.map(lambda v: v.unsqueeze(1)), confidence=torch.where(token >= 0, 1 - risk, 0.0))
+    there = token >= 0
+    return replace(
+        reading.map(lambda v: v.unsqueeze(1)),
+        confidence=torch.where(there, 1 - risk, 0.0),
+        log_risk=torch.where(there, risk.log(), 0.0),
+    )
 
 
 @final
@@ -193,8 +200,8 @@ class LearnedParity(BranchingPolicy):
 
     def choose(self, canvases: DecodeState, proposal: Proposal, reading: Reading) -> Int[Tensor, " B"]:
         """The branch with the largest s(j), else the one that the head likes best."""
-        score = self.score(proposal, reading)
-        return best_branch(score, proposal.live, torch.zeros_like(score))
+        terms = self.terms(proposal, reading)
+        return best_branch(terms, proposal.live, torch.zeros_like(terms[0]))
 
     def foreseen(self, plan: Plan, state: DecodeState, reading: Reading) -> Float[Tensor, "B K"]:
         """Eq. 7 of every candidate on the foretold forward; far below all others where that sets off nothing."""

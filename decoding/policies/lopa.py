@@ -45,9 +45,9 @@ class LoPA(Policy):
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """The anchor as canvas 0, then the branches."""
         accepted = reading.rows & (reading.confidence > self.threshold)
-        anchor = at_least_one(accepted, reading.confidence, reading)
+        anchor = at_least_one(accepted, reading.log_odds, reading)
         within = reading.rows & (anchor == 0)
-        score = reading.confidence.masked_fill(~within, -torch.inf)
+        score = reading.log_odds.masked_fill(~within, -torch.inf)
         candidates = torch.argsort(score, dim=-1, descending=True, stable=True)[:, : self.branches]
         plan = Plan(
             reason=anchor,
@@ -58,9 +58,9 @@ class LoPA(Policy):
         return plan.branches(state, reading)
 
     def score(self, reading: Reading) -> Float[Tensor, "B K"]:
-        """Mean confidence over the masks of the opened blocks, 1 where there is none."""
-        count = reading.rows.sum(-1)
-        return torch.where(count > 0, reading.confidence.sum(-1) / count.clamp(min=1), 1.0)
+        """Log-odds of the mean confidence over the masks of the opened blocks, infinite where there is none."""
+        risk = (reading.log_risk.exp() * reading.rows).sum(-1)
+        return reading.confidence.sum(-1).log() - risk.log()
 
     def choose(self, canvases: DecodeState, proposal: Proposal, reading: Reading) -> Int[Tensor, " B"]:
         """The most confident canvas, the leftmost of equals."""

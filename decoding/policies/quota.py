@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 from jaxtyping import Float, Int
@@ -19,9 +19,9 @@ from decoding.state import DecodeState, Proposal, Reason
 Order = Literal["confidence", "random", "margin", "entropy", "left_to_right", "right_to_left"]
 ORDERS: Mapping[str, Callable[[Reading], Float[Tensor, "B L"]]] = MappingProxyType(
     {
-        "confidence": lambda reading: reading.confidence,
+        "confidence": lambda reading: reading.log_odds,
         "random": lambda reading: reading.noise,
-        "margin": lambda reading: reading.margin,
+        "margin": lambda reading: reading.margin_odds,
         "entropy": lambda reading: -reading.entropy,
         "left_to_right": lambda reading: -torch.ones_like(reading.confidence).cumsum(-1),
         "right_to_left": lambda reading: torch.ones_like(reading.confidence).cumsum(-1),
@@ -62,6 +62,8 @@ class Sequential(OrderedPolicy):
         order: confidence, random, margin, entropy, left_to_right or right_to_left.
     """
 
+    checkable: ClassVar[bool] = True
+
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """Commit the first position of each row."""
         return Proposal.single(state, reading, best(self.score(reading), reading.rows) * int(Reason.EXPLOIT))
@@ -80,6 +82,7 @@ class Quota(OrderedPolicy):
         steps: rounds in all, a positive multiple of the number of blocks.
     """
 
+    checkable: ClassVar[bool] = True
     steps: int = 128
 
     def __post_init__(self) -> None:

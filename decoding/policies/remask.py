@@ -23,7 +23,7 @@ def drafts(state: DecodeState, reading: Reading, threshold: float) -> Int[Tensor
     """The reason of every masked position with c >= threshold, at least the best one; AGAIN where it was taken back before."""
     masked = replace(reading, rows=reading.rows & state.masked)
     accepted = masked.rows & (reading.confidence >= threshold)
-    reason = at_least_one(accepted, reading.confidence, masked)
+    reason = at_least_one(accepted, reading.log_odds, masked)
     return torch.where((reason > 0) & (state.reason == int(Reason.REVOKED)), int(Reason.AGAIN), reason)
 
 
@@ -86,7 +86,7 @@ class DraftVerify(Policy):
         reason = take_back(reason, -support, failing)
         committed = (reason > 0) & (reason != int(Reason.REVOKED))
         unsure = committed & (reason != int(Reason.AGAIN)) & (reading.confidence < self.verify)
-        group = rank(reading.confidence, unsure) % self.groups
+        group = rank(reading.log_odds, unsure) % self.groups
         number = torch.arange(self.groups, device=group.device).view(1, -1, 1)
         blind = unsure.unsqueeze(1) & (group.unsqueeze(1) == number)
         all_blind = torch.cat([torch.zeros_like(blind[:, :1]), blind], 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -15,7 +15,17 @@ from decoding.state import DecodeState, Proposal, Reason
 
 
 def require(holds: bool, name: str, rule: str, value: object) -> None:
-    """Refuse a setting in one sentence."""
+    """Refuse a setting in one sentence.
+
+    Args:
+        holds: whether the setting obeys the rule.
+        name: of the setting.
+        rule: what it must do, as in "lie in (0, 1]".
+        value: what it got.
+
+    Raises:
+        ValueError: unless it holds.
+    """
     if not holds:
         raise ValueError(f"{name} must {rule}, got {value!r}")
 
@@ -40,13 +50,15 @@ def confident(reading: Reading, threshold: float) -> Bool[Tensor, "B L"]:
 class AcceptancePolicy(Policy):
     """Commit the accepted positions of the opened blocks, and where there is none the best one."""
 
+    checkable: ClassVar[bool] = True
+
     @abstractmethod
     def accept(self, reading: Reading) -> Bool[Tensor, "B L"]:
         """Which of the positions read the rule takes."""
 
     def score(self, reading: Reading) -> Float[Tensor, "B L"]:
-        """What the best position has most of."""
-        return reading.confidence
+        """What the best position has most of: the confidence, as its log-odds."""
+        return reading.log_odds
 
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """Commit what the rule accepts, at least one position."""

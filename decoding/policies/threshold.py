@@ -55,8 +55,8 @@ class MarginThreshold(AcceptancePolicy):
         return reading.margin >= self.margin
 
     def score(self, reading: Reading) -> Float[Tensor, "B L"]:
-        """The margin itself."""
-        return reading.margin
+        """The margin, as its log-odds."""
+        return reading.margin_odds
 
 
 @final

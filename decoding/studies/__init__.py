@@ -2,7 +2,7 @@
 
 One study is one file here and one line in STUDIES. The file has two functions:
 
-    measure(bench: StudyInputs, *, setting: type = default, ...) -> dict[str, Any]
+    measure(inputs: StudyInputs, *, setting: type = default, ...) -> dict[str, Any]
         runs the study and returns what goes into the JSON. Every setting is typed and has the default size; the command
         reads them from `settings:` of a config (`configs/study/NAME.yaml`, the full sizes in `NAME-full.yaml`) or from
         `--settings.NAME=VALUE`, and judges them by this signature. Its docstring has an Args entry for each. What the
@@ -12,8 +12,8 @@ One study is one file here and one line in STUDIES. The file has two functions:
 
 `StudyInputs` (decoding/studies/inputs.py) is what the command puts into a study's hands: the base model, prompts with their
 checker, device, seed, and a fitting of heads, since `decoding` imports neither `train` nor its tasks. The command adds
-study, settings, seconds, row_forwards (rows through every denoiser of the bench), models (fingerprints), command, commit, seed,
-device and versions.
+study, settings, seconds, sequence_forwards (canvases through every denoiser), models (fingerprints), command, commit,
+seed, device and versions.
 
 Imports nothing heavy: a command judges the name first.
 """

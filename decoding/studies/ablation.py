@@ -38,7 +38,7 @@ SYMBOLS = {"threshold": "C", "branches": "k", "step_budget": "N"}
 
 
 def measure(
-    bench: StudyInputs,
+    inputs: StudyInputs,
     *,
     tasks: tuple[str, ...] = ("countdown3", "sudoku"),
     prompts: int = 12,
@@ -50,6 +50,7 @@ def measure(
     """Run every variant of `ete` on the same prompts.
 
     Args:
+        inputs: base, prompts, device and seed, from the command.
         tasks: names of tasks.
         prompts: test prompts of each task.
         base: settings of `ete` that all cells share where they do not sweep them; default gamma 0.7, at which it explores.
@@ -59,18 +60,18 @@ def measure(
     """
     base = {"gamma": 0.7} if base is None else base
     sweeps = {name: list(values) for name, values in SWEEPS.items()} if sweeps is None else sweeps
-    denoiser = bench.denoiser()
+    denoiser = inputs.denoiser()
     rows = []
     for task in tasks:
-        subject = bench.subject(task, prompts)
+        checked = inputs.problems(task, prompts)
         runner = make_runner(
             denoiser,
-            subject.problems,
-            subject.check,
+            checked.problems,
+            checked.check,
             out=None,
             heads=None,
             batch_size=batch_size,
-            seed=bench.seed,
+            seed=inputs.seed,
             progress=False,
         )
         rows += task_rows(runner, base, sweeps, grid or {})
@@ -81,7 +82,14 @@ def measure(
 def task_rows(
     runner: Runner, base: Mapping[str, Any], sweeps: Mapping[str, Sequence[Any]], grid: Mapping[str, Sequence[Any]]
 ) -> list[Row]:
-    """One row for the reference, for every mode, every value of a sweep and every point of the grid."""
+    """One row for the reference, for every mode, every value of a sweep and every point of the grid.
+
+    Args:
+        runner: of the task.
+        base: settings that every arm shares.
+        sweeps: setting -> its values, one at a time.
+        grid: setting -> its values, all combinations; empty for none.
+    """
     both = {**base, **MODES["both"]}
     cells: list[tuple[str, Any, dict[str, Any]]] = [("mode", name, {**base, **mode}) for name, mode in MODES.items()]
     cells += [(name, value, {**both, name: value}) for name, values in sweeps.items() for value in values]
@@ -93,10 +101,10 @@ def task_rows(
     tables = [runner.ledger.table("test", runner.cells_of(arm)[0]) for arm in (reference, *arms)]
     against = tables[1 + list(MODES).index("both")]
     weights = runner.weights("test")
-    found = [("reference", "sequential"), *((swept, value) for swept, value, _ in cells)]
+    measured = [("reference", "sequential"), *((swept, value) for swept, value, _ in cells)]
     return [
         {"task": runner.problems.task, "swept": swept, "value": value, **figures(weights, table, against)}
-        for (swept, value), table in zip(found, tables, strict=True)
+        for (swept, value), table in zip(measured, tables, strict=True)
     ]
 
 
@@ -119,8 +127,8 @@ def draw(result: dict[str, Any], figure: Figure) -> None:
     rows = [row for row in result["rows"] if row["swept"] not in ("reference", "grid")]
     tasks, swept = (list(dict.fromkeys(row[key] for row in rows)) for key in ("task", "swept"))
     figure.set_size_inches(max(8, 2.7 * len(swept) + 1), 3.3 * len(tasks) + 0.8)
-    said = f"Explore-Then-Exploit, one setting at a time from {settings_in_words(result['base'])}"
-    head(figure, f"{said}; rounds in orange, 95 % intervals", result["models"])
+    title = f"Explore-Then-Exploit, one setting at a time from {settings_in_words(result['base'])}"
+    head(figure, f"{title}; rounds in orange, 95 % intervals", result["models"])
     grid = figure.subplots(len(tasks), len(swept), squeeze=False)
     for line, task in zip(grid, tasks, strict=True):
         careful = next(row for row in result["rows"] if row["task"] == task and row["swept"] == "reference")
@@ -134,13 +142,20 @@ def draw(result: dict[str, Any], figure: Figure) -> None:
 
 
 def panel(axes: Any, points: Sequence[Row], reference: float, most: float) -> None:
-    """Accuracy on the left axis, rounds on the right one, over the values of one setting."""
+    """Accuracy on the left axis, rounds on the right one, over the values of one setting.
+
+    Args:
+        axes: where to draw.
+        points: rows of one setting.
+        reference: the row of one token a round.
+        most: end of the axis of rounds.
+    """
     places = list(range(len(points)))
     other = axes.twinx()
     for on, name, colour, shift in ((axes, "accuracy", "tab:blue", -0.08), (other, "rounds", "tab:orange", 0.08)):
-        found = [row[name] for row in points]
-        x, y = [place + shift for place in places], [one["estimate"] for one in found]
-        on.errorbar(x, y, yerr=whiskers(found), fmt="o-", color=colour, markersize=4, capsize=2)
+        estimates = [row[name] for row in points]
+        x, y = [tick + shift for tick in places], [one["estimate"] for one in estimates]
+        on.errorbar(x, y, yerr=whiskers(estimates), fmt="o-", color=colour, markersize=4, capsize=2)
     axes.axhline(reference, color="tab:blue", linestyle=":", linewidth=1, label="accuracy, sequential")
     axes.set(ylim=(-0.05, 1.05), xlim=(-0.5, len(points) - 0.5))
     labels = ["none" if row["value"] is None else str(row["value"]) for row in points]

@@ -24,7 +24,7 @@ from decoding.comparison.runs import Encoded
 from decoding.comparison.statistics import bits_to_rounds, exploit_bound
 from decoding.policies.bounds import Factor
 from decoding.policies.ete import BeamETE
-from decoding.studies.chain_rule import by_round, chain, decoded_order, joint_bound
+from decoding.studies.chain_rule import by_round, decoded_order, joint_bound, token_nats
 from decoding.studies.inputs import StudyInputs
 from decoding.studies.picture import head
 from decoding.studies.regression import pearson, slope
@@ -69,7 +69,7 @@ class Followed:
 
 
 def measure(
-    bench: StudyInputs,
+    inputs: StudyInputs,
     *,
     tasks: tuple[str, ...] = TASKS,
     prompts: int = 4,
@@ -80,35 +80,35 @@ def measure(
     """Decode prompts of every task by the factor rule and compare bits, rounds and the bound.
 
     Args:
+        inputs: base, prompts, device and seed, from the command.
         tasks: names of tasks.
         prompts: test prompts of each task.
         factors: f, each in (0, 1].
         batch_size: canvases in one forward.
         exact_sequences: sequences drawn from the exact Block-HMM for each factor; 0 leaves it out.
     """
-    denoiser = bench.denoiser()
+    denoiser = inputs.denoiser()
     rows, sequences = [], []
     for factor in factors:
         pooled: list[Followed] = []
         for task in tasks:
-            problems = bench.subject(task, prompts).problems
+            problems = inputs.problems(task, prompts).problems
             lengths: dict[str, Any] = {"gen_length": problems.gen_length, "block_length": problems.block_length}
             encoded = Encoded.of(problems, "test", denoiser)
-            found = list(decode(denoiser, encoded.tokens, encoded.attention_mask, factor, batch_size, **lengths))
-            rows.append({"task": task, "factor": factor, **summarise(found, bench.seed)})
-            sequences += [{"task": task, "factor": factor, **asdict(one)} for one in found]
-            pooled += found
+            generations = list(decode(denoiser, encoded.tokens, encoded.attention_mask, factor, batch_size, **lengths))
+            rows.append({"task": task, "factor": factor, **summarise(generations, inputs.seed)})
+            sequences += [{"task": task, "factor": factor, **asdict(one)} for one in generations]
+            pooled += generations
         if len(tasks) > 1:
-            rows.append({"task": "all", "factor": factor, **summarise(pooled, bench.seed)})
+            rows.append({"task": "all", "factor": factor, **summarise(pooled, inputs.seed)})
+    cut = [f"{prompts} prompts a task and {len(factors)} factors; the full config takes 200 and five"]
     return {
         "within_a_round": "left to right",
         "rows": rows,
         "sequences": sequences,
-        "exact": exact_rows(bench, factors, exact_sequences, batch_size),
+        "exact": exact_rows(inputs, factors, exact_sequences, batch_size),
         "escape": escape(),
-        "cut": [f"{prompts} prompts a task and {len(factors)} factors; the full config takes 200 and five"]
-        if prompts < 200
-        else [],
+        "cut": cut if prompts < 200 else [],
     }
 
 
@@ -124,7 +124,13 @@ def decode(
     temperature: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Iterator[Followed]:
-    """Decode prompts by the factor rule without early stop and follow the chain of each."""
+    """Decode prompts by the factor rule without early stop and follow the chain of each.
+
+    Args:
+        denoiser, tokens, attention_mask: the model, and prompts, left padded; None without padding.
+        factor, batch_size: f of the factor rule, above 0; prompts in one decode.
+        gen_length, block_length, temperature, generator: as `decoding.generate` has them.
+    """
     for few in torch.split(torch.arange(len(tokens)), batch_size):
         mask = None if attention_mask is None else attention_mask[few]
         made = generate(
@@ -150,11 +156,17 @@ def follow(
     *,
     block_length: int,
 ) -> Iterator[Followed]:
-    """The chain of every row of a decode, round by round, beside the bound."""
+    """The chain of every row of a decode, round by round, beside the bound.
+
+    Args:
+        denoiser, made: the model that decoded, and the decode.
+        attention_mask: of the prompts, None without padding.
+        factor, batch_size, block_length: f and block length of the decode; canvases in one forward.
+    """
     canvas = made.canvas.shape[1]
     whole = None if attention_mask is None else torch.nn.functional.pad(attention_mask, (0, canvas), value=True)
-    place = decoded_order(made.state)
-    joint = chain(denoiser, made.sequences, place, attention_mask=whole, batch_size=batch_size)
+    order = decoded_order(made.state)
+    joint = token_nats(denoiser, made.sequences, order, attention_mask=whole, batch_size=batch_size)
     rounds = by_round(made.state, joint)
     broken = rounds.exploit & (rounds.joint > joint_bound(rounds.size, factor) + TOLERANCE)
     parts = exploit_bound(rounds.size, factor)
@@ -214,31 +226,35 @@ def summarise(sequences: Sequence[Followed], seed: int) -> Row:
     }
 
 
-def exact_rows(bench: StudyInputs, factors: Sequence[float], count: int, batch_size: int) -> list[Row]:
-    """The same on the exact Block-HMM, whose conditionals are those of one joint distribution: no bound may break."""
+def exact_rows(inputs: StudyInputs, factors: Sequence[float], count: int, batch_size: int) -> list[Row]:
+    """The same on the exact Block-HMM, whose conditionals are those of one joint distribution: no bound may break.
+
+    Args:
+        inputs, factors: of the study; values of f.
+        count, batch_size: sequences of each, and in one decode.
+    """
     if not count:
         return []
     config = BlockHMMConfig(blocks=4, rho=(0.98, 0.02), eta=0.01)
-    denoiser = bench.counted(BlockHMM(config))
+    denoiser = inputs.counted(BlockHMM(config))
     rows = []
     for factor in factors:
-        generator = bench.generator(offset=round(1000 * factor))
+        generator = inputs.generator(offset=round(1000 * factor))
         prompt = torch.zeros(count, 1, dtype=torch.long)
         lengths = {"gen_length": config.length, "block_length": config.size}
-        found = list(
+        generations = list(
             decode(denoiser, prompt, None, factor, batch_size, temperature=1.0, generator=generator, **lengths)
         )
-        rows.append({"task": "block-hmm", "factor": factor, **summarise(found, bench.seed)})
+        rows.append({"task": "block-hmm", "factor": factor, **summarise(generations, inputs.seed)})
     return rows
 
 
 def escape() -> Row:
     """The paper's toy, four groups of eight equal bits: exploration needs fewer rounds than the bound of exploitation."""
     model, prompt = GroupDenoiser(4, 8), torch.zeros(1, 1, dtype=torch.long)
-    lengths: dict[str, Any] = {"gen_length": 32, "block_length": 8}
-    explored = generate(model, prompt, BeamETE(gamma=0.0, initial_blocks=4), **lengths)
-    exploited = generate(model, prompt, Factor(1.0), **lengths)
-    nll = float(chain(model, explored.sequences, decoded_order(explored.state)).sum())
+    ete = BeamETE(gamma=0.0, initial_blocks=4)
+    explored, exploited = (generate(model, prompt, p, gen_length=32, block_length=8) for p in (ete, Factor(1.0)))
+    nll = float(token_nats(model, explored.sequences, decoded_order(explored.state)).sum())
     bound = bits_to_rounds(nll, n=32, factor=1.0)
     return {"nll": nll, "bound": bound.rounds, "exploit": int(exploited.rounds[0]), "explore": int(explored.rounds[0])}
 
@@ -258,13 +274,13 @@ def draw(result: dict[str, Any], figure: Figure) -> None:
         points = [row for row in result["sequences"] if row["factor"] == factor]
         bits = [row["nll"] / math.log(2) for row in points]
         fit = next(row for row in reversed(result["rows"]) if row["factor"] == factor)
-        said = f"f = {factor:g}"
+        label = f"f = {factor:g}"
         if fit["pearson"] is not None:
-            said += f": r = {fit['pearson']['estimate']:.2f}, {fit['slope']['estimate']:.2f} rounds a bit"
+            label += f": r = {fit['pearson']['estimate']:.2f}, {fit['slope']['estimate']:.2f} rounds a bit"
             middle = sum(bits) / len(bits), sum(row["exploit_rounds"] for row in points) / len(points)
             ends = [min(bits), max(bits)]
             left.plot(ends, [middle[1] + fit["slope"]["estimate"] * (x - middle[0]) for x in ends], color=colour)
-        left.scatter(bits, [row["exploit_rounds"] for row in points], s=14, color=colour, alpha=0.6, label=said)
+        left.scatter(bits, [row["exploit_rounds"] for row in points], s=14, color=colour, alpha=0.6, label=label)
     left.set(xlabel="-log2 p(x) along the decoded order [bits]", ylabel="exploitation rounds")
     left.set_title("Bits against rounds, all tasks together")
     for index, task in enumerate(tasks):

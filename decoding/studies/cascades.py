@@ -16,15 +16,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from decoding.api import generate, make_policy
+from decoding.api import generate
 from decoding.comparison.curves import Array, ratio_of_means, resample
+from decoding.comparison.problems import CheckedProblems
 from decoding.comparison.results import Row, estimate
 from decoding.comparison.runs import Encoded
 from decoding.policy import Policy
+from decoding.policy_by_name import make_policy
 from decoding.reading import Reading
 from decoding.state import DecodeState
-from decoding.studies.commits import OUTCOMES, Judge, exploration_commits
-from decoding.studies.inputs import StudyInputs, Subject
+from decoding.studies.commits import OUTCOMES, CommitEvaluator, exploration_commits
+from decoding.studies.inputs import StudyInputs
 from decoding.studies.picture import head
 from models.denoiser import Denoiser
 
@@ -43,7 +45,7 @@ BANDS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 
 
 def measure(
-    bench: StudyInputs,
+    inputs: StudyInputs,
     *,
     tasks: tuple[str, ...] = ("countdown3", "sudoku"),
     prompts: int = 16,
@@ -54,6 +56,7 @@ def measure(
     """Decode with every arm and follow each exploration commit.
 
     Args:
+        inputs: base, prompts, device and seed, from the command.
         tasks: names of tasks.
         prompts: test prompts of each task.
         arms: who chooses the commits: beam, oracle, head or random; head is left out where there is none.
@@ -67,44 +70,54 @@ def measure(
         if name not in ARMS:
             raise ValueError(f"arms must be among {', '.join(ARMS)}, got {name!r}")
     shared = {"gamma": 0.7} if settings is None else settings
-    running = [name for name in arms if name != "head" or bench.head is not None]
-    denoiser = bench.denoiser(head=bench.head is not None)
+    running = [name for name in arms if name != "head" or inputs.head is not None]
+    denoiser = inputs.denoiser(head=inputs.head is not None)
     commits: list[Row] = []
     counts: dict[str, int] = {}
     for task in tasks:
-        subject = bench.subject(task, prompts)
-        known = careful_answers(denoiser, subject, batch_size)
+        checked = inputs.problems(task, prompts)
+        known = careful_answers(denoiser, checked, batch_size)
         counts[task] = len(known)  # maybe fewer than asked for
         for name in running:
-            policy_name, own = ARMS[name]
-            policy = make_policy(policy_name, {**shared, **own}, denoiser)
-            found = follow(denoiser, subject, policy, batch_size, bench.generator(denoiser.device))
-            commits += [{"task": task, "arm": name, **one, "sequential_right": known[one["prompt"]]} for one in found]
+            policy_name, arm_settings = ARMS[name]
+            policy = make_policy(policy_name, {**shared, **arm_settings}, denoiser)
+            commits_found = follow(denoiser, checked, policy, batch_size, inputs.generator(denoiser.device))
+            commits += [
+                {"task": task, "arm": name, **one, "sequential_right": known[one["prompt"]]} for one in commits_found
+            ]
     cut = [f"{prompts} prompts a task; the full config takes 200 of six tasks"] if prompts < 200 else []
     return {
         "settings_shared": shared,
-        "rows": summaries(commits, counts, running, bench.seed),
+        "rows": summaries(commits, counts, running, inputs.seed),
         "commits": commits,
         "cut": cut + ([] if len(running) == len(arms) else ["no arm head: there is no scoring head"]),
     }
 
 
-def careful_answers(denoiser: Denoiser, subject: Subject, batch_size: int) -> list[bool]:
+def careful_answers(denoiser: Denoiser, checked: CheckedProblems, batch_size: int) -> list[bool]:
     """Whether one token a round gets each prompt right: the difficulty of a prompt for this base."""
-    problems, right = subject.problems, []
+    problems, right = checked.problems, []
     for low in range(0, len(problems.test), batch_size):
         few = list(problems.test[low : low + batch_size])
-        lengths: dict[str, Any] = {"gen_length": problems.gen_length, "block_length": problems.block_length}
-        made = generate(denoiser, few, "sequential", **lengths)
-        right += [subject.check(prompt, text) for prompt, text in zip(few, made.text, strict=True)]
+        gen_length, block_length = problems.gen_length, problems.block_length
+        made = generate(denoiser, few, "sequential", gen_length=gen_length, block_length=block_length)
+        right += [checked.check(prompt, text) for prompt, text in zip(few, made.text, strict=True)]
     return right
 
 
 def follow(
-    denoiser: Denoiser, subject: Subject, policy: Policy, batch_size: int, generator: torch.Generator
+    denoiser: Denoiser, checked: CheckedProblems, policy: Policy, batch_size: int, generator: torch.Generator
 ) -> Iterator[Row]:
-    """Decode every prompt and give one row for each of its exploration commits."""
-    problems = subject.problems
+    """Decode every prompt and give one row for each of its exploration commits.
+
+    Args:
+        denoiser: the model.
+        checked: prompts and checker.
+        policy: one that explores.
+        batch_size: prompts in one decode.
+        generator: of the draws.
+    """
+    problems = checked.problems
     encoded = Encoded.of(problems, "test", denoiser)
     for low in range(0, len(encoded.tokens), batch_size):
         few = slice(low, low + batch_size)
@@ -123,27 +136,36 @@ def follow(
         )
         commits = exploration_commits(steps, made.state)
         if len(commits.row):
-            judge = Judge(denoiser, subject, made, mask, encoded.reference[few], problems.test[few], batch_size)
-            yield from judge.rows_of(commits, low)
+            evaluator = CommitEvaluator(
+                denoiser, checked, made, mask, encoded.reference[few], problems.test[few], batch_size
+            )
+            yield from evaluator.rows_of(commits, low)
 
 
 def summaries(commits: Sequence[Row], prompts: Mapping[str, int], arms: Sequence[str], seed: int) -> list[Row]:
-    """For each task and arm: all commits, then by confidence band, then by whether one token a round gets the prompt right."""
+    """For each task and arm: all commits, then by confidence band, then by whether one token a round gets the prompt right.
+
+    Args:
+        commits: the rows of all commits.
+        prompts: task -> how many were decoded.
+        arms: in the order of the rows.
+        seed: of the resamples.
+    """
     rows = []
     for task, count in prompts.items():
         weights = resample(count, seed=seed)
         for arm in arms:
-            own = [one for one in commits if (one["task"], one["arm"]) == (task, arm)]
-            groups: dict[tuple[str, str], list[Row]] = {("all", "all"): own}
+            selected = [one for one in commits if (one["task"], one["arm"]) == (task, arm)]
+            groups: dict[tuple[str, str], list[Row]] = {("all", "all"): selected}
             for low, high in itertools.pairwise(BANDS):
-                inside = [one for one in own if low <= one["confidence"] < high or one["confidence"] == high == 1]
+                inside = [one for one in selected if low <= one["confidence"] < high or one["confidence"] == high == 1]
                 groups["confidence", f"{low:g} to {high:g}"] = inside
             for known, name in ((True, "sequential right"), (False, "sequential wrong")):
-                groups["difficulty", name] = [one for one in own if one["sequential_right"] is known]
+                groups["difficulty", name] = [one for one in selected if one["sequential_right"] is known]
             for (by, name), some in groups.items():
                 if some:
-                    what = {"task": task, "prompts": count, "arm": arm, "by": by, "group": name}
-                    rows.append({**what, **summarise(some, weights)})
+                    key = {"task": task, "prompts": count, "arm": arm, "by": by, "group": name}
+                    rows.append({**key, **summarise(some, weights)})
     return rows
 
 
@@ -162,7 +184,7 @@ def summarise(commits: Sequence[Row], weights: Array) -> Row:
 
     size = [float(one["size"]) for one in commits]
     known = [one for one in commits if one["size_right"] is not None]
-    found: Row = {
+    figures: Row = {
         "commits": len(commits),
         "cascade_follows": mean([float(x > 0) for x in size]),
         "size": mean(size),
@@ -172,8 +194,8 @@ def summarise(commits: Sequence[Row], weights: Array) -> Row:
     }
     if len(known) == len(commits):
         right = summed([float(one["size_right"]) for one in commits])
-        found["size_right_share"] = estimate(ratio_of_means(weights, right, summed(size)))
-    return found
+        figures["size_right_share"] = estimate(ratio_of_means(weights, right, summed(size)))
+    return figures
 
 
 COLOURS = ("tab:green", "tab:gray", "tab:orange", "tab:red", "lightgray")
@@ -186,13 +208,13 @@ def draw(result: dict[str, Any], figure: Figure) -> None:
     head(figure, "What becomes of an exploration commit", result["models"])
     grid = figure.subplots(max(1, len(tasks)), 2, squeeze=False)
     for (left, right), task in zip(grid, tasks, strict=False):
-        own = [row for row in result["rows"] if row["task"] == task]
+        task_rows = [row for row in result["rows"] if row["task"] == task]
         bars(
             left,
-            [(row["arm"], row) for row in own if row["by"] == "all"],
-            f"{task} ({own[0]['prompts']} prompts): by who chose it",
+            [(row["arm"], row) for row in task_rows if row["by"] == "all"],
+            f"{task} ({task_rows[0]['prompts']} prompts): by who chose it",
         )
-        kinds = [row for row in own if row["by"] != "all" and row["arm"] == "beam"]
+        kinds = [row for row in task_rows if row["by"] != "all" and row["arm"] == "beam"]
         bars(right, [(row["group"], row) for row in kinds], f"{task}: the beam's, by confidence and difficulty")
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(OUTCOMES), fontsize=9)

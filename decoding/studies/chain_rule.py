@@ -26,10 +26,10 @@ def decoded_order(state: DecodeState) -> Int[Tensor, "B L"]:
 
 
 @torch.inference_mode()
-def chain(
+def token_nats(
     denoiser: Denoiser,
     tokens: Int[Tensor, "B L"],
-    place: Int[Tensor, "B L"],
+    order: Int[Tensor, "B L"],
     *,
     attention_mask: Bool[Tensor, "B L"] | None = None,
     batch_size: int = 64,
@@ -42,25 +42,25 @@ def chain(
     Args:
         denoiser: the model; token log-probabilities are those at temperature 1.
         tokens: complete sequences.
-        place: order of decoding, 0 the first, -1 for what is given.
+        order: order of decoding, 0 the first, -1 for what is given.
         attention_mask: False on padding.
         batch_size: canvases in one forward.
 
     Returns:
         Nats of every token, 0 where the place is -1.
     """
-    found = torch.zeros(tokens.shape, device=tokens.device)
-    row, position = (place >= 0).nonzero().unbind(-1)
+    nats = torch.zeros(tokens.shape, device=tokens.device)
+    row, position = (order >= 0).nonzero().unbind(-1)
     for few in torch.split(torch.arange(len(row), device=row.device), batch_size):
         b, i = row[few], position[few]
-        turn = place[b, i].unsqueeze(-1)
+        turn = order[b, i].unsqueeze(-1)
         prediction = denoiser(
-            tokens[b].masked_fill(place[b] >= turn, denoiser.mask_id),
+            tokens[b].masked_fill(order[b] >= turn, denoiser.mask_id),
             attention_mask=None if attention_mask is None else attention_mask[b],
-            rows=place[b] == turn,
+            rows=order[b] == turn,
         )
-        found[b, i] = nll(prediction.logits, tokens[b, i])
-    return found
+        nats[b, i] = nll(prediction.logits, tokens[b, i])
+    return nats
 
 
 def nll(logits: Float[Tensor, "M V"], tokens: Int[Tensor, " M"]) -> Float[Tensor, " M"]:
@@ -103,11 +103,11 @@ def by_round(state: DecodeState, joint: Float[Tensor, "B L"]) -> Rounds:
         joint: nats of every token by the chain, in an order that keeps the rounds.
     """
     predicted = is_predicted(state)
-    place = torch.where(predicted, state.committed_round, 0)
-    blank = torch.zeros(len(place), int(place.max()) + 1, device=place.device)
+    round_index = torch.where(predicted, state.committed_round, 0)
+    blank = torch.zeros(len(round_index), int(round_index.max()) + 1, device=round_index.device)
 
     def summed(value: Tensor) -> Tensor:
-        return blank.scatter_add(-1, place, torch.where(predicted, value, 0.0))[:, 1:]
+        return blank.scatter_add(-1, round_index, torch.where(predicted, value, 0.0))[:, 1:]
 
     accepted = (state.reason == int(Reason.EXPLOIT)).float()
     ones = torch.ones_like(accepted)

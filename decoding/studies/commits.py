@@ -10,11 +10,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from decoding.api import Generation
+from decoding.comparison.problems import CheckedProblems
 from decoding.comparison.results import Row
 from decoding.policies.quota import Sequential
 from decoding.reading import Reading
-from decoding.state import DecodeState, Reason
-from decoding.studies.inputs import Subject
+from decoding.state import DecodeState, Reason, is_one_of
 from decoding.traces.branches import finish, predict
 from models.denoiser import Denoiser
 
@@ -78,12 +78,12 @@ def exploration_commits(steps: Sequence[tuple[DecodeState, Reading]], final: Dec
 
 
 @dataclass(frozen=True)
-class Judge:
-    """Judges the commits of one batch of prompts.
+class CommitEvaluator:
+    """Says what became of the commits of one batch of prompts.
 
     Args:
         denoiser: the model.
-        subject: whose checker judges answers.
+        checked: whose checker judges answers.
         made: the decode.
         attention_mask: of the prompts.
         reference: the only right canvas of each prompt, -1 where none is known.
@@ -92,7 +92,7 @@ class Judge:
     """
 
     denoiser: Denoiser
-    subject: Subject
+    checked: CheckedProblems
     made: Generation
     attention_mask: Bool[Tensor, "B P"] | None
     reference: Int[Tensor, "B G"]
@@ -120,8 +120,7 @@ class Judge:
         """What crosses the threshold with the commit and not without it."""
         bar = float(getattr(self.made.policy, "threshold"))  # noqa: B009  # every exploring policy has one
         crossed = commits.rows & (commits.confidence >= bar)
-        if self.made.eos_id is not None:
-            crossed &= commits.token != self.made.eos_id
+        crossed &= ~is_one_of(commits.token, self.made.end_ids)
         tokens, mask = commits.without.tokens, self.mask_of(commits.row)
         for few in torch.split(crossed.any(-1).nonzero().squeeze(-1), self.batch_size):
             bare = predict(self.denoiser, tokens[few], commits.rows[few], None if mask is None else mask[few])
@@ -149,18 +148,18 @@ class Judge:
 
     def finished(self, state: DecodeState, row: Int[Tensor, " S"]) -> Bool[Tensor, " S"]:
         """Whether the careful decoder finishes each state with an answer that the checker accepts."""
-        mask, found = self.mask_of(row), []
+        mask, accepted = self.mask_of(row), []
         for few in torch.split(torch.arange(len(row), device=row.device), self.batch_size):
             part = state.map(lambda v, few=few: v[few])  # type: ignore[misc]
-            own = None if mask is None else mask[few]
-            tokens = finish(self.denoiser, part, Sequential(), attention_mask=own)
-            found.append(self.accepted(tokens, row[few]))
-        return torch.cat(found)
+            few_mask = None if mask is None else mask[few]
+            tokens = finish(self.denoiser, part, Sequential(), attention_mask=few_mask)
+            accepted.append(self.accepted(tokens, row[few]))
+        return torch.cat(accepted)
 
     def accepted(self, tokens: Int[Tensor, "S L"], row: Int[Tensor, " S"]) -> Bool[Tensor, " S"]:
         """The checker's word on the text of every canvas."""
         texts = replace(self.made, sequences=tokens).text
-        right = [self.subject.check(self.prompts[r], text) for r, text in zip(row.tolist(), texts, strict=True)]
+        right = [self.checked.check(self.prompts[r], text) for r, text in zip(row.tolist(), texts, strict=True)]
         return torch.tensor(right, device=tokens.device)
 
     def mask_of(self, row: Int[Tensor, " S"]) -> Bool[Tensor, "S L"] | None:
@@ -181,7 +180,7 @@ def outcomes(
         spoilt: its cascade holds one.
         size: of the cascade.
     """
-    found = torch.where(size > 0, 0, 1)
-    found = torch.where(spoilt, 2, found)
-    found = torch.where(wrong, 3, found)
-    return torch.where(lost, 4, found)
+    outcome = torch.where(size > 0, 0, 1)
+    outcome = torch.where(spoilt, 2, outcome)
+    outcome = torch.where(wrong, 3, outcome)
+    return torch.where(lost, 4, outcome)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from decoding.api import generate
 from decoding.comparison.curves import Array, resample
+from decoding.comparison.problems import CheckedProblems
 from decoding.comparison.results import estimate
 from decoding.comparison.statistics import is_predicted
 from decoding.policies.imh import HeadFuture, IndependentMH, mean_field_future
@@ -23,7 +24,7 @@ from decoding.policies.quota import Sequential
 from decoding.policy import Policy
 from decoding.reading import Reading
 from decoding.state import DecodeState
-from decoding.studies.inputs import StudyInputs, Subject
+from decoding.studies.inputs import StudyInputs
 from decoding.studies.picture import head, ticks, whiskers
 from decoding.studies.tempered import distance, exact_future, law, sampled, tempered
 from models.denoiser import Denoiser
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 
 def measure(
-    bench: StudyInputs,
+    inputs: StudyInputs,
     *,
     prompts: dict[str, int] | None = None,
     samples: int = 16,
@@ -47,6 +48,7 @@ def measure(
     """Draw many answers to each prompt with every rule, at one local temperature.
 
     Args:
+        inputs: base, prompts, device and seed, from the command.
         prompts: task -> test prompts; default 4 of countdown4.
         samples: answers to each prompt, n of pass@k.
         temperature: T of every draw; the chain's target is p^(1/T).
@@ -56,17 +58,17 @@ def measure(
         batch_size: canvases' owners in one forward.
     """
     prompts = {"countdown4": 4} if prompts is None else prompts
-    denoiser = bench.denoiser(head=bench.head is not None)
+    denoiser = inputs.denoiser(head=inputs.head is not None)
     rows = []
     for task, count in prompts.items():
-        subject = bench.subject(task, count)
+        checked = inputs.problems(task, count)
         for name, (policy, heat) in rules(denoiser, temperature, proposals, risk_bound).items():
-            drawn = answers(bench, denoiser, subject, policy, heat, samples, batch_size)
-            rows.append({"task": task, "rule": name, **figures(drawn, samples, seed=bench.seed)})
+            drawn = answers(inputs, denoiser, checked, policy, heat, samples, batch_size)
+            rows.append({"task": task, "rule": name, **figures(drawn, samples, seed=inputs.seed)})
     return {
         "rules": rows,
         "cap": {f"{d:g}, V={v}": entropy_cap(d, v) for d, v in ((0.1, 126464), (0.01, 126464), (0.1, 4))},
-        "toy": [toy(seed, 1 / temperature, toy_rows, bench) for seed in range(4)],
+        "toy": [toy(seed, 1 / temperature, toy_rows, inputs) for seed in range(4)],
         "cut": [
             f"pass@k to k = {samples} on {', '.join(f'{n} prompts of {t}' for t, n in prompts.items())}; "
             "the full sizes have 64 samples and hard Sudoku"
@@ -78,9 +80,16 @@ Rules = dict[str, tuple[Policy, float]]
 
 
 def rules(denoiser: Denoiser, temperature: float, proposals: int, risk_bound: float) -> Rules:
-    """Name -> policy and the temperature of its candidates; the chain draws from p^(1/T) itself."""
+    """Name -> policy and the temperature of its candidates; the chain draws from p^(1/T) itself.
+
+    Args:
+        denoiser: with the scoring head, or without.
+        temperature: T, above 0.
+        proposals: of a chain, at least 1.
+        risk_bound: of the learned head, in (0, 1].
+    """
     alpha = 1 / temperature
-    found: Rules = {
+    policies: Rules = {
         "random remasking": (Sequential(order="random"), temperature),
         "low-confidence remasking": (Sequential(), temperature),  # sample all positions, commit the surest sample
         "surest position, then draw": (IndependentMH(alpha, proposals=1), 0.0),
@@ -92,9 +101,9 @@ def rules(denoiser: Denoiser, temperature: float, proposals: int, risk_bound: fl
     }
     if denoiser.head is not None:
         ahead = HeadFuture(denoiser.head)
-        found[f"IMH, head's future, {proposals} proposals"] = (IndependentMH(alpha, proposals, future=ahead), 0.0)
-        found["learned head, many a round"] = (Learned(denoiser.head, risk_bound=risk_bound), temperature)
-    return found
+        policies[f"IMH, head's future, {proposals} proposals"] = (IndependentMH(alpha, proposals, future=ahead), 0.0)
+        policies["learned head, many a round"] = (Learned(denoiser.head, risk_bound=risk_bound), temperature)
+    return policies
 
 
 @dataclass(frozen=True)
@@ -120,12 +129,28 @@ class Answer:
 
 
 def answers(
-    bench: StudyInputs, denoiser: Denoiser, subject: Subject, policy: Policy, heat: float, samples: int, batch_size: int
+    inputs: StudyInputs,
+    denoiser: Denoiser,
+    checked: CheckedProblems,
+    policy: Policy,
+    heat: float,
+    samples: int,
+    batch_size: int,
 ) -> list[Answer]:
-    """`samples` answers to every prompt, the prompts in turn."""
-    problems, found = subject.problems, []
+    """`samples` answers to every prompt, the prompts in turn.
+
+    Args:
+        inputs: of the study.
+        denoiser: the model.
+        checked: prompts and checker.
+        policy: what decides.
+        heat: temperature of the candidates, at least 0.
+        samples: answers to each prompt.
+        batch_size: canvases in one decode.
+    """
+    problems, drawn = checked.problems, []
     jobs = [number for number in range(len(problems.test)) for _ in range(samples)]
-    generator = bench.generator(denoiser.device)
+    generator = inputs.generator(denoiser.device)
     for low in range(0, len(jobs), batch_size):
         few = jobs[low : low + batch_size]
         tops: list[Tensor] = []
@@ -144,10 +169,10 @@ def answers(
         cap = (entropy_caps(delta.double(), denoiser.vocab_size) * predicted).sum(-1)
         log_c = (made.state.committed_confidence.clamp(min=1e-30).log() * predicted).sum(-1) / predicted.sum(-1)
         for row, (number, text) in enumerate(zip(few, made.text, strict=True)):
-            right = subject.check(problems.test[number], text)
+            right = checked.check(problems.test[number], text)
             cost = int(made.rounds[row]), int(made.sequence_forwards[row])
-            found.append(Answer(number, text, right, float(log_c[row]), float(cap[row]), *cost))
-    return found
+            drawn.append(Answer(number, text, right, float(log_c[row]), float(cap[row]), *cost))
+    return drawn
 
 
 def keep_tops(tops: list[Tensor]) -> Callable[[DecodeState, Reading], None]:
@@ -176,22 +201,26 @@ def figures(drawn: Sequence[Answer], samples: int, *, seed: int) -> dict[str, An
     """Means over prompts with 95 % intervals."""
     count = max(one.prompt for one in drawn) + 1
     weights = resample(count, seed=seed)
-    mine = [[one for one in drawn if one.prompt == number] for number in range(count)]
+    per_prompt = [[one for one in drawn if one.prompt == number] for number in range(count)]
 
     def over(values: Sequence[float]) -> dict[str, float] | None:
         return estimate(weights @ np.array(values))
 
     powers = [2**power for power in range(samples.bit_length()) if 2**power <= samples]
     names = ("log_c", "cap", "rounds", "sequence_forwards")
-    means = {name: over([float(np.mean([getattr(one, name) for one in some])) for some in mine]) for name in names}
-    counts = [Counter(one.text for one in some) for some in mine]
+    means = {
+        name: over([float(np.mean([getattr(one, name) for one in some])) for some in per_prompt]) for name in names
+    }
+    counts = [Counter(one.text for one in some) for some in per_prompt]
     return {
         "n": count,
-        "pass_at": {k: over([pass_at(samples, sum(one.right for one in some), k) for some in mine]) for k in powers},
+        "pass_at": {
+            k: over([pass_at(samples, sum(one.right for one in some), k) for some in per_prompt]) for k in powers
+        },
         **means,
         "different": over([len(one) / samples for one in counts]),
         "answer_entropy": over([entropy_of(one) for one in counts]),
-        "right_different": over([float(len({one.text for one in some if one.right})) for some in mine]),
+        "right_different": over([float(len({one.text for one in some if one.right})) for some in per_prompt]),
     }
 
 
@@ -201,24 +230,31 @@ def entropy_of(counts: Mapping[str, int]) -> float:
     return float(-(share * np.log(share)).sum())
 
 
-def toy(seed: int, alpha: float, rows: int, bench: StudyInputs) -> dict[str, Any]:
-    """How far apart p^alpha, the mean-field law and the chain itself are on one exhaustive 3 x 3 model."""
+def toy(seed: int, alpha: float, rows: int, inputs: StudyInputs) -> dict[str, Any]:
+    """How far apart p^alpha, the mean-field law and the chain itself are on one exhaustive 3 x 3 model.
+
+    Args:
+        seed: of the model and the draws.
+        alpha: power of the target, 1/T.
+        rows: draws of each chain.
+        inputs: of the study.
+    """
     joint = torch.softmax(torch.randn(27, generator=torch.Generator().manual_seed(seed)) * 2, 0)
     model = JointDenoiser(joint.view(3, 3, 3))
-    target, own = tempered(model, alpha), law(model, mean_field_future, alpha)
+    target, heuristic = tempered(model, alpha), law(model, mean_field_future, alpha)
     exact = exact_future(model, alpha)
     chains = {"mean_field": IndependentMH(alpha, 13, order="left_to_right")}
     chains["exact"] = IndependentMH(alpha, 13, order="left_to_right", future=exact)
-    found = {name: sampled(model, policy, rows, bench.generator(offset=seed)) for name, policy in chains.items()}
+    draws = {name: sampled(model, policy, rows, inputs.generator(offset=seed)) for name, policy in chains.items()}
     local = law(model, lambda canvases, reading: torch.zeros(canvases.tokens.shape[:2]), alpha)
     return {
         "seed": seed,
         "chain_steps": 12,
         "rows": rows,
         "local_to_target": distance(local, target),
-        "mean_field_to_target": distance(own, target),
-        "exact_chain_to_target": distance(found["exact"], target),
-        "mean_field_chain_to_own_law": distance(found["mean_field"], own),
+        "mean_field_to_target": distance(heuristic, target),
+        "exact_chain_to_target": distance(draws["exact"], target),
+        "mean_field_chain_to_own_law": distance(draws["mean_field"], heuristic),
     }
 
 
@@ -232,10 +268,10 @@ def draw(result: dict[str, Any], figure: Figure) -> None:
     for task, (left, middle, right) in zip(tasks, grid, strict=True):
         for number, row in enumerate(one for one in result["rules"] if one["task"] == task):
             style = {"color": f"C{number}", "marker": "osD^vP*X"[number % 8], "label": row["rule"]}
-            found = list(row["pass_at"].values())
+            shares = list(row["pass_at"].values())
             ks = [int(k) for k in row["pass_at"]]
             x = [k * 1.03 ** (number - 3) for k in ks]  # side by side, so that the intervals can be told apart
-            left.errorbar(x, [one["estimate"] for one in found], yerr=whiskers(found), capsize=2, lw=1, **style)
+            left.errorbar(x, [one["estimate"] for one in shares], yerr=whiskers(shares), capsize=2, lw=1, **style)
             middle.plot(row["answer_entropy"]["estimate"], row["log_c"]["estimate"], ls="", ms=9, **style)
         ticks(left, ks)
         left.set(xlabel="answers k", ylabel="pass@k, mean over prompts", ylim=(-0.02, 1.02))

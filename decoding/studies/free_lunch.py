@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def measure(
-    bench: StudyInputs,
+    inputs: StudyInputs,
     *,
     tasks: tuple[str, ...] = ("countdown3", "sudoku"),
     prompts: int = 16,
@@ -46,6 +46,7 @@ def measure(
     """Time batched forwards, find the knee, and decode with every k.
 
     Args:
+        inputs: base, prompts, device and seed, from the command.
         tasks: names of tasks to decode.
         prompts: test prompts of each task.
         branches: numbers of branches k, ascending from 1.
@@ -66,32 +67,32 @@ def measure(
     if tolerance < 1:
         raise ValueError(f"tolerance must be at least 1, got {tolerance}")
     shared = {"gamma": 0.7} if settings is None else settings
-    timed = bench.denoiser(dtype=getattr(torch, dtype))
+    timed = inputs.denoiser(dtype=getattr(torch, dtype))
     latency: list[Row] = []
     knees = []
     for cache, length, count in itertools.product(caches, lengths, rows):
-        seconds = time_forwards(bench, timed, cache, length, count, branches, block_length, repeats)
-        weights = resample(repeats, seed=bench.seed)
-        what = {"cache": cache, "length": length, "rows": count}
+        seconds = time_forwards(inputs, timed, cache, length, count, branches, block_length, repeats)
+        weights = resample(repeats, seed=inputs.seed)
+        setting = {"cache": cache, "length": length, "rows": count}
         medians = [medians_of(weights, one) for one in seconds]
         slower = [median / medians[0] for median in medians]
         for k, median, ratio in zip(branches, medians, slower, strict=True):
             latency.append(
-                {**what, "branches": k, "milliseconds": estimate(1000 * median), "times_slower": estimate(ratio)}
+                {**setting, "branches": k, "milliseconds": estimate(1000 * median), "times_slower": estimate(ratio)}
             )
-        knees.append({**what, "knee": knee(branches, [float(ratio[0]) for ratio in slower], tolerance)})
+        knees.append({**setting, "knee": knee(branches, [float(ratio[0]) for ratio in slower], tolerance)})
     decoded = []
-    denoiser = bench.denoiser()
+    denoiser = inputs.denoiser()
     for task in tasks:
-        subject = bench.subject(task, prompts)
+        checked = inputs.problems(task, prompts)
         runner = make_runner(
             denoiser,
-            subject.problems,
-            subject.check,
+            checked.problems,
+            checked.check,
             out=None,
             heads=None,
             batch_size=1,
-            seed=bench.seed,
+            seed=inputs.seed,
             progress=False,
         )
         decoded += decode_rows(runner, shared, branches)
@@ -101,7 +102,7 @@ def measure(
 
 @torch.inference_mode()
 def time_forwards(
-    bench: StudyInputs,
+    inputs: StudyInputs,
     denoiser: Denoiser,
     cache: str,
     length: int,
@@ -110,24 +111,35 @@ def time_forwards(
     block_length: int,
     repeats: int,
 ) -> list[Array]:
-    """Seconds of every repeat for each k; the ks take turns, so that a slow moment of the machine hits all of them."""
-    model = denoiser if cache == "none" else bench.counted(with_cache(denoiser, cache))
-    generator = bench.generator(offset=length)
+    """Seconds of every repeat for each k; the ks take turns, so that a slow moment of the machine hits all of them.
+
+    Args:
+        inputs: of the study.
+        denoiser: the model.
+        cache: none, prefix or dual.
+        length: positions of a canvas.
+        rows: prompts in the batch.
+        branches: the ks.
+        block_length: masked positions at the end.
+        repeats: timed forwards of each k.
+    """
+    model = denoiser if cache == "none" else inputs.counted(with_cache(denoiser, cache))
+    generator = inputs.generator(offset=length)
     tokens = torch.randint(0, 64, (rows, length), generator=generator).to(denoiser.device)
     tokens = torch.where(tokens == denoiser.mask_id, 64, tokens)
     tokens[:, -block_length:] = denoiser.mask_id
     seconds: list[list[float]] = [[] for _ in branches]
-    for turn, (place, k) in itertools.product(range(repeats + 1), enumerate(branches)):
+    for turn, (index, k) in itertools.product(range(repeats + 1), enumerate(branches)):
         owner = torch.arange(rows, device=tokens.device)
         if cache != "none":  # the block opens: not timed
             model(tokens, rows=tokens == denoiser.mask_id, owner=owner, refresh=torch.ones_like(owner).bool())
         canvases, owners = tokens.repeat_interleave(k, 0), owner.repeat_interleave(k)
-        asked, keep = canvases == denoiser.mask_id, torch.zeros_like(owners, dtype=torch.bool)
+        masked, keep = canvases == denoiser.mask_id, torch.zeros_like(owners, dtype=torch.bool)
         began = now(denoiser.device)
-        model(canvases, rows=asked, owner=owners, refresh=keep)
+        model(canvases, rows=masked, owner=owners, refresh=keep)
         spent = now(denoiser.device) - began
         if turn:  # the first one warms up
-            seconds[place].append(spent)
+            seconds[index].append(spent)
     return [np.array(one) for one in seconds]
 
 
@@ -142,8 +154,8 @@ def medians_of(weights: Array, values: Array) -> Array:
     """Weighted median of the values in every resample: the smallest v with half of the weight at or below it."""
     order = np.argsort(values, kind="stable")
     below = weights[:, order].cumsum(1) >= 0.5 - 1e-9
-    found: Array = values[order][below.argmax(1)]
-    return found
+    medians: Array = values[order][below.argmax(1)]
+    return medians
 
 
 def knee(branches: Sequence[int], slower: Sequence[float], tolerance: float) -> int:
@@ -184,16 +196,14 @@ def draw(result: dict[str, Any], figure: Figure) -> None:
     figure.set_size_inches(13, 9)
     head(figure, f"Latency and decoding by branches, 95 % intervals, {result['device']}", result["models"])
     (first, second), (third, fourth) = figure.subplots(2, 2)
-    for place, found in enumerate(result["knees"]):
-        own = [
-            row for row in result["latency"] if all(row[name] == found[name] for name in ("cache", "length", "rows"))
+    for index, knee in enumerate(result["knees"]):
+        task_rows = [
+            row for row in result["latency"] if all(row[name] == knee[name] for name in ("cache", "length", "rows"))
         ]
-        cache = "" if found["cache"] == "none" else f", {found['cache']} cache"
-        name = (
-            f"{found['length']} tokens, {found['rows']} prompt{'s' * (found['rows'] > 1)}{cache}: k = {found['knee']}"
-        )
-        style = "-" if found["cache"] == "none" else "--"
-        line(first, own, "times_slower", name, MARKERS[place % len(MARKERS)], style)
+        cache = "" if knee["cache"] == "none" else f", {knee['cache']} cache"
+        name = f"{knee['length']} tokens, {knee['rows']} prompt{'s' * (knee['rows'] > 1)}{cache}: k = {knee['knee']}"
+        style = "-" if knee["cache"] == "none" else "--"
+        line(first, task_rows, "times_slower", name, MARKERS[index % len(MARKERS)], style)
     ks = sorted({row["branches"] for row in result["latency"]})
     tolerance = result["settings"]["tolerance"]
     first.plot(ks, ks, color="black", linestyle=":", label="k times as slow")
@@ -206,9 +216,9 @@ def draw(result: dict[str, Any], figure: Figure) -> None:
         (third, "accuracy", "accuracy"),
         (fourth, "milliseconds", "wall clock a prompt [ms]"),
     ):
-        for place, task in enumerate(dict.fromkeys(row["task"] for row in result["decoded"])):
-            own = [row for row in result["decoded"] if row["task"] == task]
-            line(axes, own, name, f"{task} (n = {own[0]['n']})", MARKERS[place])
+        for index, task in enumerate(dict.fromkeys(row["task"] for row in result["decoded"])):
+            task_rows = [row for row in result["decoded"] if row["task"] == task]
+            line(axes, task_rows, name, f"{task} (n = {task_rows[0]['n']})", MARKERS[index])
         axes.set(title=f"Explore-Then-Exploit: {label.partition(' [')[0]}", ylabel=label)
     third.set_ylim(-0.05, 1.05)
     second.set_ylim(bottom=0)
@@ -223,13 +233,20 @@ def draw(result: dict[str, Any], figure: Figure) -> None:
 
 
 def line(axes: Any, rows: Sequence[Row], name: str, label: str, marker: str, style: str = "-") -> None:
-    """One figure against k, with its intervals."""
-    found = [row[name] for row in rows]
-    ks, middle = [row["branches"] for row in rows], [one["estimate"] for one in found]
+    """One figure against k, with its intervals.
+
+    Args:
+        axes: where to draw.
+        rows: of the result, in the order of k.
+        name: of the figure.
+        label, marker, style: of the line.
+    """
+    values = [row[name] for row in rows]
+    ks, middle = [row["branches"] for row in rows], [one["estimate"] for one in values]
     axes.errorbar(
         ks,
         middle,
-        yerr=whiskers(found),
+        yerr=whiskers(values),
         marker=marker,
         markersize=4,
         capsize=2,

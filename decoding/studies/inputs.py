@@ -9,31 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from decoding.comparison.problems import Check, Problems
+from decoding.comparison.problems import CheckedProblems
 from models.denoiser import Denoiser
 
 if TYPE_CHECKING:
     from models.heads.scoring_head import ScoringHead
 
 
-@dataclass(frozen=True)
-class Subject:
-    """One task: its prompts and how a text is judged."""
-
-    problems: Problems
-    check: Check
-
-
 @dataclass
 class Cost:
-    """What a bench has given out so far.
+    """What a study has used so far.
 
     Attributes:
-        row_forwards: rows through its denoisers.
+        sequence_forwards: rows through its denoisers.
         models: checkpoint -> first digits of its fingerprint.
     """
 
-    row_forwards: int = 0
+    sequence_forwards: int = 0
     models: dict[str, str] = field(default_factory=dict)
 
 
@@ -46,7 +38,7 @@ class StudyInputs:
         head: folder of a scoring head for it, or None.
         device: name, or None for the GPU if there is one.
         seed: of prompts and draws.
-        enter: (task, test prompts, dev prompts) -> its Subject.
+        make_problems: (task, test prompts, dev prompts) -> its prompts and checker.
         fit: fits a features-only head (see `train.commands.study.fit_features`).
         cost: counts what `denoiser` and `counted` gave out.
     """
@@ -55,7 +47,7 @@ class StudyInputs:
     head: str | None
     device: str | None
     seed: int
-    enter: Callable[[str, int, int], Subject] = field(repr=False)
+    make_problems: Callable[[str, int, int], CheckedProblems] = field(repr=False)
     fit: Callable[..., ScoringHead] = field(repr=False)
     cost: Cost = field(default_factory=Cost)
 
@@ -84,12 +76,12 @@ class StudyInputs:
         """The same denoiser; its rows count from now on."""
 
         def count(module: Any, args: Any, kwargs: Any) -> None:
-            self.cost.row_forwards += len(args[0] if args else kwargs["tokens"])
+            self.cost.sequence_forwards += len(args[0] if args else kwargs["tokens"])
 
         denoiser.register_forward_pre_hook(count, with_kwargs=True)
         return denoiser
 
-    def subject(self, task: str, prompts: int, *, dev: int = 1) -> Subject:
+    def problems(self, task: str, prompts: int, *, dev: int = 1) -> CheckedProblems:
         """Prompts of a task and their checker, the same for the same seed.
 
         Args:
@@ -97,10 +89,10 @@ class StudyInputs:
             prompts: test prompts at most.
             dev: dev prompts at most.
         """
-        return self.enter(task, prompts, dev)
+        return self.make_problems(task, prompts, dev)
 
     def generator(self, device: torch.device | None = None, *, offset: int = 0) -> torch.Generator:
-        """A fresh source of randomness with the bench's seed.
+        """A fresh source of randomness with the study's seed.
 
         Args:
             device: where it lives; default the CPU.

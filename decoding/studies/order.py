@@ -21,11 +21,12 @@ from torch import Tensor
 
 from decoding.api import generate
 from decoding.comparison.curves import Array, resample
+from decoding.comparison.problems import CheckedProblems
 from decoding.comparison.results import Row, estimate
 from decoding.comparison.runs import Encoded
 from decoding.policies.quota import Sequential
 from decoding.studies.chain_rule import nll
-from decoding.studies.inputs import StudyInputs, Subject
+from decoding.studies.inputs import StudyInputs
 from decoding.studies.picture import head, whiskers
 from decoding.studies.schedules import Forced
 from decoding.studies.weighted_entropy import ranks, smallest_alpha, weighted_entropy
@@ -54,6 +55,7 @@ class Witness(Denoiser):
         super().__init__()
         self.inner, self.reference = inner, reference
         self.mask_id, self.eos_id, self.vocab_size = inner.mask_id, inner.eos_id, inner.vocab_size
+        self.end_of_turn_id, self.also_ends = inner.end_of_turn_id, inner.also_ends
         self.max_length, self.tokenizer = inner.max_length, inner.tokenizer
         self.nats = torch.zeros(reference.shape, device=reference.device)
 
@@ -81,10 +83,10 @@ class Followed:
 
 
 def measure(
-    bench: StudyInputs,
+    inputs: StudyInputs,
     *,
     bases: str = "checkpoints/order",
-    points: tuple[int, ...] = (1, 2, 3, 4),
+    points: tuple[int, ...] = (2, 3),
     tasks: tuple[str, ...] = ("addition-easy", "addition-carry", "addition-edge"),
     prompts: int = 12,
     growth: float = 0.1,
@@ -93,8 +95,9 @@ def measure(
     """Decode with every order on the bases of one training run and compare order, error and bound.
 
     Args:
+        inputs: base, prompts, device and seed, from the command.
         bases: folder with the checkpoints point-1, point-2, ... of one run, the least trained first.
-        points: which of them.
+        points: which of them; 2 and 3 ship, the recipe makes 1 to 4.
         tasks: names of tasks with a unique answer.
         prompts: test prompts of each task.
         growth: lambda of assumption 4.2, how much earlier errors add to later ones, at least 0.
@@ -112,25 +115,31 @@ def measure(
     orders: list[Row] = []
     bases_rows: list[Row] = []
     for point, folder in folders.items():
-        denoiser = bench.denoiser(str(folder))
+        denoiser = inputs.denoiser(str(folder))
         for task in tasks:
-            subject = bench.subject(task, prompts)
-            found = {name: follow(denoiser, subject, order, bench) for name, order in ORDERS.items()}
-            what = {"task": task, "point": point, "n": len(found[EASY_FIRST].right)}
-            lines, summary = compare(found, growth=growth, slack=slack, seed=bench.seed)
-            orders += [{**what, **line} for line in lines]
-            bases_rows.append({**what, **summary})
+            checked = inputs.problems(task, prompts)
+            followed = {name: follow(denoiser, checked, order, inputs) for name, order in ORDERS.items()}
+            key = {"task": task, "point": point, "n": len(followed[EASY_FIRST].right)}
+            lines, summary = compare(followed, growth=growth, slack=slack, seed=inputs.seed)
+            orders += [{**key, **line} for line in lines]
+            bases_rows.append({**key, **summary})
     cut = [f"{prompts} prompts a task; the full config takes 500, multiplication among the tasks"]
     return {"orders": orders, "bases": bases_rows, "cut": cut if prompts < 500 else []}
 
 
-def follow(denoiser: Denoiser, subject: Subject, order: str, bench: StudyInputs) -> Followed:
+def follow(denoiser: Denoiser, checked: CheckedProblems, order: str, inputs: StudyInputs) -> Followed:
     """Decode by an order, then commit the reference in the order that the same rule chooses.
+
+    Args:
+        denoiser: the base.
+        checked: prompts with a unique answer, and their checker.
+        order: that decides.
+        inputs: of the study.
 
     Raises:
         ValueError: for a task without a unique answer.
     """
-    problems = subject.problems
+    problems = checked.problems
     encoded = Encoded.of(problems, "test", denoiser)
     if (encoded.reference < 0).any():
         raise ValueError(f"tasks must have a unique answer, got {problems.task}")
@@ -143,10 +152,10 @@ def follow(denoiser: Denoiser, subject: Subject, order: str, bench: StudyInputs)
     }
 
     def draws() -> torch.Generator:
-        return bench.generator(denoiser.device)
+        return inputs.generator(denoiser.device)
 
     free = generate(denoiser, encoded.tokens, rule, generator=draws(), **shared)
-    right = [subject.check(prompt, text) for prompt, text in zip(problems.test, free.text, strict=True)]
+    right = [checked.check(prompt, text) for prompt, text in zip(problems.test, free.text, strict=True)]
     reference = torch.cat([encoded.tokens, encoded.reference], 1)
     witness = Witness(denoiser, reference)
     steps: list[Tensor] = []
@@ -167,18 +176,24 @@ def follow(denoiser: Denoiser, subject: Subject, order: str, bench: StudyInputs)
 
 def as_array(values: Float[Tensor, "n T"]) -> Array:
     """The same in numpy, float64."""
-    found: Array = values.double().cpu().numpy()
-    return found
+    array: Array = values.double().cpu().numpy()
+    return array
 
 
-def compare(found: Mapping[str, Followed], *, growth: float, slack: float, seed: int) -> tuple[list[Row], Row]:
-    """One row for each order, and what the orders together say of the base on this task."""
-    weights = resample(len(found[EASY_FIRST].right), seed=seed)
-    error = np.stack([one.nats.mean(0) for one in found.values()])
-    entropy = np.stack([one.entropy.mean(0) for one in found.values()])
+def compare(followed: Mapping[str, Followed], *, growth: float, slack: float, seed: int) -> tuple[list[Row], Row]:
+    """One row for each order, and what the orders together say of the base on this task.
+
+    Args:
+        followed: order -> what it did.
+        growth, slack: lambda and b of assumption 4.2, at least 0.
+        seed: of the resamples.
+    """
+    weights = resample(len(followed[EASY_FIRST].right), seed=seed)
+    error = np.stack([one.nats.mean(0) for one in followed.values()])
+    entropy = np.stack([one.entropy.mean(0) for one in followed.values()])
     alpha = smallest_alpha(error, entropy, growth=growth, slack=slack)
     rows: list[Row] = []
-    for place, (name, one) in enumerate(found.items()):
+    for place, (name, one) in enumerate(followed.items()):
         bound = weighted_entropy(entropy[place], alpha=alpha, growth=growth, slack=slack)
         rows.append(
             {
@@ -190,16 +205,16 @@ def compare(found: Mapping[str, Followed], *, growth: float, slack: float, seed:
                 "bound": bound if np.isfinite(bound) else None,
             }
         )
-    easy = found[EASY_FIRST]
+    easy = followed[EASY_FIRST]
     errors, weighted = error.sum(1), np.array([row["weighted_entropy"] for row in rows])
-    best_fixed = max(FIXED, key=lambda name: found[name].right.mean())
+    best_fixed = max(FIXED, key=lambda name: followed[name].right.mean())
     return rows, {
-        "model_error": estimate(weights @ found["random"].nats.sum(1)),
+        "model_error": estimate(weights @ followed["random"].nats.sum(1)),
         "alpha": alpha if np.isfinite(alpha) else None,
-        "advantage_over_random": estimate(weights @ (easy.right - found["random"].right)),
+        "advantage_over_random": estimate(weights @ (easy.right - followed["random"].right)),
         "best_fixed": best_fixed,
-        "advantage_over_best_fixed": estimate(weights @ (easy.right - found[best_fixed].right)),
-        "error_saved": estimate(weights @ (found["random"].nats - easy.nats).sum(1)),
+        "advantage_over_best_fixed": estimate(weights @ (easy.right - followed[best_fixed].right)),
+        "error_saved": estimate(weights @ (followed["random"].nats - easy.nats).sum(1)),
         "agreement": float(np.corrcoef(ranks(errors), ranks(weighted))[0, 1]),  # Spearman over orders
     }
 
@@ -218,11 +233,11 @@ def draw(result: dict[str, Any], figure: Figure) -> None:
     panels = above.subplots(1, len(tasks), squeeze=False)[0]
     result["bases"].sort(key=lambda row: row["model_error"]["estimate"])
     for axes, task in zip(panels, tasks, strict=True):
-        own = [row for row in result["bases"] if row["task"] == task]
-        x = [row["model_error"]["estimate"] for row in own]
+        task_rows = [row for row in result["bases"] if row["task"] == task]
+        x = [row["model_error"]["estimate"] for row in task_rows]
         for number, (name, marker) in enumerate(zip(ORDERS, MARKERS, strict=True)):
-            found = {row["point"]: row for row in result["orders"] if (row["task"], row["order"]) == (task, name)}
-            y = [found[row["point"]]["accuracy"]["estimate"] for row in own]
+            by_point = {row["point"]: row for row in result["orders"] if (row["task"], row["order"]) == (task, name)}
+            y = [by_point[row["point"]]["accuracy"]["estimate"] for row in task_rows]
             axes.plot(
                 x,
                 y,
@@ -232,7 +247,7 @@ def draw(result: dict[str, Any], figure: Figure) -> None:
                 fillstyle="none",
                 label=name,
             )
-        axes.set(title=f"{task} (n = {own[0]['n']})", ylim=(-0.08, 1.08), ylabel="accuracy")
+        axes.set(title=f"{task} (n = {task_rows[0]['n']})", ylim=(-0.08, 1.08), ylabel="accuracy")
     advantage, bound = below.subplots(1, 2)
     for task, marker in zip(tasks, MARKERS, strict=False):
         points = [row for row in result["bases"] if row["task"] == task]
@@ -264,7 +279,14 @@ def draw(result: dict[str, Any], figure: Figure) -> None:
 
 
 def with_interval(axes: Any, rows: Sequence[Row], name: str, label: str, marker: str, style: str) -> None:
-    """A figure of each base against its error, with its interval."""
-    found = [row[name] for row in rows]
-    x, middle = [row["model_error"]["estimate"] for row in rows], [one["estimate"] for one in found]
-    axes.errorbar(x, middle, yerr=whiskers(found), marker=marker, capsize=2, linestyle=style, label=label)
+    """A figure of each base against its error, with its interval.
+
+    Args:
+        axes: where to draw.
+        rows: of the bases.
+        name: of the figure.
+        label, marker, style: of the line.
+    """
+    estimates = [row[name] for row in rows]
+    x, middle = [row["model_error"]["estimate"] for row in rows], [one["estimate"] for one in estimates]
+    axes.errorbar(x, middle, yerr=whiskers(estimates), marker=marker, capsize=2, linestyle=style, label=label)

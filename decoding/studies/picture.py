@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def head(figure: Figure, said: str, models: Iterable[str]) -> None:
+def head(figure: Figure, title: str, models: Iterable[str]) -> None:
     """Write what was measured, and on which models, over all panels."""
-    figure.suptitle(f"{said} — {', '.join(models)}")
+    figure.suptitle(f"{title} — {', '.join(models)}")
 
 
 def whiskers(estimates: Sequence[Row]) -> list[list[float]]:

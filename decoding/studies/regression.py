@@ -10,8 +10,8 @@ from decoding.comparison.curves import Array
 def covariance(weights: Array, x: Array, y: Array) -> Array:
     """Weighted covariance in every resample [R]; the lines of `weights` sum to 1."""
     x, y = x - x.mean(), y - y.mean()  # keeps the differences exact where a column does not vary
-    found: Array = weights @ (x * y) - (weights @ x) * (weights @ y)
-    return found
+    moment: Array = weights @ (x * y) - (weights @ x) * (weights @ y)
+    return moment
 
 
 def pearson(weights: Array, x: Array, y: Array) -> Array:

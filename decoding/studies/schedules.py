@@ -28,8 +28,8 @@ def markov_joint(parents: Sequence[int], flip: float) -> Tensor:
     count = len(parents)
     bits = torch.cartesian_prod(*[torch.arange(2)] * count)
     p = torch.ones(2**count, dtype=torch.double)
-    for place, parent in enumerate(parents):
-        same = bits[:, place] == bits[:, parent]
+    for position, parent in enumerate(parents):
+        same = bits[:, position] == bits[:, parent]
         p = p * (0.5 if parent < 0 else torch.where(same, torch.tensor(1 - flip), torch.tensor(flip)).double())
     return p.view(*[2] * count)
 
@@ -41,7 +41,7 @@ def chain_joint(count: int, flip: float) -> Tensor:
 
 def tree_joint(count: int, flip: float) -> Tensor:
     """A binary tree in the order of a heap."""
-    return markov_joint([(place - 1) // 2 if place else -1 for place in range(count)], flip)
+    return markov_joint([(position - 1) // 2 if position else -1 for position in range(count)], flip)
 
 
 def block_joint(config: BlockHMMConfig) -> Tensor:
@@ -52,12 +52,12 @@ def block_joint(config: BlockHMMConfig) -> Tensor:
 
 def subset_entropies(joint: Tensor) -> Float[Tensor, " s"]:
     """H(X_S) in nats for every set S of positions, bit i of the index standing for position i."""
-    found = torch.zeros(2**joint.ndim, dtype=torch.double)
+    entropies = torch.zeros(2**joint.ndim, dtype=torch.double)
     for subset in range(1, 2**joint.ndim):
-        out = [place for place in range(joint.ndim) if not subset >> place & 1]
+        out = [position for position in range(joint.ndim) if not subset >> position & 1]
         marginal = joint.sum(out) if out else joint
-        found[subset] = torch.special.entr(marginal).sum()
-    return found
+        entropies[subset] = torch.special.entr(marginal).sum()
+    return entropies
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,9 @@ def search(joint: Tensor) -> Search:
     index = torch.arange(2**count)
     contains = (index.unsqueeze(1) & index) == index.unsqueeze(1)  # [C, D]: C within D
     cost = entropy.unsqueeze(1) - entropy
-    for place in range(count):
-        alone = entropy[index | 1 << place] - entropy  # H(X_i | X_C)
-        cost += ((index.unsqueeze(1) ^ index) >> place & 1) * alone.unsqueeze(1)
+    for position in range(count):
+        alone = entropy[index | 1 << position] - entropy  # H(X_i | X_C)
+        cost += ((index.unsqueeze(1) ^ index) >> position & 1) * alone.unsqueeze(1)
     cost = cost.masked_fill(~contains, math.inf)
     best = torch.full((2**count,), math.inf, dtype=torch.double)
     best[0] = 0.0
@@ -99,14 +99,14 @@ def search(joint: Tensor) -> Search:
 
 
 def _trace(came_from: list[list[int]], count: int) -> list[int]:
-    here, found = 2**count - 1, [0] * count
+    here, schedule = 2**count - 1, [0] * count
     for turn in range(len(came_from), 0, -1):
         before = came_from[turn - 1][here]
-        for place in range(count):
-            if (here ^ before) >> place & 1:
-                found[place] = turn
+        for position in range(count):
+            if (here ^ before) >> position & 1:
+                schedule[position] = turn
         here = before
-    return [sorted({*found}).index(turn) + 1 for turn in found]
+    return [sorted({*schedule}).index(turn) + 1 for turn in schedule]
 
 
 @final
@@ -178,8 +178,8 @@ class Law:
 
 def need(joint: Tensor, policy: Policy, *, block_length: int | None = None) -> Need:
     """Rounds and forward KL of a policy (see `law`)."""
-    found = law(joint, policy, block_length=block_length)
-    return Need(round(float(found.p @ found.rounds), 9), found.forward_kl)
+    own_law = law(joint, policy, block_length=block_length)
+    return Need(round(float(own_law.p @ own_law.rounds), 9), own_law.forward_kl)
 
 
 def law(joint: Tensor, policy: Policy, *, block_length: int | None = None) -> Law:

@@ -28,8 +28,8 @@ def exact_future(model: JointDenoiser, alpha: float) -> Future:
     """log Z(v) = log sum_rest p(rest | x_C, v)^alpha by enumeration."""
 
     def future(canvases: DecodeState, reading: Reading) -> Float[Tensor, "B K"]:
-        mine = model.fits(canvases.tokens) * model.joint
-        return (mine**alpha).sum(-1).log() - alpha * mine.sum(-1).log()
+        weight = model.fits(canvases.tokens) * model.joint
+        return (weight**alpha).sum(-1).log() - alpha * weight.sum(-1).log()
 
     return future
 
@@ -39,19 +39,19 @@ def law(model: JointDenoiser, future: Future, alpha: float) -> Float[Tensor, " s
     count = model.mask_id
     total = torch.ones(len(model.sequences))
     sampling = Sampling(forbidden=(count,), draws=1, power=alpha)
-    for place in range(model.length):
+    for position in range(model.length):
         heads = model.sequences.clone()
-        heads[:, place:] = count
-        p = model.logits(heads)[:, place, :count].softmax(-1)
+        heads[:, position:] = count
+        p = model.logits(heads)[:, position, :count].softmax(-1)
         tokens = heads.unsqueeze(1).repeat(1, count, 1)
-        tokens[:, :, place] = torch.arange(count)
+        tokens[:, :, position] = torch.arange(count)
         canvases = blank(model, len(heads)).repeat(count)
         canvases = _with_tokens(canvases, tokens)
         flat = tokens.flatten(0, 1)
         index = torch.ones(tokens.shape[:2], dtype=torch.bool).nonzero()
         reading = read(model(flat, rows=flat == count), sampling).scatter(index, (len(heads), count))
         weight = alpha * p.log() + future(canvases, reading)
-        total = total * weight.softmax(-1).gather(-1, model.sequences[:, place : place + 1]).squeeze(-1)
+        total = total * weight.softmax(-1).gather(-1, model.sequences[:, position : position + 1]).squeeze(-1)
     return total
 
 
@@ -62,11 +62,18 @@ def blank(model: JointDenoiser, rows: int) -> DecodeState:
 
 
 def sampled(model: JointDenoiser, policy: IndependentMH, rows: int, generator: torch.Generator) -> Float[Tensor, " s"]:
-    """Shares of the sequences among `rows` decodes of the ordinary loop."""
+    """Shares of the sequences among `rows` decodes of the ordinary loop.
+
+    Args:
+        model: the exhaustive model.
+        policy: what decides.
+        rows: decodes.
+        generator: of the draws.
+    """
     sampling = Sampling(forbidden=(model.mask_id,), noise=True, draws=policy.needs.draws, power=policy.needs.power)
     final, _ = decode(model, blank(model, rows), policy, sampling=sampling, generator=generator)
-    place = model.mask_id ** torch.arange(model.length - 1, -1, -1)
-    return torch.bincount(final.tokens @ place, minlength=len(model.sequences)) / rows
+    base = model.mask_id ** torch.arange(model.length - 1, -1, -1)
+    return torch.bincount(final.tokens @ base, minlength=len(model.sequences)) / rows
 
 
 def distance(one: Tensor, other: Tensor) -> float:

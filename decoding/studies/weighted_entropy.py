@@ -25,6 +25,10 @@ def smallest_alpha(error: Array, entropy: Array, *, growth: float, slack: float)
     """The smallest alpha >= 0 with error_t <= alpha H_t + lambda sum_{s<t} error_s + b at every step of every order [orders, T].
 
     Infinite where an error is left at a step without entropy.
+
+    Args:
+        error, entropy: [orders, T], nats of each step.
+        growth, slack: lambda and b, at least 0.
     """
     before = np.cumsum(error, axis=1) - error
     left = np.maximum(error - growth * before - slack, 0)
@@ -34,5 +38,5 @@ def smallest_alpha(error: Array, entropy: Array, *, growth: float, slack: float)
 
 def ranks(values: Array) -> Array:
     """Place of each value in ascending order."""
-    found: Array = np.argsort(np.argsort(values, kind="stable"), kind="stable").astype(float)
-    return found
+    order: Array = np.argsort(np.argsort(values, kind="stable"), kind="stable").astype(float)
+    return order

@@ -51,56 +51,6 @@ class Branches:
         return Branches(*(getattr(self, f.name).cpu() for f in fields(self)))
 
 
-@dataclass(frozen=True)
-class Visited:
-    """S states that decodes passed through.
-
-    Attributes:
-        state: the states.
-        row: the prompt each belongs to.
-        place: its place, 0 the first, in a random order of the states kept of its prompt.
-    """
-
-    state: DecodeState
-    row: Int[Tensor, " S"]
-    place: Int[Tensor, " S"]
-
-
-@torch.inference_mode()
-def visit(
-    denoiser: Denoiser,
-    start: DecodeState,
-    driver: Policy,
-    *,
-    keep: int,
-    attention_mask: Bool[Tensor, "B L"] | None,
-    generator: torch.Generator,
-) -> Visited:
-    """Decode with `driver` and keep up to `keep` of the states that each row passed through, drawn uniformly."""
-    seen: list[DecodeState] = []
-    sampling = Sampling(forbidden=(denoiser.mask_id,), noise=driver.needs.noise)
-    own = int(torch.randint(2**62, (1,), generator=generator))  # the decode draws on the device
-    decode(
-        denoiser,
-        start,
-        driver,
-        attention_mask=attention_mask,
-        sampling=sampling,
-        generator=torch.Generator(denoiser.device).manual_seed(own),
-        on_step=lambda state, _: seen.append(state),
-    )
-    open_ = torch.stack([s.feasible.any(-1) for s in seen], 1)  # [B, R]
-    draw = torch.rand(open_.shape, generator=generator).to(open_.device)
-    place = rank(draw, open_)
-    row, step = ((place < keep) & open_).nonzero().unbind(-1)
-    values = {
-        f.name: torch.stack([getattr(s, f.name) for s in seen], 1)[row, step]
-        for f in fields(DecodeState)
-        if f.name != "layout"
-    }
-    return Visited(DecodeState(layout=start.layout, **values), row, place[row, step])
-
-
 def predict(
     denoiser: Denoiser,
     tokens: Int[Tensor, "N L"],
@@ -109,7 +59,15 @@ def predict(
     *,
     taps: Sequence[int] = (),
 ) -> Reading:
-    """One reading at temperature 0, outside the decode loop (labels and fitting)."""
+    """One reading at temperature 0, outside the decode loop (labels and fitting).
+
+    Args:
+        denoiser: the base.
+        tokens: N canvases.
+        rows: positions asked for.
+        attention_mask: False on padding, None without.
+        taps: blocks whose hidden states are kept.
+    """
     prediction = denoiser(tokens, attention_mask=attention_mask, rows=rows, taps=taps)
     return read(prediction, Sampling(forbidden=(denoiser.mask_id,)))
 
@@ -128,6 +86,15 @@ def try_branches(
     """Commit what the beam commits in any case plus one more token, for each of several positions, and read the others.
 
     Every state is treated as one that explores: implicit exploration included, as in the beam's own branches.
+
+    Args:
+        denoiser: the base.
+        state: S states.
+        beam: whose plan and Eq. 7 they follow.
+        labelling: how many branches, of which kinds.
+        attention_mask: False on padding, None without.
+        generator: says which positions are tried.
+        batch_size: canvases in one forward.
     """
     reading = predict(denoiser, state.tokens, state.feasible, attention_mask)
     plan = _explored(beam, state, reading)
@@ -138,7 +105,7 @@ def try_branches(
     live = (position >= 0) & canvases.unfinished
     live[:, 0] = canvases.unfinished[:, 0]
     after = _read_in_batches(denoiser, canvases, live, asked, attention_mask, batch_size)
-    log_confidence = reading.confidence.gather(1, position.clamp(min=0)).log()
+    log_confidence = reading.log_confidence.gather(1, position.clamp(min=0))
     proposal = Proposal(canvases.tokens, canvases.reason, live, log_confidence)
     rows = canvases.masked & asked.unsqueeze(1)
     return Branches(
@@ -169,6 +136,14 @@ def try_alone(
 
     Half of the positions are drawn from the beam's plan and half from the rest; where one of them has too few, more of the other.
     `asked` is that of `try_branches` in the same states. Eq. 7 of these branches is -inf: they have no cascade.
+
+    Args:
+        denoiser: the base.
+        state: S states.
+        beam: whose plan half of the positions come from.
+        count: branches of a state at most.
+        asked: positions read in `try_branches`.
+        attention_mask, generator, batch_size: as there.
     """
     reading = predict(denoiser, state.tokens, state.feasible, attention_mask)
     planned = _explored(beam, state, reading).reason > 0
@@ -176,16 +151,16 @@ def try_alone(
     canvases = _committed(state, reading, torch.zeros_like(state.reason), position)
     live = (position >= 0) & canvases.unfinished
     after = _read_in_batches(denoiser, canvases, live, state.feasible, attention_mask, batch_size)
-    own = torch.arange(position.shape[1], device=position.device).view(1, -1, 1) == 0  # branch 0 has been read
+    trunk = torch.arange(position.shape[1], device=position.device).view(1, -1, 1) == 0  # branch 0 has been read
     rows = canvases.masked & state.feasible.unsqueeze(1)
     return Branches(
         position=position,
         kind=torch.full_like(position, BARE),
         propensity=propensity,
-        log_confidence=reading.confidence.gather(1, position.clamp(min=0)).log(),
+        log_confidence=reading.log_confidence.gather(1, position.clamp(min=0)),
         eq7=torch.full_like(propensity, -torch.inf),
-        token=torch.where(rows, torch.where(own, reading.token.unsqueeze(1), after.token), -1),
-        log_risk=torch.where(rows, torch.where(own, reading.log_risk.unsqueeze(1), after.log_risk), FLOOR),
+        token=torch.where(rows, torch.where(trunk, reading.token.unsqueeze(1), after.token), -1),
+        log_risk=torch.where(rows, torch.where(trunk, reading.log_risk.unsqueeze(1), after.log_risk), FLOOR),
         asked=asked,
     )
 
@@ -220,11 +195,11 @@ def _draw_branches(
     whole, all are equally likely.
     """
     count = free.sum(-1, keepdim=True).clamp(min=1)
-    place = rank(reading.confidence, free)
-    stratum = ((place + 1) * labelling.strata // count) > (place * labelling.strata // count)
+    ranks = rank(reading.log_odds, free)
+    stratum = ((ranks + 1) * labelling.strata // count) > (ranks * labelling.strata // count)
     beam = torch.zeros_like(free).scatter(1, plan.candidates, plan.valid)
-    kind = torch.full_like(place, KINDS.index("uniform"))
-    for name, chosen in (("stratum", stratum), ("anchor", place == 0), ("beam", beam)):
+    kind = torch.full_like(ranks, KINDS.index("uniform"))
+    for name, chosen in (("stratum", stratum), ("anchor", ranks == 0), ("beam", beam)):
         kind = torch.where(chosen & free, KINDS.index(name), kind)
     noise = torch.rand(free.shape, generator=generator).to(free.device)
     order = rank(noise - kind.float(), free)  # smaller kinds first
@@ -287,7 +262,15 @@ def finish(
     attention_mask: Bool[Tensor, "S L"] | None,
     forced: Int[Tensor, " S"] | None = None,
 ) -> Int[Tensor, "S L"]:
-    """Decode every state to the end with the careful policy, after forcing the candidate at `forced` (-1: nothing)."""
+    """Decode every state to the end with the careful policy, after forcing the candidate at `forced` (-1: nothing).
+
+    Args:
+        denoiser: the base.
+        state: S states.
+        careful: decides from there on.
+        attention_mask: False on padding, None without.
+        forced: position committed first, -1 for none.
+    """
     if forced is not None:
         reading = predict(denoiser, state.tokens, state.feasible, attention_mask)
         reason = torch.zeros_like(state.reason).scatter(1, forced.clamp(min=0).unsqueeze(1), int(Reason.EXPLORE))

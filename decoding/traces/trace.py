@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +25,11 @@ from models.denoiser import Denoiser
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+HEADER, PARTS = "header.json", "part-*.parquet"
+PART = re.compile(r"part-(?P<split>\w+)-(?P<number>\d{5,})\.parquet")
+ORIGIN = b"traces"  # key of a part's own metadata
+BINDING = ("base", "dtype", "tokenizer", "beam", "task", "drivers", "labelling", "prompts", "seed")
 
 
 def header(denoiser: Denoiser, beam: BeamETE, **more: Any) -> dict[str, Any]:
@@ -80,11 +86,15 @@ def table_features() -> Any:
 
 
 def write_part(rows: list[dict[str, Any]], file: Path) -> None:
-    """Write one part of a table aside and rename it, so that a part on disk is always whole."""
+    """Write one part of a table aside and rename it, so that a part on disk is always whole; it names its folder's header."""
     from datasets import Dataset
+    from pyarrow.parquet import write_table
 
     aside, columns = file.with_suffix(".tmp"), table_features()
-    Dataset.from_dict({name: [row[name] for row in rows] for name in columns}, features=columns).to_parquet(aside)
+    table = Dataset.from_dict({name: [row[name] for row in rows] for name in columns}, features=columns).data.table
+    there = (file.parent / HEADER).is_file()
+    origin = {ORIGIN: _origin_of(read_header(file.parent)).encode()} if there else {}
+    write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), **origin}), aside)
     aside.rename(file)
 
 
@@ -92,22 +102,49 @@ def check_header(folder: Path, expected: Mapping[str, Any]) -> None:
     """Write the header of a new folder, or refuse one whose traces were made with another base or other settings.
 
     Raises:
-        ValueError: naming the first thing that differs.
+        ValueError: naming the first thing that differs, or the parts that lie there without a header.
     """
-    file = folder / "header.json"
+    refuse_header(folder, expected)
+    file = folder / HEADER
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
         aside = file.with_suffix(".tmp")
         aside.write_text(_as_json({**expected, "commit": commit_of_code()}))
         aside.rename(file)
-        return
-    found, wanted = json.loads(file.read_text()), json.loads(_as_json(expected))
-    for key in wanted:
-        if found.get(key) != wanted[key]:
+
+
+def refuse_header(folder: Path, expected: Mapping[str, Any]) -> None:
+    """What `check_header` refuses, without writing anything."""
+    if not (folder / HEADER).exists():
+        if left := sorted(file.name for file in folder.glob(PARTS)):
             raise ValueError(
-                f"{key} must be {_short(found.get(key))} to go on with the traces in {folder}, got {_short(wanted[key])}: "
+                f"{folder} must hold the {HEADER} of its traces, got {left[0]} without: choose another --out"
+            )
+        return
+    stored, wanted = read_header(folder), json.loads(_as_json(expected))
+    for key in wanted:
+        if stored.get(key) != wanted[key]:
+            raise ValueError(
+                f"{key} must be {_short(stored.get(key))} to go on with the traces in {folder}, got {_short(wanted[key])}: "
                 "choose another --out"
             )
+
+
+def read_header(folder: Path) -> dict[str, Any]:
+    """The header of a folder of traces; a ValueError names a file that holds no JSON object."""
+    file = folder / HEADER
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} must be JSON, got {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{file} must hold a JSON object, got {_short(found)}")
+    return found
+
+
+def _origin_of(found: Mapping[str, Any]) -> str:
+    """A short name of what a header says of base, prompts, policies and draws."""
+    return identity([found.get(key) for key in BINDING])
 
 
 def _as_json(header: Mapping[str, Any]) -> str:
@@ -122,29 +159,52 @@ def load_table(folder: Path, denoiser: Denoiser) -> Dataset:
     """
     from datasets import concatenate_datasets
 
-    file = folder / "header.json"
-    parts = sorted(folder.glob("part-*.parquet"))
-    if not file.is_file() or not parts:
-        raise ValueError(f"a trace folder must hold header.json and part-*.parquet, got {folder}")
-    found = json.loads(file.read_text())["base"]
-    if found != denoiser.fingerprint():
-        raise ValueError(f"the traces in {folder} must be of this base {denoiser.fingerprint()[:12]}, got {found[:12]}")
-    return concatenate_datasets([_read_part(part) for part in parts])
+    parts = sorted(folder.glob(PARTS))
+    if not (folder / HEADER).is_file() or not parts:
+        raise ValueError(f"a trace folder must hold {HEADER} and {PARTS}, got {folder}")
+    stored = read_header(folder)
+    base = str(stored.get("base"))
+    if base != denoiser.fingerprint():
+        raise ValueError(f"the traces in {folder} must be of this base {denoiser.fingerprint()[:12]}, got {base[:12]}")
+    return concatenate_datasets([_read_part(part, stored) for part in parts])
 
 
-def _read_part(file: Path) -> Dataset:
+def _read_part(file: Path, found: Mapping[str, Any]) -> Dataset:
     """One part, in memory: `Dataset.from_parquet` would leave a copy in the user's cache."""
     from datasets import Dataset
     from pyarrow import ArrowInvalid
     from pyarrow.parquet import read_table
 
     try:
-        part = Dataset(read_table(file))
+        table = read_table(file)
+        part = Dataset(table)
     except (ArrowInvalid, OSError) as error:
         raise ValueError(f"{file} must be a whole parquet file, got a broken one") from error
     if part.features != table_features():
         raise ValueError(f"{file} must have the columns of this version's traces, got {', '.join(part.column_names)}")
+    origin = (table.schema.metadata or {}).get(ORIGIN, b"").decode()
+    if origin not in ("", _origin_of(found)):
+        raise ValueError(f"{file} must be of the run of its {HEADER}, got a part of another one")
+    _check_place(file, part, found)
     return part
+
+
+def _check_place(file: Path, part: Dataset, found: Mapping[str, Any]) -> None:
+    """Refuse, by its file, a part whose name is not that of its prompts: copied within the folder, or from elsewhere."""
+    name = PART.fullmatch(file.name)
+    if name is None:
+        raise ValueError(f"{file} must be named part-SPLIT-NUMBER.parquet, got another name")
+    split, chunk, prompts = name["split"], found.get("chunk"), found.get("prompts")
+    if not isinstance(chunk, int) or not isinstance(prompts, dict):  # a table that was not collected
+        return
+    first, count = int(name["number"]) * chunk, prompts.get(split, [0])[0]
+    mine = range(first, min(first + chunk, count))
+    if not mine:
+        raise ValueError(f"{file} must be of the {count} {split} prompts of its run, got prompts from {first} on")
+    for column, allowed in (("split", {split}), ("task", {found.get("task")}), ("prompt_id", mine)):
+        strange = next((value for value in part[column] if value not in allowed), None)
+        if strange is not None:
+            raise ValueError(f"{file} must hold its own part of the prompts, got {column} {strange!r}")
 
 
 def rebuild(
@@ -152,7 +212,7 @@ def rebuild(
 ) -> tuple[DecodeState, Bool[Tensor, "S L"]]:
     """The states of rows of one task, left padded to one length, and their attention mask.
 
-    Reasons, confidences of committed tokens and the step budget are not recorded; heads read none of them.
+    Reasons, confidences of committed tokens, the step budget and what drafts cost are not recorded; heads read none of them.
     """
     gen, block_length = len(rows[0]["reference"]), rows[0]["block_length"]
     width, count = max(len(row["tokens"]) for row in rows), len(rows)
@@ -166,8 +226,9 @@ def rebuild(
         committed_round[s, -gen:] = torch.tensor(row["committed_round"])
         recent_confidence[s, :, -gen:] = torch.tensor(row["recent_confidence"]).view(2, gen)
         recent_token[s, :, -gen:] = torch.tensor(row["recent_token"]).view(2, gen)
-    place = torch.arange(width) - (width - gen)
-    block = torch.where(place >= 0, place.div(block_length, rounding_mode="floor"), -1)
+    position = torch.arange(width) - (width - gen)
+    block = torch.where(position >= 0, position.div(block_length, rounding_mode="floor"), -1)
+    nothing = torch.zeros(count, dtype=torch.long)
     state = DecodeState(
         layout=Layout(block, gen // block_length, mask_id, eos_id, None),
         tokens=tokens,
@@ -180,6 +241,9 @@ def rebuild(
         reason=torch.zeros_like(tokens),
         recent_confidence=recent_confidence,
         recent_token=recent_token,
+        looks=nothing,
+        drafts=nothing,
+        drafts_true=nothing,
     )
     return state, attention
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,13 +14,53 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from models.checkpoints.families import CheckpointError, Family
-from models.checkpoints.files import combine, digest, read_json
+from models.checkpoints.files import combine, digest, read_json, require_regular
+from models.checkpoints.manifest import check_files, settle
+from models.checkpoints.sums import check_finite
 from models.masked_lm import MaskedLM
 
 _KEY = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.(?P<part>lora_[AB]\.weight|lora_magnitude_vector)")
 _PART = re.compile(r"(lora_[AB]|lora_magnitude_vector)(\.weight)?$")
+_MAGNITUDE = "lora_magnitude_vector"
 _HALVES = ("lora_A.weight", "lora_B.weight")
-_KEPT = ("r", "lora_alpha", "use_rslora", "use_dora", "fan_in_fan_out")
+_KEPT = (
+    "r",
+    "lora_alpha",
+    "use_rslora",
+    "use_dora",
+    "fan_in_fan_out",
+)  # PEFT itself sets the last aside on a linear layer
+_PATTERNS = ("rank_pattern", "alpha_pattern")
+_WITHOUT_EFFECT = (
+    *("task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode"),
+    *(
+        "lora_dropout",
+        "runtime_config",
+        "megatron_core",
+        "qalora_group_size",
+    ),  # of training, or of switches that are off
+    *(
+        "target_modules",
+        "exclude_modules",
+        "layers_to_transform",
+        "layers_pattern",
+    ),  # the stored modules are what they chose
+    *(
+        "eva_config",
+        "loftq_config",
+        "corda_config",
+        "lora_ga_config",
+    ),  # of starts, of which the plain ones are let through
+)
+"""Settings that change nothing about what the stored matrices mean."""
+_PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
+"""Starts of training that leave the base's weights as they are."""
+_BY_PEFT = "merge it with PEFT itself: PeftModel.from_pretrained(base, folder).merge_and_unload(), and save that"
+_BY_START = (
+    "its matrices belong to a base that training changed; convert it with PEFT"
+    " (save_pretrained(folder, path_initial_model_for_weight_conversion=...)), or save the model that PEFT merged"
+)
+MOST = 1 << 16
 
 
 def merge_adapter(denoiser: MaskedLM, family: Family, folder: Path) -> int:
@@ -41,11 +82,16 @@ def merge_adapter(denoiser: MaskedLM, family: Family, folder: Path) -> int:
     from peft import LoraConfig, LoraModel
     from peft.tuners.lora import LoraLayer
 
+    settle(folder)
     settings = _read_settings(folder)
-    stored = _read_tensors(folder)
+    stored = _read_tensors(folder, dora=bool(settings.get("use_dora")))
     names = _modules(denoiser, family, folder, stored)
+    check_files(folder)
     tensors = {f"{names[match['module']]}.{match['part']}": tensor for match, tensor in stored}
     spelled = _settings_by_module(settings, names)
+    if denoiser.model.config.tie_word_embeddings and "lm_head" in names.values():
+        raise CheckpointError(f"{folder} must leave the LM head of a base with tied embeddings alone, got LoRA on it")
+    _check_shapes(denoiser, folder, tensors, spelled)
     base = denoiser.fingerprint()
     adapted: Any = LoraModel(denoiser.model, LoraConfig(target_modules=sorted(names.values()), **spelled), "merged")
     matched = sum(isinstance(module, LoraLayer) for module in adapted.modules())
@@ -56,27 +102,62 @@ def merge_adapter(denoiser: MaskedLM, family: Family, folder: Path) -> int:
         raise CheckpointError(f"the tensors of {folder} must fit the base and adapter_config.json: {error}") from error
     if matched != len(names) or unexpected:
         raise CheckpointError(f"{folder} must change {len(names)} modules of the base, got {matched}")
-    denoiser.model = adapted.merge_and_unload(safe_merge=True).requires_grad_(False)
+    try:
+        denoiser.model = adapted.merge_and_unload(safe_merge=True).requires_grad_(False)
+    except ValueError as error:  # PEFT names the adapter, "merged", and no module
+        raise CheckpointError(
+            f"the weights merged with {folder} must be finite numbers, got others: {error}"
+        ) from error
     added = {"": base.encode() + json.dumps(spelled, sort_keys=True).encode()}
     denoiser.renew_fingerprint(combine(added | {name: digest(name, tensor) for name, tensor in tensors.items()}))
     return matched
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:
-    """adapter_config.json, refused where it asks for more than LoRA on linear layers."""
+    """adapter_config.json, refused where its matrices mean something else than W + scale B A on linear layers."""
     settings = read_json(folder / "adapter_config.json")
     kind = settings.get("peft_type")
     if kind != "LORA":
         raise CheckpointError(f"peft_type of the adapter must be LORA, got {kind!r}")
-    for key, plain in {"bias": "none", "modules_to_save": None, "lora_bias": False}.items():
-        if settings.get(key, plain) not in (plain, []):
-            raise CheckpointError(f"{key} of the adapter must be {plain!r}, got {settings[key]!r}")
+    for key, value in settings.items():
+        if key not in (*_KEPT, *_PATTERNS, *_WITHOUT_EFFECT, "peft_type", "init_lora_weights", "bias") and value:
+            raise CheckpointError(f"{key} of the adapter must be left out or empty, got {value!r} ({_BY_PEFT})")
+    if settings.get("bias", "none") not in ("none", None):
+        raise CheckpointError(f"bias of the adapter must be 'none', got {settings['bias']!r} ({_BY_PEFT})")
+    start = settings.get("init_lora_weights", True)
+    if start not in _PLAIN_STARTS:
+        names = ", ".join(repr(one) for one in _PLAIN_STARTS if one is not None)
+        raise CheckpointError(
+            f"init_lora_weights of the adapter must leave the base as it is (one of {names}), got {start!r}: {_BY_START}"
+        )
+    _check_numbers(settings)
     return settings
 
 
-def _read_tensors(folder: Path) -> list[tuple[re.Match[str], Tensor]]:
-    """Every tensor of the adapter with its module and part."""
+def _check_numbers(settings: Mapping[str, Any]) -> None:
+    """Refuse ranks, alphas and switches of a wrong type or size."""
+    for key in ("use_rslora", "use_dora", "fan_in_fan_out"):
+        if not isinstance(settings.get(key) or False, bool):
+            raise CheckpointError(f"{key} of the adapter must be true or false, got {settings[key]!r}")
+    patterns = {key: settings.get(key) or {} for key in _PATTERNS}
+    for key, pattern in patterns.items():
+        if not isinstance(pattern, dict):
+            raise CheckpointError(f"{key} of the adapter must be an object of module names, got {pattern!r}")
+    ranks = {"r": settings.get("r", 8), **{f"{k} of rank_pattern": v for k, v in patterns["rank_pattern"].items()}}
+    alphas = {"lora_alpha": settings.get("lora_alpha", 8)}
+    alphas |= {f"{k} of alpha_pattern": v for k, v in patterns["alpha_pattern"].items()}
+    for key, value in ranks.items():
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST:
+            raise CheckpointError(f"{key} of the adapter must be a whole number from 1 to {MOST}, got {value!r}")
+    for key, value in alphas.items():
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+            raise CheckpointError(f"{key} of the adapter must be a finite number, got {value!r}")
+
+
+def _read_tensors(folder: Path, *, dora: bool) -> list[tuple[re.Match[str], Tensor]]:
+    """Every tensor of the adapter with its module and part; magnitudes of every module where it is DoRA, else of none."""
     file = folder / "adapter_model.safetensors"
+    require_regular(file)
     if not file.is_file():
         raise CheckpointError(f"an adapter folder must hold {file.name}, got none in {folder}")
     try:
@@ -93,7 +174,25 @@ def _read_tensors(folder: Path) -> list[tuple[re.Match[str], Tensor]]:
     if halves[0] != halves[1]:
         lonely = sorted(halves[0] ^ halves[1])[0]
         raise CheckpointError(f"{file} must hold lora_A and lora_B of every module, got one of them for {lonely}")
+    sized = {match["module"] for match in matches.values() if match and match["part"] == _MAGNITUDE}
+    if sized != (halves[0] if dora else set()):
+        odd = sorted(sized ^ halves[0])[0] if dora else sorted(sized)[0]
+        wanted = "a magnitude of every module with use_dora" if dora else "no magnitudes without use_dora"
+        raise CheckpointError(f"{file} must hold {wanted}, got {'none' if dora else 'one'} for {odd}")
+    check_finite(stored, file)
     return [(match, stored[name]) for name, match in matches.items() if match is not None]
+
+
+def _check_shapes(denoiser: MaskedLM, folder: Path, tensors: Mapping[str, Tensor], spelled: Mapping[str, Any]) -> None:
+    """Refuse matrices that do not have the base's sizes and the rank of the settings, before PEFT allocates its own."""
+    for name, tensor in tensors.items():
+        module, _, part = name.removesuffix(".weight").rpartition(".")
+        weight = denoiser.model.get_submodule(module).weight
+        rank = spelled["rank_pattern"].get(module, spelled.get("r", 8))
+        needed = {"lora_A": (rank, weight.shape[1]), "lora_B": (weight.shape[0], rank)}.get(part, (weight.shape[0],))
+        if tuple(tensor.shape) != needed:
+            fits = "must fit the base and adapter_config.json"
+            raise CheckpointError(f"the tensors of {folder} {fits}: {name} needs {needed}, got {tuple(tensor.shape)}")
 
 
 def _modules(

@@ -6,13 +6,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from models.checkpoints.config_numbers import (
+    MOST_LAYERS,
+    divides,
+    positive,
+    rope_parameters,
+    whole,
+)
+from models.checkpoints.config_numbers import (
+    CheckpointError as CheckpointError,
+)
 from models.checkpoints.llada_layout import to_llama
 
 SUPPORTED = "LLaDA (model_type llada: dense, block_type llama) and Dream (model_type Dream)"
-
-
-class CheckpointError(ValueError):
-    """A checkpoint, adapter or loaded model that cannot be used; the message says what was found and what is needed."""
 
 
 @dataclass(frozen=True)
@@ -39,25 +45,37 @@ class Family:
     native_names: Callable[[Mapping[str, Any]], dict[str, Any]]
 
 
+def _ids(named: Any) -> Any:
+    """Token ids as they are; None for what is no id, which the reader of special ids names."""
+    every = named if isinstance(named, list) else [named]
+    return named if all(type(one) is int for one in every) else None
+
+
 def _llama_config(config: Mapping[str, Any]) -> Any:
     from transformers import LlamaConfig
 
+    width, heads = whole(config, "d_model"), whole(config, "n_heads")
+    divides(config, "n_heads", "d_model", times=2)
+    if config.get("n_kv_heads"):
+        whole(config, "n_kv_heads")
+        divides(config, "n_kv_heads", "n_heads")
+    inner = whole(config, "mlp_hidden_size") if config.get("mlp_hidden_size") else whole(config, "mlp_ratio") * width
     return LlamaConfig(
-        vocab_size=config.get("embedding_size") or config["vocab_size"],
-        hidden_size=config["d_model"],
-        intermediate_size=config.get("mlp_hidden_size") or config["mlp_ratio"] * config["d_model"],
-        num_hidden_layers=config["n_layers"],
-        num_attention_heads=config["n_heads"],
-        num_key_value_heads=config.get("n_kv_heads") or config["n_heads"],
+        vocab_size=whole(config, "embedding_size" if config.get("embedding_size") else "vocab_size"),
+        hidden_size=width,
+        intermediate_size=inner,
+        num_hidden_layers=whole(config, "n_layers", most=MOST_LAYERS),
+        num_attention_heads=heads,
+        num_key_value_heads=config.get("n_kv_heads") or heads,
         hidden_act="silu",
-        max_position_embeddings=config["max_sequence_length"],
-        rms_norm_eps=config["rms_norm_eps"],
-        rope_parameters={"rope_type": "default", "rope_theta": float(config["rope_theta"])},
+        max_position_embeddings=whole(config, "max_sequence_length"),
+        rms_norm_eps=positive(config, "rms_norm_eps"),
+        rope_parameters=rope_parameters(config, "LLaDA"),
         tie_word_embeddings=bool(config.get("weight_tying", False)),
         attention_bias=False,
         mlp_bias=False,
         bos_token_id=None,
-        eos_token_id=config.get("eos_token_id"),
+        eos_token_id=_ids(config.get("eos_token_id")),
         pad_token_id=None,  # with an id the embedding would get a padding_idx
     )
 
@@ -65,21 +83,25 @@ def _llama_config(config: Mapping[str, Any]) -> Any:
 def _qwen2_config(config: Mapping[str, Any]) -> Any:
     from transformers import Qwen2Config
 
+    width, heads = whole(config, "hidden_size"), whole(config, "num_attention_heads")
+    shared = whole(config, "num_key_value_heads")
+    divides(config, "num_attention_heads", "hidden_size", times=2)
+    divides(config, "num_key_value_heads", "num_attention_heads")
     return Qwen2Config(
-        vocab_size=config["vocab_size"],
-        hidden_size=config["hidden_size"],
-        intermediate_size=config["intermediate_size"],
-        num_hidden_layers=config["num_hidden_layers"],
-        num_attention_heads=config["num_attention_heads"],
-        num_key_value_heads=config["num_key_value_heads"],
+        vocab_size=whole(config, "vocab_size"),
+        hidden_size=width,
+        intermediate_size=whole(config, "intermediate_size"),
+        num_hidden_layers=whole(config, "num_hidden_layers", most=MOST_LAYERS),
+        num_attention_heads=heads,
+        num_key_value_heads=shared,
         hidden_act="silu",
-        max_position_embeddings=config["max_position_embeddings"],
-        rms_norm_eps=config["rms_norm_eps"],
-        rope_parameters={"rope_type": "default", "rope_theta": float(config["rope_theta"])},
+        max_position_embeddings=whole(config, "max_position_embeddings"),
+        rms_norm_eps=positive(config, "rms_norm_eps"),
+        rope_parameters=rope_parameters(config, "Dream"),
         tie_word_embeddings=bool(config.get("tie_word_embeddings", False)),
         use_sliding_window=False,
         bos_token_id=None,
-        eos_token_id=config.get("eos_token_id"),
+        eos_token_id=_ids(config.get("eos_token_id")),
         pad_token_id=None,
     )
 
@@ -97,7 +119,6 @@ LLADA = Family(
         "layer_norm_with_affine": (True,),
         "bias_for_layer_norm": (False, None),
         "rope": (True,),
-        "rope_scaling": (None,),
         "alibi": (False,),
         "scale_logits": (False,),
         "input_emb_norm": (False,),
@@ -120,7 +141,8 @@ DREAM = Family(
     end_of_turn="<|im_end|>",
     rules={
         "hidden_act": ("silu",),
-        "rope_scaling": (None,),
+        "partial_rotary_factor": (1, None),
+        "attention_bias": (True, None),
         "use_sliding_window": (False,),
         "use_mrope": (False,),
     },

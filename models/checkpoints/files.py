@@ -46,25 +46,40 @@ def find_folder(path_or_hub_id: str | Path) -> Path:
 
 def read_json(file: Path) -> dict[str, Any]:
     """The object in a JSON file; CheckpointError where the file is missing or holds something else."""
+    if not file.exists():
+        raise CheckpointError(f"a checkpoint folder must hold {file.name}, got none in {file.parent}")
+    require_regular(file)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"a checkpoint folder must hold {file.name}, got none in {file.parent}") from error
-    except (ValueError, OSError) as error:
+        content = json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, OSError, RecursionError) as error:
         raise CheckpointError(f"{file} must be readable JSON, got {error}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{file} must hold a JSON object, got {type(content).__name__}")
     return content
 
 
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"the number {name}")
+
+
+def require_regular(file: Path) -> None:
+    """Refuse a pipe or a device, which would be waited for without end; a file that is missing is the reader's affair."""
+    if file.exists() and not file.is_file():
+        raise CheckpointError(f"{file} must be a regular file, got a folder, a pipe or a device")
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a checkpoint, in order; the index decides where there is one."""
-    if (folder / INDEX).is_file():
+    if (folder / INDEX).exists():
         weight_map = read_json(folder / INDEX).get("weight_map")
         if not isinstance(weight_map, dict):
             raise CheckpointError(f"{folder / INDEX} must hold a weight_map, got none")
-        files = [folder / name for name in sorted(set(weight_map.values()))]
-        absent = [file.name for file in files if not file.is_file()]
+        names = list(weight_map.values())
+        strange = [name for name in names if not isinstance(name, str) or name != Path(name).name or name in ("", "..")]
+        if strange:  # judged as written: files of a hub's snapshot are links to elsewhere
+            raise CheckpointError(f"{folder / INDEX} must name files of its own folder, got {strange[0]!r}")
+        files = [folder / name for name in sorted(set(names))]
+        absent = [file.name for file in files if not file.exists()]
         if absent:
             raise CheckpointError(f"{folder} must hold every file of its index, got no {_first(absent)}")
         return files
@@ -95,6 +110,7 @@ def stream(files: Iterable[Path]) -> Iterator[tuple[str, Tensor]]:
 
 
 def _opened(file: Path) -> Any:
+    require_regular(file)
     try:
         return safe_open(file, framework="pt")
     except (SafetensorError, OSError) as error:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,10 @@ from torch import Tensor
 
 from models.checkpoints import files as checkpoint
 from models.checkpoints.families import DREAM, LLADA, CheckpointError, Family, family_of, native_config
+from models.checkpoints.manifest import check_files, read_manifest, settle
+from models.checkpoints.sums import FiniteCheck, byte_sum, check_sums, fingerprint_of, spelled
 from models.checkpoints.tokenizer import load_tokenizer
+from models.devices import find_device
 from models.masked_lm import MaskedLM
 
 
@@ -23,6 +29,7 @@ def load(
     adapter: str | Path | None = None,
     head: str | Path | None = None,
     engine: str = "auto",
+    verify: bool | None = None,
 ) -> MaskedLM:
     """Load a LLaDA or Dream checkpoint onto native layers, with frozen weights.
 
@@ -34,6 +41,8 @@ def load(
         head: folder of a scoring head.
         engine: what runs decodes: `graphs` on static shapes, captured on CUDA; `plain` layer by layer; `auto` graphs on CUDA and
             plain elsewhere.
+        verify: take sums over every stored byte, to bind a head by. By default on a GPU alone, where they are taken on the
+            device; on a CPU they cost a core 1 s for every 4.5 GB. With `checksums.json` in the folder it is compared in any case.
 
     Returns:
         The denoiser, in evaluation mode.
@@ -42,15 +51,28 @@ def load(
         CheckpointError: if the checkpoint is damaged or outside the two families.
     """
     folder = checkpoint.find_folder(path_or_hub_id)
+    settle(folder)
+    sealed = read_manifest(folder).get("tensors")
     config = checkpoint.read_json(folder / "config.json")
     family = family_of(config)
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    native_config(family, config)  # judged before the weights are looked at
+    target = find_device(device)
     wanted = as_dtype(dtype) or (torch.float32 if target.type == "cpu" else None)
-    model = empty_model(family, config)
-    fingerprint = _fill_from_files(model, family, folder, device=target, dtype=wanted)
-    denoiser = MaskedLM(
-        model, shifted=family.shifted, fingerprint=fingerprint, **special_ids(family, config, load_tokenizer(folder))
+    model, stored = _from_files(
+        family,
+        config,
+        folder,
+        target,
+        dtype=wanted,
+        sealed=sealed,
+        verify=target.type != "cpu" if verify is None else verify,
     )
+    check_files(folder)  # after what says more of a file that is wrong
+    generation = folder / "generation_config.json"
+    named = checkpoint.read_json(generation) if generation.exists() else {}
+    special = special_ids(family, config, load_tokenizer(folder), named)
+    denoiser = MaskedLM(model, shifted=family.shifted, fingerprint=stored.sampled, **special)
+    denoiser.stored_bytes = stored.full
     if adapter is not None:
         from models.checkpoints.adapter import merge_adapter
 
@@ -84,61 +106,117 @@ def wrap(
     Raises:
         CheckpointError: if the model is outside the two families.
     """
-    config = model.config.to_dict()
-    named = {"mask_token_id": mask_id, "eos_token_id": eos_id}
-    config |= {key: value for key, value in named.items() if value is not None}
+    config, generation = model.config.to_dict(), getattr(model, "generation_config", None)
+    given = {"mask_token_id": mask_id, "eos_token_id": eos_id}.items()
+    config |= {key: value for key, value in given if value is not None}
     family = _NATIVE.get(type(model).__name__)
     if hasattr(model, "peft_config"):
         raise CheckpointError("model must be merged first (merge_and_unload), got a model with a PEFT adapter on")
     if family is None:
         family = family_of(config)
-        model = _fill_from_model(empty_model(family, config), family, model.state_dict())
+        model = _fill_from_model(family, config, model.state_dict())
     elif config.get("mask_token_id") is None and getattr(tokenizer, "mask_token_id", None) is None:
         raise CheckpointError("mask_id must be given where neither config nor tokenizer names a mask token, got None")
+    elif config.get("is_causal", True):
+        warnings.warn(
+            f"the config of this {type(model).__name__} does not say is_causal=False: it is read in both directions,"
+            f" as a {family.name} model, and answers nonsense if it was trained from left to right",
+            stacklevel=2,
+        )
     devices = {str(parameter.device) for parameter in model.parameters()}
     if len(devices) > 1:
         raise CheckpointError(f"model must be on one device, got {', '.join(sorted(devices))}")
-    shift = family.shifted if shifted is None else shifted
-    return MaskedLM(model, shifted=shift, **special_ids(family, config, tokenizer))
+    named = {} if eos_id is not None else {"eos_token_id": getattr(generation, "eos_token_id", None)}
+    return MaskedLM(
+        model, shifted=family.shifted if shifted is None else shifted, **special_ids(family, config, tokenizer, named)
+    )
 
 
 _NATIVE = {"LlamaForCausalLM": LLADA, "Qwen2ForCausalLM": DREAM}
 
 
-def empty_model(family: Family, config: Mapping[str, Any]) -> Any:
-    """The native model of a config.json with every tensor on the meta device, bidirectional."""
+def empty_model(family: Family, config: Mapping[str, Any], stored: Mapping[str, tuple[int, ...]] | None = None) -> Any:
+    """The native model of a config.json with every tensor on the meta device, bidirectional.
+
+    Args:
+        family: of the model.
+        config: its config.json.
+        stored: native names and shapes of the weights that belong on it, which must be exactly its own; None asks nothing.
+
+    Raises:
+        CheckpointError: if config and weights differ; of more blocks than are stored none is built.
+    """
     from transformers import LlamaForCausalLM, Qwen2ForCausalLM
 
+    settings = native_config(family, config)
+    if stored is not None:
+        count = settings.num_hidden_layers
+        blocks = len({match[1] for name in stored if (match := re.match(r"model\.layers\.(\d+)\.", name))})
+        if count > 64 + len(stored):  # fewer are built, and named one by one
+            raise CheckpointError(f"blocks of the weights must be as many as the config's {count}, got {blocks}")
     native: type[Any] = Qwen2ForCausalLM if family.shifted else LlamaForCausalLM
     with torch.device("meta"):
-        return native(native_config(family, config))
+        model = native(settings)
+    if stored is not None:
+        checkpoint.check_names(model, stored, tied=bool(settings.tie_word_embeddings))
+    return model
 
 
-def _fill_from_files(
-    model: Any, family: Family, folder: Path, *, device: torch.device, dtype: torch.dtype | None
-) -> str:
-    """Stream the stored tensors onto an empty model and return their fingerprint."""
+@dataclass(frozen=True)
+class Stored:
+    """Fingerprints of a checkpoint: over a sample of its values, and over all its bytes ("" where not taken)."""
+
+    sampled: str
+    full: str
+
+
+def _from_files(
+    family: Family,
+    config: Mapping[str, Any],
+    folder: Path,
+    device: torch.device,
+    *,
+    dtype: torch.dtype | None,
+    sealed: Mapping[str, str] | None,
+    verify: bool,
+) -> tuple[Any, Stored]:
+    """The model with the stored tensors on it, each checked on its way: finite, and of the sums that the folder names."""
     files = checkpoint.weight_files(folder)
     shapes = checkpoint.stored_shapes(files)
     native = native_names(family, shapes)
-    tied = bool(model.config.tie_word_embeddings)
-    checkpoint.check_names(model, {native[name]: shape for name, shape in shapes.items()}, tied=tied)
+    model = empty_model(family, config, {native[name]: shape for name, shape in shapes.items()})
     digests: dict[str, bytes] = {}
+    sums: dict[str, Tensor] = {}
+    kinds: set[torch.dtype] = set()
+    finite = FiniteCheck()
     for name, tensor in checkpoint.stream(files):
         digests[native[name]] = checkpoint.digest(native[name], tensor)
-        checkpoint.assign(model, native[name], tensor.to(device, dtype or tensor.dtype, copy=True))
-    finish(model, tied=tied)
-    return checkpoint.combine(digests)
+        if not tensor.is_floating_point():
+            raise CheckpointError(f"{name} of {folder} must hold floating-point numbers, got {tensor.dtype}")
+        placed = tensor.to(device)
+        if sealed is not None or verify:
+            sums[name] = byte_sum(placed)
+            kinds.add(tensor.dtype)
+        placed = placed.to(dtype or tensor.dtype, copy=placed is tensor)
+        finite.add(name, placed)
+        checkpoint.assign(model, native[name], placed)
+    finish(model, tied=bool(model.config.tie_word_embeddings))
+    weights = dict(model.named_parameters())
+    finite.finish({name: weights[native[name]] for name in finite.sums if native[name] in weights}, folder)
+    found = spelled(sums)
+    if sealed is not None:
+        check_sums(found, sealed, folder)
+    full = fingerprint_of({native[name]: value for name, value in found.items()}, kinds) if found else ""
+    return model, Stored(checkpoint.combine(digests), full)
 
 
-def _fill_from_model(model: Any, family: Family, state: Mapping[str, Tensor]) -> Any:
-    """Put the tensors of a state dict on an empty model, shared."""
+def _fill_from_model(family: Family, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Any:
+    """The native model of a config with the tensors of a state dict on it, shared."""
     native = native_names(family, state)
-    tied = bool(model.config.tie_word_embeddings)
-    checkpoint.check_names(model, {native[name]: tuple(t.shape) for name, t in state.items()}, tied=tied)
+    model = empty_model(family, config, {native[name]: tuple(t.shape) for name, t in state.items()})
     for name, tensor in state.items():
         checkpoint.assign(model, native[name], tensor)
-    finish(model, tied=tied)
+    finish(model, tied=bool(model.config.tie_word_embeddings))
     return model.eval()
 
 
@@ -169,8 +247,10 @@ def as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     return found
 
 
-def special_ids(family: Family, config: Mapping[str, Any], tokenizer: Any) -> dict[str, Any]:
-    """Mask, EOS and end-of-turn ids: by the config, then the tokenizer, then as published.
+def special_ids(
+    family: Family, config: Mapping[str, Any], tokenizer: Any, generation: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Mask, EOS and end-of-turn ids: by config.json and generation_config.json, then the tokenizer, then as published.
 
     Raises:
         CheckpointError: if config and tokenizer name different mask tokens, or the id lies outside the vocabulary.
@@ -181,12 +261,45 @@ def special_ids(family: Family, config: Mapping[str, Any], tokenizer: Any) -> di
     if None not in (declared, mask_id) and declared != mask_id:
         raise CheckpointError(f"mask_token_id of config.json must be the tokenizer's {declared}, got {mask_id}")
     mask_id = next(i for i in (mask_id, declared, family.mask_id) if i is not None)
-    if not 0 <= mask_id < size:
+    if not isinstance(mask_id, int) or isinstance(mask_id, bool) or not 0 <= mask_id < size:
         raise CheckpointError(f"the mask id must lie in the vocabulary of {size}, got {mask_id}")
-    eos_id = config.get("eos_token_id")
-    eos_id = getattr(tokenizer, "eos_token_id", None) if eos_id is None else eos_id
-    eos_id = eos_id[0] if isinstance(eos_id, list) else eos_id
+    ends = ends_of((config, generation), tokenizer, size)
+    eos_id = ends[0] if ends else None
     known = {} if tokenizer is None else tokenizer.get_vocab()
+    _check_tokenizer(known, tokenizer, size, [mask_id, *([] if eos_id is None else [eos_id])])
     published = family.end_of_turn_id if tokenizer is None and family.end_of_turn_id < size else None
     turn = known.get(family.end_of_turn, published)
-    return {"mask_id": mask_id, "eos_id": eos_id, "end_of_turn_id": turn, "tokenizer": tokenizer}
+    special = {"mask_id": mask_id, "eos_id": eos_id, "also_ends": tuple(ends[1:]), "end_of_turn_id": turn}
+    return special | {"tokenizer": tokenizer}
+
+
+def ends_of(configs: Sequence[Mapping[str, Any]], tokenizer: Any, size: int) -> list[int]:
+    """The EOS ids that the configs name, else the tokenizer's.
+
+    Raises:
+        CheckpointError: if one lies outside the vocabulary.
+    """
+    named = [config.get("eos_token_id") for config in configs]
+    ends = [one for ids in named if ids is not None for one in (ids if isinstance(ids, list | tuple) else [ids])]
+    if not ends:
+        ends = [one for one in [getattr(tokenizer, "eos_token_id", None)] if one is not None]
+    for one in ends:
+        if not isinstance(one, int) or isinstance(one, bool) or not 0 <= one < size:
+            raise CheckpointError(f"eos_token_id must hold ids of the vocabulary of {size}, got {one!r}")
+    return list(dict.fromkeys(ends))
+
+
+def _check_tokenizer(known: Mapping[str, int], tokenizer: Any, size: int, special: Sequence[int]) -> None:
+    """Refuse the tokenizer of another base: ids that the model does not have, or a plain word where a special id stands."""
+    last = max(known, key=known.__getitem__, default=None)
+    if last is not None and known[last] >= size:
+        raise CheckpointError(
+            f"the tokenizer must be the model's own, whose ids lie below {size}, got {last!r} with id {known[last]}"
+        )
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    for number in special if known else ():
+        word = next((token for token, one in known.items() if one == number), None)
+        if word is not None and number not in added and number not in getattr(tokenizer, "all_special_ids", ()):
+            raise CheckpointError(
+                f"the tokenizer must be the model's own, with a special token at id {number}, got the word {word!r} there"
+            )

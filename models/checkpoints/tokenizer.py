@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from models.checkpoints.families import CheckpointError
+from models.checkpoints.files import require_regular
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -17,14 +18,22 @@ def load_tokenizer(folder: Path) -> Any:
     """
     from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 
+    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json"):
+        require_regular(folder / name)
     try:
         if (folder / "tokenizer.json").is_file():
-            return PreTrainedTokenizerFast.from_pretrained(folder)
+            return _tried(PreTrainedTokenizerFast.from_pretrained(folder))
         if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-            return Qwen2Tokenizer.from_pretrained(folder)
+            return _tried(Qwen2Tokenizer.from_pretrained(folder))
     except Exception as error:  # the tokenizers library raises bare Exception on a damaged file
         raise CheckpointError(f"the tokenizer files of {folder} must be readable, got {error}") from error
     return None
+
+
+def _tried(tokenizer: Any) -> Any:
+    """The tokenizer, once it has read a text: settings of wrong types break it only then."""
+    tokenizer("0", add_special_tokens=False)
+    return tokenizer
 
 
 def encode(tokenizer: Any, prompts: Sequence[str], *, chat: bool) -> list[list[int]]:

@@ -7,7 +7,8 @@ and the committed tokens put into their input, and are fitted to the distributio
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,16 +16,19 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from models.checkpoints.manifest import check_files, read_manifest, saving, settle
 from models.denoiser import Denoiser, Tap
 from models.engine.stream import predicting as states_of
 from models.engine.stream import run_stream
 from models.engine.window import WideTap
-from models.heads.saved_part import check_base, load_fitted, read_fitted, save_fitted
+from models.heads.config import require_whole
+from models.heads.saved_part import check_base, check_shapes, load_fitted, read_fitted, require_bound, write_fitted
 from models.heads.side_stream import SideStream, predicting, with_lora
 
 CASCADE = "cascade"
 """The folder of a cascade, inside that of its head."""
 FILE = "cascade.safetensors"
+TINY = 1e-7
 LEAST = -100.0  # log-probability of a candidate that is none
 
 
@@ -36,17 +40,26 @@ class CascadeConfig:
         blocks: K, how many of the base's last blocks run again.
         rank, alpha: of the LoRA.
         base: fingerprint of the base it is bound to.
+        foretold, seen: risks that it foretells, ascending, and what they came to at most on held-out states; between them risks are
+            read off in logarithms. None of either trusts it as it is.
     """
 
     blocks: int = 1
     rank: int = 32
     alpha: int = 64
     base: str = ""
+    foretold: tuple[float, ...] = ()
+    seen: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("blocks", "rank", "alpha"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            require_whole(name, getattr(self, name), least=1)
+        for name in ("foretold", "seen"):
+            risks = getattr(self, name)
+            if list(risks) != sorted(risks) or not all(0 < risk <= 1 for risk in risks):
+                raise ValueError(f"{name} must be ascending risks in (0, 1], got {risks}")
+        if len(self.foretold) != len(self.seen):
+            raise ValueError(f"seen must be as many as foretold, {len(self.foretold)}, got {len(self.seen)}")
 
 
 class Cascade(nn.Module):
@@ -68,11 +81,34 @@ class Cascade(nn.Module):
         self.stream = with_lora(stream, rank=config.rank, alpha=config.alpha, dropout=0.0, own_keys=True)
         self.inject = nn.Linear(width, width, bias=False)
         self.rest = nn.Linear(width, 1)
-        for own in (self.inject.weight, self.rest.weight, self.rest.bias):
-            nn.init.zeros_(own)
+        for parameter in (self.inject.weight, self.rest.weight, self.rest.bias):
+            nn.init.zeros_(parameter)
         self.__dict__["base"] = denoiser  # its embedding and LM head are read, and are no part of this module
         self.__dict__["folded"] = None
         cast(Any, self).register_load_state_dict_post_hook(_unfold)
+
+    def trusting(self, foretold: Sequence[float], seen: Sequence[float]) -> Cascade:
+        """Read from now on with risks as held-out states bear them out (see CascadeConfig)."""
+        self.config = replace(self.config, foretold=tuple(foretold), seen=tuple(seen))
+        return self
+
+    def borne_out(self, log_probs: Float[Tensor, "M 6"]) -> Float[Tensor, "M 6"]:
+        """The distributions with as much taken from the likeliest as the risks of states held out ask for, shared by the others.
+
+        r = 1 - max p becomes max(r, s(r)), s being `seen` over `foretold` in logarithms, as far as the likeliest
+        stays the likeliest.
+        """
+        best = log_probs.argmax(-1, keepdim=True)
+        others = log_probs.scatter(-1, best, -torch.inf)
+        risk = others.logsumexp(-1, keepdim=True)
+        x, y = (torch.tensor(risks, device=risk.device).log() for risks in (self.config.foretold, self.config.seen))
+        place = torch.bucketize(risk, x)
+        low, high = (place - 1).clamp(min=0), place.clamp(max=len(x) - 1)
+        part = (risk - x[low]) / (x[high] - x[low]).clamp(min=TINY)
+        shrunk = torch.maximum(risk, torch.lerp(y[low], y[high], part.clamp(0, 1)))
+        most = -(others.amax(-1, keepdim=True) - risk).exp().log1p()
+        shrunk = torch.minimum(shrunk, torch.maximum(most, risk))
+        return (others + (shrunk - risk)).scatter(-1, best, (-shrunk.expm1()).log())
 
     def fold(self) -> Cascade:
         """Read from now on with the LoRA added into a copy of the blocks, for a quarter less time a look; `train()` ends it."""
@@ -127,7 +163,8 @@ class Cascade(nn.Module):
         logits = torch.linalg.vecdot(self.base.lm_head.weight[top_tokens[left]], after.unsqueeze(1)).float()
         logits = (logits - log_normaliser[left].unsqueeze(-1)).masked_fill(known <= LEAST, LEAST)
         rest = rest_of(known) + self.rest(after.to(self.rest.weight.dtype))
-        return torch.cat([logits, rest], -1).log_softmax(-1)
+        log_probs = torch.cat([logits, rest], -1).log_softmax(-1)
+        return log_probs if self.training or not self.config.foretold else self.borne_out(log_probs)
 
     def foretell_wide(
         self,
@@ -156,7 +193,8 @@ class Cascade(nn.Module):
         logits = torch.linalg.vecdot(self.base.lm_head.weight[tap.pick(top_tokens)], after.unsqueeze(2)).float()
         logits = (logits - tap.pick(log_normaliser).unsqueeze(-1)).masked_fill(known <= LEAST, LEAST)
         rest = rest_of(known) + self.rest(after.to(self.rest.weight.dtype))
-        return torch.cat([logits, rest], -1).log_softmax(-1)
+        log_probs = torch.cat([logits, rest], -1).log_softmax(-1)
+        return log_probs if not self.config.foretold else self.borne_out(log_probs)
 
 
 def _unfold(cascade: Cascade, _: object) -> None:
@@ -174,20 +212,49 @@ def own_state(cascade: Cascade) -> dict[str, Tensor]:
 
 
 def save_cascade(cascade: Cascade, folder: Path) -> None:
-    """Write `cascade.safetensors` and PEFT's `adapter_config.json` and `adapter_model.safetensors`."""
-    save_fitted(folder / FILE, own_state(cascade), asdict(cascade.config), cascade.stream)
+    """Write `cascade.safetensors` and PEFT's `adapter_config.json` and `adapter_model.safetensors`, all or nothing."""
+    with saving(folder, "cascade", {"base": cascade.base.stored_bytes}) as aside:
+        write_cascade(cascade, aside)
 
 
-def load_cascade(folder: Path, denoiser: Denoiser) -> Cascade:
+def _config_of(raw: dict[str, Any]) -> CascadeConfig:
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()}
+    return CascadeConfig(**values)
+
+
+def write_cascade(cascade: Cascade, folder: Path) -> None:
+    """Write the files of a cascade into a folder of `saving`."""
+    config = {name: value for name, value in asdict(cascade.config).items() if value != ()}
+    write_fitted(folder, FILE, own_state(cascade), config, cascade.stream)
+
+
+def load_cascade(folder: Path, denoiser: Denoiser, full: str | None = None) -> Cascade:
     """Read a cascade back onto its base.
+
+    Args:
+        folder: that `save_cascade` or a head wrote.
+        denoiser: the base.
+        full: fingerprint over every byte of its own base; None reads it from the folder.
 
     Raises:
         ValueError: if it is broken, foreign or of another base.
     """
-    config = read_fitted(folder / FILE, "cascade", lambda raw: CascadeConfig(**raw))
-    check_base("cascade", folder, config.base, denoiser)
+    settle(folder)
+    full = read_manifest(folder).get("base", "") if full is None else full
+    config = read_fitted(folder / FILE, "cascade", _config_of)
+    check_base("cascade", folder, config.base, denoiser, full)
+    with torch.device("meta"):
+        width = denoiser.hidden_size
+        own = {
+            "inject.weight": torch.empty(width, width),
+            "rest.weight": torch.empty(1, width),
+            "rest.bias": torch.empty(1),
+        }
+    check_shapes(folder / FILE, own, config.rank)
+    require_bound("cascade", folder, config.base, denoiser)
     cascade = Cascade(config, denoiser)
     load_fitted(cascade, own_state(cascade), folder / FILE, cascade.stream)
+    check_files(folder)
     cascade.to(denoiser.device).eval()
     exact = denoiser.lm_head.weight.dtype == torch.float32  # half precision would round much of the LoRA away
     return cascade.fold() if exact else cascade

@@ -5,22 +5,24 @@ It reads the forward that was run anyway and never feeds back: the base logits a
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from models.checkpoints.manifest import check_files, read_manifest, saving, settle
 from models.denoiser import Denoiser, Tap
 from models.engine.stream import predicting as states_of
 from models.engine.stream import run_stream
 from models.engine.window import WideTap
-from models.heads.cascade import CASCADE, Cascade, load_cascade, save_cascade
+from models.heads.cascade import CASCADE, FILE, Cascade, load_cascade, write_cascade
 from models.heads.config import HeadConfig
-from models.heads.pair_output import PairOutput, Pairs
-from models.heads.saved_part import check_base, load_fitted, read_fitted, save_fitted
+from models.heads.conflict_output import ConflictOutput, Conflicts
+from models.heads.defaults import Defaults, read_defaults, write_defaults
+from models.heads.saved_part import check_base, check_shapes, load_fitted, read_fitted, require_bound, write_fitted
 from models.heads.side_stream import SideStream, predicting, with_lora
 
 HEAD_FILE = "head.safetensors"
@@ -34,12 +36,12 @@ class Scores:
     Attributes:
         risk_logit: logit of the probability that the candidate token is wrong.
         gain: predicted net cascade of committing it, in positions.
-        pairs: which candidates change each other, of a head with that output.
+        conflicts: which candidates change each other, of a head with that output.
     """
 
     risk_logit: Float[Tensor, "*N L"]
     gain: Float[Tensor, "*N L"]
-    pairs: Pairs | None = None
+    conflicts: Conflicts | None = None
 
     @property
     def risk(self) -> Float[Tensor, "*N L"]:
@@ -62,7 +64,8 @@ class FeatureLayers(nn.Module):
         hidden = self.inward(features)
         hidden = hidden + _sines(hidden.shape[1], hidden.shape[2], hidden.device)
         seen = rows | ~rows.any(-1, keepdim=True)  # a canvas without rows attends to itself rather than to nothing
-        return cast(Tensor, self.norm(self.layers(hidden, src_key_padding_mask=~seen)))
+        normed: Tensor = self.norm(self.layers(hidden, src_key_padding_mask=~seen))
+        return normed
 
 
 def _sines(length: int, width: int, device: torch.device) -> Float[Tensor, "L W"]:
@@ -75,7 +78,7 @@ def _sines(length: int, width: int, device: torch.device) -> Float[Tensor, "L W"
 class ScoringHead(nn.Module):
     """Risk and gain of every masked position from one forward's features and taps.
 
-    risk_logit = log(1 - c) - log c + correction, which starts at 0: an untrained head is the confidence itself, at every
+    risk_logit = log(1 - c) - log c + trust * correction, which starts at 0: an untrained head is the confidence itself, at every
     temperature.
     """
 
@@ -91,6 +94,7 @@ class ScoringHead(nn.Module):
         self.stream: nn.Module | None = None
         self.layers: FeatureLayers | None = None
         self.first_block = 0
+        self.stored_bytes = "" if denoiser is None else denoiser.stored_bytes
         inward = count
         if config.reads_hidden:
             if denoiser is None:
@@ -105,8 +109,9 @@ class ScoringHead(nn.Module):
             inward += config.width
         hidden_width = 0 if config.variant == "linear" else config.width
         self.readout = _readout(inward, hidden_width)
-        self.pairs = PairOutput(inward, config.pairs, config.reach) if config.pairs else None
+        self.pairs = ConflictOutput(inward, config.pairs, config.reach) if config.pairs else None
         self.cascade: Cascade | None = None
+        self.defaults: Defaults | None = None
 
     @property
     def taps(self) -> tuple[int, ...]:
@@ -132,7 +137,14 @@ class ScoringHead(nn.Module):
         token: Int[Tensor, "N L"],
         taps: tuple[Tap | WideTap, ...] = (),
     ) -> Scores:
-        """Score the candidates of the positions in `rows`; a side-stream computes those alone, the small heads all of them."""
+        """Score the candidates of the positions in `rows`; a side-stream computes those alone, the small heads all of them.
+
+        Args:
+            features: of every position, in the config's order.
+            rows: the positions scored.
+            token: the candidates.
+            taps: of the base's last blocks, for heads that read them.
+        """
         scaled = (features - self.mean) / self.spread
         correction = features.new_zeros(*rows.shape, 2)
         if self.stream is not None:
@@ -142,8 +154,9 @@ class ScoringHead(nn.Module):
             correction = torch.where(rows.unsqueeze(-1), self.readout(inward), correction)
         log_risk = features[..., self.config.feature_names.index("log_risk")]
         prior = prior_of(log_risk).masked_fill(~rows, 0.0)
-        pairs = None if self.pairs is None else self.pairs(inward, rows, prior, token)
-        return Scores(risk_logit=prior + correction[..., 0], gain=correction[..., 1], pairs=pairs)
+        conflicts = None if self.pairs is None else self.pairs(inward, rows, prior, token)
+        risk_logit = prior + self.config.trust * correction[..., 0]
+        return Scores(risk_logit=risk_logit, gain=correction[..., 1], conflicts=conflicts)
 
     def _read_stream(
         self, taps: tuple[Any, ...], scaled: Tensor, rows: Bool[Tensor, "N L"], correction: Float[Tensor, "N L 2"]
@@ -181,15 +194,21 @@ def own_state(head: ScoringHead) -> dict[str, Tensor]:
 
 
 def save_head(head: ScoringHead, folder: Path) -> None:
-    """Write `head.safetensors`, PEFT's files of a LoRA head beside it, and the cascade into a folder of its own."""
+    """Write `head.safetensors`, PEFT's files of a LoRA head beside it, and the cascade into a folder of its own: all or nothing."""
     config = {name: value for name, value in asdict(head.config).items() if name not in ("pairs", "reach") or value}
-    save_fitted(folder / HEAD_FILE, own_state(head), config, _lora_of(head))
-    if head.cascade is not None:
-        save_cascade(head.cascade, folder / CASCADE)
+    if config["trust"] == 1:
+        del config["trust"]
+    with saving(folder, "head", {"base": head.stored_bytes}) as aside:
+        write_fitted(aside, HEAD_FILE, own_state(head), config, _lora_of(head))
+        if head.cascade is not None:
+            write_cascade(head.cascade, aside / CASCADE)
+    if head.defaults is not None:
+        write_defaults(head.defaults, folder)
 
 
 def read_config(folder: Path) -> HeadConfig:
     """The config of a saved head; ValueError where there is none or it cannot be read."""
+    settle(folder)
     return read_fitted(
         folder / HEAD_FILE,
         "scoring head",
@@ -198,13 +217,26 @@ def read_config(folder: Path) -> HeadConfig:
 
 
 def load_head(folder: Path, denoiser: Denoiser) -> ScoringHead:
-    """Read a head back and put it on its base; refuses the head of another base."""
+    """Read a head back and put it on its base; refuses the head of another base, and one that is damaged."""
     config = read_config(folder)
-    check_base("head", folder, config.base, denoiser)
+    saved = read_manifest(folder)
+    full = saved.get("base", "")
+    if config.reads_hidden:
+        require_bound("head", folder, config.base, denoiser)
+    check_base("head", folder, config.base, denoiser, full)
+    lora = config.variant == "lora"
+    if config.variant != "fork":  # whose blocks are as large as the base's
+        with torch.device("meta"):
+            shaped = ScoringHead(replace(config, variant="hidden") if lora else config, denoiser)
+        check_shapes(folder / HEAD_FILE, own_state(shaped), config.rank if lora else None)
     head = ScoringHead(config, denoiser)
     load_fitted(head, own_state(head), folder / HEAD_FILE, _lora_of(head))
-    if (folder / CASCADE).is_dir():
-        head.cascade = load_cascade(folder / CASCADE, denoiser)
+    if not bool((head.spread > 0).all()):
+        raise ValueError(f"spread of the head in {folder} must be above 0, got {float(head.spread.min())}")
+    if f"{CASCADE}/{FILE}" in saved["files"] if saved else (folder / CASCADE).is_dir():
+        head.cascade = load_cascade(folder / CASCADE, denoiser, full)
+    check_files(folder)
+    head.defaults = read_defaults(folder)
     return head.to(denoiser.device).eval()
 
 

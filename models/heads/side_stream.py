@@ -43,7 +43,8 @@ class SideStream(nn.Module):
         hidden = taps[0].hidden[place] if changed is None else changed
         for depth, (block, tap) in enumerate(zip(self.blocks, taps, strict=True)):
             hidden = _run_block(block, hidden, tap, place, own_keys=changed is not None or depth > 0)
-        return cast(Tensor, self.norm(hidden))
+        normed: Tensor = self.norm(hidden)
+        return normed
 
 
 def predicting(tap: Tap, rows: Bool[Tensor, "N L"]) -> Place:
@@ -86,7 +87,8 @@ def _run_block(
         enable_gqa=keys.shape[1] != query.shape[1],
     )
     hidden = hidden + attention.o_proj(attended.transpose(1, 2)[place[0], seat].flatten(1))
-    return hidden + cast(Tensor, block.mlp(block.post_attention_layernorm(hidden)))
+    changed: Tensor = hidden + block.mlp(block.post_attention_layernorm(hidden))
+    return changed
 
 
 def _seats(canvas: Int[Tensor, " M"], canvases: int) -> Int[Tensor, " M"]:
@@ -95,10 +97,10 @@ def _seats(canvas: Int[Tensor, " M"], canvases: int) -> Int[Tensor, " M"]:
     return torch.arange(len(canvas), device=canvas.device) - (count.cumsum(0) - count)[canvas]
 
 
-def _replace(context: Float[Tensor, "N H S d"], own: Float[Tensor, "M H d"], place: Place) -> Tensor:
+def _replace(context: Float[Tensor, "N H S d"], computed: Float[Tensor, "M H d"], place: Place) -> Tensor:
     """The context with the rows' own keys (or values) in place of the base's."""
     context = context.transpose(1, 2).clone()
-    context[place] = own
+    context[place] = computed
     return context.transpose(1, 2)
 
 
@@ -112,7 +114,14 @@ OWN_KEYS = ("k_proj", "v_proj")
 
 
 def with_lora(stream: SideStream, *, rank: int, alpha: int, dropout: float, own_keys: bool = False) -> nn.Module:
-    """LoRA on q, attention output and the MLP; on k and v only with `own_keys`, else the stream reads the base's values."""
+    """LoRA on q, attention output and the MLP; on k and v only with `own_keys`, else the stream reads the base's values.
+
+    Args:
+        stream: the blocks that run again.
+        rank, alpha: of the LoRA, at least 1.
+        dropout: in [0, 1).
+        own_keys: adapt keys and values as well.
+    """
     from peft import LoraConfig, get_peft_model
     from peft.tuners.lora import LoraLayer
 
@@ -137,7 +146,7 @@ def load_lora(stream: nn.Module, folder: Path) -> None:
         stored = load_file(file)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{file} must be a whole safetensors file, got a broken one") from error
-    own = get_peft_model_state_dict(cast(Any, stream))
-    if {k: v.shape for k, v in stored.items()} != {k: v.shape for k, v in own.items()}:
-        raise ValueError(f"{file} must hold the {len(own)} LoRA matrices of this head, got other names or shapes")
+    expected = get_peft_model_state_dict(cast(Any, stream))
+    if {k: v.shape for k, v in stored.items()} != {k: v.shape for k, v in expected.items()}:
+        raise ValueError(f"{file} must hold the {len(expected)} LoRA matrices of this head, got other names or shapes")
     set_peft_model_state_dict(cast(Any, stream), stored)

@@ -108,9 +108,9 @@ class BlockHMM(Denoiser):
         rows = torch.ones_like(tokens, dtype=torch.bool) if rows is None else rows
         seen = (torch.ones_like(tokens) if attention_mask is None else attention_mask.long()).sum(-1)
         length = self.config.length
-        canvas, asked = tokens[:, -length:], rows[:, -length:]
+        canvas, wanted = tokens[:, -length:], rows[:, -length:]
         probabilities = self.marginals(canvas)
-        if bool((asked & (canvas != MASK)).any()):
+        if bool((wanted & (canvas != MASK)).any()):
             probabilities = torch.where((canvas == MASK).unsqueeze(-1), probabilities, self.of_the_others(canvas))
         before = tokens.shape[1] - length
         probabilities = nn.functional.pad(probabilities, (0, 1, before, 0))
@@ -127,10 +127,10 @@ class BlockHMM(Denoiser):
         """p(x_i = v | all revealed positions but i)."""
         count, length = canvas.shape
         hidden = canvas.unsqueeze(1).repeat(1, length, 1)
-        place = torch.arange(length, device=canvas.device)
-        hidden[:, place, place] = MASK
-        found = torch.unflatten(self.marginals(hidden.flatten(0, 1)), 0, (count, length))
-        return found[:, place, place]
+        position = torch.arange(length, device=canvas.device)
+        hidden[:, position, position] = MASK
+        conditionals = torch.unflatten(self.marginals(hidden.flatten(0, 1)), 0, (count, length))
+        return conditionals[:, position, position]
 
     def log_prob(self, canvas: Int[Tensor, "N T"]) -> Float[Tensor, " N"]:
         """log p of the revealed positions, in nats: of the whole sequence where nothing is masked."""

@@ -13,8 +13,11 @@ from torch import Tensor, nn
 
 from models.checkpoints.families import CheckpointError
 from models.checkpoints.files import check_names, combine, digest, read_json, stream, weight_files
+from models.checkpoints.manifest import check_files, read_manifest, settle
+from models.checkpoints.sums import byte_sum, check_finite, check_sums, spelled
 from models.checkpoints.tokenizer import check_prompts, encode, load_tokenizer
 from models.denoiser import Denoiser, Prediction
+from models.devices import find_device
 
 KIND = "dilated-convolutions"
 
@@ -54,8 +57,8 @@ class Layer(nn.Module):
         d, length = self.dilation, hidden.shape[1]
         wide = nn.functional.pad(self.norm(hidden) * inside, (0, 0, d, d))
         spread = self.conv(torch.cat([wide[:, :length], wide[:, d : d + length], wide[:, 2 * d :]], -1))
-        found: Tensor = hidden + self.out(nn.functional.gelu(spread))
-        return found
+        changed: Tensor = hidden + self.out(nn.functional.gelu(spread))
+        return changed
 
 
 class ConvolutionalDenoiser(Denoiser):
@@ -92,8 +95,8 @@ class ConvolutionalDenoiser(Denoiser):
         inside = context.unsqueeze(-1).to(hidden.dtype)
         for layer in self.layers:
             hidden = layer(hidden, inside)
-        found: Tensor = self.norm(hidden)
-        return found
+        normed: Tensor = self.norm(hidden)
+        return normed
 
     def forward(
         self,
@@ -141,6 +144,8 @@ def load_convolutional(folder: str | Path, *, device: torch.device | str | None 
         CheckpointError: if a file is missing or damaged, or the folder holds another kind of model.
     """
     folder = Path(folder)
+    settle(folder)
+    sealed = read_manifest(folder).get("tensors")
     config = read_json(folder / "config.json")
     if config.pop("model_type", None) != KIND:
         raise CheckpointError(f"model_type must be {KIND!r} in {folder}, got another")
@@ -149,6 +154,9 @@ def load_convolutional(folder: str | Path, *, device: torch.device | str | None 
     denoiser = ConvolutionalDenoiser(shape, tokenizer=load_tokenizer(folder), **special)
     weights = dict(stream(weight_files(folder)))
     check_names(denoiser, {name: tuple(tensor.shape) for name, tensor in weights.items()}, tied=False)
+    check_finite(weights, folder)
+    if sealed is not None:
+        check_sums(spelled({name: byte_sum(tensor) for name, tensor in weights.items()}), sealed, folder)
+    check_files(folder)
     denoiser.load_state_dict(weights)
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return denoiser.to(place).requires_grad_(False).eval()
+    return denoiser.to(find_device(device)).requires_grad_(False).eval()

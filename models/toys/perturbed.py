@@ -32,6 +32,7 @@ class Perturbed(Denoiser):
             raise ValueError(f"strength must be at least 0, got {strength}")
         self.inner, self.length, self.strength = inner, length, strength
         self.mask_id, self.eos_id, self.vocab_size = inner.mask_id, inner.eos_id, inner.vocab_size
+        self.end_of_turn_id, self.also_ends = inner.end_of_turn_id, inner.also_ends
         self.max_length, self.tokenizer = inner.max_length, inner.tokenizer
         generator = torch.Generator().manual_seed(seed)
         shape = (length * self.vocab_size, length * self.vocab_size)
@@ -47,8 +48,8 @@ class Perturbed(Denoiser):
         """g, 0 outside the canvas."""
         canvas = nn.functional.one_hot(tokens[:, -self.length :], self.vocab_size).float().flatten(1)
         wave = 2**0.5 * (canvas @ self.weight + self.phase).sin()
-        found = torch.unflatten(wave, 1, (self.length, self.vocab_size))
-        return nn.functional.pad(found, (0, 0, tokens.shape[1] - self.length, 0))
+        noise = torch.unflatten(wave, 1, (self.length, self.vocab_size))
+        return nn.functional.pad(noise, (0, 0, tokens.shape[1] - self.length, 0))
 
     def forward(
         self,
@@ -61,6 +62,6 @@ class Perturbed(Denoiser):
         refresh: Tensor | None = None,
     ) -> Prediction:
         """See `Denoiser.forward`."""
-        found = self.inner(tokens, attention_mask=attention_mask, rows=rows)
-        logits = found.logits + self.strength * self.error(tokens)[found.rows].to(found.logits.dtype)
-        return Prediction(logits, found.rows, found.positions)
+        prediction = self.inner(tokens, attention_mask=attention_mask, rows=rows)
+        logits = prediction.logits + self.strength * self.error(tokens)[prediction.rows].to(prediction.logits.dtype)
+        return Prediction(logits, prediction.rows, prediction.positions)

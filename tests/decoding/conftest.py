@@ -1,8 +1,10 @@
-"""The grid that every decoding invariant runs over: a new decoder joins with one line in POLICIES."""
+"""The grid that every decoding invariant runs over: a new policy joins with its settings in SETTINGS."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
+from typing import Any
 
 import pytest
 import torch
@@ -10,80 +12,137 @@ from torch import nn
 
 from decoding.features import NAMES
 from decoding.loop import decode
-from decoding.policies.bounds import EntropyBound, Factor, RiskSum
-from decoding.policies.ete import BeamETE, RandomParity
-from decoding.policies.imh import HeadFuture, IndependentMH
+from decoding.names import POLICIES
+from decoding.policies.bounds import RiskSum
+from decoding.policies.dream_quota import DreamQuota
+from decoding.policies.imh import HeadFuture
 from decoding.policies.learned import Learned
-from decoding.policies.learned_ete import LearnedParity
-from decoding.policies.lopa import LoPA
 from decoding.policies.quota import Quota, Sequential
-from decoding.policies.remask import DraftVerify, RemaskLowest
-from decoding.policies.threshold import EntropyThreshold, MarginThreshold, Threshold
+from decoding.policies.threshold import MarginThreshold, Threshold
 from decoding.policy import Policy
 from decoding.reading import Reading, Sampling
 from decoding.state import Reason, start
 from models.denoiser import Denoiser
+from models.heads.cascade import Cascade, rest_of
 from models.heads.config import HeadConfig
 from models.heads.scoring_head import ScoringHead
 from models.toys.toy import GroupDenoiser, TableDenoiser
 
 GEN_LENGTH, BLOCK_LENGTH = 12, 4
-EAGER = BeamETE(gamma=0.8, min_masks=1, branches=3, step_budget=2)  # explores in most rounds
 
 
-def linear_head(seed: int | None) -> ScoringHead:
+class Echo(Cascade):
+    """Says the reading's own candidates, the surer the more of its row is committed."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        self.taps = ()
+
+    def forward(self, taps, rows, committed, token, top_tokens, top_log_probs, log_normaliser):
+        left = rows & ~committed
+        surer = 1 + committed.sum(-1, keepdim=True).expand(rows.shape)[left]
+        known = top_log_probs[left]
+        return (torch.cat([known, rest_of(known)], -1) * surer.unsqueeze(-1)).log_softmax(-1)
+
+
+def linear_head(seed: int | None, *, pairs: int = 0, foretells: bool = False) -> ScoringHead:
     """A head on the features alone: untrained, or with a seed one of opinions drawn at random."""
-    head = ScoringHead(HeadConfig("linear", NAMES)).requires_grad_(False)
+    head = ScoringHead(HeadConfig("linear", NAMES, pairs=pairs)).requires_grad_(False)
     if seed is not None:
         head.readout.weight.normal_(std=0.3, generator=torch.Generator().manual_seed(seed))
+    if foretells:
+        head.cascade = Echo()
     return head
 
 
 HEAD = linear_head(seed=0)
-PAIRS = ScoringHead(replace(HEAD.config, pairs=4)).requires_grad_(False)
+PAIRS = linear_head(None, pairs=4)
+FORETELLING = linear_head(seed=0, foretells=True)
+FORETELLING_PAIRS = linear_head(None, pairs=4, foretells=True)
+EAGER = {"gamma": 0.8, "min_masks": 1, "branches": 3, "step_budget": 2}  # explores in most rounds
 
-POLICIES: dict[str, Policy] = {
-    "threshold": Threshold(0.9),
-    "threshold-low": Threshold(0.4),
-    "margin": MarginThreshold(0.3),
-    "entropy-threshold": EntropyThreshold(0.8),
-    "factor": Factor(1.0),
-    "factor-half": Factor(0.5),
-    "entropy-bound": EntropyBound(0.5),
-    "risk-sum": RiskSum(0.6),
-    "sequential": Sequential(),
-    "sequential-random": Sequential(order="random"),
-    "sequential-left": Sequential(order="left_to_right"),
-    "sequential-right": Sequential(order="right_to_left"),
-    "quota": Quota(steps=6),
-    "quota-uneven": Quota(steps=9, order="entropy"),
-    "quota-random": Quota(steps=6, order="random"),
-    "quota-margin": Quota(steps=3, order="margin"),
-    "ete": EAGER,
-    "ete-default": BeamETE(),
-    "ete-band": replace(EAGER, candidate_rule="band", frontier="feasible", alpha=0.5),
-    "ete-information": replace(EAGER, candidate_rule="information", eq7_over="masks", implicit_scope="global"),
-    "ete-factor": replace(EAGER, factor=0.5, eq7_threshold=0.6, step_budget=None),
-    "ete-no-implicit": replace(EAGER, implicit=False, initial_blocks=2, branches=1),
-    "ete-no-targeted": replace(EAGER, targeted=False, initial_blocks=99),
-    "random-parity": RandomParity(gamma=0.8, min_masks=1, branches=3, step_budget=2),
-    "lopa": LoPA(0.7, branches=2),
-    "lopa-wide": LoPA(0.9, branches=20),
-    "imh": IndependentMH(alpha=2.0, proposals=4),
-    "imh-left": IndependentMH(alpha=1.0, proposals=3, chain=5, order="left_to_right"),
-    "imh-head": IndependentMH(proposals=3, future=HeadFuture(HEAD)),
-    "imh-alone": IndependentMH(proposals=1, order="random"),
-    "wino": DraftVerify(0.3, 0.9, groups=2),
-    "wino-one": DraftVerify(0.5, 0.7, groups=1),
-    "remask-lowest": RemaskLowest(0.3, 0.9, count=1),
-    "remask-all": RemaskLowest(0.2, 1.0, count=20),
-    "learned": Learned(HEAD, risk_bound=0.5, rule="each"),
-    "learned-sum": Learned(HEAD, rule="sum", risk_bound=0.9, step_budget=2),
-    "learned-pairs": Learned(PAIRS, rule="pairs", risk_bound=0.9),
-    "learned-parity": LearnedParity(gamma=0.8, min_masks=1, branches=3, step_budget=2, head=HEAD),
-    "learned-parity-all": LearnedParity(gamma=0.8, min_masks=1, initial_blocks=2, head=HEAD, among="all"),
-    "learned-parity-gate": LearnedParity(gamma=0.8, min_masks=1, branches=3, step_budget=2, head=HEAD, gate=0.5),
+SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
+    "threshold": {"high": {"threshold": 0.9}, "low": {"threshold": 0.4}},
+    "margin": {"low": {"margin": 0.3}},
+    "entropy": {"high": {"entropy_threshold": 0.8}},
+    "factor": {"one": {"factor": 1.0}, "half": {"factor": 0.5}},
+    "entropy-bound": {"half": {"entropy_bound": 0.5}},
+    "risk-sum": {"high": {"risk_bound": 0.6}},
+    "sequential": {"default": {}, "right": {"order": "right_to_left"}},
+    "random": {"default": {}},
+    "left-to-right": {"default": {}},
+    "quota": {
+        "even": {"steps": 6},
+        "uneven": {"steps": 9, "order": "entropy"},
+        "random": {"steps": 6, "order": "random"},
+        "margin": {"steps": 3, "order": "margin"},
+    },
+    "dream-quota": {  # its schedule is of the whole canvas
+        "short": {"steps": 6},
+        "long": {"steps": 40, "order": "margin"},
+        "random": {"steps": 20, "order": "random"},
+    },
+    "ete": {
+        "default": {},
+        "eager": EAGER,
+        "band": {**EAGER, "candidate_rule": "band", "frontier": "feasible", "alpha": 0.5},
+        "information": {**EAGER, "candidate_rule": "information", "eq7_over": "masks", "implicit_scope": "global"},
+        "factor": {**EAGER, "factor": 0.5, "eq7_threshold": 0.6, "step_budget": None},
+        "no-implicit": {**EAGER, "implicit": False, "initial_blocks": 2, "branches": 1},
+        "no-targeted": {**EAGER, "targeted": False, "initial_blocks": 99},
+    },
+    "random-parity": {"eager": EAGER},
+    "lopa": {"narrow": {"threshold": 0.7, "branches": 2}, "wide": {"branches": 20}},
+    "imh": {
+        "default": {"alpha": 2.0, "proposals": 4},
+        "left": {"alpha": 1.0, "proposals": 3, "chain": 5, "order": "left_to_right"},
+        "head": {"proposals": 3, "future": HeadFuture(HEAD)},
+        "alone": {"proposals": 1, "order": "random"},
+    },
+    "wino": {"two": {"draft": 0.3, "verify": 0.9, "groups": 2}, "one": {"draft": 0.5, "verify": 0.7, "groups": 1}},
+    "remask-lowest": {"one": {"threshold": 0.3, "count": 1}, "all": {"threshold": 0.2, "keep": 1.0, "count": 20}},
+    "learned": {
+        "each": {"head": HEAD, "risk_bound": 0.5, "rule": "each"},
+        "sum": {"head": HEAD, "rule": "sum", "risk_bound": 0.9, "step_budget": 2},
+        "pairs": {"head": PAIRS, "rule": "pairs", "risk_bound": 0.9},
+        "cascade": {"head": FORETELLING, "risk_bound": 0.5},
+        "cascade-confidence": {"head": FORETELLING, "risk_bound": 0.8, "rule": "confidence", "looks": 3, "share": 0.5},
+        "cascade-pairs": {"head": FORETELLING_PAIRS, "risk_bound": 0.9, "looks": 1, "step_budget": 2},
+    },
+    "learned-ete": {
+        "eager": {**EAGER, "head": FORETELLING, "risk_bound": 0.3},
+        "quiet": {"head": FORETELLING, "risk_bound": 0.6, "looks": 1, "share": 0.5, "gamma": 0.0},
+        "band": {**EAGER, "head": FORETELLING, "candidate_rule": "band", "implicit": True, "initial_blocks": 2},
+    },
+    "learned-parity": {
+        "eager": {**EAGER, "head": HEAD},
+        "all": {"gamma": 0.8, "min_masks": 1, "initial_blocks": 2, "head": HEAD, "among": "all"},
+        "gate": {**EAGER, "head": HEAD, "gate": 0.5},
+        "cascade": {**EAGER, "head": FORETELLING, "by": "cascade"},
+    },
+    "verified": {
+        "threshold": {"rule": Threshold(0.6), "head": FORETELLING},
+        "reading": {"rule": Sequential(), "canvases": 3, "worth": 0.5},
+        "quota": {"rule": Quota(steps=6), "head": FORETELLING, "canvases": 2},
+        "subset": {"rule": RiskSum(0.6), "head": FORETELLING, "mode": "subset", "draft_share": 0.5},
+        "learned": {"rule": Learned(HEAD, rule="sum", risk_bound=0.9, step_budget=2), "canvases": 5},
+        "alone": {"rule": MarginThreshold(0.3), "canvases": 1},
+    },
 }
+"""Name of a policy -> what its members of the grid are called -> their settings."""
+
+
+def members(name: str) -> dict[str, Policy]:
+    """The policy of that name with each of its settings; none where it has none in `SETTINGS`."""
+    module, _, kind = POLICIES[name].home.partition(":")
+    make = getattr(import_module(module), kind)
+    return {
+        f"{name}-{label}": make(**POLICIES[name].fixed, **settings)
+        for label, settings in SETTINGS.get(name, {}).items()
+    }
+
+
+GRID = {member: policy for name in POLICIES for member, policy in members(name).items()}
 
 
 class ContextDenoiser(TableDenoiser):
@@ -113,7 +172,7 @@ DENOISERS = {
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    for name, grid in (("any_policy", POLICIES), ("any_denoiser", DENOISERS)):
+    for name, grid in (("any_policy", GRID), ("any_denoiser", DENOISERS)):
         if name in metafunc.fixturenames:
             metafunc.parametrize(name, grid.values(), ids=grid.keys())
 
@@ -139,6 +198,12 @@ def denoisers():
 
 
 @pytest.fixture
+def settings():
+    """Of every policy in the grid, by name."""
+    return SETTINGS
+
+
+@pytest.fixture
 def counting():
     return Counting
 
@@ -153,7 +218,8 @@ def prompts() -> torch.Tensor:
 def begin():
     """The first state of a decode of `policy`."""
 
-    def state_of(denoiser, policy, prompts, *, gen_length=GEN_LENGTH, block_length=BLOCK_LENGTH, early_stop=True):
+    def state_of(denoiser, policy, prompts, *, gen_length=GEN_LENGTH, block_length=None, early_stop=True):
+        block_length = block_length or (gen_length if isinstance(policy, DreamQuota) else BLOCK_LENGTH)
         return start(
             nn.functional.pad(prompts, (0, gen_length)),
             gen_length=gen_length,

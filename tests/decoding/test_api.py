@@ -165,11 +165,11 @@ def test_another_eos_ends_the_answer(model):
     [({"use_cache": "dual"}, "dual"), ({"use_cache": True}, "prefix"), ({"dual_cache": True}, "dual")],
 )
 def test_a_cache_is_put_on_for_one_decode(model, spelled, mode, monkeypatch):
-    asked = []
-    monkeypatch.setattr(Letters, "with_cache", lambda self, mode: asked.append(mode) or self, raising=False)
+    requests = []
+    monkeypatch.setattr(Letters, "with_cache", lambda self, mode: requests.append(mode) or self, raising=False)
     generate(model, "ab", "threshold", **spelled, **CANVAS)
     generate(model, "ab", "threshold", use_cache="none", **CANVAS)
-    assert asked == [mode]
+    assert requests == [mode]
 
 
 def test_a_folder_is_loaded_once_and_equals_the_loaded_model():

@@ -1,5 +1,6 @@
 """What holds for every decoder on every denoiser."""
 
+import re
 from dataclasses import dataclass
 
 import pytest
@@ -7,7 +8,9 @@ import torch
 
 from decoding.comparison.statistics import statistics
 from decoding.loop import Counts
-from decoding.policy import Policy
+from decoding.names import POLICIES
+from decoding.policies.verified import Verified
+from decoding.policy import Needs, Policy
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal, Reason
 
@@ -40,7 +43,9 @@ def test_the_canvas_is_filled_and_the_prompt_untouched(traced, prompts, any_deno
     assert torch.equal(final.tokens[:, : prompts.shape[1]], prompts)
 
 
-def test_nothing_commits_twice_unless_taken_back_once_and_only_feasible_positions_commit(traced, any_denoiser):
+def test_nothing_commits_twice_unless_taken_back_once_and_only_feasible_positions_commit(
+    traced, any_policy, any_denoiser
+):
     eos_id = -1 if any_denoiser.eos_id is None else any_denoiser.eos_id
     revoked = torch.zeros_like(traced.states[0].tokens)
     for before, after in zip(traced.states, traced.states[1:], strict=False):
@@ -57,15 +62,25 @@ def test_nothing_commits_twice_unless_taken_back_once_and_only_feasible_position
         assert not after.unfinished[ended.any(-1)].any()
         kept = ~new & ~taken & ~(after.reason == Reason.END)  # what is taken back behind an EOS is filled at once
         assert torch.equal(after.reason[kept], before.reason[kept])
-        assert (committed <= before.feasible).all()
         assert (after.reason[new] > 0).all()
-        assert (after.committed_round[committed] == before.round.unsqueeze(-1).expand_as(new)[committed]).all()
+        drafted = committed & (after.committed_round == before.round.unsqueeze(-1) + 1)  # what the next forward checked
+        assert isinstance(any_policy, Verified) or not drafted.any()
+        assert (after.round == before.round + before.unfinished).all() or not drafted.any()
+        assert (after.layout.block < after.opened.unsqueeze(-1))[drafted].all()
+        at_once = committed & ~drafted
+        assert (at_once <= before.feasible).all()
+        assert (after.committed_round[at_once] == before.round.unsqueeze(-1).expand_as(new)[at_once]).all()
 
 
-def test_every_unfinished_row_gains_at_least_one_position_a_round(traced):
+def test_every_unfinished_row_gains_a_position_a_round_unless_its_policy_bounds_its_rounds(traced, any_policy):
+    idle = torch.zeros(len(traced.states[0].tokens), dtype=torch.long)
     for before, after in zip(traced.states, traced.states[1:], strict=False):
         progress = before.masked.sum(-1) - after.masked.sum(-1)
-        assert (progress[before.unfinished] >= 1).all()
+        assert (progress >= 0).all()
+        idle = idle + (before.unfinished & (progress == 0)).long()
+    most = any_policy.needs.rounds
+    assert most is None or traced.counts.nfe <= most
+    assert most is not None or not idle.any()
 
 
 def test_a_finished_row_proposes_nothing(traced, any_policy):
@@ -120,15 +135,40 @@ def test_the_same_seed_gives_the_same_tokens(run, denoisers, any_policy, prompts
     assert torch.equal(cost.sequence_forwards, again.sequence_forwards)
 
 
+@dataclass(frozen=True)
 class Idle(Policy):
-    """Breaks the contract: commits nothing."""
+    """Commits the leftmost position, but nothing of the second row from a round on; no error before the last of `rounds`."""
+
+    since: int = 2
+    rounds: int | None = None
+
+    @property
+    def needs(self):
+        return Needs(rounds=self.rounds)
 
     def propose(self, state, reading):
-        return Proposal.single(state, reading, torch.zeros_like(state.reason))
+        first = reading.rows & (reading.rows.long().cumsum(-1) == 1)
+        first[1] &= state.round[1] < self.since
+        return Proposal.single(state, reading, first.long())
 
 
-def test_a_policy_that_commits_nothing_is_named_and_does_not_run_for_ever(run, denoisers, prompts):
-    with pytest.raises(
-        RuntimeError, match=r"^a policy must commit a position of every unfinished row in a round, got none from"
-    ):
-        run(denoisers["flat"], Idle(), prompts)
+@pytest.mark.parametrize("since", [1, 2, 5])
+def test_a_policy_that_commits_nothing_of_a_row_is_named_in_that_round(run, counting, denoisers, prompts, since):
+    denoiser = counting(denoisers["flat"])
+    sentence = (
+        f"a policy must commit a position of every unfinished row in a round, got none in round {since} from Idle("
+    )
+    with pytest.raises(RuntimeError, match=f"^{re.escape(sentence)}"):
+        run(denoiser, Idle(since), prompts, early_stop=False)
+    assert denoiser.calls == since
+
+
+def test_a_policy_that_bounds_its_rounds_does_not_run_for_ever(run, counting, denoisers, prompts):
+    denoiser = counting(denoisers["flat"])
+    with pytest.raises(RuntimeError, match=r"got none in round 16 from Idle\("):
+        run(denoiser, Idle(rounds=16), prompts, early_stop=False)
+
+
+def test_every_policy_stands_in_the_grid(settings):
+    assert settings.keys() == POLICIES.keys()
+    assert all(settings.values())

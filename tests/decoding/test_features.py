@@ -72,7 +72,7 @@ def by_name(state, reading, exploit=None) -> dict[str, list[float]]:
     ],
 )
 def test_a_feature_by_hand(name, expected):
-    assert by_name(*third_round())[name] == pytest.approx(expected, abs=1e-5)
+    assert by_name(*third_round())[name] == pytest.approx(expected, rel=1e-5)
 
 
 def test_stability_compares_the_candidate_with_those_of_the_two_readings_before():

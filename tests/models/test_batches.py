@@ -7,9 +7,9 @@ import torch
 
 import models
 from decoding import generate
-from decoding.api import make_policy
 from decoding.features import NAMES
 from decoding.names import POLICIES
+from decoding.policy_by_name import make_policy
 from models.heads.cascade import Cascade, CascadeConfig
 from models.heads.config import HeadConfig
 from models.heads.scoring_head import ScoringHead
@@ -30,6 +30,7 @@ SETTINGS = {
     "learned-ete": {"risk_bound": 1.0, "gamma": 1.0, "min_masks": 0, "share": 20.0},
     "learned-parity": LOOSE,
     "wino": {"draft": 0.02, "verify": 0.5},
+    "verified": {"rule": "threshold", "threshold": 0.02},
     "remask-lowest": {"threshold": 0.02, "keep": 0.03},
 }
 

@@ -14,7 +14,6 @@ from decoding.reading import Sampling
 from decoding.state import start
 
 MODES = ("prefix", "dual")
-CLOSE = {"atol": 1e-5, "rtol": 0}
 
 
 @pytest.mark.parametrize("rule", ["quota", "th"])
@@ -61,7 +60,7 @@ def yes(*flags):
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("opened", [(8, 8), (8, 16)])
-def test_a_cached_forward_on_unchanged_tokens_is_the_whole_forward(golden, mode, opened):
+def test_a_cached_forward_on_unchanged_tokens_is_the_whole_forward(golden, mode, opened, equal_up_to_rounding):
     tokens, mask, rows = canvas(golden, opened)
     denoiser = golden.denoiser.with_cache(mode)
     whole = golden.denoiser(tokens, attention_mask=mask, rows=rows, taps=(0, 1))
@@ -69,13 +68,13 @@ def test_a_cached_forward_on_unchanged_tokens_is_the_whole_forward(golden, mode,
     again = denoiser(tokens, attention_mask=mask, rows=rows, taps=(0, 1), refresh=yes(False, False))
     assert torch.equal(first.logits, whole.logits)
     assert torch.equal(first.positions, whole.positions)
-    torch.testing.assert_close(again.logits, whole.logits, **CLOSE)
+    equal_up_to_rounding(again.logits, whole.logits)
     spans = [(24 if mode == "prefix" else s + 8) - s + (golden.name == "dream") for s in opened]
     assert again.positions.tolist() == spans
     for a, b in zip(again.taps, whole.taps, strict=True):
-        torch.testing.assert_close(a.hidden[rows], b.hidden[rows], **CLOSE)
-        torch.testing.assert_close(a.keys, b.keys, **CLOSE)
-        torch.testing.assert_close(a.values, b.values, **CLOSE)
+        equal_up_to_rounding(a.hidden[rows], b.hidden[rows])
+        equal_up_to_rounding(a.keys, b.keys)
+        equal_up_to_rounding(a.values, b.values)
         assert (a.hidden[:, :7] == 0).all()
         assert torch.equal(a.cos, b.cos)
         assert torch.equal(a.context, b.context)
@@ -108,7 +107,7 @@ def test_what_changes_inside_the_span_is_seen_and_outside_it_is_stale(golden):
     assert (after.taps[0].keys[:, :, 8:16] - before.taps[0].keys[:, :, 8:16]).abs().max() > 1e-3
 
 
-def test_rows_that_open_a_block_are_computed_whole_beside_rows_that_do_not(golden):
+def test_rows_that_open_a_block_are_computed_whole_beside_rows_that_do_not(golden, equal_up_to_rounding):
     tokens, mask, rows = canvas(golden, (8, 8))
     denoiser = golden.denoiser.with_cache("dual")
     denoiser(tokens, attention_mask=mask, rows=rows, refresh=yes(True, True))
@@ -117,12 +116,12 @@ def test_rows_that_open_a_block_are_computed_whole_beside_rows_that_do_not(golde
     rows[1, 16:] = True
     mixed = denoiser(tokens, attention_mask=mask, rows=rows, taps=(0, 1), refresh=yes(False, True))
     whole = golden.denoiser(tokens, attention_mask=mask, rows=rows, taps=(0, 1))
-    torch.testing.assert_close(mixed.logits, whole.logits, **CLOSE)  # row 0 has not changed, row 1 is computed anew
-    torch.testing.assert_close(mixed.taps[1].keys, whole.taps[1].keys, **CLOSE)
+    equal_up_to_rounding(mixed.logits, whole.logits)  # row 0 has not changed, row 1 is computed anew
+    equal_up_to_rounding(mixed.taps[1].keys, whole.taps[1].keys)
     assert mixed.positions.tolist() == [8 + (golden.name == "dream"), int(mask[1].sum())]
 
 
-def test_branches_read_the_cache_of_their_prompt(golden):
+def test_branches_read_the_cache_of_their_prompt(golden, equal_up_to_rounding):
     tokens, mask, rows = canvas(golden, (8, 8))
     denoiser = golden.denoiser.with_cache("dual")
     denoiser(tokens, attention_mask=mask, rows=rows, refresh=yes(True, True))
@@ -133,10 +132,10 @@ def test_branches_read_the_cache_of_their_prompt(golden):
     together = denoiser(branches, attention_mask=mask[owner], rows=rows, owner=owner, refresh=yes(False, False, False))
     assert (together.positions == 8 + (golden.name == "dream")).all()
     whole = golden.denoiser(branches[:2], attention_mask=mask[owner[:2]], rows=rows[:2])
-    torch.testing.assert_close(together.logits[:16], whole.logits, **CLOSE)
+    equal_up_to_rounding(together.logits[:16], whole.logits)
 
 
-def test_the_chosen_branchs_cache_is_the_one_read_on(golden):
+def test_the_chosen_branchs_cache_is_the_one_read_on(golden, equal_up_to_rounding):
     """Two branches open a block; the next canvas extends the second of them."""
     tokens, mask, rows = canvas(golden, (16, 16))
     tokens, mask, rows = tokens[:1].repeat(2, 1), mask[:1].repeat(2, 1), rows[:1].repeat(2, 1)
@@ -148,12 +147,12 @@ def test_the_chosen_branchs_cache_is_the_one_read_on(golden):
     )
     whole = golden.denoiser(tokens[1:], attention_mask=mask[1:], rows=rows[1:], taps=(1,))
     assert chosen.positions.tolist() == [8 + (golden.name == "dream")]
-    torch.testing.assert_close(chosen.logits, whole.logits, **CLOSE)
-    torch.testing.assert_close(chosen.taps[0].keys, whole.taps[0].keys, **CLOSE)
+    equal_up_to_rounding(chosen.logits, whole.logits)
+    equal_up_to_rounding(chosen.taps[0].keys, whole.taps[0].keys)
 
 
 @pytest.mark.parametrize("change", ["revealed token", "row outside the span", "another prompt"])
-def test_a_canvas_that_fits_no_snapshot_is_computed_whole(golden, change):
+def test_a_canvas_that_fits_no_snapshot_is_computed_whole(golden, change, equal_up_to_rounding):
     tokens, mask, rows = canvas(golden, (8, 8))
     denoiser = golden.denoiser.with_cache("dual")
     denoiser(tokens, attention_mask=mask, rows=rows, refresh=yes(True, True))
@@ -167,7 +166,7 @@ def test_a_canvas_that_fits_no_snapshot_is_computed_whole(golden, change):
     again = denoiser(tokens, attention_mask=mask, rows=rows, owner=owner, refresh=yes(False, False))
     whole = golden.denoiser(tokens, attention_mask=mask, rows=rows)
     assert again.positions.tolist() == [int(mask[0].sum()), 8 + (golden.name == "dream")]
-    torch.testing.assert_close(again.logits, whole.logits, **CLOSE)
+    equal_up_to_rounding(again.logits, whole.logits)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -17,7 +17,7 @@ from models.heads.config import HeadConfig
 from models.heads.scoring_head import ScoringHead, save_head
 from train.commands.command_line import run, shipped
 from train.head.data import HeadData
-from train.head.metrics import Judged
+from train.head.metrics import RiskEstimates
 from train.head.module import PreparedBatches
 from train.head_risk import CROSSED, after_look, figures, head_risk, left_by, skills, traces
 
@@ -70,10 +70,10 @@ def test_of_positions_committed_the_risk_stays_and_an_unfitted_look_changes_noth
 @pytest.mark.parametrize("own", [0.125, 0.0078125])
 def test_the_risk_is_of_the_candidate_itself(base, some, monkeypatch, own):
     """Where the next forward would take another token, the candidate's risk is all that is not its own."""
-    said = torch.tensor([own, 0.625 - own, 0.0625, 0.0625, 0.0625, 0.1875]).log()
+    foretold = torch.tensor([own, 0.625 - own, 0.0625, 0.0625, 0.0625, 0.1875]).log()
     monkeypatch.setattr(
         "decoding.policies.cascade.ask",
-        lambda cascade, reading, committed, token: said.expand(int((reading.rows & ~committed).sum()), 6),
+        lambda cascade, reading, committed, token: foretold.expand(int((reading.rows & ~committed).sum()), 6),
     )
     policy = Learned(base.head, risk_bound=0.3, looks=0)
     risk = after_look(policy, some, weight=0.0)[left_by(policy, some)]
@@ -107,10 +107,10 @@ def test_skill_is_judged_on_other_prompts_than_everything_is_fitted_on():
     prompt = np.arange(8) // 2
     wrong = np.array([1.0, 0.0] * 4)
     estimate = np.where((wrong > 0) == (prompt % 2 == 0), 0.75, 0.25)
-    judged = Judged(prompt, wrong, estimate, np.full(8, 0.5))
+    judged = RiskEstimates(prompt, wrong, estimate, np.full(8, 0.5))
     found = skills(judged)
     assert found["positions"] == 4
-    assert found["brier_skill"]["estimate"] == pytest.approx(-3, abs=0.01)  # 1 against .25
+    assert found["brier_skill"]["estimate"] == pytest.approx(-3, rel=1e-3)  # 1 against .25
     for half in (0, 1):
         for only in (0.0, 1.0):
             assert skills(replace(judged, wrong=np.where(prompt % 2 == half, only, wrong))) == {}
@@ -144,8 +144,8 @@ def test_the_command_writes_what_it_prints(base, tmp_path, capsys):
 def test_the_command_refuses_bad_input_in_a_sentence(capsys, tmp_path, arguments, complaint):
     with pytest.raises(SystemExit) as ended:
         run(head_risk, [*arguments, "--out", str(tmp_path)])
-    said = capsys.readouterr().err
+    printed = capsys.readouterr().err
     assert ended.value.code == 2
-    assert said.startswith("head_risk.py: ")
-    assert said.count("\n") == 1
-    assert complaint in said
+    assert printed.startswith("head_risk.py: ")
+    assert printed.count("\n") == 1
+    assert complaint in printed

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,9 @@ from train import pretrain as command
 from train.base.base_model import BaseModelFit, Fit, ModelShape
 from train.base.corpus import Rows
 from train.base.export import export, load_weights
-from train.base.rows import TaskData, TaskRows, place
+from train.base.rows import TaskData, TaskRows, load_rows
 from train.commands.command_line import parser_of
+from train.commands.interruption import Interrupted
 
 CPU = torch.device("cpu")
 MASK, EOS = 2, 1
@@ -38,8 +41,8 @@ def tiny_data() -> list[TaskData]:
     shorter = tokens.copy()
     shorter[mixed == 2, 0] = EOS
     return [
-        place("copy", Rows(tokens, lengths), TaskRows(0.6, 64), canvas=4, device=CPU),
-        place("mixed", Rows(shorter, mixed), TaskRows(0.4, 64, pad_to=8), canvas=4, device=CPU),
+        load_rows("copy", Rows(tokens, lengths), TaskRows(0.6, 64), canvas=4, device=CPU),
+        load_rows("mixed", Rows(shorter, mixed), TaskRows(0.4, 64, pad_to=8), canvas=4, device=CPU),
     ]
 
 
@@ -200,3 +203,81 @@ def test_a_resumed_run_keeps_only_the_points_ahead(run: Any) -> None:
     assert (part / "point-2").is_dir()
     with pytest.raises(ValueError, match=r"points must lie in \(0, 1\]"):
         run("bad", points=(0.0,))
+
+
+def test_a_run_that_is_over_is_not_resumed_and_its_weights_stay(run: Any) -> None:
+    out = run("over")
+    before = (out / "model.safetensors").read_bytes(), (out / "resume.ckpt").read_bytes()
+    with pytest.raises(ValueError, match=r"resume must be of a run that is not over, got .* after 6 steps"):
+        run("over", resume=True)
+    assert ((out / "model.safetensors").read_bytes(), (out / "resume.ckpt").read_bytes()) == before
+    run("over", resume=True, max_steps=7)
+    assert torch.load(out / "resume.ckpt", weights_only=False)["base_model_fit"]["steps"] == 7
+
+
+@pytest.mark.parametrize("damage", [b"", b"no checkpoint", b"PK\x03\x04broken", None, "cut", "foreign"])
+def test_a_broken_checkpoint_is_told_in_one_sentence(run: Any, tmp_path: Path, damage: Any) -> None:
+    out = tmp_path / "broken"
+    out.mkdir()
+    file = out / "resume.ckpt"
+    torch.save({"state_dict": {}} if damage == "foreign" else {"base_model_fit": {"steps": "x"}}, file)
+    if isinstance(damage, bytes):
+        file.write_bytes(damage)
+    elif damage == "cut":
+        file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"resume.ckpt must be a whole checkpoint of this command, got "):
+        run("broken", resume=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_during_a_run_keeps_the_step_and_the_run_goes_on_to_the_same_end(
+    run: Any, monkeypatch, number
+) -> None:
+    whole = run("whole")
+    step = BaseModelFit.training_step
+
+    def stopped(module: BaseModelFit, batch: Any, index: int) -> Any:
+        if module.steps_done == 2:
+            os.kill(os.getpid(), number)
+        return step(module, batch, index)
+
+    monkeypatch.setattr(BaseModelFit, "training_step", stopped)
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted) as ended:
+        run("part")
+    assert ended.value.exit_code == 128 + number
+    assert signal.getsignal(number) == before
+    part = whole.parent / "part"
+    assert torch.load(part / "resume.ckpt", weights_only=False)["base_model_fit"]["steps"] == 3
+    monkeypatch.setattr(BaseModelFit, "training_step", step)
+    run("part", resume=True)
+    end, resumed = load_file(whole / "model.safetensors"), load_file(part / "model.safetensors")
+    assert all(torch.equal(end[key], resumed[key]) for key in end)
+
+
+def test_a_step_whose_gradient_is_no_number_is_not_taken(run: Any, monkeypatch) -> None:
+    loss, steps, seen = BaseModelFit.loss, [], []
+
+    def poisoned(module: BaseModelFit, batch: Any, generator: torch.Generator) -> torch.Tensor:
+        steps.append(module.steps_done)
+        seen.append(module)
+        return loss(module, batch, generator) * (float("nan") if module.steps_done == 3 else 1.0)
+
+    monkeypatch.setattr(BaseModelFit, "loss", poisoned)
+    out = run("poisoned")
+    assert 3 in steps
+    assert seen[-1].skipped == 1
+    assert all(bool(w.isfinite().all()) for w in load_file(out / "model.safetensors").values())
+
+
+def test_an_export_over_another_leaves_no_weights_of_it(tmp_path: Path) -> None:
+    first, second = fresh().model, LlamaForCausalLM(SHAPE.config(vocabulary=13, eos_id=EOS))
+    export(first, tmp_path, tokenizer=tmp_path, mask_id=MASK, eos_id=EOS, max_shard_size=4000)
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
+    export(second, tmp_path, tokenizer=tmp_path, mask_id=MASK, eos_id=EOS)
+    assert [file.name for file in tmp_path.glob("*.safetensors*")] == ["model.safetensors"]
+    export(first, tmp_path, tokenizer=tmp_path, mask_id=MASK, eos_id=EOS, max_shard_size=4000)
+    assert not (tmp_path / "model.safetensors").exists()
+    load_weights(second, tmp_path)
+    rounded = [p.bfloat16().float() for p in first.parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(rounded, second.parameters(), strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -100,6 +101,9 @@ class Fit:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("muon_lr", "adam_lr", "momentum", "weight_decay", "clip", "mask_schedule"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a finite number of at least 0, got {getattr(self, name)}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
         if self.tokens_per_step < 1:
@@ -115,7 +119,16 @@ def canvas_loss(
     rates: Float[Tensor, " B"],
     weighting: Weighting,
 ) -> Float[Tensor, ""]:
-    """Apply the head to the canvas rows alone and take the loss."""
+    """Apply the head to the canvas rows alone and take the loss.
+
+    Args:
+        hidden: of the canvas positions.
+        head: the LM head's matrix.
+        canvas: the right tokens.
+        masked: positions the loss is taken over.
+        rates: mask rate of each row, in (0, 1].
+        weighting: of a row by its rate.
+    """
     return denoising_loss(nn.functional.linear(hidden, head), canvas, masked, rates, weighting)
 
 

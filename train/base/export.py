@@ -14,6 +14,8 @@ from transformers import LlamaForCausalLM
 
 from models.checkpoints.files import INDEX, stream, weight_files
 from models.checkpoints.llada_layout import llada_config, to_llada, to_llama
+from models.checkpoints.manifest import check_files, saving
+from models.checkpoints.sums import byte_sum, check_finite, check_sums, spelled
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
@@ -29,7 +31,7 @@ def export(
 ) -> None:
     """Save weights (bfloat16), configuration and tokenizer files in the published LLaDA layout.
 
-    Every file is written aside and renamed, the weights last, so a killed run leaves a folder that loads.
+    The folder then holds all of it with its checksums or, where the run is killed before, what it held.
 
     Args:
         model: the native model.
@@ -38,33 +40,32 @@ def export(
         mask_id: id of the mask token.
         eos_id: id that ends and fills a response.
         max_shard_size: the most bytes of tensors in a file; by default all are in one.
+
+    Raises:
+        CheckpointError: if a weight is NaN or infinite; nothing is then written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in TOKENIZER_FILES:
-        if (tokenizer / name).is_file() and tokenizer.resolve() != folder.resolve():
-            shutil.copyfile(tokenizer / name, folder / f"{name}.part")
-            (folder / f"{name}.part").replace(folder / name)
     config = llada_config(model.config, mask_token_id=mask_id, eos_token_id=eos_id)
     generation = {
         "_from_model_config": True,
         "eos_token_id": eos_id,
         "transformers_version": config["transformers_version"],
     }
-    _write_json(folder / "config.json", config)
-    _write_json(folder / "generation_config.json", generation)
     weights = {key: value.detach().to("cpu", torch.bfloat16) for key, value in to_llada(model.state_dict()).items()}
     weights = {key: value.contiguous() for key, value in weights.items()}
+    check_finite(weights, f"the model to export to {folder}")
     split = split_torch_state_dict_into_shards(weights, max_shard_size=max_shard_size or 2**62)
-    for name, keys in split.filename_to_tensors.items():
-        aside = folder / f"{name}.part"
-        aside.write_bytes(save({key: weights[key] for key in keys}, metadata={"format": "pt"}))
-        aside.replace(folder / name)
-    if split.is_sharded:
-        _write_json(folder / INDEX, {"metadata": split.metadata, "weight_map": split.tensor_to_filename})
-    else:
-        (folder / INDEX).unlink(missing_ok=True)
-    for file in set(folder.glob("model*.safetensors")) - {folder / name for name in split.filename_to_tensors}:
-        file.unlink()
+    shards = split.filename_to_tensors
+    sums = spelled({name: byte_sum(tensor) for name, tensor in weights.items()})
+    with saving(folder, "base", {"tensors": sums, "shards": sorted(shards)}) as aside:
+        for name in TOKENIZER_FILES:
+            if (tokenizer / name).is_file():
+                shutil.copyfile(tokenizer / name, aside / name)
+        _write_json(aside / "config.json", config)
+        _write_json(aside / "generation_config.json", generation)
+        for name, keys in shards.items():
+            (aside / name).write_bytes(save({key: weights[key] for key in keys}, metadata={"format": "pt"}))
+        if split.is_sharded:
+            _write_json(aside / INDEX, {"metadata": split.metadata, "weight_map": split.tensor_to_filename})
 
 
 def load_weights(model: LlamaForCausalLM, folder: Path) -> None:
@@ -78,10 +79,13 @@ def load_weights(model: LlamaForCausalLM, folder: Path) -> None:
         CheckpointError: if the folder has no weights.
         RuntimeError: if keys or shapes differ.
     """
-    model.load_state_dict(to_llama(dict(stream(weight_files(folder)))))
+    sealed = check_files(folder).get("tensors")
+    stored = dict(stream(weight_files(folder)))
+    check_finite(stored, folder)
+    if sealed is not None:
+        check_sums(spelled({name: byte_sum(tensor) for name, tensor in stored.items()}), sealed, folder)
+    model.load_state_dict(to_llama(stored))
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    aside = path.with_name(path.name + ".part")
-    aside.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    aside.replace(path)
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -164,7 +164,7 @@ def draw_task(step: int, shares: Sequence[float], *, seed: int) -> int:
     return min(bisect.bisect_right(edges, point * edges[-1]), len(shares) - 1)
 
 
-def place(name: str, rows: Rows, spec: TaskRows, *, canvas: int, device: torch.device) -> TaskData:
+def load_rows(name: str, rows: Rows, spec: TaskRows, *, canvas: int, device: torch.device) -> TaskData:
     """Move rows to the device, padded to the width of their spec.
 
     Args:
@@ -233,7 +233,7 @@ def load_task(
         _store(made, entry)
     stored = np.load(entry)
     rows = Rows(stored[:, :-1], stored[:, -1].astype(np.int64))
-    data = place(name, rows, spec, canvas=get(name).gen_length, device=device)
+    data = load_rows(name, rows, spec, canvas=get(name).gen_length, device=device)
     if not spec.symmetric:
         return data
     ids = load(tokenizer).get_vocab()

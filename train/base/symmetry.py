@@ -48,7 +48,14 @@ class SudokuSymmetry:
 
 
 def draw_names(rows: int, digits: Int[Tensor, "9"], vocabulary: int, generator: torch.Generator) -> Int[Tensor, "B V"]:
-    """Draw for each row a table ``[vocabulary]`` that permutes the digits and keeps all else."""
+    """Draw for each row a table ``[vocabulary]`` that permutes the digits and keeps all else.
+
+    Args:
+        rows: B.
+        digits: ids of the nine digits.
+        vocabulary: its size V.
+        generator: of the draws.
+    """
     names = torch.arange(vocabulary, device=digits.device).repeat(rows, 1)
     order = torch.rand(rows, 9, generator=generator, device=digits.device).argsort(1)
     names[:, digits] = digits[order]
@@ -85,8 +92,8 @@ def find_cells(tokens: Int[Tensor, "N L"], *, canvas: int, digits: Int[Tensor, "
     """
     cell = torch.isin(tokens, torch.cat([digits, digits.new_tensor([blank])])).all(0).nonzero().flatten()
     start = tokens.shape[1] - canvas
-    found = [cell[cell < start], cell[cell >= start]]
-    if [part.numel() for part in found] != [81, 81]:
-        counts = [part.numel() for part in found]
+    halves = [cell[cell < start], cell[cell >= start]]
+    if [part.numel() for part in halves] != [81, 81]:
+        counts = [part.numel() for part in halves]
         raise ValueError(f"prompt and canvas of a symmetric task must have 81 grid columns each, got {counts}")
-    return torch.stack(found)
+    return torch.stack(halves)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from train.base.base_model import BaseModelFit
 from train.base.diffusion_loss import mask_canvas
 from train.base.export import export
 from train.base.rows import TaskData
+from train.commands.interruption import StopGently, interruptible
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +54,7 @@ def validate(module: BaseModelFit, data: TaskData) -> dict[str, float]:
 
 
 class ValidateAndExport(lightning.Callback):
-    """Validates and exports every few minutes, and stops the run when it is over or the command's time is up."""
+    """Validates and exports every few minutes, and stops the run when it is over, its time is up or a signal asks for it."""
 
     def __init__(
         self,
@@ -74,6 +76,8 @@ class ValidateAndExport(lightning.Callback):
         self.stop_after_steps, self.log_every = stop_after_steps, log_every
         self.max_shard_size, self.points = max_shard_size, sorted(points)
         self.points_kept = 0
+        self.stop = StopGently()
+        self._signals = contextlib.ExitStack()
         self.first_minutes = self.last_minutes = 0.0
         self.first_step = 0
 
@@ -83,6 +87,7 @@ class ValidateAndExport(lightning.Callback):
         self.first_minutes = self.last_minutes = module.minutes
         self.first_step = module.steps_done
         self.points_kept = sum(point <= module.progress for point in self.points)
+        self._signals.enter_context(interruptible(self.stop.handle))  # in place of Lightning's own
         logger.info("step %d: %.2f minutes done before this command", module.steps_done, module.minutes)
 
     def on_train_batch_end(
@@ -93,12 +98,22 @@ class ValidateAndExport(lightning.Callback):
         if module.steps_done % self.log_every == 0:
             self._log_step(module, outputs)
         self._keep_points(module)
-        over = module.progress >= 1 or self._time_is_up(module)
+        over = module.progress >= 1 or self._time_is_up(module) or self.stop.asked
         if over or module.minutes - self.last_minutes >= self.validate_minutes:
             self.keep(trainer, module)
             self.last_minutes = module.minutes
         if over:
             trainer.should_stop = True
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Signals end the command at once again."""
+        self._signals.close()
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        """The same where the run breaks off."""
+        self._signals.close()
 
     def keep(self, trainer: lightning.Trainer, module: BaseModelFit) -> None:
         """Validate and export the averaged weights, and write the checkpoint to resume from."""

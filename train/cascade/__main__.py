@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Literal
 
 from train.head.settings import CascadeFitting, TaskRun
+from train.trials.settings import Trials
 
 
 def cascade(
     *,
     tasks: dict[str, TaskRun],
     fitting: CascadeFitting,
+    trials: Trials = Trials(),  # noqa: B008 (frozen)
     model: str = "checkpoints/reason-7m",
     head: str = "checkpoints/reason-7m-head",
     out: Path = Path("checkpoints/runs/cascade"),
@@ -23,11 +25,14 @@ def cascade(
     """Teach a head to foretell the base's next forward once a round's tokens are committed.
 
     The states are those that the drivers lead through on train prompts, drawn again and again; the labels are the forwards that
-    follow them, so no trace is kept. A head that has a cascade of this shape goes on from it.
+    follow them, so no trace is kept. A head that has a cascade of this shape goes on from it. Then dev prompts choose what the
+    head decodes with by default: with the cascade only where that loses no answers. A call that is repeated goes on where it was
+    cut off.
 
     Args:
         tasks: which prompts.
         fitting: how long, how large, and which drivers.
+        trials: how many dev prompts choose the settings that the head decodes with by default, and among which bounds.
         model: folder or hub id of the base.
         head: folder of the scoring head that gets the cascade.
         out: folder of the head with it.
@@ -36,6 +41,7 @@ def cascade(
         dtype: of the base.
         tf32: faster matrix products on a GPU, with inputs of 10 bits.
     """
+    from train.commands.command_line import keep_options
     from train.commands.folders import check_head_folder, check_model
 
     if not tasks:
@@ -47,12 +53,30 @@ def cascade(
 
     import models
     from train.cascade.fit import fit_cascade
+    from train.head.head_run import quieten
+    from train.head.stages import cascade_done, named
+    from train.trials.defaults import choose_defaults, first_prompts
+    from train.trials.ending import leave, usage_of
 
+    quieten()
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
-    print(fit_cascade(models.load(model, head=head, device=device, dtype=dtype), tasks, fitting, out, seed=seed))
+    asked = named(Path(head), tasks, seed)
+    done = cascade_done(out, fitting, asked)
+    denoiser = models.load(model, head=out if done else head, device=device, dtype=dtype)
+    keep_options()
+    if not done:
+        print(fit_cascade(denoiser, tasks, fitting, out, seed=seed, asked=asked))
+    choice = choose_defaults(denoiser, tasks, trials, out, batch_size=fitting.batch_size, seed=seed)
+    about = {"base": Path(model).name, "head": Path(head).name, "tasks": ", ".join(tasks)}
+    about["cascade"] = f"{fitting.minutes:g} minutes, {fitting.blocks} blocks"
+    print(leave(out, choice, about, usage_of(out, first_prompts(tasks, seed=seed), model)))
 
 
 if __name__ == "__main__":
     from train.commands.command_line import run
 
-    run(cascade, default_config="configs/train/cascade.yaml")
+    run(
+        cascade,
+        default_config="configs/train/cascade.yaml",
+        kept="{out} holds the head as last saved, if it was: it is a --head",
+    )

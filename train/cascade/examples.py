@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
+from typing import final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,21 +15,23 @@ from torch.utils.data import IterableDataset
 
 from decoding.loop import rounds
 from decoding.policies.cascade import ask
-from decoding.policy import Policy
+from decoding.policy import Needs, Policy, rank
 from decoding.prompts import read_prompts
 from decoding.reading import Reading, Sampling
-from decoding.state import start
+from decoding.state import DecodeState, Proposal, start
 from models.denoiser import Denoiser, Prediction
 from models.heads.cascade import LEAST, Cascade, rest_of
 from train.head.fit import prompts_of
 from train.head.settings import TaskRun
 from train.tasks import get
 
+BARREN = 100  # decodes of a task one after the other in which every round is the last, after which it is left out
+OPEN = 0.01  # nats
 LAST = 4  # a batch is left when fewer than one row in so many is unfinished
 
 
 @dataclass(frozen=True)
-class Prompts:
+class TaskPrompts:
     """The prompts of a task, and the canvas behind them."""
 
     task: str
@@ -37,13 +40,28 @@ class Prompts:
     block_length: int
 
     @staticmethod
-    def of(name: str, run: TaskRun, split: str, count: int | None, *, seed: int) -> Prompts:
-        """Those of a split that a run names, or `count` train prompts where the task generates them."""
+    def of(name: str, run: TaskRun, split: str, count: int | None, *, seed: int) -> TaskPrompts:
+        """Those of a split that a run names, or `count` train prompts where the task generates them.
+
+        Args:
+            name: of the task.
+            run: what a run takes from it.
+            split: train or dev.
+            count: train prompts in place of the run's own; None for these.
+            seed: of the generator.
+        """
         task = get(name)
-        own = run.prompts if split == "train" else run.dev_prompts
-        wanted = count if count is not None and split == "train" and run.prompts_file is None else own
+        usual = run.prompts if split == "train" else run.dev_prompts
+        free = run.prompts_file is None or run.at_most
+        wanted = count if count is not None and split == "train" and free else usual
         texts = [example.prompt for example in prompts_of(task, run, split, wanted, seed=seed)]
-        return Prompts(name, texts, task.gen_length, run.block_length or task.block_length)
+        return TaskPrompts(name, texts, task.gen_length, run.block_length or task.block_length)
+
+    def divided(self, most: int) -> tuple[TaskPrompts, TaskPrompts]:
+        """Those to fit on, and the last eighth, `most` at most, held out of it; the same twice where there is one alone."""
+        count = max(1, min(most, len(self.texts) // 8))
+        fitted = self.texts[:-count] or self.texts
+        return replace(self, texts=fitted), replace(self, texts=self.texts[-count:])
 
 
 @dataclass(frozen=True)
@@ -66,8 +84,13 @@ class CascadeExample:
 
     def foretold(self, cascade: Cascade) -> Float[Tensor, "M 6"]:
         """What the cascade says at `left`."""
-        said = ask(cascade, self.reading, self.committed, self.reading.token)
-        return said[self.left[self.reading.rows & ~self.committed]]
+        foretold = ask(cascade, self.reading, self.committed, self.reading.token)
+        return foretold[self.left[self.reading.rows & ~self.committed]]
+
+    @property
+    def to_learn(self) -> int:
+        """Positions of which the next forward says something new: KL of the next forward from this one above OPEN."""
+        return int((divergence(self.target, self.unmoved()) > OPEN).sum())
 
     def unmoved(self) -> Float[Tensor, "M 6"]:
         """What the state's own forward said there."""
@@ -79,9 +102,9 @@ def with_rest(log_probs: Float[Tensor, "M 5"]) -> Float[Tensor, "M 6"]:
     return torch.cat([log_probs, rest_of(log_probs)], -1).log_softmax(-1)
 
 
-def divergence(target: Float[Tensor, "M 6"], said: Float[Tensor, "M 6"]) -> Float[Tensor, " M"]:
+def divergence(target: Float[Tensor, "M 6"], predicted: Float[Tensor, "M 6"]) -> Float[Tensor, " M"]:
     """KL(target || said) in nats."""
-    return (target.exp() * (target - said)).sum(-1)
+    return (target.exp() * (target - predicted)).sum(-1)
 
 
 class Recorded(Denoiser):
@@ -108,7 +131,7 @@ class Recorded(Denoiser):
         owner: Int[Tensor, " N"] | None = None,
         refresh: Bool[Tensor, " N"] | None = None,
     ) -> Prediction:
-        """The inner prediction, whole canvases without a cache."""
+        """See `Denoiser.forward`: the inner prediction, of whole canvases without a cache."""
         prediction: Prediction = self.inner(tokens, attention_mask=attention_mask, rows=rows, taps=self.read_at)
         self.prediction = prediction
         return prediction
@@ -117,7 +140,14 @@ class Recorded(Denoiser):
 def candidates(
     prediction: Prediction, tokens: Int[Tensor, "B L 5"], known: Float[Tensor, "B L 5"], left: Bool[Tensor, "B L"]
 ) -> Float[Tensor, "M 6"]:
-    """Log-probabilities of given candidates, and of the rest together, at `left`, which are rows of the prediction."""
+    """Log-probabilities of given candidates, and of the rest together, at `left`, which are rows of the prediction.
+
+    Args:
+        prediction: of the next forward.
+        tokens: five candidates of each position.
+        known: their log-probabilities before; those that had none stay at LEAST.
+        left: positions still masked.
+    """
     log_probs = prediction.logits.float().log_softmax(-1)[left[prediction.rows]]
     top = log_probs.gather(-1, tokens[left]).clamp(min=LEAST).masked_fill(known[left] <= LEAST, LEAST)
     return with_rest(top)
@@ -125,7 +155,7 @@ def candidates(
 
 @torch.no_grad()
 def examples(
-    denoiser: Denoiser, prompts: Prompts, texts: Sequence[str], policy: Policy, taps: Sequence[int]
+    denoiser: Denoiser, prompts: TaskPrompts, texts: Sequence[str], policy: Policy, taps: Sequence[int]
 ) -> Iterator[CascadeExample]:
     """Decode with a policy; every round but the first gives the example of the one before.
 
@@ -142,7 +172,7 @@ def examples(
         gen_length=prompts.gen_length,
         block_length=prompts.block_length,
         mask_id=denoiser.mask_id,
-        eos_id=denoiser.eos_id,
+        eos_id=denoiser.end_ids,
         step_budget=policy.step_budget,
         initial_blocks=policy.initial_blocks,
     )
@@ -162,30 +192,93 @@ def examples(
         before = replace(step.reading, token=token), committed
 
 
+@final
+@dataclass(frozen=True)
+class Part(Policy):
+    """Commits the surest part of what another policy would, at least one position: more rounds, and more left to foretell.
+
+    Args:
+        whole: the other policy.
+        share: of its commits, in (0, 1].
+    """
+
+    whole: Policy
+    share: float
+
+    @property
+    def step_budget(self) -> int | None:
+        """That of the other policy."""
+        return self.whole.step_budget
+
+    @property
+    def initial_blocks(self) -> int:
+        """That of the other policy."""
+        return self.whole.initial_blocks
+
+    @property
+    def needs(self) -> Needs:
+        """Those of the other policy."""
+        return self.whole.needs
+
+    def propose(self, state: DecodeState, reading: Reading) -> Proposal:
+        """The other's proposal without its least sure commits."""
+        proposal = self.whole.propose(state, reading)
+        if self.share == 1:
+            return proposal
+        wanted = proposal.reason[:, 0] > 0
+        kept = rank(-reading.log_risk, wanted) < (self.share * wanted.sum(-1, keepdim=True)).ceil()
+        kept = (kept & wanted).unsqueeze(1)
+        tokens = torch.where(kept, proposal.tokens, state.tokens.unsqueeze(1))
+        return replace(proposal, tokens=tokens, reason=proposal.reason * kept)
+
+
 class CascadeExamples(IterableDataset[CascadeExample]):
-    """Examples without end, as many of each task whatever its rounds; prompts and drivers are drawn from a seed."""
+    """Examples without end; prompts, drivers and parts are drawn from a seed.
+
+    A task that has fewer than `positions` in which something is still to be learned goes first; then every task gives as many
+    examples, whatever its rounds.
+    """
 
     def __init__(
         self,
         denoiser: Denoiser,
-        tasks: Sequence[Prompts],
+        tasks: Sequence[TaskPrompts],
         drivers: Sequence[Policy],
         taps: Sequence[int],
         *,
         batch_size: int,
         seed: int,
+        parts: Sequence[float] = (1.0,),
+        positions: int = 0,
     ) -> None:
         self.denoiser, self.tasks, self.drivers, self.taps = denoiser, tasks, drivers, taps
-        self.batch_size, self.seed = batch_size, seed
+        self.batch_size, self.seed, self.parts, self.positions = batch_size, seed, parts, positions
+        self.learned, self.barren = [0] * len(tasks), [0] * len(tasks)
+
+    @property
+    def open(self) -> list[int]:
+        """The tasks that still give examples."""
+        return [task for task, barren in enumerate(self.barren) if barren < BARREN]
+
+    @property
+    def share(self) -> float:
+        """Part of the positions asked for that the task with fewest has given, of those that give any."""
+        return min((self.learned[task] / max(1, self.positions) for task in self.open), default=1.0)
 
     def __iter__(self) -> Iterator[CascadeExample]:
         """Draw."""
         draw = random.Random(self.seed)
         given = [0] * len(self.tasks)
-        while True:
-            least = given.index(min(given))
+        while self.open:
+            least = min(self.open, key=lambda i: (min(self.learned[i], self.positions), given[i]))
             task, given[least] = self.tasks[least], given[least] + 1  # a decode of one round gives none
             texts = draw.sample(task.texts, min(self.batch_size, len(task.texts)))
-            for example in examples(self.denoiser, task, texts, draw.choice(self.drivers), self.taps):
-                yield example
+            self.barren[least] += 1
+            policy = Part(draw.choice(self.drivers), draw.choice(self.parts))
+            for example in examples(self.denoiser, task, texts, policy, self.taps):
+                if not len(example.target):
+                    continue
+                self.learned[least] += example.to_learn
+                self.barren[least] = 0
                 given[least] += 1
+                yield example

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,41 +20,53 @@ from decoding.policy import Policy
 from decoding.provenance import environment, write_json
 from models.denoiser import Denoiser
 from models.heads.cascade import CASCADE, Cascade, CascadeConfig
+from models.heads.defaults import ALONE, CAREFUL, Defaults
 from models.heads.scoring_head import save_head
 from train.base.schedule import learning_rate_factor
-from train.cascade.examples import CascadeExample, CascadeExamples, Prompts, divergence, examples
+from train.cascade.evaluation import evaluate, trust
+from train.cascade.examples import CascadeExample, CascadeExamples, TaskPrompts, divergence
 from train.head.drivers import policy_of
-from train.head.metrics import Judged, risk_figures
 from train.head.settings import CascadeFitting, TaskRun
+from train.trials.evidence import worded
 
+LONGEST = 3
+HELD = 64  # prompts of a task at most that are held out of the fit, an eighth of them where there are few
 SAVES = 4  # times a run saves what it has
 
 
 class CascadeModule(lightning.LightningModule):
     """Steps and optimiser of a cascade; the base is frozen and no part of it."""
 
-    def __init__(self, cascade: Cascade, fitting: CascadeFitting) -> None:
+    def __init__(self, cascade: Cascade, fitting: CascadeFitting, gathered: Callable[[], float]) -> None:
         super().__init__()
-        self.cascade, self.fitting = cascade, fitting
+        self.cascade, self.fitting, self.gathered = cascade, fitting, gathered
         self.began = time.monotonic()
+        self.steps = 0
 
     @property
     def done(self) -> float:
-        """Share of the minutes that is over."""
-        return min(1.0, (time.monotonic() - self.began) / (60 * self.fitting.minutes))
+        """Share of the fit that is over: of the steps where they are given, else the lesser of minutes and positions.
+
+        The positions are waited for until LONGEST times the minutes are over.
+        """
+        if self.fitting.steps is not None:
+            return min(1.0, self.steps / self.fitting.steps)
+        minutes = (time.monotonic() - self.began) / (60 * self.fitting.minutes)
+        return min(1.0, max(minutes / LONGEST, min(minutes, self.gathered())))
 
     def on_train_start(self) -> None:
         """The minutes begin."""
         self.began = time.monotonic()
 
-    def training_step(self, lesson: CascadeExample, batch_idx: int) -> Tensor:
+    def training_step(self, example: CascadeExample, batch_idx: int) -> Tensor:
         """KL of the next forward from what the cascade says of it, averaged over positions."""
-        loss = divergence(lesson.target, lesson.foretold(self.cascade)).mean()
+        loss = divergence(example.target, example.foretold(self.cascade)).mean()
         self.log("train/kl", loss.detach(), batch_size=1)
         return loss
 
     def on_train_batch_end(self, outputs: object, batch: CascadeExample, batch_idx: int) -> None:
-        """The minutes end."""
+        """The fit ends."""
+        self.steps += 1
         if self.done >= 1:
             self.trainer.should_stop = True
 
@@ -64,9 +77,9 @@ class CascadeModule(lightning.LightningModule):
         return batch
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW over what the cascade owns, up and down again with the minutes."""
-        own = [p for p in self.cascade.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(own, lr=self.fitting.learning_rate, weight_decay=0.01)
+        """AdamW over what the cascade owns, up and down again as it goes on."""
+        trained = [p for p in self.cascade.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=self.fitting.learning_rate, weight_decay=0.01)
 
         def factor(step: int) -> float:
             return max(1e-3, learning_rate_factor(self.done, warmup=0.05, decay=0.9)) if step else 1e-3
@@ -90,56 +103,10 @@ class Keep(lightning.Callback):
         batch: CascadeExample,
         batch_idx: int,
     ) -> None:
-        """Save when another part of the minutes is over."""
+        """Save when another part of the fit is over."""
         if isinstance(pl_module, CascadeModule) and int(pl_module.done * SAVES) > self.saved:
             self.saved = int(pl_module.done * SAVES)
             save_head(self.denoiser.head, self.out)
-
-
-@torch.no_grad()
-def judge(denoiser: Denoiser, prompts: Prompts, drivers: Sequence[Policy], *, batch_size: int) -> dict[str, Any]:
-    """Mean KL of the next forward from the cascade, from the forward before it, and the share of it that the cascade explains.
-
-    The prompts are dealt to the drivers. `changed` is how well the cascade tells the candidates that change (`judged`) on half of
-    the prompts, against 1 - c; its skills compare both recalibrated on the other half.
-    """
-    parts: list[tuple[Tensor, ...]] = []
-    for number, policy in enumerate(drivers):
-        own = prompts.texts[number :: len(drivers)]
-        for low in range(0, len(own), batch_size):
-            for one in examples(denoiser, prompts, own[low : low + batch_size], policy, denoiser.head.taps_ahead):
-                row = one.prompt.unsqueeze(-1).expand(one.left.shape)[one.left]
-                prompt = number + len(drivers) * (low + row)
-                parts.append((prompt, *judged(one, denoiser.head.cascade)))
-    if not parts:
-        return {"positions": 0}
-    owner, *columns = (torch.cat(column).double().cpu().numpy() for column in zip(*parts, strict=True))
-    kl, kl_without = (float(column.mean()) for column in columns[:2])
-    halves = [owner // len(drivers) % 2 == half for half in (0, 1)]
-    fitted_on, unseen = (Judged(owner.astype(int), *columns[2:]).where(half) for half in halves)
-    both = fitted_on.mixed and unseen.mixed
-    return {
-        "kl": kl,
-        "kl_without": kl_without,
-        "skill": 1 - kl / max(kl_without, 1e-12),
-        "positions": len(owner),
-        **({"changed": risk_figures(fitted_on, unseen.recalibrated(fitted_on))} if both else {}),
-    }
-
-
-def judged(lesson: CascadeExample, cascade: Cascade) -> tuple[Tensor, ...]:
-    """Of every position left: both divergences, whether its candidate changes, and the chance of that with and without the cascade.
-
-    A candidate changes where the next forward holds another one, or all others together, for likelier.
-    """
-    said = lesson.foretold(cascade)
-    return (
-        divergence(lesson.target, said),
-        divergence(lesson.target, lesson.unmoved()),
-        lesson.target.argmax(-1) > 0,
-        said[:, 1:].logsumexp(-1).exp(),
-        lesson.reading.log_risk[lesson.left].exp(),
-    )
 
 
 def driver_of(entry: Mapping[str, Any], denoiser: Denoiser) -> Policy:
@@ -156,9 +123,18 @@ def driver_of(entry: Mapping[str, Any], denoiser: Denoiser) -> Policy:
 
 
 def fit_cascade(
-    denoiser: Denoiser, tasks: Mapping[str, TaskRun], fitting: CascadeFitting, out: Path, *, seed: int
+    denoiser: Denoiser,
+    tasks: Mapping[str, TaskRun],
+    fitting: CascadeFitting,
+    out: Path,
+    *,
+    seed: int,
+    asked: str | None = None,
 ) -> str:
     """Fit the cascade of the denoiser's head and save the head with it and `cascade/metrics.json`; returns these as lines.
+
+    A part of the train prompts is held out, and says how far the risks that it foretells are to be trusted (`trust`). The head is
+    saved with the defaults of the rule alone: `choose_defaults` finds better ones.
 
     Args:
         denoiser: the base with its head; a cascade of another shape gives way to a new one.
@@ -166,18 +142,68 @@ def fit_cascade(
         fitting: how long, how large, and which drivers.
         out: folder of the head.
         seed: of prompts and draws.
+        asked: what names the run, kept beside the figures for one that goes on.
     """
     torch.manual_seed(seed)
-    shape: dict[str, int] = {"blocks": fitting.blocks, "rank": fitting.rank, "alpha": 2 * fitting.rank}
-    config = CascadeConfig(**shape, base=denoiser.fingerprint())
-    if denoiser.head.cascade is None or denoiser.head.cascade.config != config:
-        denoiser.head.cascade = Cascade(config, denoiser).to(denoiser.device)
-    cascade = denoiser.head.cascade
+    cascade = cascade_of(denoiser, fitting)
     drivers = [driver_of(entry, denoiser) for entry in fitting.drivers]
-    train, dev = (
-        [Prompts.of(name, run, split, fitting.prompts, seed=seed) for name, run in tasks.items()]
-        for split in ("train", "dev")
+    denoiser.head.defaults = Defaults(ALONE, CAREFUL, 0)  # until dev prompts have chosen others
+    cascade.trusting((1.0,), (1.0,))  # what is saved on the way is not believed
+    train = [
+        TaskPrompts.of(name, run, "train", fitting.prompts, seed=seed).divided(HELD) for name, run in tasks.items()
+    ]
+    dev = [TaskPrompts.of(name, run, "dev", None, seed=seed) for name, run in tasks.items()]
+    how: dict[str, Any] = {"batch_size": fitting.batch_size}
+    data = CascadeExamples(
+        denoiser,
+        [mine for mine, _ in train],
+        drivers,
+        denoiser.head.taps_ahead,
+        seed=seed,
+        parts=fitting.parts,
+        positions=fitting.positions,
+        **how,
     )
+    steps = run_fit(
+        denoiser, CascadeModule(cascade, fitting, lambda: data.share), DataLoader(data, batch_size=None), out
+    )
+    held = trust(denoiser, [kept for _, kept in train], drivers, fitting.parts, **how)
+    save_head(denoiser.head, out)
+    found = {one.task: evaluate(denoiser, one, drivers, parts=fitting.parts, **how) for one in dev}
+    for name, learned in zip(tasks, data.learned, strict=True):
+        found[name]["learned"] = learned
+    about = {
+        "steps": steps,
+        "held_positions": held,
+        "asked": asked,
+        "fitting": asdict(fitting),
+        "environment": environment(device=denoiser.device, seed=seed),
+    }
+    write_json(out / CASCADE / "metrics.json", {"tasks": found, **about})
+    return "\n".join(line_of(name, one) for name, one in found.items())
+
+
+def cascade_of(denoiser: Denoiser, fitting: CascadeFitting) -> Cascade:
+    """The cascade of the denoiser's head, a new one where it has none of this shape."""
+    config = CascadeConfig(
+        blocks=fitting.blocks, rank=fitting.rank, alpha=2 * fitting.rank, base=denoiser.fingerprint()
+    )
+    own = denoiser.head.cascade
+    if own is None or replace(own.config, foretold=(), seen=()) != config:
+        denoiser.head.cascade = Cascade(config, denoiser).to(denoiser.device)
+    made: Cascade = denoiser.head.cascade
+    return made
+
+
+def run_fit(denoiser: Denoiser, module: CascadeModule, data: DataLoader[CascadeExample], out: Path) -> int:
+    """Fit until the module has enough, and say after how many steps that was.
+
+    Args:
+        denoiser: the base with its head.
+        module: of the cascade that is fitted.
+        data: the examples.
+        out: folder of the head and of the logs.
+    """
     trainer = lightning.Trainer(
         max_epochs=1,
         accelerator="gpu" if denoiser.device.type == "cuda" else "cpu",
@@ -185,23 +211,20 @@ def fit_cascade(
         logger=CSVLogger(out, name="", version="cascade-logs"),
         enable_checkpointing=False,
         enable_model_summary=False,
+        enable_progress_bar=False,
         gradient_clip_val=1.0,
-        log_every_n_steps=50,
+        log_every_n_steps=10,
         callbacks=[Keep(denoiser, out)],
     )
-    data = CascadeExamples(denoiser, train, drivers, denoiser.head.taps_ahead, batch_size=fitting.batch_size, seed=seed)
-    cascade.train()
-    trainer.fit(CascadeModule(cascade, fitting), DataLoader(data, batch_size=None))
-    cascade.to(denoiser.device).eval()
-    save_head(denoiser.head, out)
-    found = {prompts.task: judge(denoiser, prompts, drivers, batch_size=fitting.batch_size) for prompts in dev}
-    about = {
-        "steps": trainer.global_step,
-        "fitting": asdict(fitting),
-        "environment": environment(device=denoiser.device, seed=seed),
-    }
-    write_json(out / CASCADE / "metrics.json", {"tasks": found, **about})
-    return "\n".join(
-        f"{name:24s} " + "  ".join(f"{key} {value:.4g}" for key, value in one.items() if key != "changed")
-        for name, one in found.items()
-    )
+    module.cascade.train()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*(num_workers|LeafSpec|IterableDataset)")
+        trainer.fit(module, data)
+    module.cascade.to(denoiser.device).eval()
+    return trainer.global_step
+
+
+def line_of(name: str, found: Mapping[str, Any]) -> str:
+    """What a task's prompts gave to learn from, and what of the next forward is foretold on unseen ones."""
+    explained = worded(found.get("explained"), found.get("open", 0), of="dev positions", digits=2)
+    return f"{name}: learned from {found['learned']:,} positions; share of the next forward foretold: {explained}"

@@ -3,24 +3,45 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import inspect
+import json
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
+from contextvars import ContextVar
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
+import yaml
 from jsonargparse import ArgumentParser
 
+from decoding.folder_lock import discard_new, first_missing, hold_folder
+from train.commands.interruption import Interrupted, interruptible
+from train.commands.raw_arguments import check_arguments, check_configs, forget_launcher
+
 DATA = Path(__file__).resolve().parents[1] / "_data"  # only in the wheel
+NOTHING_KEPT = "nothing is kept: start it again"
+GOES_ON = "what is done is kept in {out}: the same command goes on from there"
+
+_keep: ContextVar[Callable[[], None] | None] = ContextVar("keep", default=None)
 
 
 def parser_of(function: Callable[..., object], *, skip: Set[str] = frozenset()) -> ArgumentParser:
-    """Options from the signature and docstring of a function, and `--config` for a YAML that holds any of them."""
-    parser = ArgumentParser(prog=f"{function.__name__}.py", description=_summary(function), exit_on_error=False)
+    """Options from the signature and docstring of a function, and `--config` for a YAML that holds any of them.
+
+    Names are not abbreviated. A value of a text option is taken as it is, where jsonargparse reads `null`, `~` and `# ...` as None.
+    """
+    parser = ArgumentParser(
+        prog=f"{function.__name__}.py", description=_summary(function), exit_on_error=False, allow_abbrev=False
+    )
     parser.add_argument("--config", action="config", help="YAML with any of these options")
     parser.add_function_arguments(function, as_positional=False, skip=set(skip))
+    for action in parser._actions:
+        if getattr(action, "_typehint", None) == str | None:
+            action._typehint = str  # type: ignore[attr-defined]
     return parser
 
 
@@ -30,10 +51,13 @@ def run(
     *,
     default_config: str | None = None,
     positional: str | None = None,
+    kept: str = NOTHING_KEPT,
 ) -> None:
-    """Run a command: parse, save the resolved options in its `out` folder where it has one, call; an `estimate` saves nothing.
+    """Run a command: parse, hold its `out` folder where it has one, call it, and save the resolved options there.
 
-    A ValueError or OSError becomes one sentence on stderr and exit code 2; with TRACEBACK=1 in the environment it stays as it is.
+    The options are saved when the command says that everything is judged (`keep_options`), at the latest at its end; a refused
+    call and an `estimate` save nothing and leave no folder behind. A ValueError or OSError becomes one sentence on stderr and
+    exit code 2; with TRACEBACK=1 in the environment it stays as it is. Ctrl-C becomes one line and exit code 130, SIGTERM 143.
 
     Args:
         function: the command; its heavy imports stand inside it, after whatever can be judged without them.
@@ -41,33 +65,112 @@ def run(
         default_config: the config that ships with the project and is read where none is named; `{NAME}` in it stands for the
             value of the positional parameter, and there need be no such file.
         positional: the parameter whose value may come first without its name.
+        kept: what an interrupted command leaves, and how to go on; `{out}` stands for its folder.
     """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options: dict[str, Any] = {}
     try:
-        parser = parser_of(function)
-        given = with_flags(function, sys.argv[1:] if arguments is None else arguments)
-        if positional is not None and given and not given[0].startswith("-"):
-            default_config = default_config and default_config.replace(f"{{{positional}}}", given[0])
-            given = [f"--{positional}={given[0]}", *given[1:]]
-        named = any(one.startswith("--config") for one in given)
-        if default_config is not None and not named and (positional is None or shipped(default_config).is_file()):
-            given = ["--config", str(shipped(default_config)), *given]
-        options = parser.parse_args(given)
-        if options.get("out") is not None and not options.get("estimate"):
-            out = Path(options.out)
-            out.mkdir(parents=True, exist_ok=True)
-            parser.save(options, out / f"{function.__name__}.yaml", overwrite=True)
-        values = parser.instantiate(options).as_dict()
-        function(**{name: value for name, value in values.items() if name != "config"})
-    except (ValueError, OSError, argparse.ArgumentError) as error:
+        with interruptible():
+            _write_anything()
+            parser, namespace = _parse(function, given, default_config=default_config, positional=positional)
+            options |= namespace.as_dict()
+            values = parser.instantiate(namespace).as_dict()
+            with _holding(function, parser, namespace):
+                function(**{name: value for name, value in values.items() if name != "config"})
+    except Interrupted as stopped:
+        out = options.get("out")
+        said = NOTHING_KEPT if out is not None and not Path(out).exists() else kept.format(out=out)
+        sys.stderr.write(f"{function.__name__}.py: {stopped}, {said}\n")
+        raise SystemExit(stopped.exit_code) from None
+    except _refusals() as error:
         if os.environ.get("TRACEBACK"):
             raise
         sys.stderr.write(f"{function.__name__}.py: {sentence(error, function)}\n")
         raise SystemExit(2) from None
 
 
+def keep_options() -> None:
+    """Write the options of the running command into its folder: called once everything about them is judged."""
+    keep = _keep.get()
+    if keep is not None:
+        keep()
+
+
+def _parse(
+    function: Callable[..., object], given: list[str], *, default_config: str | None, positional: str | None
+) -> tuple[ArgumentParser, Any]:
+    """The parser of a command and what it makes of the command line, the default config read first."""
+    forget_launcher()
+    check_arguments(given)
+    given = with_flags(function, given)
+    if positional is not None and given and not given[0].startswith("-"):
+        default_config = default_config and default_config.replace(f"{{{positional}}}", given[0])
+        given = [f"--{positional}={given[0]}", *given[1:]]
+    named = any(one.partition("=")[0] == "--config" for one in given)
+    if default_config is not None and not named and (positional is None or shipped(default_config).is_file()):
+        given = ["--config", str(shipped(default_config)), *given]
+    check_configs(given)
+    parser = parser_of(function)
+    return parser, parser.parse_args(given)
+
+
+@contextlib.contextmanager
+def _holding(function: Callable[..., object], parser: ArgumentParser, options: Any) -> Iterator[None]:
+    """Hold the command's folder, and keep its options there once it says so or is done."""
+    if options.get("out") is None or options.get("estimate"):
+        yield
+        return
+    out = Path(options.out)
+    made = first_missing(out)
+    with hold_folder(out):
+        token = _keep.set(lambda: _save(parser, options, out / f"{function.__name__}.yaml"))
+        try:
+            yield
+            keep_options()
+        except BaseException:
+            discard_new(out, made)
+            raise
+        finally:
+            _keep.reset(token)
+
+
+def _save(parser: ArgumentParser, options: Any, file: Path) -> None:
+    """Write options aside and rename them; a text that looks like a number is quoted, which PyYAML forgets for 1e3."""
+    known = json.loads(parser.dump(options, format="json"))
+    aside = file.with_name(file.name + ".part")
+    aside.write_text(yaml.dump(known, Dumper=_Quoting, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    aside.replace(file)
+
+
+class _Quoting(yaml.SafeDumper):
+    """Writes every text that holds a digit in quotes."""
+
+
+_Quoting.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style="'" if any(map(str.isdigit, text)) else None
+    ),
+)
+
+
+def _write_anything() -> None:
+    """Let a terminal of fewer letters show others by their number, in place of an error."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError, OSError):  # a stand-in for a stream, or a closed one
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """What is told in one sentence."""
+    known = (ValueError, OSError, MemoryError, argparse.ArgumentError)
+    safetensors = sys.modules.get("safetensors")  # its error, of a full disk too, is neither ValueError nor OSError
+    return known if safetensors is None else (*known, safetensors.SafetensorError)
+
+
 def sentence(error: Exception, function: Callable[..., object]) -> str:
     """The error on one line; a value of the wrong type by name, type and value."""
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).split()) or type(error).__name__
     named = re.match(r'Parser key "(\w+)": .*(?:Given|Got) value: (.*)', text)
     parameter = inspect.signature(function).parameters.get(named[1]) if named else None
     if named is None or parameter is None:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from decoding.comparison.arms import Arm, select
-from decoding.comparison.problems import Check, Problems, Split
-from train.commands.command_line import shipped
+from decoding.comparison.arms import Arm, require_different, select
+from decoding.comparison.problems import CheckedProblems, Problems, Split
+from train.commands.calibrated_arm import require_arm
+from train.commands.command_line import keep_options, shipped
 from train.commands.folders import HEAD, MODEL, check_adapter, check_head_folder, check_model
 from train.tasks import Example, Task, get, require_answers, require_permission
 from train.tasks.hub import HUB
@@ -24,21 +25,13 @@ DRAWS = 20  # instances drawn at most for each one wanted, where a task has few
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One task of a contest: its prompts and how a text is judged."""
-
-    problems: Problems
-    check: Check
-
-
-@dataclass(frozen=True)
 class CompareCall:
     """What is compared on what, as far as that can be judged without torch.
 
     Attributes:
         arms: those that run.
         left_out: names of arms that lack a scoring head.
-        entries: the tasks.
+        tasks: the prompts of every task, with its checker.
         model: checkpoint folder or hub id.
         head: folder of the scoring head of learned arms without their own, or None.
         adapter: folder of a PEFT adapter that is merged into the model, or None.
@@ -46,13 +39,13 @@ class CompareCall:
 
     arms: tuple[Arm, ...]
     left_out: tuple[str, ...]
-    entries: tuple[Entry, ...]
+    tasks: tuple[CheckedProblems, ...]
     model: str
     head: str | None
     adapter: str | None = None
 
 
-def judge(
+def check_compare(
     catalogue: Sequence[Arm],
     arms: str | None,
     task: str,
@@ -93,6 +86,7 @@ def judge(
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
     tasks = [get(name.strip(), run_code=run_code) for name in task.split(",")]
+    require_different("task", [kind.name for kind in tasks])
     for kind in tasks:
         require_permission(kind, run_code)
     if isinstance(prompts, str) and len(tasks) > 1:
@@ -116,12 +110,12 @@ def judge(
             if not isinstance(length, int) or length < 1 or kind.gen_length % length:
                 rule = f"divide gen_length {kind.gen_length} of task {kind.name}"
                 raise ValueError(f"block_length of arm {arm.name} must {rule}, got {length!r}")
-    how: dict[str, Any] = {"num_prompts": num_prompts, "num_dev": num_dev, "seed": seed, "seen": fitted}
-    entries = [enter(kind, prompts, **how) for kind in tasks]
-    return CompareCall(tuple(running), tuple(left_out), tuple(entries), model, head, adapter)
+    sizes: dict[str, Any] = {"num_prompts": num_prompts, "num_dev": num_dev, "seed": seed, "seen": fitted}
+    checked = [make_problems(kind, prompts, **sizes) for kind in tasks]
+    return CompareCall(tuple(running), tuple(left_out), tuple(checked), model, head, adapter)
 
 
-def enter(
+def make_problems(
     task: Task,
     prompts: str | Mapping[str, str] | None,
     *,
@@ -129,10 +123,17 @@ def enter(
     num_dev: int,
     seed: int,
     seen: bool = False,
-) -> Entry:
+) -> CheckedProblems:
     """The prompts of one task, all different: dev from its generator, test from a file or from its generator.
 
     A task without a generator takes both from its file, or from the hub; `seen` says that a head may know its train split.
+
+    Args:
+        task: the task.
+        prompts: file of test prompts, task -> file, or None.
+        num_prompts, num_dev: at most, at least 1.
+        seed: of the generator.
+        seen: a head may know the file's train split.
 
     Raises:
         ValueError: if the file holds no prompt, or one that cannot be read or judged.
@@ -140,7 +141,7 @@ def enter(
     if task.make is None:
         few = min(num_dev, max(1, num_prompts // DEV_SHARE))
         dev, test = divide(task, prompts, num_prompts=num_prompts, num_dev=few, seen=seen)
-        return _entry(task, dev, test)
+        return _checked(task, dev, test)
     dev = draw(task, "dev", num_dev, seed=seed)
     if not isinstance(prompts, str):
         test = draw(task, "test", num_prompts, seed=seed)
@@ -151,7 +152,7 @@ def enter(
         if not test:
             raise ValueError(f"prompts must hold at least one prompt of task {task.name}, got none in {prompts}")
         require_answers(task, test)
-    return _entry(task, dev, test)
+    return _checked(task, dev, test)
 
 
 def divide(
@@ -161,18 +162,24 @@ def divide(
 
     Where a head may have seen the file's train split (`seen`, or a mapping), test prompts are those of the test split alone.
 
+    Args:
+        task: a benchmark.
+        prompts: its file, task -> file, or None for the hub.
+        num_prompts, num_dev: at most, at least 1.
+        seen: a head may know the file's train split.
+
     Raises:
         ValueError: if the file holds too few prompts, or one that cannot be judged.
     """
     seen = seen or isinstance(prompts, Mapping)
     source = prompts.get(task.name, HUB) if isinstance(prompts, Mapping) else prompts or HUB
-    found = {example.prompt: example for example in task.read(source)}
-    split = {prompt: task.split_of(prompt) for prompt in found}
-    dev = [e for e in found.values() if split[e.prompt] == "dev"][:num_dev]
+    examples = {example.prompt: example for example in task.read(source)}
+    split = {prompt: task.split_of(prompt) for prompt in examples}
+    dev = [e for e in examples.values() if split[e.prompt] == "dev"][:num_dev]
     if not dev and not seen:  # a file of a few rows
-        dev = list(found.values())[-1:]
+        dev = list(examples.values())[-1:]
     kept = {example.prompt for example in dev}
-    others = (e for e in found.values() if e.prompt not in kept and (not seen or split[e.prompt] == "test"))
+    others = (e for e in examples.values() if e.prompt not in kept and (not seen or split[e.prompt] == "test"))
     test = list(itertools.islice(others, num_prompts))
     if not dev or not test:
         raise ValueError(
@@ -182,7 +189,7 @@ def divide(
     return dev, test
 
 
-def _entry(task: Task, dev: Sequence[Example], test: Sequence[Example]) -> Entry:
+def _checked(task: Task, dev: Sequence[Example], test: Sequence[Example]) -> CheckedProblems:
     examples = {example.prompt: example for example in (*dev, *test)}
     problems = Problems(
         task=task.name,
@@ -192,28 +199,33 @@ def _entry(task: Task, dev: Sequence[Example], test: Sequence[Example]) -> Entry
         block_length=task.block_length,
         references={p: example.response for p, example in examples.items() if task.unique_answer and example.response},
     )
-    return Entry(problems, lambda prompt, text: task.check(examples[prompt], text))
+    return CheckedProblems(problems, lambda prompt, text: task.check(examples[prompt], text))
 
 
 def draw(task: Task, split: Split, count: int, *, seed: int) -> list[Example]:
-    """The first `count` different instances of a split, fewer where the task has no more."""
-    found: dict[str, Example] = {}
+    """The first `count` different instances of a split, fewer where the task has no more.
+
+    Args:
+        task, split, count: with a generator; dev or test; instances wanted, at least 1.
+        seed: of the generator.
+    """
+    instances: dict[str, Example] = {}
     for example in itertools.islice(task.generate(split, seed=seed), DRAWS * count):
-        found.setdefault(example.prompt, example)
-        if len(found) == count:
+        instances.setdefault(example.prompt, example)
+        if len(instances) == count:
             break
-    return list(found.values())
+    return list(instances.values())
 
 
-def leave_out_long(entry: Entry, denoiser: Denoiser) -> tuple[Entry, int]:
-    """The entry without prompts for which the model has too few positions, and how many those are.
+def leave_out_long(checked: CheckedProblems, denoiser: Denoiser) -> tuple[CheckedProblems, int]:
+    """The task without prompts for which the model has too few positions, and how many those are.
 
     Raises:
         ValueError: if none is left for dev or for test.
     """
     from decoding.prompts import leave_room
 
-    problems = entry.problems
+    problems = checked.problems
     prompts = [*problems.dev, *problems.test]
     long = {p for p, fits in zip(prompts, leave_room(prompts, denoiser, problems.gen_length), strict=True) if not fits}
     dev, test = (tuple(p for p in some if p not in long) for some in (problems.dev, problems.test))
@@ -222,11 +234,23 @@ def leave_out_long(entry: Entry, denoiser: Denoiser) -> tuple[Entry, int]:
             f"prompts of task {problems.task} must leave {problems.gen_length} of the model's {denoiser.max_length} positions, "
             f"got {len(dev)} dev and {len(test)} test prompts that do"
         )
-    return replace(entry, problems=replace(problems, dev=dev, test=test)), len(long)
+    return replace(checked, problems=replace(problems, dev=dev, test=test)), len(long)
 
 
-def hold(
-    contest: CompareCall,
+def tasks_that_fit(call: CompareCall, denoiser: Denoiser) -> tuple[list[CheckedProblems], list[str]]:
+    """The tasks without prompts too long for the model, and lines that say what is left out."""
+    left_out = [f"left out for want of a scoring head: {', '.join(call.left_out)}\n"] if call.left_out else []
+    tasks = []
+    for whole_task in call.tasks:
+        checked, long = leave_out_long(whole_task, denoiser)
+        tasks.append(checked)
+        if long:
+            left_out.append(f"left out of {checked.problems.task}: {long} prompts too long for the model\n")
+    return tasks, left_out
+
+
+def run_compare(
+    call: CompareCall,
     *,
     out: str,
     tuning: int = 0,
@@ -236,11 +260,13 @@ def hold(
     device: str | None = None,
     dtype: str = "float32",
     tf32: bool = False,
+    narrow: bool = False,
+    calibrated: str | None = None,
 ) -> str:
     """Run every task, write comparison.json, table.md and a picture of the curves as they come, and return the tables.
 
     Args:
-        contest: what `judge` let through.
+        call: what `check_compare` let through.
         out: folder of the results and of the lines that a later call goes on with.
         tuning: random points tried on dev prompts for every arm with a tuning space.
         parity: points searched in a parity study; 0 compares curves.
@@ -249,43 +275,36 @@ def hold(
         device: where to run; by default the GPU if there is one.
         dtype: of the weights.
         tf32: let the GPU round the inputs of matrix products to 10 bits.
+        narrow: return fewer columns than table.md has.
+        calibrated: file of the arm that `with_calibrated` added.
     """
     import torch
 
     import models
     from decoding.comparison.compare import Comparison, compare
-    from decoding.comparison.runner import refuse_settings
+    from decoding.comparison.runner import make_runner, refuse_settings
     from decoding.comparison.table import plot, table
-    from decoding.provenance import environment
+    from decoding.provenance import environment, write_text
 
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     folder = Path(out)
-    base: dict[str, Any] = {"dtype": dtype, "device": device, "adapter": contest.adapter}
-    denoiser = models.load(contest.model, head=contest.head, **base)
-    heads = {
-        arm.name: models.load(contest.model, head=arm.head, **base) for arm in contest.arms if arm.head is not None
-    }
-    for entry in contest.entries:
-        refuse_settings(contest.arms, entry.problems.task, denoiser, heads, points=parity or tuning, seed=seed)
+    base: dict[str, Any] = {"dtype": dtype, "device": device, "adapter": call.adapter}
+    denoiser = models.load(call.model, head=call.head, **base)
+    heads = {arm.name: models.load(call.model, head=arm.head, **base) for arm in call.arms if arm.head is not None}
+    for checked in call.tasks:
+        refuse_settings(call.arms, checked.problems.task, denoiser, heads, points=parity or tuning, seed=seed)
+    require_arm(calibrated, call.tasks, denoiser)
     whole: Comparison = Comparison()
-    said = [f"left out for want of a scoring head: {', '.join(contest.left_out)}\n"] if contest.left_out else []
-    for full in contest.entries:
-        entry, long = leave_out_long(full, denoiser)
-        if long:
-            said.append(f"left out of {entry.problems.task}: {long} prompts too long for the model\n")
-        whole += compare(
-            denoiser,
-            contest.arms,
-            entry.problems,
-            entry.check,
-            out=folder,
-            heads=heads,
-            tuning=tuning,
-            parity=parity,
-            batch_size=batch_size,
-            seed=seed,
-        )
+    tasks, left_out = tasks_that_fit(call, denoiser)
+    how: dict[str, Any] = {"out": folder, "heads": heads, "batch_size": batch_size, "seed": seed}
+    for checked in tasks:
+        make_runner(
+            denoiser, checked.problems, checked.check, **how, progress=False
+        )  # refuses lines of another comparison
+    keep_options()
+    for checked in tasks:
+        whole += compare(denoiser, call.arms, checked.problems, checked.check, tuning=tuning, parity=parity, **how)
         whole.save(folder / "comparison.json", environment(device=denoiser.device, seed=seed))
-        (folder / "table.md").write_text(table(whole), encoding="utf-8")
+        write_text(folder / "table.md", table(whole))
         plot(whole, folder)
-    return "\n".join([table(whole), *said])
+    return "\n".join([table(whole, narrow=narrow), *left_out])

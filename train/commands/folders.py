@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 MODEL, HEAD = "checkpoints/reason-7m", "checkpoints/reason-7m-head"
 
@@ -38,10 +39,28 @@ def check_model(model: str, prompt: str) -> None:
     missing = [name for name in ("config.json", "tokenizer_config.json") if not (folder / name).is_file()]
     if missing:
         raise ValueError(f"model must be a folder with {' and '.join(missing)}, got {model!r} without")
-    mask_id = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("mask_token_id")
+    mask_id = read_object(folder / "config.json").get("mask_token_id")
     if not (folder / "tokenizer.json").is_file():
         return
-    added = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8")).get("added_tokens", [])
+    added = read_object(folder / "tokenizer.json").get("added_tokens") or []
+    if not isinstance(added, list) or not all(isinstance(token, dict) for token in added):
+        raise ValueError(f"added_tokens in {folder / 'tokenizer.json'} must be a list of objects, got another thing")
     for token in added:
-        if token["id"] == mask_id and token["content"] in prompt:
-            raise ValueError(f"prompt must not hold the mask token, got {token['content']!r} in it")
+        content = token.get("content")
+        if token.get("id") == mask_id and isinstance(content, str) and content and content in prompt:
+            raise ValueError(f"prompt must not hold the mask token, got {content!r} in it")
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        ValueError: naming the file, where it holds anything else.
+    """
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} must be readable JSON, got {error}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{file} must hold a JSON object, got {type(found).__name__}")
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from decoding.reading import Reading
 from decoding.state import DecodeState, Reason
@@ -18,10 +18,20 @@ COLOURS = {
     Reason.CASCADE: 34,  # blue
     Reason.END: 90,  # grey
 }
+DRAFT = "\x1b[4m"  # underlined: foretold a round early, and the forward of that round agreed
 LEGEND = "  ".join(f"\x1b[{colour}m{reason.name.lower()}\x1b[0m" for reason, colour in COLOURS.items())
-LEGEND_WIDTH = len("round 999   " + "  ".join(reason.name for reason in COLOURS))
+LEGEND += f"  {DRAFT}draft\x1b[0m"
+LEGEND_WIDTH = len("round 999   " + "  ".join((*(reason.name for reason in COLOURS), "draft")))
 MASK, EOS = "·", "∎"
 PAUSE = 0.12  # seconds a round stays on a terminal
+
+
+class Piece(NamedTuple):
+    """What one position shows: its text, the Reason if it was committed in the last round, and whether as a draft."""
+
+    text: str
+    reason: int = 0
+    draft: bool = False
 
 
 class Screen:
@@ -37,6 +47,7 @@ class Screen:
         self.terminal = stream.isatty()
         self.paused = 0.0
         self._drawn = 0
+        self._shown: list[bool] = []  # positions committed in the last picture
 
     def step(self, state: DecodeState, reading: Reading) -> None:
         """A hook for `generate`: shows the state that this round starts from."""
@@ -47,10 +58,11 @@ class Screen:
         pieces = self.spell(state)
         done = int(state.round[0]) - int(state.masked[0].any())  # a state that goes on has been read once more
         if not self.terminal:
-            self.stream.write(f"{done:4d}  {''.join(piece for piece, _ in pieces)}\n")
+            self.stream.write(f"{done:4d}  {''.join(piece.text for piece in pieces)}{tally(state)}\n")
             return
         width = shutil.get_terminal_size().columns - 1
         lines = [*wrap(pieces, width), f"round {done}   {LEGEND}" if width >= LEGEND_WIDTH else f"round {done}"]
+        lines[-1] += tally(state)
         up = f"\x1b[{self._drawn}F\x1b[J" if self._drawn else ""
         self.stream.write(up + "\n".join(lines) + "\n")
         self.stream.flush()
@@ -58,32 +70,40 @@ class Screen:
         time.sleep(PAUSE)
         self.paused += PAUSE
 
-    def spell(self, state: DecodeState) -> list[tuple[str, int]]:
-        """Text of every canvas position of row 0, and the Reason if it was committed in the last round, else 0."""
+    def spell(self, state: DecodeState) -> list[Piece]:
+        """Every canvas position of row 0, with the reason of what was committed since the last picture."""
         canvas = state.layout.block >= 0
         rows: list[Any] = [
             v[0, canvas].tolist() for v in (state.tokens, state.masked, state.committed_round, state.reason)
         ]
-        last = max((r for r in rows[2]), default=0)
+        done = int(state.round[0]) - int(state.masked[0].any())
+        known, self._shown = self._shown or [False] * len(rows[0]), [not masked for masked in rows[1]]
         return [
-            (MASK if masked else self._piece(token), reason if not masked and round_ == last else 0)
-            for token, masked, round_, reason in zip(*rows, strict=True)
+            Piece(MASK) if masked else Piece(self._piece(token), 0 if shown else reason, not shown and round_ > done)
+            for token, masked, round_, reason, shown in zip(*rows, known, strict=True)
         ]
 
     def _piece(self, token: int) -> str:
-        if token == self.denoiser.eos_id:
+        if token in self.denoiser.end_ids:
             return EOS
         text: str = self.denoiser.tokenizer.decode([token])
         return text.replace("\n", "⏎")
 
 
-def wrap(pieces: list[tuple[str, int]], width: int) -> list[str]:
+def tally(state: DecodeState) -> str:
+    """How many drafts of row 0 came true, where it has made any."""
+    made, true = int(state.drafts[0]), int(state.drafts_true[0])
+    return f"   {true} of {made} drafts came true" if made else ""
+
+
+def wrap(pieces: list[Piece], width: int) -> list[str]:
     """Coloured lines of at most `width` characters."""
     lines, used = [""], 0
-    for text, reason in pieces:
-        if used + len(text) > width:
+    for piece in pieces:
+        if used + len(piece.text) > width:
             lines.append("")
             used = 0
-        lines[-1] += f"\x1b[{COLOURS[Reason(reason)]}m{text}\x1b[0m" if reason else text
-        used += len(text)
+        colour = f"{DRAFT if piece.draft else ''}\x1b[{COLOURS[Reason(piece.reason)]}m" if piece.reason else ""
+        lines[-1] += f"{colour}{piece.text}\x1b[0m" if colour else piece.text
+        used += len(piece.text)
     return lines

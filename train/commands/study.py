@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 from decoding.studies import STUDIES
 from train.commands.command_line import parser_of, sentence, shipped
-from train.commands.compare import enter
+from train.commands.compare import make_problems
 from train.commands.folders import HEAD, MODEL, check_model
 from train.tasks import get
 
 if TYPE_CHECKING:
-    from decoding.studies.inputs import Subject
+    from decoding.comparison.problems import CheckedProblems
 
 Result = dict[str, Any]
 
 
-def judge(name: str) -> str:
+def check_study(name: str) -> str:
     """The module of a study.
 
     Raises:
@@ -44,8 +44,8 @@ def read_settings(measure: Callable[..., Result], settings: Mapping[str, Any]) -
     Raises:
         ValueError: for a setting that the study does not have, or a value of the wrong type.
     """
-    parser = parser_of(measure, skip={"bench"})
-    known = inspect.signature(measure).parameters.keys() - {"bench"}
+    parser = parser_of(measure, skip={"inputs"})
+    known = inspect.signature(measure).parameters.keys() - {"inputs"}
     unknown = ", ".join(sorted(settings.keys() - known))
     if unknown:
         raise ValueError(f"settings must be among {', '.join(sorted(known))}, got {unknown}")
@@ -56,7 +56,7 @@ def read_settings(measure: Callable[..., Result], settings: Mapping[str, Any]) -
         raise ValueError(sentence(error, measure)) from error
 
 
-def hold(
+def run_study(
     name: str,
     settings: Mapping[str, Any],
     *,
@@ -77,53 +77,68 @@ def hold(
         seed: of prompts and draws.
         device: where to run; by default the GPU if there is one.
     """
-    module = import_module(judge(name))
+    module = import_module(check_study(name))
     given = read_settings(module.measure, settings)
     seen = head is not None  # maybe on a benchmark's own file; the one that ships is fitted on generated prompts
     if head is None and model is None and shipped(HEAD).is_dir():
         head = str(shipped(HEAD))
     model = str(shipped(MODEL)) if model is None else model
     check_model(model, "")
-    import torch
 
     from decoding.provenance import environment
     from decoding.studies.inputs import StudyInputs
+    from models.devices import find_device
 
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    bench = StudyInputs(model, head, str(place), seed, enter=partial(subject, seed, seen=seen), fit=fit_features)
+    target = find_device(device)
+    inputs = StudyInputs(
+        model, head, str(target), seed, make_problems=partial(study_problems, seed, seen=seen), fit=fit_features
+    )
     began = time.perf_counter()
-    found = module.measure(bench, **given)
-    cost: Result = {"seconds": round(time.perf_counter() - began, 1), "row_forwards": bench.cost.row_forwards}
-    cost["models"] = bench.cost.models
-    origin = environment(device=place, seed=seed)
-    result = json.loads(json.dumps({"study": name, **origin, "settings": given, **cost, **found}, default=str))
+    figures = module.measure(inputs, **given)
+    cost: Result = {
+        "seconds": round(time.perf_counter() - began, 1),
+        "sequence_forwards": inputs.cost.sequence_forwards,
+    }
+    cost["models"] = inputs.cost.models
+    origin = environment(device=target, seed=seed)
+    result = json.loads(json.dumps({"study": name, **origin, "settings": given, **cost, **figures}, default=str))
     files = write(name, result, module.draw, Path(out))
-    return f"{' and '.join(str(file) for file in files)}: {cost['row_forwards']} row-forwards, {cost['seconds']} s"
+    return f"{' and '.join(str(file) for file in files)}: {cost['sequence_forwards']} sequence forwards, {cost['seconds']} s"
 
 
 def write(name: str, result: Result, draw: Callable[[Result, Any], None], folder: Path) -> tuple[Path, Path]:
-    """Write result and picture aside and rename them."""
+    """Write result and picture aside and rename them.
+
+    Args:
+        name: of the study, and of both files.
+        result: as read back from JSON.
+        draw: fills a figure from the result.
+        folder: made where it is missing.
+    """
     from matplotlib.figure import Figure
 
+    from decoding.png import save_png
     from decoding.provenance import write_json
 
     folder.mkdir(parents=True, exist_ok=True)
     files = folder / f"{name}.json", folder / f"{name}.png"
-    aside = files[1].with_name(f".{files[1].name}")
     figure = Figure(figsize=(8, 5), layout="constrained")  # of no window system: a bare Figure draws with Agg
     draw(result, figure)
-    figure.savefig(aside, dpi=120, format="png")
+    save_png(figure, files[1])
     write_json(files[0], result)
-    aside.rename(files[1])
     return files
 
 
-def subject(seed: int, task: str, prompts: int, dev: int, *, seen: bool = False) -> Subject:
-    """The prompts of one task and their checker; `seen` keeps out those that a head may have been fitted on."""
-    from decoding.studies.inputs import Subject
+def study_problems(seed: int, task: str, prompts: int, dev: int, *, seen: bool = False) -> CheckedProblems:
+    """The prompts of one task and their checker; `seen` keeps out those that a head may have been fitted on.
 
-    entry = enter(get(task), None, num_prompts=prompts, num_dev=dev, seed=seed, seen=seen)
-    return Subject(entry.problems, entry.check)
+    Args:
+        seed: of the generator.
+        task: its name.
+        prompts, dev: test and dev prompts at most.
+        seen: see above.
+    """
+    return make_problems(get(task), None, num_prompts=prompts, num_dev=dev, seed=seed, seen=seen)
 
 
 def fit_features(*args: Any, **kwargs: Any) -> Any:

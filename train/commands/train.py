@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -10,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from decoding.comparison.arms import BLOCK_LENGTH
-from train.commands.compare import CompareCall, hold, judge
+from train.commands.command_line import keep_options
+from train.commands.compare import CompareCall, check_compare, run_compare
 from train.head.settings import names_of
 from train.tasks import get
 from train.tasks.text import TEXT
@@ -18,52 +20,156 @@ from train.tasks.text import TEXT
 if TYPE_CHECKING:
     from models.denoiser import Denoiser
     from models.heads.scoring_head import ScoringHead
+    from train.head.fit import Data
+    from train.head.settings import CascadeFitting, TaskRun
+    from train.trials.settings import Trials
 
 from train.head.drivers import make_drivers
 from train.head.head_run import HeadRun, load_base, quieten, reference_policy
+from train.head.stages import asked, cascade_done, fitted, mark_fitted
 
 log = logging.getLogger(__name__)
 
 
-def run_train(job: HeadRun) -> str:
-    """Do everything, going on where a run with the same settings was cut off; returns the tables."""
-    from train.head.fit import fit, prepare
-
+def run_train(head_run: HeadRun) -> str:
+    """Do everything, going on where a run with the same settings was cut off; returns the tables and what was won."""
     quieten()
-    contest_of(job, None)  # what cannot be compared in the end is refused now
-    if job.budget_hours is None:
-        require_rows(job)
-    denoiser = load_base(job)
-    beam = reference_policy(job, denoiser)
-    threshold, about = beam.threshold, provenance_of(job, denoiser)
-    if job.budget_hours is not None:
+    compare_call(head_run, None)  # what cannot be compared in the end is refused now
+    if head_run.budget_hours is None:
+        require_rows(head_run)
+    denoiser = load_base(head_run)
+    beam = reference_policy(head_run, denoiser)
+    if head_run.budget_hours is not None:
         from train.head.estimate import cut_to_budget
 
-        job = cut_to_budget(job, denoiser, beam)
-        require_rows(job)
-    folders = gather(job, denoiser, beam, job.drivers, "traces", None)
-    if job.relabel:
-        first = replace(job.fitting, variants=job.fitting.variants[:1], seeds=1)
-        data = prepare(denoiser, folders, first, threshold=threshold, seed=job.seed)
-        head = fit(denoiser, data, first, job.out / "first", threshold=threshold, seed=job.seed)[first.variants[0]]
-        folders += gather(job, denoiser, beam, job.relabel, "traces-own", head)
-    data = prepare(denoiser, folders, job.fitting, threshold=threshold, seed=job.seed)
-    heads = fit(denoiser, data, job.fitting, job.out, threshold=threshold, seed=job.seed, about=about)
-    if job.cascade is not None:
-        from train.cascade.fit import fit_cascade
-
-        cast(Any, denoiser).put_on(heads[job.fitting.variants[0]])
-        log.info(fit_cascade(denoiser, job.tasks, job.cascade, job.out, seed=job.seed))
-    return compare_heads(job)
+        head_run = cut_to_budget(head_run, denoiser, beam)
+        require_rows(head_run)
+    folders = gather(head_run, denoiser, beam, head_run.drivers, "traces", None)
+    head = fit_heads(head_run, denoiser, beam, folders)
+    cast(Any, denoiser).put_on(head)
+    if head_run.cascade is not None:
+        fit_own_cascade(head_run, denoiser, head_run.cascade, asked(head_run, denoiser, folders))
+    won = [] if head_run.trials is None else [settle(head_run, denoiser, head_run.trials)]
+    return "\n\n".join([compare_heads(head_run), *won])
 
 
-def provenance_of(job: HeadRun, denoiser: Denoiser) -> dict[str, Any]:
+def fit_heads(head_run: HeadRun, denoiser: Denoiser, beam: Any, folders: list[Path]) -> ScoringHead:
+    """Fit the heads of a run, or read back those that it fitted before; `folders` gets the traces of the second pass as well.
+
+    Args:
+        head_run: the run.
+        denoiser: the base.
+        beam: the look-ahead whose branches are labelled.
+        folders: of the traces.
+    """
+    from models.heads.cascade import CASCADE
+    from models.heads.defaults import ALONE, CAREFUL, FILE, Defaults
+    from models.heads.scoring_head import save_head
+    from train.head.fit import fit, prepare
+    from train.trials.trust import trust
+
+    threshold, seed = beam.threshold, head_run.seed
+    if head_run.relabel:
+        first = replace(head_run.fitting, variants=head_run.fitting.variants[:1], seeds=1)
+        data = prepare(denoiser, folders, first, threshold=threshold, seed=seed)
+        one = fit(denoiser, data, first, head_run.out / "first", threshold=threshold, seed=seed)[first.variants[0]]
+        folders += gather(head_run, denoiser, beam, head_run.relabel, "traces-own", one)
+    before = fitted(head_run.out, asked(head_run, denoiser, folders), denoiser)
+    if before is not None:
+        log.info("the heads are fitted already")
+        return before
+    shutil.rmtree(head_run.out / CASCADE, ignore_errors=True)  # what belongs to another head
+    (head_run.out / FILE).unlink(missing_ok=True)
+    data = prepare(denoiser, folders, head_run.fitting, threshold=threshold, seed=seed)
+    tell_states(data)
+    about = provenance_of(head_run, denoiser)
+    head = fit(denoiser, data, head_run.fitting, head_run.out, threshold=threshold, seed=seed, about=about)[
+        head_run.fitting.variants[0]
+    ]
+    labels = trust(head, data, seed=seed)
+    if head_run.trials is not None:
+        head.defaults = Defaults(ALONE, CAREFUL, 0)  # until dev prompts have chosen others
+    save_head(head, head_run.out)
+    mark_fitted(head_run.out, asked(head_run, denoiser, folders))
+    log.info("of the head's correction %.0f %% are trusted (%d held-out labels)", 100 * head.config.trust, labels)
+    return head
+
+
+def tell_states(data: Data) -> None:
+    """Say how many states and positions each task has to fit on."""
+    for task in sorted(set(data.train_task)):
+        mine = [batch for batch, of in zip(data.train.batches, data.train_task, strict=True) if of == task]
+        states, positions = (
+            sum(len(one.state_index) for one in mine),
+            sum(int(one.state.feasible.sum()) for one in mine),
+        )
+        log.info("%s: %d states with %d positions to fit the head on", task, states, positions)
+
+
+def fit_own_cascade(head_run: HeadRun, denoiser: Denoiser, fitting: CascadeFitting, name: str) -> None:
+    """Fit the cascade of the head on the denoiser, or read back the one that the run fitted before.
+
+    Args:
+        head_run: the run.
+        denoiser: the base with its head.
+        fitting: of the cascade.
+        name: of what was asked for, by which a finished fit is known.
+    """
+    from models.heads.cascade import CASCADE, load_cascade
+    from train.cascade.fit import fit_cascade
+
+    if cascade_done(head_run.out, fitting, name):
+        log.info("the cascade is fitted already")
+        denoiser.head.cascade = load_cascade(head_run.out / CASCADE, denoiser)
+        return
+    log.info("fitting the cascade, %g minutes", fitting.minutes)
+    log.info(fit_cascade(denoiser, head_run.tasks, fitting, head_run.out, seed=head_run.seed, asked=name))
+
+
+def settle(head_run: HeadRun, denoiser: Denoiser, trials: Trials) -> str:
+    """Choose the settings that the head decodes with by default, and say what was won; writes them and the model card."""
+    from train.trials.defaults import choose_defaults, first_prompts
+    from train.trials.ending import leave, usage_of
+
+    how: dict[str, Any] = {"batch_size": head_run.batch_size, "seed": head_run.seed, "run_code": head_run.run_code}
+    log.info("trying settings on dev prompts")
+    choice = choose_defaults(denoiser, head_run.tasks, trials, head_run.out, **how)
+    usage = usage_of(head_run.out, first_prompts(head_run.tasks, seed=head_run.seed), head_run.model)
+    return leave(head_run.out, choice, about_of(head_run, denoiser), usage)
+
+
+def about_of(head_run: HeadRun, denoiser: Denoiser) -> dict[str, str]:
+    """What the model card says of how the head was made."""
+    from decoding.provenance import environment
+
+    made = environment(device=denoiser.device, seed=head_run.seed)
+    fitting, share = head_run.fitting, 100 * denoiser.head.config.trust
+    tasks = ", ".join(f"{name} ({run.prompts} prompts, {run.dev_prompts} dev)" for name, run in head_run.tasks.items())
+    cascade = (
+        "none"
+        if head_run.cascade is None
+        else f"{head_run.cascade.minutes:g} minutes, {head_run.cascade.blocks} blocks"
+    )
+    return {
+        "base": f"{Path(head_run.base).name} ({denoiser.fingerprint()[:12]})",
+        "tasks": tasks,
+        "left out": head_run.leave_out or "none",
+        "head": f"{fitting.variants[0]}, {fitting.epochs} epochs, {share:.0f} % trusted",
+        "cascade": cascade,
+        "made by": f"{made['command']}, commit {made['commit']}, seed {head_run.seed}, {made['device']}",
+    }
+
+
+def provenance_of(head_run: HeadRun, denoiser: Denoiser) -> dict[str, Any]:
     """What metrics.json says of a fit: the base by name and fingerprint, the tasks it saw, and those left out."""
-    base = {"name": Path(job.base).name if Path(job.base).is_dir() else job.base, "fingerprint": denoiser.fingerprint()}
-    return {"fitted_on": base, "tasks": list(job.tasks), "left_out": list(names_of(job.leave_out))}
+    base = {
+        "name": Path(head_run.base).name if Path(head_run.base).is_dir() else head_run.base,
+        "fingerprint": denoiser.fingerprint(),
+    }
+    return {"fitted_on": base, "tasks": list(head_run.tasks), "left_out": list(names_of(head_run.leave_out))}
 
 
-def require_rows(job: HeadRun) -> None:
+def require_rows(head_run: HeadRun) -> None:
     """Refuse a file with fewer prompts than a task asks for, before another task is collected.
 
     Raises:
@@ -71,14 +177,14 @@ def require_rows(job: HeadRun) -> None:
     """
     from train.head.fit import prompts_of
 
-    for name, run in job.tasks.items():
+    for name, run in head_run.tasks.items():
         if run.prompts_file is not None:
             for split, count in (("train", run.prompts), ("dev", run.dev_prompts)):
-                prompts_of(get(name), run, split, count, seed=job.seed)
+                prompts_of(get(name), run, split, count, seed=head_run.seed)
 
 
 def gather(
-    job: HeadRun,
+    head_run: HeadRun,
     denoiser: Denoiser,
     beam: Any,
     drivers: Mapping[str, Mapping[str, Any]],
@@ -90,66 +196,90 @@ def gather(
     """Collect the traces of all tasks with a progress bar; returns one folder for each task.
 
     Of the hours given each pass has an equal share.
+
+    Args:
+        head_run: the run.
+        denoiser: the base.
+        beam: the look-ahead whose branches are labelled.
+        drivers: name -> {policy: NAME, setting: value}.
+        name: of the folder and of the bar.
+        head: for learned drivers, or None.
+        clock: seconds, for the budget.
     """
     from tqdm import tqdm
 
     from train.head.fit import collect
 
-    budget = float("inf") if job.budget_hours is None else job.budget_hours * 3600 / (2 if job.relabel else 1)
+    budget = (
+        float("inf") if head_run.budget_hours is None else head_run.budget_hours * 3600 / (2 if head_run.relabel else 1)
+    )
     end = clock() + budget
-    total = sum(run.prompts + run.dev_prompts for run in job.tasks.values())
+    total = sum(run.prompts + run.dev_prompts for run in head_run.tasks.values())
     with tqdm(total=total, desc=name, unit="prompt") as bar:
         collect(
             denoiser,
-            job.tasks,
-            job.out / name,
+            head_run.tasks,
+            head_run.out / name,
             beam=beam,
             drivers=make_drivers(drivers, denoiser, head),
-            labelling=job.labelling,
-            batch_size=job.batch_size,
-            seed=job.seed + (head is not None),
+            labelling=head_run.labelling,
+            batch_size=head_run.batch_size,
+            seed=head_run.seed + (head is not None),
             beam_drives=head is None,
-            blocks={name: entry[BLOCK_LENGTH] for name, entry in drivers.items() if BLOCK_LENGTH in entry},
-            run_code=job.run_code,
+            blocks={name: driver[BLOCK_LENGTH] for name, driver in drivers.items() if BLOCK_LENGTH in driver},
+            run_code=head_run.run_code,
             stop=lambda: clock() > end,
+            judged=keep_options,
             progress=lambda count: _advance(bar, count),
         )
-    return [job.out / name / task for task in job.tasks]
+    return [head_run.out / name / task for task in head_run.tasks]
 
 
 def _advance(bar: Any, count: int) -> None:
     bar.update(count)
 
 
-def compare_heads(job: HeadRun) -> str:
+def compare_heads(head_run: HeadRun) -> str:
     """The fitted head and its rivals on the same fresh prompts, through the code of `compare.py`."""
-    if not job.catalogue:
+    if not head_run.catalogue:
         return "no arms to compare"
-    contest = contest_of(job, str(job.out))
-    if contest is None:
+    call = compare_call(head_run, str(head_run.out))
+    if call is None:
         return "no task with a checker to compare on"
-    return hold(contest, out=str(job.out), batch_size=job.batch_size, seed=job.seed, device=job.device, dtype=job.dtype)
+    options: dict[str, Any] = {"batch_size": head_run.batch_size, "seed": head_run.seed}
+    options |= {"device": head_run.device, "dtype": head_run.dtype, "narrow": True}
+    return run_compare(call, out=str(head_run.out), **options)
 
 
-def contest_of(job: HeadRun, head: str | None) -> CompareCall | None:
+def comparable(name: str, run: TaskRun) -> bool:
+    """Whether decoders can be compared on a task: not on a user's file without answers, or with too few prompts to share out."""
+    task = get(name)
+    if name == TEXT.name or task.make is not None or not run.at_most or run.prompts_file is None:
+        return name != TEXT.name
+    found = list(task.read(run.prompts_file))
+    splits = {task.split_of(example.prompt) for example in found}
+    return {"dev", "test"} <= splits and all(task.judges(example) for example in found)
+
+
+def compare_call(head_run: HeadRun, head: str | None) -> CompareCall | None:
     """The closing comparison of a head, None where there is none; without a head only what does not need one.
 
     Raises:
         ValueError: if a task's prompts are too few or cannot be judged.
     """
-    judged = [name for name in job.tasks if name != TEXT.name]
-    if not job.catalogue or not judged:
+    judged = [name for name in head_run.tasks if comparable(name, head_run.tasks[name])]
+    if not head_run.catalogue or not judged:
         return None
-    return judge(
-        job.catalogue,
+    return check_compare(
+        head_run.catalogue,
         None,
         ",".join(judged),
-        num_prompts=job.num_prompts,
-        num_dev=job.num_dev,
-        seed=job.seed,
-        model=job.base,
-        adapter=job.adapter,
+        num_prompts=head_run.num_prompts,
+        num_dev=head_run.num_dev,
+        seed=head_run.seed,
+        model=head_run.base,
+        adapter=head_run.adapter,
         head=head,
-        prompts={name: run.prompts_file for name, run in job.tasks.items() if run.prompts_file is not None},
-        run_code=job.run_code,
+        prompts={name: run.prompts_file for name, run in head_run.tasks.items() if run.prompts_file is not None},
+        run_code=head_run.run_code,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import compress
+from itertools import compress, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,17 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from decoding.folder_lock import hold_folder
 from decoding.policies.ete import BeamETE
 from decoding.policy import Policy
 from decoding.prompts import leave_room, read_prompts
 from decoding.state import DecodeState, start
-from decoding.traces.branches import try_alone, try_branches, visit
+from decoding.traces.branches import try_alone, try_branches
 from decoding.traces.labelling import Labelling
-from decoding.traces.trace import check_header, header, identity, write_part
+from decoding.traces.trace import check_header, header, identity, refuse_header, write_part
+from decoding.traces.visits import visit
 from models.denoiser import Denoiser
-from train.head.labels import Accepts, Verdicts, hold_back, judge, rows_of, rows_of_bare, take
+from train.head.labels import Accepts, Verdicts, label_by_finishing, label_held_back, rows_of, rows_of_bare, take
 from train.tasks.task import Example, Task
 
 log = logging.getLogger(__name__)
@@ -67,11 +69,9 @@ def without_long(denoiser: Denoiser, task: Task, examples: Sequence[Example]) ->
 
 
 def decode_text(denoiser: Denoiser, canvas: Tensor) -> str:
-    """The text of one canvas up to its first EOS."""
+    """The text of one canvas up to the first id that ends an answer."""
     ids = canvas.tolist()
-    if denoiser.eos_id in ids:
-        ids = ids[: ids.index(denoiser.eos_id)]
-    return str(denoiser.tokenizer.decode(ids))
+    return str(denoiser.tokenizer.decode(list(takewhile(lambda token: token not in denoiser.end_ids, ids))))
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,26 @@ class Collector:
         Raises:
             ValueError: if the folder holds traces of other prompts, another base or other settings.
         """
-        examples = {split: without_long(self.denoiser, self.task, some) for split, some in examples.items()}
-        settings = header(
+        kept = {split: without_long(self.denoiser, self.task, some) for split, some in examples.items()}
+        with hold_folder(folder):
+            check_header(folder, self._settings(kept))
+            self._collect(kept, folder, progress, stop)
+
+    def check(self, examples: Mapping[str, Sequence[Example]], folder: Path) -> None:
+        """Refuse what `run` would refuse of a folder, and write nothing.
+
+        Raises:
+            ValueError: if the folder holds traces of other prompts, another base or other settings, or parts without a header.
+        """
+        gen_length = self.task.gen_length
+        fits = {
+            split: leave_room([e.prompt for e in some], self.denoiser, gen_length) for split, some in examples.items()
+        }
+        refuse_header(folder, self._settings({split: list(compress(examples[split], fits[split])) for split in fits}))
+
+    def _settings(self, kept: Mapping[str, Sequence[Example]]) -> dict[str, Any]:
+        """The header of the traces of these prompts."""
+        return header(
             self.denoiser,
             self.beam,
             task=self.task.name,
@@ -132,12 +150,19 @@ class Collector:
             labelling=self.labelling,
             bare=self.labelling.bare or None,
             blocks=dict(self.blocks) or None,
-            prompts={split: [len(some), identity(some)] for split, some in examples.items()},
+            prompts={split: [len(some), identity(some)] for split, some in kept.items()},
             batch_size=self.batch_size,
             seed=self.seed,
             chunk=self.chunk,
         )
-        check_header(folder, settings)
+
+    def _collect(
+        self,
+        examples: Mapping[str, Sequence[Example]],
+        folder: Path,
+        progress: Callable[[int], None],
+        stop: Callable[[], bool],
+    ) -> None:
         sizes = {split: len(some) for split, some in examples.items()}
         parts = [(first / size, split, first) for split, size in sizes.items() for first in range(0, size, self.chunk)]
         for _, split, first in sorted(parts):
@@ -150,13 +175,20 @@ class Collector:
             progress(len(batch))
 
     def rows(self, examples: Sequence[Example], first: int, part: int, split: str) -> Iterator[dict[str, Any]]:
-        """The rows of one part."""
+        """The rows of one part.
+
+        Args:
+            examples: the prompts of the part.
+            first: number of the first of them within the split.
+            part: its number, which seeds the draws.
+            split: train or dev.
+        """
         generator = torch.Generator().manual_seed(self.seed * 100_003 + part)
         names = list(self.drivers)
         for turn, name in enumerate(names):
-            mine = [i for i in range(len(examples)) if (first + i) % len(names) == turn]
-            for low in range(0, len(mine), self.batch_size):
-                few = mine[low : low + self.batch_size]
+            turn_of = [i for i in range(len(examples)) if (first + i) % len(names) == turn]
+            for low in range(0, len(turn_of), self.batch_size):
+                few = turn_of[low : low + self.batch_size]
                 yield from self._rows_of([examples[i] for i in few], [first + i for i in few], name, generator, split)
 
     def _rows_of(
@@ -169,7 +201,7 @@ class Collector:
             gen_length=self.task.gen_length,
             block_length=self.blocks.get(driver, self.block_length),
             mask_id=self.denoiser.mask_id,
-            eos_id=self.denoiser.eos_id,
+            eos_id=self.denoiser.end_ids,
             step_budget=policy.step_budget,
             initial_blocks=policy.initial_blocks,
         )
@@ -211,19 +243,21 @@ class _Rows:
             return
         mask = self.prompts.attention_mask[row]
         labelling, denoiser = self.of.labelling.of_split(self.split, self.of.task.gen_length), self.of.denoiser
-        how: dict[str, Any] = {"attention_mask": mask, "generator": generator, "batch_size": self.of.batch_size}
-        branches = try_branches(denoiser, state, self.of.beam, labelling, **how).cpu()
+        options: dict[str, Any] = {"attention_mask": mask, "generator": generator, "batch_size": self.of.batch_size}
+        branches = try_branches(denoiser, state, self.of.beam, labelling, **options).cpu()
         bare = None
         if labelling.bare:
             asked = branches.asked.to(mask.device)
-            bare = try_alone(denoiser, state, self.of.beam, labelling.bare, asked=asked, **how).cpu()
+            bare = try_alone(denoiser, state, self.of.beam, labelling.bare, asked=asked, **options).cpu()
         verdicts = Verdicts.unjudged(branches, self.prompts.reference[row])
         if not self.of.task.unique_answer:
-            how = {"finished": labelling.finished, "batch_size": self.of.batch_size}
+            options = {"finished": labelling.finished, "batch_size": self.of.batch_size}
             if self.of.task.judges(self.examples[int(row[0])]):
-                verdicts = judge(denoiser, state, branches, self._accepts(row), attention_mask=mask, **how)
+                verdicts = label_by_finishing(
+                    denoiser, state, branches, self._accepts(row), attention_mask=mask, **options
+                )
             else:
-                verdicts = hold_back(denoiser, state, branches, attention_mask=mask, **how)
+                verdicts = label_held_back(denoiser, state, branches, attention_mask=mask, **options)
         yield from self._write(
             state,
             row,

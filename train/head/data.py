@@ -71,6 +71,12 @@ def cascade_gain(branch: dict[str, Any], alone: dict[str, Any], reference: np.nd
 
     `reference` is that of the asked positions, -1 where unknown and the EOS id made unknown beforehand, so that
     neither counts.
+
+    Args:
+        branch: what the base says after the commit.
+        alone: what it says without.
+        reference: [positions asked for], the right tokens.
+        threshold: confidence from which a position counts, in (0, 1).
     """
     bar = np.log1p(-threshold)
     after, before = np.asarray(branch["log_risk"], np.float32), np.asarray(alone["log_risk"], np.float32)
@@ -86,17 +92,23 @@ def columns(branches: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def fill_changes(
-    branches: Sequence[dict[str, Any]], asked: Sequence[bool], alone: Int[Tensor, " L"], changed: Int[Tensor, "K L"]
+    branches: Sequence[dict[str, Any]], known: Sequence[bool], alone: Int[Tensor, " L"], changed: Int[Tensor, "K L"]
 ) -> None:
     """Write where the candidates of the branches of one canvas differ from those without a branch, masked in both.
 
     y_kj = [candidate at j after the commit at k is not the state's own], of bare branches if the row has any: they alone show what
     the tokens of the plan do to each other. Without any, of the others against branch 0.
+
+    Args:
+        branches: of one canvas, as in the trace table.
+        known: positions asked for.
+        alone: filled with the candidates without a branch.
+        changed: filled with 0 or 1 where both are known.
     """
     if not branches:
         return
     bare = [one for one in branches if one["kind"] == BARE]
-    there = torch.tensor(asked)
+    there = torch.tensor(known)
     before = torch.tensor((bare or branches)[0]["token"])
     alone[there] = before.to(alone.dtype)
     for k, one in enumerate(columns(branches)[: len(changed)]):

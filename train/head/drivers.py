@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 
 def make_drivers(
-    entries: Mapping[str, Mapping[str, Any]], denoiser: Denoiser, head: ScoringHead | None
+    drivers: Mapping[str, Mapping[str, Any]], denoiser: Denoiser, head: ScoringHead | None
 ) -> dict[str, Policy]:
     """The policies that a config names; learned ones get the head."""
     if head is not None:
         cast(Any, denoiser).put_on(head)
-    own = {name: {k: v for k, v in entry.items() if k != BLOCK_LENGTH} for name, entry in entries.items()}
-    return {name: policy_of(entry, denoiser) for name, entry in own.items()}
+    settings = {name: {k: v for k, v in driver.items() if k != BLOCK_LENGTH} for name, driver in drivers.items()}
+    return {name: policy_of(driver, denoiser) for name, driver in settings.items()}
 
 
-def policy_of(entry: Mapping[str, Any], denoiser: Denoiser) -> Policy:
-    """The policy that one entry names, with its settings."""
+def policy_of(driver: Mapping[str, Any], denoiser: Denoiser) -> Policy:
+    """The policy that a driver names, with its settings."""
     from decoding.api import make_policy
 
-    return make_policy(entry["policy"], {name: value for name, value in entry.items() if name != "policy"}, denoiser)
+    return make_policy(driver["policy"], {name: value for name, value in driver.items() if name != "policy"}, denoiser)

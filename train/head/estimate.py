@@ -59,52 +59,61 @@ class Size:
         return f"{self.prompts:.0f} prompts, {labels}, {self.gigabytes:.4f} GB, {self.seconds / 3600:.3f} h"
 
 
-def estimate_run(job: HeadRun, *, seconds: float = PROBE_SECONDS, clock: Callable[[], float] = time.monotonic) -> str:
+def estimate_run(
+    head_run: HeadRun, *, seconds: float = PROBE_SECONDS, clock: Callable[[], float] = time.monotonic
+) -> str:
     """Collect a few prompts of every task for about `seconds` and say what the whole run will take.
 
     Returns:
         A line a task and one for the run: prompts, states, labels, gigabytes and hours of one pass.
     """
     quieten()
-    denoiser = load_base(job)
-    sizes = probe(job, denoiser, reference_policy(job, denoiser), seconds=seconds, clock=clock)
+    denoiser = load_base(head_run)
+    sizes = probe(head_run, denoiser, reference_policy(head_run, denoiser), seconds=seconds, clock=clock)
     lines = [f"{name}: {size}" for name, size in sizes.items()]
-    fits = job.fitting.seeds * len(job.fitting.variants)
-    passes = "two passes of this size, the second in states of the head; " if job.relabel else ""
-    then = f"then {fits} fits of {job.fitting.epochs} epochs"
-    then += f" and {job.cascade.minutes:g} minutes of the cascade" if job.cascade is not None else ""
+    fits = head_run.fitting.seeds * len(head_run.fitting.variants)
+    passes = "two passes of this size, the second in states of the head; " if head_run.relabel else ""
+    then = f"then {fits} fits of {head_run.fitting.epochs} epochs"
+    then += f" and {head_run.cascade.minutes:g} minutes of the cascade" if head_run.cascade is not None else ""
     whole = sum(sizes.values(), Size())
     lines.append(f"collection: {whole} on {denoiser.device}{_peak(denoiser)}; {passes}{then}")
-    if job.budget_hours is not None:
-        share = min(1.0, _factor(job, whole))
-        lines.append(f"budget: {job.budget_hours:g} h take {share:.0%} of the prompts")
+    if head_run.budget_hours is not None:
+        share = min(1.0, _factor(head_run, whole))
+        lines.append(f"budget: {head_run.budget_hours:g} h take {share:.0%} of the prompts")
     return "\n".join(lines)
 
 
 def probe(
-    job: HeadRun, denoiser: Denoiser, beam: BeamETE, *, seconds: float, clock: Callable[[], float] = time.monotonic
+    head_run: HeadRun, denoiser: Denoiser, beam: BeamETE, *, seconds: float, clock: Callable[[], float] = time.monotonic
 ) -> dict[str, Size]:
     """The size of the collection of every task, scaled up from twice as many prompts each time while `seconds` last.
 
     Only the last and largest time counts: it is warm, and its batches are the fullest. Before the first, prompts are read and one
     forward runs, off the clock.
+
+    Args:
+        head_run: the run.
+        denoiser: the base.
+        beam: the look-ahead whose branches are labelled.
+        seconds: for all tasks, above 0.
+        clock: seconds, for tests.
     """
     sizes = {}
-    for name, run in job.tasks.items():
-        few, taken, measured = len(job.drivers) + 1, 0.0, Size()
-        _warm_up(job, name, _part(run, few), denoiser)
+    for name, run in head_run.tasks.items():
+        few, taken, measured = len(head_run.drivers) + 1, 0.0, Size()
+        _warm_up(head_run, name, _part(run, few), denoiser)
         while True:
             part = _part(run, few)
             began = clock()
             with tempfile.TemporaryDirectory() as folder:
-                _collect(replace(job, tasks={name: part}, out=Path(folder)), denoiser, beam)
+                _collect(replace(head_run, tasks={name: part}, out=Path(folder)), denoiser, beam)
                 measured = replace(
                     _size_of(Path(folder)),
                     seconds=float(clock() - began),
                     prompts=float(part.prompts + part.dev_prompts),
                 )
             taken += measured.seconds
-            if part == run or taken + 2 * measured.seconds > seconds / len(job.tasks):
+            if part == run or taken + 2 * measured.seconds > seconds / len(head_run.tasks):
                 break
             few *= 2
         sizes[name] = measured.times((run.prompts + run.dev_prompts) / measured.prompts)
@@ -112,62 +121,69 @@ def probe(
 
 
 def cut_to_budget(
-    job: HeadRun,
+    head_run: HeadRun,
     denoiser: Denoiser,
     beam: BeamETE,
     *,
     seconds: float = PROBE_SECONDS,
     clock: Callable[[], float] = time.monotonic,
 ) -> HeadRun:
-    """The job with as many prompts of every task as its hours allow; a run that goes on keeps what it was cut to at first.
+    """The head_run with as many prompts of every task as its hours allow; a run that goes on keeps what it was cut to at first.
+
+    Args:
+        head_run: the run, with `budget_hours`.
+        denoiser: the base.
+        beam: the look-ahead whose branches are labelled.
+        seconds: of the probe, above 0.
+        clock: seconds, for tests.
 
     Raises:
         ValueError: if the run that is gone on with was given other hours, tasks or numbers of prompts.
     """
     from decoding.provenance import write_json
 
-    file = job.out / BUDGET_FILE
-    asked = {
-        "budget_hours": job.budget_hours,
-        "asked": {name: [run.prompts, run.dev_prompts] for name, run in job.tasks.items()},
+    file = head_run.out / BUDGET_FILE
+    wanted = {
+        "budget_hours": head_run.budget_hours,
+        "asked": {name: [run.prompts, run.dev_prompts] for name, run in head_run.tasks.items()},
     }
     if file.is_file():
-        counts = _earlier_cut(file, asked)
+        counts = _earlier_cut(file, wanted)
     else:
-        whole = sum(probe(job, denoiser, beam, seconds=seconds, clock=clock).values(), Size())
-        factor = min(1.0, SHARE * _factor(job, whole))
+        whole = sum(probe(head_run, denoiser, beam, seconds=seconds, clock=clock).values(), Size())
+        factor = min(1.0, SHARE * _factor(head_run, whole))
         counts = {
             name: [
                 min(run.prompts, max(LEAST_PROMPTS, int(run.prompts * factor))),
                 max(1, int(run.dev_prompts * factor)),
             ]
-            for name, run in job.tasks.items()
+            for name, run in head_run.tasks.items()
         }
-        write_json(file, {**asked, "cut": counts})
+        write_json(file, {**wanted, "cut": counts})
     tasks = {
-        name: replace(run, prompts=counts[name][0], dev_prompts=counts[name][1]) for name, run in job.tasks.items()
+        name: replace(run, prompts=counts[name][0], dev_prompts=counts[name][1]) for name, run in head_run.tasks.items()
     }
-    return replace(job, tasks=tasks)
+    return replace(head_run, tasks=tasks)
 
 
-def _earlier_cut(file: Path, asked: Mapping[str, Any]) -> Mapping[str, Any]:
+def _earlier_cut(file: Path, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
     """What a run was cut to at first, if it was asked for the same."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        stored = json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{file} must be JSON that a run wrote, got {error}") from error
-    known = found if isinstance(found, dict) else {}
-    earlier = {name: known.get(name) for name in asked}
+    known = stored if isinstance(stored, dict) else {}
+    earlier = {name: known.get(name) for name in wanted}
     cut = known.get("cut")
-    if earlier != asked or not isinstance(cut, dict) or cut.keys() != asked["asked"].keys():
-        raise ValueError(f"{file} must be of a run that was asked for {json.dumps(asked)}, got {json.dumps(earlier)}")
+    if earlier != wanted or not isinstance(cut, dict) or cut.keys() != wanted["asked"].keys():
+        raise ValueError(f"{file} must be of a run that was asked for {json.dumps(wanted)}, got {json.dumps(earlier)}")
     return cut
 
 
-def _factor(job: HeadRun, whole: Size) -> float:
+def _factor(head_run: HeadRun, whole: Size) -> float:
     """How often the collection fits into the budget."""
-    budget = float("inf") if job.budget_hours is None else job.budget_hours * 3600
-    return budget / (whole.seconds * (2 if job.relabel else 1)) if whole.seconds else float("inf")
+    budget = float("inf") if head_run.budget_hours is None else head_run.budget_hours * 3600
+    return budget / (whole.seconds * (2 if head_run.relabel else 1)) if whole.seconds else float("inf")
 
 
 def _part(run: TaskRun, few: int) -> TaskRun:
@@ -176,7 +192,7 @@ def _part(run: TaskRun, few: int) -> TaskRun:
     return replace(run, prompts=prompts, dev_prompts=max(1, round(run.dev_prompts * prompts / run.prompts)))
 
 
-def _warm_up(job: HeadRun, name: str, run: TaskRun, denoiser: Denoiser) -> None:
+def _warm_up(head_run: HeadRun, name: str, run: TaskRun, denoiser: Denoiser) -> None:
     """Read the prompts of a task once and run one forward on a batch of them."""
     import torch
 
@@ -184,26 +200,26 @@ def _warm_up(job: HeadRun, name: str, run: TaskRun, denoiser: Denoiser) -> None:
     from train.head.fit import prompts_of
 
     task = get(name)
-    prompts_of(task, run, "dev", run.dev_prompts, seed=job.seed)
-    few = prompts_of(task, run, "train", run.prompts, seed=job.seed)[: job.batch_size]
+    prompts_of(task, run, "dev", run.dev_prompts, seed=head_run.seed)
+    few = prompts_of(task, run, "train", run.prompts, seed=head_run.seed)[: head_run.batch_size]
     batch = read_prompts([example.prompt for example in few], None, denoiser).with_canvas(task.gen_length)
     with torch.inference_mode():
         denoiser(batch.tokens, attention_mask=batch.attention_mask)
 
 
-def _collect(job: HeadRun, denoiser: Denoiser, beam: Any) -> None:
+def _collect(head_run: HeadRun, denoiser: Denoiser, beam: Any) -> None:
     from train.head.fit import collect
 
     collect(
         denoiser,
-        job.tasks,
-        job.out,
+        head_run.tasks,
+        head_run.out,
         beam=beam,
-        drivers=make_drivers(job.drivers, denoiser, None),
-        labelling=job.labelling,
-        batch_size=job.batch_size,
-        seed=job.seed,
-        run_code=job.run_code,
+        drivers=make_drivers(head_run.drivers, denoiser, None),
+        labelling=head_run.labelling,
+        batch_size=head_run.batch_size,
+        seed=head_run.seed,
+        run_code=head_run.run_code,
     )
 
 

@@ -42,7 +42,7 @@ def fit_features(
         block_length: of the decoding; blocks before a random one are revealed whole, later ones not at all.
         threshold: confidence from which a position counts as crossed.
         epochs: passes over the states.
-        pairs: fit a pairwise output in the place of the gain.
+        pairs: fit a conflict output in the place of the gain.
         seed: of states and fit.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -65,7 +65,14 @@ def fit_features(
 def reveal_some(
     denoiser: Denoiser, sequences: Int[Tensor, "S L"], block_length: int, generator: torch.Generator
 ) -> DecodeState:
-    """States that show the blocks before a random one, and a random share of that one."""
+    """States that show the blocks before a random one, and a random share of that one.
+
+    Args:
+        denoiser: the exact model.
+        sequences: whole canvases.
+        block_length: a divisor of their length.
+        generator: of the draws.
+    """
     count, length = sequences.shape
     state = start(
         sequences, gen_length=length, block_length=block_length, mask_id=denoiser.mask_id, eos_id=denoiser.eos_id
@@ -85,7 +92,14 @@ def reveal_some(
 
 
 def label(denoiser: Denoiser, state: DecodeState, reference: Int[Tensor, "S L"], threshold: float) -> HeadBatch:
-    """Every mask of the open blocks tried as a branch on top of what is confident; gain = right minus wrong new crossings."""
+    """Every mask of the open blocks tried as a branch on top of what is confident; gain = right minus wrong new crossings.
+
+    Args:
+        denoiser: the exact model.
+        state: S states.
+        reference: the right canvases.
+        threshold: confidence of the plan, in (0, 1).
+    """
     alone = predict(denoiser, state.tokens, state.feasible, None)
     exploit = confident(alone, threshold)
     plan = torch.where(exploit, alone.token, state.tokens)
@@ -168,7 +182,15 @@ def label_pairs(denoiser: Denoiser, batch: HeadBatch, generator: torch.Generator
 def crossings(
     after: Reading, before: Reading, reference: Int[Tensor, "S L"], shape: tuple[int, int], threshold: float
 ) -> Tensor:
-    """Positions of each branch that cross the threshold and did not without it, right minus wrong, [S, K]."""
+    """Positions of each branch that cross the threshold and did not without it, right minus wrong, [S, K].
+
+    Args:
+        after: of S x K canvases.
+        before: of the S states.
+        reference: the right canvases.
+        shape: (S, K).
+        threshold: confidence from which a position counts, in (0, 1).
+    """
     new: Bool[Tensor, "S K L"] = torch.unflatten(confident(after, threshold), 0, shape)
     new = new & ~confident(before, threshold).unsqueeze(1)
     right = torch.unflatten(after.token, 0, shape) == reference.unsqueeze(1)

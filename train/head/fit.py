@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -23,27 +24,57 @@ from decoding.traces.trace import check_drift, load_table
 from models.denoiser import Denoiser
 from models.heads.scoring_head import ScoringHead, save_head
 from train.head.collection import Collector
+from train.head.conflict_metrics import collect_conflicts, conflict_figures
 from train.head.data import HeadData, columns
-from train.head.metrics import choice_figures, judge_choices, judge_risk, risk_figures
+from train.head.metrics import choice_figures, collect_choices, collect_risk, risk_figures
 from train.head.module import HeadModule, KeepBest, PreparedBatches
-from train.head.pair_metrics import judge_pairs, pair_figures
 from train.head.settings import VARIANTS, Fitting, Recipe, TaskRun
 from train.tasks import get
 from train.tasks.task import Example, Task
+from train.trials.evidence import ENOUGH, worded
 
 log = logging.getLogger(__name__)
 
+DEV = 304  # dev prompts of a user's file that choose the defaults
 JUDGED = 64  # train batches that recalibrate what the pairs are compared with
 
 
 def prompts_of(task: Task, run: TaskRun, split: str, count: int, *, seed: int) -> list[Example]:
-    """The first `count` prompts of a split, from the run's file or the task's generator."""
+    """The first `count` prompts of a split, from the run's file or the task's generator.
+
+    Args:
+        task, run: the task, and what a run takes from it, its file among that.
+        split, count, seed: train or dev; prompts wanted; of the generator.
+
+    Raises:
+        ValueError: if the file holds fewer.
+    """
     if run.prompts_file is None:
         return list(islice(task.generate(cast(Any, split), seed=seed), count))
-    mine = list(islice((e for e in task.read(run.prompts_file) if task.split_of(e.prompt) == split), count))
-    if len(mine) < count:
-        raise ValueError(f"{run.prompts_file} must hold {count} prompts of the {split} split, got {len(mine)}")
-    return mine
+    if run.at_most:
+        return shared_out(task, run.prompts_file, split)[:count]
+    examples = list(islice((e for e in task.read(run.prompts_file) if task.split_of(e.prompt) == split), count))
+    if len(examples) < count:
+        raise ValueError(f"{run.prompts_file} must hold {count} prompts of the {split} split, got {len(examples)}")
+    return examples
+
+
+def shared_out(task: Task, file: str, split: str) -> list[Example]:
+    """The prompts of a split in a file that need not hold as many as are asked for.
+
+    Test prompts stay out of both. Where the file has fewer than DEV dev prompts, train prompts become such until it has, a quarter
+    of the prompts at most, those whose hash is smallest.
+
+    Raises:
+        ValueError: if the file holds fewer than two prompts to share out.
+    """
+    found = {example.prompt: example for example in task.read(file) if task.split_of(example.prompt) != "test"}
+    if len(found) < 2:
+        raise ValueError(f"{file} must hold a prompt to fit on and one to judge by, got {len(found)} in all")
+    dev = {prompt for prompt in found if task.split_of(prompt) == "dev"}
+    others = sorted(found.keys() - dev, key=lambda prompt: hashlib.blake2b(prompt.encode()).digest())
+    dev |= set(others[: max(0, max(1, min(DEV, len(found) // 4)) - len(dev))])
+    return [example for prompt, example in found.items() if (prompt in dev) == (split == "dev")]
 
 
 def collect(
@@ -61,31 +92,48 @@ def collect(
     run_code: bool = False,
     progress: Callable[[int], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
+    judged: Callable[[], None] = lambda: None,
 ) -> None:
     """Collect the traces of every task into `folder/TASK`, train and dev prompts, going on where a run was cut off.
 
     With `beam_drives` the beam of a task is one of its drivers: the head learns in the states that the look-ahead leads to.
-    `blocks` are drivers' own block lengths, on tasks whose canvas they divide. `run_code` lets checkers run what the model wrote;
-    `stop` ends collection before the next part.
+
+    Args:
+        denoiser, folder: the base, and the folder of the traces.
+        tasks: task -> what the run takes from it.
+        beam: the look-ahead whose branches are labelled; a task may change its settings.
+        drivers, blocks: name -> policy, dealt to the prompts in turn; name -> its own block length.
+        labelling: how many states and branches; a task may have its own.
+        batch_size, seed: canvases in one forward; of prompts and draws.
+        beam_drives: whether the beam of a task is a driver too.
+        run_code: let checkers run what the model wrote.
+        progress, stop: told of prompts done; asked before each part.
+        judged: called once no task's folder holds traces of another run.
     """
+    collections = []
     for name, run in tasks.items():
-        task, own = get(name, run_code=run_code), replace(beam, **run.beam)
-        mine = {**drivers, "beam": own} if beam_drives else drivers
+        task, task_beam = get(name, run_code=run_code), replace(beam, **run.beam)
+        task_drivers = {**drivers, "beam": task_beam} if beam_drives else drivers
         collector = Collector(
             denoiser,
             task,
-            own,
-            mine,
+            task_beam,
+            task_drivers,
             run.labelling or labelling,
             run.block_length or task.block_length,
             batch_size,
             seed,
-            chunk=batch_size * len(mine),
+            chunk=batch_size * len(task_drivers),
             blocks={name: length for name, length in (blocks or {}).items() if task.gen_length % length == 0},
         )
         counts = {"train": run.prompts, "dev": run.dev_prompts}
         examples = {split: prompts_of(task, run, split, count, seed=seed) for split, count in counts.items()}
-        collector.run(examples, folder / name, progress=progress, stop=stop)
+        collections.append((collector, examples, folder / name))
+    for collector, examples, place in collections:
+        collector.check(examples, place)
+    judged()
+    for collector, examples, place in collections:
+        collector.run(examples, place, progress=progress, stop=stop)
 
 
 @dataclass(frozen=True)
@@ -98,6 +146,7 @@ class Data:
         dev: task -> unseen prompts.
         train_prompts, dev_prompts: the prompt of each state.
         train_task: the task of each train batch.
+        held_prompts: the prompt of each state held out, numbered over all tasks.
     """
 
     train: PreparedBatches
@@ -106,35 +155,43 @@ class Data:
     train_prompts: list[int]
     dev_prompts: dict[str, list[int]]
     train_task: list[str]
+    held_prompts: list[int] = field(default_factory=list)
 
 
 def prepare(denoiser: Denoiser, folders: Sequence[Path], fitting: Fitting, *, threshold: float, seed: int) -> Data:
-    """Read traces and put them behind the trunk; splits are by prompt, made at collection."""
+    """Read traces and put them behind the trunk; splits are by prompt, made at collection.
+
+    Args:
+        denoiser, folders: the frozen base, and the traces, one folder a task.
+        fitting: batch size, memory and variants.
+        threshold, seed: confidence that counts as crossed, in (0, 1); of the order of the batches.
+    """
     rows = [row for folder in folders for row in load_table(folder, denoiser)]
     check_drift(denoiser, rows)
     width = max((len(columns(r["branches"])) for r in rows), default=0)
     taps = taps_of(denoiser, fitting)
 
-    def ready(mine: list[dict[str, Any]], shuffle: bool) -> PreparedBatches:
-        data = HeadData(mine, denoiser.mask_id, denoiser.eos_id, threshold, max(1, width))
+    def ready(rows: list[dict[str, Any]], shuffle: bool) -> PreparedBatches:
+        data = HeadData(rows, denoiser.mask_id, denoiser.eos_id, threshold, max(1, width))
         generator = torch.Generator().manual_seed(seed) if shuffle else None
         batches = list(data.batches(fitting.batch_size, generator=generator))
         return PreparedBatches(denoiser, batches, taps=taps, threshold=threshold, gigabytes=fitting.gigabytes)
 
     tasks = sorted({r["task"] for r in rows})
     seen = {t: [r for r in rows if r["split"] == "train" and r["task"] == t] for t in tasks}
-    held_ids = {t: held_out(sorted({r["prompt_id"] for r in mine})) for t, mine in seen.items()}
-    train = [r for t, mine in seen.items() for r in mine if r["prompt_id"] not in held_ids[t]]
-    held = [r for t, mine in seen.items() for r in mine if r["prompt_id"] in held_ids[t]]
+    held_ids = {t: held_out(sorted({r["prompt_id"] for r in task_rows})) for t, task_rows in seen.items()}
+    train = [r for t, task_rows in seen.items() for r in task_rows if r["prompt_id"] not in held_ids[t]]
+    held = [r for t, task_rows in seen.items() for r in task_rows if r["prompt_id"] in held_ids[t]]
     shuffled = ready(train, True)
     dev = {t: [r for r in rows if r["split"] == "dev" and r["task"] == t] for t in tasks}
     return Data(
         train=shuffled,
         held=ready(held, False),
-        dev={t: ready(mine, False) for t, mine in dev.items()},
+        dev={t: ready(task_rows, False) for t, task_rows in dev.items()},
         train_prompts=[r["prompt_id"] for r in train],
-        dev_prompts={t: [r["prompt_id"] for r in mine] for t, mine in dev.items()},
+        dev_prompts={t: [r["prompt_id"] for r in task_rows] for t, task_rows in dev.items()},
         train_task=[train[int(b.state_index[0])]["task"] for b in shuffled.batches],
+        held_prompts=[tasks.index(r["task"]) + len(tasks) * r["prompt_id"] for r in held],
     )
 
 
@@ -156,7 +213,14 @@ def taps_of(denoiser: Denoiser, fitting: Fitting) -> tuple[int, ...]:
 def fit_head(
     denoiser: Denoiser, data: Data, recipe: Recipe, fitting: Fitting, *, seed: int, threshold: float, logs: Path | None
 ) -> ScoringHead:
-    """Fit one head."""
+    """Fit one head.
+
+    Args:
+        denoiser, data: the frozen base, and batches behind its trunk.
+        recipe, fitting: the variant; sizes and objective.
+        seed, threshold: of weights and order; of the head's own plan, in (0, 1).
+        logs: folder of the logs, or None.
+    """
     lightning.seed_everything(seed, verbose=False)
     config = fitting.config(recipe, NAMES, threshold=threshold)
     fingerprint = denoiser.fingerprint()
@@ -174,8 +238,13 @@ def fit_head(
     return head.to(denoiser.device).eval()
 
 
-def make_trainer(denoiser: Denoiser, fitting: Fitting, logs: Path | None, keeper: KeepBest) -> lightning.Trainer:
-    """One device, no checkpoints (a head is fitted in minutes and saved by us), CSV and TensorBoard logs."""
+def make_trainer(denoiser: Denoiser, fitting: Fitting, logs: Path | None, checkpoint: KeepBest) -> lightning.Trainer:
+    """One device, no checkpoints (a head is fitted in minutes and saved by us), CSV and TensorBoard logs.
+
+    Args:
+        denoiser, fitting: say where to run, and for how many epochs.
+        logs, checkpoint: folder of the logs, or None; keeps the weights that do best.
+    """
     loggers: list[Logger] = []
     if logs is not None:
         loggers = [CSVLogger(str(logs), name="", version=""), TensorBoardLogger(str(logs), name="", version="")]
@@ -184,7 +253,7 @@ def make_trainer(denoiser: Denoiser, fitting: Fitting, logs: Path | None, keeper
         accelerator="gpu" if denoiser.device.type == "cuda" else "cpu",
         devices=1,
         logger=loggers,
-        callbacks=[keeper],
+        callbacks=[checkpoint],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -199,16 +268,16 @@ def figures(head: ScoringHead, data: Data) -> dict[str, Any]:
     for task, batches in data.dev.items():
         prepared = [batches[i] for i in range(len(batches))]
         prompts = data.dev_prompts[task]
-        unseen = judge_risk(head, prepared, prompts)
+        unseen = collect_risk(head, prepared, prompts)
         risk: dict[str, Any] = {"positions": 0}
         if len(set(unseen.wrong.tolist())) == 2:
-            mine = [data.train[i] for i, of in enumerate(data.train_task) if of == task]
-            risk = risk_figures(judge_risk(head, mine, data.train_prompts), unseen)
-        out[task] = {"risk": risk, "choice": choice_figures(judge_choices(head, prepared, prompts))}
+            train_batches = [data.train[i] for i, of in enumerate(data.train_task) if of == task]
+            risk = risk_figures(collect_risk(head, train_batches, data.train_prompts), unseen)
+        out[task] = {"risk": risk, "choice": choice_figures(collect_choices(head, prepared, prompts))}
         if head.config.pairs:
             some = [data.train[i] for i, of in enumerate(data.train_task) if of == task][:JUDGED]
-            seen = judge_pairs(head, some, data.train_prompts)
-            out[task]["conflict"] = pair_figures(seen, judge_pairs(head, prepared, prompts))
+            seen = collect_conflicts(head, some, data.train_prompts)
+            out[task]["conflict"] = conflict_figures(seen, collect_conflicts(head, prepared, prompts))
     return out
 
 
@@ -222,7 +291,14 @@ def fit(
     seed: int,
     about: Mapping[str, Any] | None = None,
 ) -> dict[str, ScoringHead]:
-    """Fit every variant and seed, save them, and write metrics.json, `about` in it; returns the first seed of each variant."""
+    """Fit every variant and seed, save them, and write metrics.json, `about` in it; returns the first seed of each variant.
+
+    Args:
+        denoiser, data: the frozen base, and batches behind its trunk.
+        fitting, out: variants, seeds and sizes; folder of the heads.
+        threshold, seed: of the heads' own plan, in (0, 1); of the first fit.
+        about: written into metrics.json.
+    """
     heads: dict[str, ScoringHead] = {}
     metrics: dict[str, list[dict[str, Any]]] = {}
     for number in range(fitting.seeds):  # seed by seed, so that a run that is cut off has every variant
@@ -232,24 +308,26 @@ def fit(
             head = fit_head(denoiser, data, VARIANTS[name], fitting, seed=seed + number, threshold=threshold, logs=logs)
             metrics.setdefault(name, []).append(figures(head, data))
             heads.setdefault(name, head)
-            log.info("%s, seed %d: %s", name, seed + number, summary(metrics[name][-1]))
+            log.info("head %s, seed %d, on dev prompts\n%s", name, seed + number, summary(metrics[name][-1]))
             first = name == fitting.variants[0] and number == 0
             save_head(head, out if first else out / "variants" / f"{name}-{number}")
-            found = {**(about or {}), "variants": metrics, "train_states": len(data.train_prompts)}
-            write_json(out / "metrics.json", found | {"environment": environment(device=denoiser.device, seed=seed)})
+            metrics_file = {**(about or {}), "variants": metrics, "train_states": len(data.train_prompts)}
+            write_json(
+                out / "metrics.json", metrics_file | {"environment": environment(device=denoiser.device, seed=seed)}
+            )
     return heads
 
 
 def summary(per_task: Mapping[str, Any]) -> str:
-    """One line of the figures that matter."""
-    parts = []
+    """The figures that matter, each with its interval and how many positions or states it comes from; a line each."""
+    lines = []
     for task, one in per_task.items():
         risk, choice = one["risk"], one["choice"]
-        text = task
-        if risk["positions"]:
-            text += f" auroc {risk['auroc']:.3f} (confidence {risk['auroc_confidence']:.3f})"
-            text += f" log-loss skill {risk['log_loss_skill']['estimate']:+.3f}"
-        if choice["states"]:
-            text += f" regret {choice['regret']['estimate']:.2f} (beam {choice['regret_beam']['estimate']:.2f})"
-        parts.append(text)
-    return "; ".join(parts)
+        n = risk["positions"]
+        lines.append(f"{task}: AUROC of the risk {worded(risk.get('auroc_interval'), n)}")
+        if n >= ENOUGH:
+            lines[-1] += f", of the confidence {risk['auroc_confidence']:.3f}"
+            lines.append(f"  log-loss skill over the confidence {worded(risk['log_loss_skill'], n)}")
+        found = worded(choice.get("regret"), choice["states"], of="states", digits=2)
+        lines.append(f"  regret of the choice, in positions: {found}")
+    return "\n".join(lines)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from decoding.comparison.arms import BLOCK_LENGTH, Arm, check_arms
 from decoding.names import find_policy
@@ -16,6 +16,7 @@ from train.commands.folders import MODEL, check_adapter, check_model
 from train.head.settings import CascadeFitting, Fitting, TaskRun
 from train.tasks import get, require_permission
 from train.tasks.hub import HUB
+from train.trials.settings import Trials
 
 if TYPE_CHECKING:
     from decoding.policies.ete import BeamETE
@@ -48,6 +49,7 @@ class HeadRun:
         budget_hours: what collection may take; prompts are cut to it beforehand, and no part is begun after it.
         leave_out: names of tasks that the head must not see, with commas between them; recorded beside its figures.
         cascade: how the head's cascade is fitted after it; None for a head without one.
+        trials: how the settings that the head decodes with by default are chosen; None leaves it without.
     """
 
     model: str | None
@@ -70,6 +72,7 @@ class HeadRun:
     budget_hours: float | None = None
     leave_out: str | None = None
     cascade: CascadeFitting | None = None
+    trials: Trials | None = None
 
     def __post_init__(self) -> None:
         if not self.tasks:
@@ -87,11 +90,11 @@ class HeadRun:
                 raise ValueError(f"prompts_file must be a file, got {run.prompts_file}")
         if not self.drivers:
             raise ValueError("drivers must name at least one policy, got none")
-        for name, entry in {**self.drivers, **self.relabel}.items():
-            if not isinstance(entry.get("policy"), str):
-                raise ValueError(f"driver {name} must name its policy, got {dict(entry)}")
-            find_policy(entry["policy"], f"policy of driver {name}")
-            length = entry.get(BLOCK_LENGTH, 1)
+        for name, driver in {**self.drivers, **self.relabel}.items():
+            if not isinstance(driver.get("policy"), str):
+                raise ValueError(f"driver {name} must name its policy, got {dict(driver)}")
+            find_policy(driver["policy"], f"policy of driver {name}")
+            length = driver.get(BLOCK_LENGTH, 1)
             if not isinstance(length, int) or length < 1:
                 raise ValueError(f"block_length of driver {name} must be a whole number of at least 1, got {length!r}")
         for name in ("num_prompts", "num_dev", "batch_size"):
@@ -113,24 +116,31 @@ class HeadRun:
         return self.model or str(shipped(MODEL))
 
 
-def load_base(job: HeadRun) -> Denoiser:
+def load_base(head_run: HeadRun) -> Denoiser:
     """The base in the dtype that traces and decoding share."""
     import models
 
-    return models.load(job.base, dtype=job.dtype, device=job.device, adapter=job.adapter)
+    return models.load(head_run.base, dtype=head_run.dtype, device=head_run.device, adapter=head_run.adapter)
 
 
-def reference_policy(job: HeadRun, denoiser: Denoiser) -> BeamETE:
-    """Beam ETE with the job's settings."""
+def reference_policy(head_run: HeadRun, denoiser: Denoiser) -> BeamETE:
+    """Beam ETE with the head_run's settings."""
     from decoding.api import make_policy
+    from decoding.policies.ete import BeamETE
 
-    return cast("BeamETE", make_policy("ete", job.beam, denoiser))
+    policy = make_policy("ete", head_run.beam, denoiser)
+    assert isinstance(policy, BeamETE)
+    return policy
 
 
 def quieten() -> None:
-    """Leave the terminal to our own lines and bars."""
+    """Leave the terminal to our own lines and bars: no notes of other libraries between them."""
+    import warnings
+
     from datasets import disable_progress_bars
 
     disable_progress_bars()
     for name in ("lightning", "lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for library in ("lightning", "torch", "torchmetrics", "peft", "transformers", "datasets", "jsonargparse"):
+        warnings.filterwarnings("ignore", module=rf"{library}(\.|$)")

@@ -44,7 +44,7 @@ class Verdicts:
         return Verdicts(reference, nothing, nothing, torch.full_like(branches.token, -1))
 
 
-def judge(
+def label_by_finishing(
     denoiser: Denoiser,
     state: DecodeState,
     branches: Branches,
@@ -72,15 +72,15 @@ def judge(
     free = finish(denoiser, state, careful, attention_mask=attention_mask)
     right = accepts(torch.arange(len(free)), free)
     candidate = predict(denoiser, state.tokens, state.feasible, attention_mask).token
-    place = branches.position.clamp(min=0).to(free.device)
+    committed_at = branches.position.clamp(min=0).to(free.device)
     there = branches.position >= 0
-    same = (candidate.gather(1, place) == free.gather(1, place)).cpu() & there
+    same = (candidate.gather(1, committed_at) == free.gather(1, committed_at)).cpu() & there
     differs = there & ~same
     judged = spread(differs, finished)
     changed = torch.zeros_like(same)  # the forced finish is judged otherwise than the free one
     answers = torch.full((*same.shape, free.shape[1]), -1)
-    pairs = judged.nonzero()
-    for few in torch.split(pairs, batch_size) if len(pairs) else ():
+    selected = judged.nonzero()
+    for few in torch.split(selected, batch_size) if len(selected) else ():
         of, branch = few.unbind(1)
         index, position = of.to(free.device), branches.position[of, branch].to(free.device)
         forced = finish(denoiser, take(state, index), careful, attention_mask=attention_mask[index], forced=position)
@@ -105,11 +105,11 @@ def take(state: DecodeState, keep: Tensor) -> DecodeState:
 
 def spread(valid: Bool[Tensor, "S K"], count: int) -> Bool[Tensor, "S K"]:
     """At most `count` of the True entries of each row, evenly over their order."""
-    place, many = valid.cumsum(1) - 1, valid.sum(1, keepdim=True).clamp(min=1)
-    return valid & ((place + 1) * count // many > place * count // many)
+    index, many = valid.cumsum(1) - 1, valid.sum(1, keepdim=True).clamp(min=1)
+    return valid & ((index + 1) * count // many > index * count // many)
 
 
-def hold_back(
+def label_held_back(
     denoiser: Denoiser,
     state: DecodeState,
     branches: Branches,
@@ -136,8 +136,8 @@ def hold_back(
     free = finish(denoiser, state, Sequential(), attention_mask=attention_mask)
     candidate = predict(denoiser, state.tokens, state.feasible, attention_mask).token.cpu()
     harm = torch.full_like(branches.position, -1)
-    pairs = spread(branches.position >= 0, finished).nonzero()
-    for few in torch.split(pairs, batch_size) if len(pairs) else ():
+    selected = spread(branches.position >= 0, finished).nonzero()
+    for few in torch.split(selected, batch_size) if len(selected) else ():
         of, branch = few.unbind(1)
         position = branches.position[of, branch]
         index = of.to(device)
@@ -151,7 +151,14 @@ def hold_back(
 def token_left_for_last(
     denoiser: Denoiser, state: DecodeState, position: Int[Tensor, " N"], attention_mask: Bool[Tensor, "N L"]
 ) -> Int[Tensor, " N"]:
-    """The token at one position of each state after the careful decoder has filled all others."""
+    """The token at one position of each state after the careful decoder has filled all others.
+
+    Args:
+        denoiser: the base.
+        state: N states.
+        position: of each, the one left for last.
+        attention_mask: False on padding.
+    """
     there = torch.zeros_like(state.masked).scatter(1, position.unsqueeze(1), True)
     others = replace(
         state, masked=state.masked & ~there
@@ -161,7 +168,14 @@ def token_left_for_last(
 
 
 def rows_of(branches: Branches, verdicts: Verdicts, s: int, canvas: int) -> list[dict[str, Any]]:
-    """Branch 0 and every branch there is; positions count from the first place of the canvas."""
+    """Branch 0 and every branch there is; positions count from the first place of the canvas.
+
+    Args:
+        branches: of S states, on the CPU.
+        verdicts: their labels.
+        s: which state.
+        canvas: first position of the canvas.
+    """
     asked = branches.asked[s]
     rows = []
     for k in range(branches.position.shape[1]):

@@ -15,6 +15,12 @@ def risk_loss(
 
     Weights w = 1 + focus * [position is wrong and rated safe], rated safe being a predicted risk under one half: errors at the
     careful end are rare and decide the curve.
+
+    Args:
+        logit: of the risk.
+        wrong: 1 where the candidate is.
+        known: positions with a label.
+        focus: extra weight, at least 0.
     """
     weight = 1 + focus * wrong * (logit.detach() < 0)
     each = binary_cross_entropy_with_logits(logit, wrong, reduction="none") * weight
@@ -36,7 +42,13 @@ def listwise_loss(
     """KL(softmax(target / T) || softmax(score / T)) within each state, over its valid branches, averaged over states.
 
     Only differences within a state matter: a pooled regression would fit how hard a state is instead. States with fewer than two
-    valid branches, or whose targets are all equal, fit_cascade nothing and are left out.
+    valid branches, or whose targets are all equal, teach nothing and are left out.
+
+    Args:
+        score: of the head.
+        target: gain or Eq. 7.
+        valid: branches that are there.
+        temperature: T, above 0.
     """
     low = torch.finfo(score.dtype).min
     spread = target.masked_fill(~valid, low).amax(-1) - target.masked_fill(~valid, -low).amin(-1)
@@ -44,8 +56,8 @@ def listwise_loss(
     wanted = (target / temperature).masked_fill(~valid, low).softmax(-1)
     predicted = (score / temperature).masked_fill(~valid, low).log_softmax(-1)
     cross = -(wanted * predicted.masked_fill(~valid, 0.0)).sum(-1)
-    own = torch.special.entr(wanted).sum(-1)
-    mean: Tensor = ((cross - own) * counts).sum() / counts.sum().clamp(min=1)
+    entropy = torch.special.entr(wanted).sum(-1)
+    mean: Tensor = ((cross - entropy) * counts).sum() / counts.sum().clamp(min=1)
     return mean
 
 

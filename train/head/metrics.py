@@ -18,7 +18,9 @@ from torchmetrics.retrieval import RetrievalNormalizedDCG
 from decoding.comparison.curves import Array, Estimate, interval, ratio_of_means, resample
 from models.heads.scoring_head import ScoringHead
 from train.head.module import Prepared, PreparedBatches
+from train.trials.evidence import ENOUGH
 
+AUROCS = 200  # resamples of an AUROC
 BINS = 200  # quantile bins of the isotonic recalibration
 
 
@@ -33,8 +35,8 @@ class Recalibration:
     def fit(risk: Array, wrong: Array) -> Recalibration:
         """Least squares over the positions, never falling, constant on at most BINS quantile bins."""
         edges = np.unique(np.quantile(risk, np.linspace(0, 1, BINS + 1), method="lower"))[1:]  # no bin is empty
-        place = np.searchsorted(edges, risk, side="right")
-        total, count = (np.bincount(place, weights=w).astype(np.float64) for w in (wrong, np.ones_like(wrong)))
+        bins = np.searchsorted(edges, risk, side="right")
+        total, count = (np.bincount(bins, weights=w).astype(np.float64) for w in (wrong, np.ones_like(wrong)))
         return Recalibration(edges, _rising(total, count).clip(1e-5, 1 - 1e-5))
 
     def __call__(self, risk: Array) -> Array:
@@ -54,7 +56,7 @@ def _rising(total: Array, count: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class Judged:
+class RiskEstimates:
     """Every labelled position of a data set, with the head's and the model's own estimate of its risk."""
 
     prompt: NDArray[np.int64]
@@ -62,11 +64,11 @@ class Judged:
     head: Array
     confidence: Array
 
-    def where(self, some: NDArray[np.bool_]) -> Judged:
+    def where(self, some: NDArray[np.bool_]) -> RiskEstimates:
         """Some of the positions."""
-        return Judged(self.prompt[some], self.wrong[some], self.head[some], self.confidence[some])
+        return RiskEstimates(self.prompt[some], self.wrong[some], self.head[some], self.confidence[some])
 
-    def recalibrated(self, fitted_on: Judged) -> Judged:
+    def recalibrated(self, fitted_on: RiskEstimates) -> RiskEstimates:
         """The head's estimates through the isotonic map that fits other prompts."""
         return replace(self, head=Recalibration.fit(fitted_on.head, fitted_on.wrong)(self.head))
 
@@ -77,13 +79,20 @@ class Judged:
 
 
 @torch.no_grad()
-def judge_risk(
+def collect_risk(
     head: ScoringHead,
     prepared: PreparedBatches | Sequence[Prepared],
     prompt_of: Sequence[int],
     estimate: Callable[[Prepared], Float[Tensor, "S L"]] | None = None,
-) -> Judged:
-    """Collect labels and estimates of all known positions; the head's own risks unless another `estimate` is given."""
+) -> RiskEstimates:
+    """Collect labels and estimates of all known positions; the head's own risks unless another `estimate` is given.
+
+    Args:
+        head: the head.
+        prepared: batches behind the trunk.
+        prompt_of: the prompt of each state.
+        estimate: risks [S, L] of a batch, in place of the head's.
+    """
     head.eval()
     parts: list[tuple[Tensor, ...]] = []
     ids = torch.tensor(list(prompt_of))
@@ -93,21 +102,21 @@ def judge_risk(
         prompt = ids[one.batch.state_index.cpu()][:, None].expand(known.shape)[known.cpu()]
         parts.append((prompt, one.wrong[known].cpu(), risk[known].cpu(), one.reading.log_risk.exp()[known].cpu()))
     columns = [np.asarray(torch.cat(column)) for column in zip(*parts, strict=True)]
-    return Judged(columns[0], *(c.astype(np.float64) for c in columns[1:]))
+    return RiskEstimates(columns[0], *(c.astype(np.float64) for c in columns[1:]))
 
 
-def risk_figures(fitted_on: Judged, unseen: Judged, *, seed: int = 0) -> dict[str, Any]:
+def risk_figures(fitted_on: RiskEstimates, unseen: RiskEstimates, *, seed: int = 0) -> dict[str, Any]:
     """AUROC, Brier and log-loss skill of the head over isotonically recalibrated confidence, on unseen prompts.
 
     skill = 1 - loss(head) / loss(recalibrated confidence); intervals resample prompts.
     """
     base = Recalibration.fit(fitted_on.confidence, fitted_on.wrong)(unseen.confidence)
     risk = unseen.head.clip(1e-6, 1 - 1e-6)
-    prompts, place = np.unique(unseen.prompt, return_inverse=True)
+    prompts, owner = np.unique(unseen.prompt, return_inverse=True)
     weights = resample(len(prompts), seed=seed)
 
     def summed(each: Array) -> Array:
-        return np.bincount(place, weights=each, minlength=len(prompts)).astype(np.float64)
+        return np.bincount(owner, weights=each, minlength=len(prompts)).astype(np.float64)
 
     def skill(ours: Array, theirs: Array) -> Estimate | None:
         return interval(1 - ratio_of_means(weights, summed(ours), summed(theirs)))
@@ -116,7 +125,9 @@ def risk_figures(fitted_on: Judged, unseen: Judged, *, seed: int = 0) -> dict[st
     return {
         "positions": len(wrong),
         "share_wrong": float(wrong.mean()),
+        "enough": len(wrong) >= ENOUGH,
         "auroc": auroc(risk, wrong),
+        "auroc_interval": _plain(interval(weighted_auroc(risk, wrong, owner, weights[: 1 + AUROCS]))),
         "auroc_confidence": auroc(unseen.confidence, wrong),
         "brier_skill": _plain(skill((risk - wrong) ** 2, (base - wrong) ** 2)),
         "log_loss_skill": _plain(skill(_log_loss(risk, wrong), _log_loss(base, wrong))),
@@ -128,6 +139,25 @@ def auroc(score: Array, wrong: Array) -> float:
     metric = BinaryAUROC()
     metric.update(torch.from_numpy(score), torch.from_numpy(wrong).long())
     return float(metric.compute())
+
+
+def weighted_auroc(score: Array, wrong: Array, place: NDArray[np.intp], weights: Array) -> Array:
+    """The same for every line of weights over the prompts, `place` being that of each position's; ties count half.
+
+    Args:
+        score, wrong: [N], of each position.
+        place: [N], the prompt of each.
+        weights: [R, prompts].
+    """
+    levels, level = np.unique(score, return_inverse=True)
+    found = []
+    for line in weights:
+        bad, good = (
+            np.bincount(level, weights=line[place] * kind, minlength=len(levels)) for kind in (wrong, 1 - wrong)
+        )
+        below = good.cumsum() - good / 2
+        found.append((bad * below).sum() / max(bad.sum() * good.sum(), 1e-300) if bad.sum() * good.sum() else np.nan)
+    return np.asarray(found, dtype=np.float64)
 
 
 def _log_loss(p: Array, wrong: Array) -> Array:
@@ -150,7 +180,7 @@ class Choices:
 
 
 @torch.no_grad()
-def judge_choices(head: ScoringHead, prepared: Sequence[Prepared], prompt_of: Sequence[int]) -> Choices:
+def collect_choices(head: ScoringHead, prepared: Sequence[Prepared], prompt_of: Sequence[int]) -> Choices:
     """Let the head, the beam, the most confident position and chance choose in every state whose branches are labelled."""
     head.eval()
     ndcg = RetrievalNormalizedDCG(top_k=4, empty_target_action="skip")  # nothing to rank where all are equal
@@ -161,24 +191,24 @@ def judge_choices(head: ScoringHead, prepared: Sequence[Prepared], prompt_of: Se
         of_branch = scores.gain.gather(1, batch.position.clamp(min=0))
         for s in (batch.valid.sum(1) > 1).nonzero().squeeze(1).tolist():
             valid = batch.valid[s]
-            gain, mine = batch.gain[s][valid].cpu(), of_branch[s][valid].cpu()
+            gain, predicted = batch.gain[s][valid].cpu(), of_branch[s][valid].cpu()
             beam, eq7 = batch.beam[s][valid].cpu(), batch.eq7[s][valid].cpu()
             confidence = batch.log_confidence[s][valid].cpu()
             state = int(batch.state_index[s])
-            ndcg.update(mine, gain - gain.min(), indexes=torch.full((len(gain),), state))
+            ndcg.update(predicted, gain - gain.min(), indexes=torch.full((len(gain),), state))
             ranked = eq7.masked_fill(~beam, -torch.inf)
             by_beam = int(ranked.argmax()) if torch.isfinite(ranked).any() else int(confidence.argmax())
-            among = mine.masked_fill(~beam, -torch.inf)
+            among = predicted.masked_fill(~beam, -torch.inf)
             lines.append(
                 [
                     prompt_of[state],
                     float(gain.max()),
-                    float(gain[mine.argmax()]),
+                    float(gain[predicted.argmax()]),
                     float(gain[by_beam]),
                     float(gain[confidence.argmax()]),
                     float(gain.mean()),
                     float(among.argmax() == by_beam) if beam.any() else np.nan,
-                    float(spearman_corrcoef(mine, gain)) if gain.std() > 0 and mine.std() > 0 else np.nan,
+                    float(spearman_corrcoef(predicted, gain)) if gain.std() > 0 and predicted.std() > 0 else np.nan,
                 ]
             )
     table = np.asarray(lines, dtype=float).reshape(-1, 8)
@@ -189,15 +219,15 @@ def judge_choices(head: ScoringHead, prepared: Sequence[Prepared], prompt_of: Se
 
 def choice_figures(choices: Choices, *, seed: int = 0) -> dict[str, Any]:
     """Regret in positions against the oracle over the labelled branches, agreement, NDCG@4 and within-state Spearman."""
-    prompts, place = np.unique(choices.prompt, return_inverse=True)
+    prompts, owner = np.unique(choices.prompt, return_inverse=True)
     if not len(prompts):
         return {"states": 0}
     weights = resample(len(prompts), seed=seed)
 
     def mean(each: Array) -> dict[str, float] | None:
         seen = np.isfinite(each)
-        value = np.bincount(place, weights=np.where(seen, each, 0.0), minlength=len(prompts)).astype(np.float64)
-        count = np.bincount(place, weights=seen.astype(float), minlength=len(prompts)).astype(np.float64)
+        value = np.bincount(owner, weights=np.where(seen, each, 0.0), minlength=len(prompts)).astype(np.float64)
+        count = np.bincount(owner, weights=seen.astype(float), minlength=len(prompts)).astype(np.float64)
         return _plain(interval(ratio_of_means(weights, value, count)))
 
     return {

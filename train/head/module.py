@@ -80,8 +80,8 @@ def conflict_labels(batch: HeadBatch, reading: Reading) -> tuple[Float[Tensor, "
 
 def of_branches(value: Float[Tensor, "S L L"], batch: HeadBatch) -> Float[Tensor, "S K L"]:
     """The rows of a pairwise figure that belong to the positions of the branches."""
-    place = batch.position.clamp(min=0).unsqueeze(-1)
-    return value.gather(1, place.expand(-1, -1, value.shape[-1]))
+    position = batch.position.clamp(min=0).unsqueeze(-1)
+    return value.gather(1, position.expand(-1, -1, value.shape[-1]))
 
 
 def worth(prepared: Prepared, harm_weight: float) -> tuple[Float[Tensor, "S K"], Bool[Tensor, "S K"]]:
@@ -89,10 +89,10 @@ def worth(prepared: Prepared, harm_weight: float) -> tuple[Float[Tensor, "S K"],
 
     Harm is the label of the risk: the branch commits a wrong token, or was judged harmful.
     """
-    place = prepared.batch.position.clamp(min=0)
-    known = prepared.known.gather(1, place) & prepared.batch.valid
+    position = prepared.batch.position.clamp(min=0)
+    known = prepared.known.gather(1, position) & prepared.batch.valid
     score = floored(prepared.batch.eq7, prepared.batch.valid)
-    return score - harm_weight * prepared.wrong.gather(1, place), known
+    return score - harm_weight * prepared.wrong.gather(1, position), known
 
 
 class PreparedBatches(Dataset[Prepared]):
@@ -189,8 +189,8 @@ class HeadModule(lightning.LightningModule):
         risk = risk_loss(scores.risk_logit, prepared.wrong, prepared.known, focus=aim.focus)
         parts = {"listwise": aim.gain * listwise, "huber": aim.huber * huber, "risk": aim.risk * risk}
         loss = parts["listwise"] + parts["huber"] + parts["risk"]
-        if aim.conflict and scores.pairs is not None:
-            logit = of_branches(scores.pairs.logit, batch)
+        if aim.conflict and scores.conflicts is not None:
+            logit = of_branches(scores.conflicts.logit, batch)
             parts["conflict"] = aim.conflict * conflict_loss(logit, *conflict_labels(batch, prepared.reading))
             loss = loss + parts["conflict"]
         return {**parts, "loss": loss}
@@ -216,8 +216,8 @@ class HeadModule(lightning.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over what the head owns, warm-up then cosine."""
         aim = self.objective
-        own = [p for p in self.head.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(own, lr=aim.learning_rate, weight_decay=aim.weight_decay)
+        trained = [p for p in self.head.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=aim.learning_rate, weight_decay=aim.weight_decay)
         steps = int(self.trainer.estimated_stepping_batches)
 
         def factor(step: int) -> float:

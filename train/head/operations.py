@@ -110,6 +110,12 @@ def head_round(shape: Shape, config: HeadConfig, *, context: int, rows: int) -> 
 
     The side-stream runs the masked rows alone; its blocks are the base's own weights, read a second time, and its first block needs
     no keys and values. The small heads run on every position of the canvas and its prompt.
+
+    Args:
+        shape: of the base.
+        config: of the head.
+        context: positions attended to.
+        rows: positions scored.
     """
     inward = len(config.feature_names)
     if config.reads_hidden:
@@ -120,23 +126,31 @@ def head_round(shape: Shape, config: HeadConfig, *, context: int, rows: int) -> 
         before, ran, inward = _layers(config, inward, context=context), context, inward + config.width
     else:
         ran, before = context, Work(0, 0)
-    own = _readout(config, inward) + (inward * (2 * config.pairs + 2) if config.pairs else 0)
+    extra = _readout(config, inward) + (inward * (2 * config.pairs + 2) if config.pairs else 0)
     tables = 2 if config.reach else 0  # what places and equal candidates say: one of equal candidates, one of others
     products = (1 + tables) * 2 * context * context * config.pairs  # q_i with k_j and with each table, of all positions
     places = tables * (2 * config.reach + 1) * (config.pairs + 1)
     return Work(
-        before.operations + 2 * ran * own + products,
-        before.weight_bytes + HEAD_BYTES * (own + places),
+        before.operations + 2 * ran * extra + products,
+        before.weight_bytes + HEAD_BYTES * (extra + places),
     )
 
 
 def cascade_round(shape: Shape, *, blocks: int, rank: int, context: int, rows: int) -> Work:
-    """What one look at the cascade adds: the last blocks on the masked rows with keys and values of their own, and a few logits."""
+    """What one look at the cascade adds: the last blocks on the masked rows with keys and values of their own, and a few logits.
+
+    Args:
+        shape: of the base.
+        blocks: that run again.
+        rank: of their LoRA.
+        context: positions attended to.
+        rows: masked positions.
+    """
     again = _again(shape, blocks, rank, context=context, rows=rows, own_keys=True)
-    own = shape.width * shape.width + shape.width  # the committed tokens' way in, and the rest of the vocabulary
+    extra = shape.width * shape.width + shape.width  # the committed tokens' way in, and the rest of the vocabulary
     lines = rows * CANDIDATES * shape.width
     return Work(
-        again.operations + 2 * rows * own + 2 * lines, again.weight_bytes + BASE_BYTES * lines + HEAD_BYTES * own
+        again.operations + 2 * rows * extra + 2 * lines, again.weight_bytes + BASE_BYTES * lines + HEAD_BYTES * extra
     )
 
 
@@ -151,8 +165,8 @@ def _again(shape: Shape, blocks: int, rank: int, *, context: int, rows: int, own
 
 def _layers(config: HeadConfig, features: int, *, context: int) -> Work:
     """The two feature layers, on all positions: four projections and an MLP of twice the width each, and their attention."""
-    own = features * config.width + 2 * 8 * config.width**2
-    return Work(2 * context * own + 2 * 4 * context * context * config.width, HEAD_BYTES * own)
+    extra = features * config.width + 2 * 8 * config.width**2
+    return Work(2 * context * extra + 2 * 4 * context * context * config.width, HEAD_BYTES * extra)
 
 
 def _readout(config: HeadConfig, inward: int) -> int:
@@ -179,7 +193,7 @@ def table(
         block_length: masked rows, at most.
     """
     context, rows = prompt + gen_length, block_length
-    found = []
+    rows_out = []
     work = [(name, head_round(shape, one, context=context, rows=rows)) for name, one in _variants(feature_names)]
     for blocks in (1, 2, 4):
         work.append((f"cascade K={blocks}", cascade_round(shape, blocks=blocks, rank=32, context=context, rows=rows)))
@@ -187,8 +201,8 @@ def table(
         row: dict[str, Any] = {"head": name, "operations": added.operations, "weight_bytes": added.weight_bytes}
         for mode, computed in (("cached", block_length), ("uncached", context)):
             row[mode] = added.share(base_round(shape, computed=computed, context=context, rows=rows))
-        found.append(row)
-    return found
+        rows_out.append(row)
+    return rows_out
 
 
 def _variants(feature_names: tuple[str, ...]) -> list[tuple[str, HeadConfig]]:

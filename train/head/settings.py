@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,7 +22,7 @@ class Objective:
         gain: weight of the listwise loss on the gain, at least 0.
         risk: weight of the risk loss, at least 0.
         huber: weight of the Huber loss on the gain's unit, at least 0.
-        conflict: weight of the loss on pairs, at least 0; above 0 every variant has a pairwise output.
+        conflict: weight of the loss on pairs, at least 0; above 0 every variant has a conflict output.
         target: `gain` (correct net cascade), `eq7` (faithful distillation of the beam's score over its own k) or `worth`
             (that score less harm_weight * harm, over all branches whose harm is known).
         harm_weight: nats of Eq. 7 that a certain error outweighs in `worth`, at least 0.
@@ -46,10 +47,10 @@ class Objective:
         if self.target not in TARGETS:
             raise ValueError(f"target must be gain, eq7 or worth, got {self.target!r}")
         for name in ("gain", "risk", "huber", "conflict", "harm_weight", "focus", "weight_decay"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         for name in ("temperature", "learning_rate"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
 
 
@@ -67,6 +68,7 @@ class TaskRun:
         prompts_file: a JSONL(.gz) file of prompts instead of the generator; rows of other splits are left out.
         labelling: how much is kept and tried of each prompt; None takes the run's.
         beam: settings of the reference policy that differ on this task; not its threshold, which a head has one of.
+        at_most: take what the file holds where that is less, and dev prompts out of it where it has too few of their own.
     """
 
     prompts: int = 64
@@ -75,6 +77,7 @@ class TaskRun:
     prompts_file: str | None = None
     labelling: Labelling | None = None
     beam: dict[str, Any] = field(default_factory=dict)
+    at_most: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         if "threshold" in self.beam:
@@ -89,6 +92,12 @@ def only(
 ) -> dict[str, TaskRun]:
     """The tasks of a run without those left out, or the one that the command line names, with the file of its prompts.
 
+    Args:
+        tasks: of the run.
+        task: the one named on the command line, or None.
+        prompts: file of its prompts, or None.
+        leave_out: names with commas between them, or None.
+
     Raises:
         ValueError: for a file without a task, and for names left out that are not the run's or are all of them.
     """
@@ -96,7 +105,7 @@ def only(
         raise ValueError(f"prompts must come with a task, got {prompts} alone")
     if task is not None:
         run = tasks.get(task, TaskRun())
-        tasks = {task: run if prompts is None else replace(run, prompts_file=prompts)}
+        tasks = {task: run if prompts is None else replace(run, prompts_file=prompts, at_most=True)}
     without = names_of(leave_out)
     for name in without:
         if name not in tasks:
@@ -153,7 +162,7 @@ class Fitting:
         epochs: passes over the traces.
         batch_size: states in one step.
         blocks, rank, alpha, dropout, width: shape of the heads (see HeadConfig).
-        pairs, reach: width of the pairwise output of those that have one, and how far apart it still tells places (see HeadConfig).
+        pairs, reach: width of the conflict output of those that have one, and how far apart it still tells places (see HeadConfig).
         gigabytes: memory for trunk outputs that are kept between epochs.
         universal: fit only heads that read logits, which go on any base.
         objective: losses and optimiser.
@@ -211,7 +220,7 @@ class Fitting:
 
 
 CASCADE_DRIVERS: tuple[dict[str, Any], ...] = (
-    *({"policy": "threshold", "threshold": c} for c in (0.8, 0.95, 0.99)),
+    *({"policy": "threshold", "threshold": c} for c in (0.6, 0.8, 0.95, 0.99)),
     *({"policy": "risk-sum", "risk_bound": b} for b in (0.003, 0.03, 0.2)),
 )
 """Policies that lead through the states a cascade learns from, from bold to careful."""
@@ -229,6 +238,11 @@ class CascadeFitting:
         rank: of the LoRA.
         learning_rate: of AdamW; up over the first twentieth of the minutes, then down to 0.
         drivers: policies, {policy: NAME, setting: value}, of one canvas a round and no draws; one leads each batch of prompts.
+        parts: shares of what a driver would commit, the surest first, one drawn for each batch: what is left has still to be
+            foretold where a round would be the last.
+        positions: of every task in which something is still to be learned, before the fit may end; it takes three times the
+            minutes for them at most.
+        steps: of the fit at most; None leaves its end to the minutes.
     """
 
     minutes: float = 10.0
@@ -238,17 +252,22 @@ class CascadeFitting:
     rank: int = 32
     learning_rate: float = 1e-3
     drivers: tuple[dict[str, Any], ...] = CASCADE_DRIVERS
+    parts: tuple[float, ...] = (1.0, 0.6, 0.3)
+    positions: int = 2000
+    steps: int | None = None
 
     def __post_init__(self) -> None:
+        if not self.parts or not all(0 < part <= 1 for part in self.parts):
+            raise ValueError(f"parts must lie in (0, 1], at least one, got {self.parts}")
         for name in ("minutes", "learning_rate"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        for name in ("prompts", "batch_size", "blocks", "rank"):
+        for name in ("prompts", "batch_size", "blocks", "rank", "positions", "steps"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not self.drivers:
             raise ValueError("drivers must name at least one policy, got none")
-        for entry in self.drivers:
-            if not isinstance(entry.get("policy"), str):
-                raise ValueError(f"a driver must name its policy, got {entry}")
-            find_policy(entry["policy"], "policy of a driver")
+        for driver in self.drivers:
+            if not isinstance(driver.get("policy"), str):
+                raise ValueError(f"a driver must name its policy, got {driver}")
+            find_policy(driver["policy"], "policy of a driver")

@@ -1,17 +1,15 @@
 """What a task is: its lengths, its format, where its examples come from, its checker and its split rule, all as data."""
 
-import gzip
 import hashlib
-import json
 import random
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Literal
 
 from train.tasks.hub import HUB, Hub
+from train.tasks.question import is_there, refuse_parts
+from train.tasks.text_files import lines_of, parse_json, require_text, shorten
 
 Split = Literal["train", "dev", "test"]
 Row = Mapping[str, object]
@@ -147,7 +145,7 @@ class Task:
         parse = self._parse_json if suffix == "jsonl" else self._parse_text
         for number, line in enumerate(lines_of(path), 1):
             try:
-                example = parse(line.rstrip("\r\n")) if line.strip() else None
+                example = _whole(parse(line.rstrip("\r\n"))) if line.strip() else None
             except ValueError as error:
                 raise ValueError(f"{path}, line {number}: {error}") from error
             if example is not None:
@@ -163,49 +161,36 @@ class Task:
                 raise ValueError(f"{self.hub.dataset}, row {number}: {error}") from error
 
     def _parse_json(self, line: str) -> Example | None:
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"line must be JSON, got {_short(line)} ({error.msg})") from error
+        record = parse_json(line)
         if self.row is not None:
             if not isinstance(record, dict):
-                raise ValueError(f"line must be a JSON object, got {_short(line)}")
+                raise ValueError(f"line must be a JSON object, got {shorten(line)}")
             return self.row(record)
-        key = next((k for k in ANSWER_KEYS if isinstance(record, dict) and k in record), None)
-        if key is None:
-            raise ValueError(f"line must be an object with input, quiz or prompt, got {_short(line)}")
-        prompt, response = record[key], record.get(ANSWER_KEYS[key], "")
+        keys = [key for key in ANSWER_KEYS if isinstance(record, dict) and is_there(record, key)]
+        if not keys:
+            raise ValueError(f"line must be an object with input, quiz or prompt, got {shorten(line)}")
+        if len(keys) > 1:
+            raise ValueError(f"line must hold one question, got {' and '.join(keys)}")
+        refuse_parts(record, ())
+        key = keys[0]
+        prompt, response = record[key], record.get(ANSWER_KEYS[key])
+        response = "" if response is None else response
         if not (isinstance(prompt, str) and isinstance(response, str)):
-            raise ValueError(f"{key} and {ANSWER_KEYS[key]} must be strings, got {_short(line)}")
+            raise ValueError(f"{key} and {ANSWER_KEYS[key]} must be strings, got {shorten(line)}")
         self.canonical(prompt)
         return Example(prompt, response) if self.keeps(record) else None
 
     def _parse_text(self, line: str) -> Example:
         prompt, bar, response = line.partition("||")
         if not bar:
-            raise ValueError(f"line must read prompt||response, got {_short(line)}")
+            raise ValueError(f"line must read prompt||response, got {shorten(line)}")
         self.canonical(prompt)
         return Example(prompt, response)
 
 
-def lines_of(path: Path) -> Iterator[str]:
-    """Yield the lines of a text file, packed if its name ends in `.gz`.
-
-    Raises:
-        ValueError: if it was cut off or damaged.
-    """
-    try:
-        with _open(path) as lines:
-            yield from lines
-    except (EOFError, zlib.error) as error:
-        raise ValueError(f"{path} must be a whole gzip file, got a damaged one ({error})") from error
-
-
-def _open(path: Path) -> TextIOWrapper:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8")
-    return path.open(encoding="utf-8")
-
-
-def _short(line: str) -> str:
-    return repr(line if len(line) <= 60 else line[:57] + "...")
+def _whole(example: Example | None) -> Example | None:
+    """The example itself, its texts made of whole letters."""
+    if example is not None:
+        for name in ("prompt", "response", "answer"):
+            require_text(name, getattr(example, name))
+    return example

@@ -1,13 +1,15 @@
 """A user's own prompts: no checker, so traces are labelled by what the careful decoder makes of a position left for last."""
 
-from train.tasks.benchmarks.benchmark import benchmark, field, optional
+from train.tasks.benchmarks.benchmark import benchmark, optional
+from train.tasks.question import question
 from train.tasks.task import Example, Row
 
 
 def read(row: Row) -> Example:
-    """Read a record with `prompt` (or `input`, `question`, `text`) and, if there is one, a reference text."""
+    """Read a record with `prompt` (or `instruction`, `input`, `question`, `text`) and, if there is one, a reference text."""
     return Example(
-        field(row, "prompt", "input", "question", "text"), optional(row, "response", "output", "answer", "completion")
+        question(row, "prompt", "input", "question", "text"),
+        optional(row, "response", "output", "answer", "completion"),
     )
 
 

@@ -28,11 +28,11 @@ def draw_divergences(result: dict[str, Any], axes: Any) -> None:
         (("forward_kl", "forward KL(p || q)", "C0"), ("reverse_kl", "reverse KL(q || p)", "C3"))
     ):
         axes.plot(etas, [row[name] for row in result["exact"]], color=colour, label=f"{label}, exact")
-        found = [row[name] for row in result["monte_carlo"]]
-        errors = [2 * one["standard_error"] for one in found]
+        values = [row[name] for row in result["monte_carlo"]]
+        errors = [2 * one["standard_error"] for one in values]
         axes.errorbar(
             etas,
-            [one["estimate"] for one in found],
+            [one["estimate"] for one in values],
             errors,
             fmt="o",
             color=colour,
@@ -52,10 +52,10 @@ def draw_remasking(result: dict[str, Any], axes: Any) -> None:
     rows = result["remasking"]
     for style, rule in (("o-", "random"), ("s--", "lowest")):
         for colour, size in enumerate(sorted({row["masked"] for row in rows})):
-            mine = [row for row in rows if (row["rule"], row["masked"]) == (rule, size)]
+            series = [row for row in rows if (row["rule"], row["masked"]) == (rule, size)]
             label = f"{size} {'at random' if rule == 'random' else 'least borne out'}"
             axes.plot(
-                [r["rounds"] for r in mine], [r["reverse_kl"] for r in mine], style, color=f"C{colour}", label=label
+                [r["rounds"] for r in series], [r["reverse_kl"] for r in series], style, color=f"C{colour}", label=label
             )
     axes.set(xlabel="rounds of remasking n", ylabel="reverse KL of the first block, nats", ylim=(0, None))
     axes.set_xscale("symlog", linthresh=1)
@@ -89,11 +89,11 @@ def draw_sweep(result: dict[str, Any], axes: Any) -> None:
     rows = result["perturbed"]
     for style, strength in zip(("-", "--", ":", "-."), sorted({row["strength"] for row in rows}), strict=False):
         for colour, order in enumerate(dict.fromkeys(row["order"] for row in rows)):
-            mine = [row for row in rows if (row["order"], row["strength"]) == (order, strength)]
+            series = [row for row in rows if (row["order"], row["strength"]) == (order, strength)]
             axes.errorbar(
-                [row["tokens_a_round"] for row in mine],
-                [row["reverse_kl"]["estimate"] for row in mine],
-                [2 * row["reverse_kl"]["standard_error"] for row in mine],
+                [row["tokens_a_round"] for row in series],
+                [row["reverse_kl"]["estimate"] for row in series],
+                [2 * row["reverse_kl"]["standard_error"] for row in series],
                 fmt=f"o{style}",
                 color=f"C{colour}",
                 label=f"{order}, error {strength:g}",

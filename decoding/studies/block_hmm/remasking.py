@@ -71,8 +71,8 @@ class Block:
         order = support.argsort(dim=-1, stable=True)[:, :size].sort(-1).values
         kernel = torch.zeros(len(self.joint), len(self.joint), dtype=torch.double)
         for masked in torch.unique(order, dim=0).tolist():
-            mine = (order == torch.tensor(masked)).all(-1)
-            kernel[mine] = self.redraw(masked)[mine]
+            matching = (order == torch.tensor(masked)).all(-1)
+            kernel[matching] = self.redraw(masked)[matching]
         return kernel
 
 

@@ -37,7 +37,7 @@ SWEPT: Mapping[str, Order] = {"left to right": "left_to_right", "random": "rando
 
 
 def measure(
-    bench: StudyInputs,
+    inputs: StudyInputs,
     *,
     etas: Sequence[float] = (1e-8, 1e-7, 1e-6, 1e-5, 1e-4),
     samples: int = 48,
@@ -55,6 +55,7 @@ def measure(
     """Exact divergences, their Monte-Carlo estimates, verified decoding, remasking, every policy, and a wrong model.
 
     Args:
+        inputs: base, prompts, device and seed, from the command.
         etas: noise of the parity bit.
         samples: sequences of each Monte-Carlo estimate.
         accepted: blocks drawn by accept-reject.
@@ -68,20 +69,20 @@ def measure(
         strengths: standard deviation of the error of a logit in that sweep.
     """
     strict = BlockHMMConfig(eta=etas[0])
-    generator = bench.generator()
-    model = counted(bench, strict)
+    generator = inputs.generator()
+    model = counted(inputs, strict)
     small = BlockHMMConfig(blocks=swept_blocks, eta=swept_eta)
     exact = {eta: divergence(BlockHMMConfig(eta=eta), bar=BAR) for eta in etas}
     names = ("forward_kl", "reverse_kl", "incoherence", "broken", "entropy")
-    head = bench.fit(model, model.sample(fitted, generator), block_length=strict.size, seed=bench.seed)
+    head = inputs.fit(model, model.sample(fitted, generator), block_length=strict.size, seed=inputs.seed)
     return {
         "exact": [{"eta": eta} | {name: getattr(found, name) for name in names} for eta, found in exact.items()],
-        "monte_carlo": [monte_carlo(bench, BlockHMMConfig(eta=eta), samples, generator) for eta in etas],
+        "monte_carlo": [monte_carlo(inputs, BlockHMMConfig(eta=eta), samples, generator) for eta in etas],
         "first_block": first_block(strict),
         "verified": verified(strict, model.sample(samples, generator), accepted, generator),
         "remasking": remasking(strict, rounds, masked),
         "policies": list(every_policy(model, head, policy_samples, generator, exact[etas[0]].entropy)),
-        "perturbed": list(sweep(bench, small, widths, strengths, swept_samples)),
+        "perturbed": list(sweep(inputs, small, widths, strengths, swept_samples)),
         "cut": [
             f"{samples} sequences a Monte-Carlo estimate, {policy_samples} a policy and {swept_samples} a cell of the sweep: hence "
             "the standard errors",
@@ -91,15 +92,23 @@ def measure(
     }
 
 
-def counted(bench: StudyInputs, config: BlockHMMConfig) -> BlockHMM:
+def counted(inputs: StudyInputs, config: BlockHMMConfig) -> BlockHMM:
     """The model, on the CPU in float64, its rows counted."""
     model = BlockHMM(config)
-    bench.counted(model)
+    inputs.counted(model)
     return model
 
 
 def decode(model: Denoiser, policy: Policy, count: int, generator: torch.Generator, **canvas: int) -> Generation:
-    """Draw sequences with the ordinary loop at temperature 1; the one prompt token says nothing."""
+    """Draw sequences with the ordinary loop at temperature 1; the one prompt token says nothing.
+
+    Args:
+        model: the Block-HMM, exact or perturbed.
+        policy: what decides.
+        count: sequences.
+        generator: of the draws.
+        canvas: gen_length and block_length.
+    """
     blank = torch.zeros(count, 1, dtype=torch.long, device=model.device)
     gen_length, block_length = canvas["gen_length"], canvas["block_length"]
     size = {"gen_length": gen_length, "block_length": block_length}
@@ -113,8 +122,8 @@ def path(made: Generation) -> Float[Tensor, " B"]:
 
 def mean(values: Tensor) -> dict[str, float]:
     """Mean and its standard error."""
-    found = values.double()
-    return {"estimate": float(found.mean()), "standard_error": float(found.std() / math.sqrt(len(found)))}
+    sample = values.double()
+    return {"estimate": float(sample.mean()), "standard_error": float(sample.std() / math.sqrt(len(sample)))}
 
 
 def block_log_q(model: BlockHMM, canvas: Int[Tensor, "N T"]) -> Float[Tensor, " N"]:
@@ -128,9 +137,18 @@ def block_log_q(model: BlockHMM, canvas: Int[Tensor, "N T"]) -> Float[Tensor, " 
     return total
 
 
-def monte_carlo(bench: StudyInputs, config: BlockHMMConfig, samples: int, generator: torch.Generator) -> dict[str, Any]:
-    """Both divergences estimated by the library's own decoder: a whole block a round against verified draws."""
-    model = counted(bench, config)
+def monte_carlo(
+    inputs: StudyInputs, config: BlockHMMConfig, samples: int, generator: torch.Generator
+) -> dict[str, Any]:
+    """Both divergences estimated by the library's own decoder: a whole block a round against verified draws.
+
+    Args:
+        inputs: of the study.
+        config: of the Block-HMM.
+        samples: sequences an estimate.
+        generator: of the draws.
+    """
+    model = counted(inputs, config)
     drawn = model.sample(samples, generator)
     size = {"gen_length": config.length, "block_length": config.size}
     made = decode(model, Quota(steps=config.blocks), samples, generator, **size)
@@ -153,7 +171,14 @@ def first_block(config: BlockHMMConfig) -> dict[str, float]:
 def verified(
     config: BlockHMMConfig, drawn: Int[Tensor, "N T"], accepted: int, generator: torch.Generator
 ) -> dict[str, Any]:
-    """Verified decoding by exact enumeration, and by accept-reject with its proposals counted, against exp(TC)."""
+    """Verified decoding by exact enumeration, and by accept-reject with its proposals counted, against exp(TC).
+
+    Args:
+        config: of the Block-HMM.
+        drawn: exact sequences.
+        accepted: draws that the accept-reject keeps.
+        generator: of its draws.
+    """
     model, size = BlockHMM(config), config.size
     log_p = model.block_log_probs(drawn)
     beliefs = model.beliefs(drawn)
@@ -210,6 +235,13 @@ def every_policy(
     """Rounds, sampling risk E[-log p], different sequences and broken blocks of every policy at temperature 1.
 
     Exact draws have a risk of H(p); less is no merit, it means that the draws crowd around the mode.
+
+    Args:
+        model: the exact Block-HMM.
+        head: for `learned`.
+        count: sequences of each policy.
+        generator: of the draws.
+        entropy: H(p) in nats, written beside the risk.
     """
     config = model.config
     for name, policy in policies(head, config).items():
@@ -229,18 +261,26 @@ def every_policy(
 
 
 def sweep(
-    bench: StudyInputs, config: BlockHMMConfig, widths: Sequence[int], strengths: Sequence[float], count: int
+    inputs: StudyInputs, config: BlockHMMConfig, widths: Sequence[int], strengths: Sequence[float], count: int
 ) -> Iterator[dict[str, Any]]:
-    """Reverse KL E[log q(x | order) - log p(x)] of a wrong model by order and tokens a round, on one open block."""
-    model = counted(bench, config)
+    """Reverse KL E[log q(x | order) - log p(x)] of a wrong model by order and tokens a round, on one open block.
+
+    Args:
+        inputs: of the study.
+        config: of the Block-HMM.
+        widths: tokens a round.
+        strengths: of the perturbation, at least 0.
+        count: sequences a cell.
+    """
+    model = counted(inputs, config)
     length = config.length
     for strength in strengths:
-        wrong = Perturbed(model, length=length, strength=strength, seed=bench.seed)
+        wrong = Perturbed(model, length=length, strength=strength, seed=inputs.seed)
         for name, order in SWEPT.items():
             for width in widths:
                 policy = Quota(order=order, steps=length // width)
                 made = decode(
-                    wrong, policy, count, bench.generator(offset=width), gen_length=length, block_length=length
+                    wrong, policy, count, inputs.generator(offset=width), gen_length=length, block_length=length
                 )
                 reverse = mean(path(made) - model.log_prob(made.canvas))
                 yield {"strength": strength, "order": name, "tokens_a_round": width, "reverse_kl": reverse}

@@ -25,8 +25,15 @@ BINS = 6
 RECIPE = "python -m train.convolutional --config configs/train/convolutional.yaml"
 
 
-def measure(bench: StudyInputs, task: str, count: int, convolutional: str, shared: str) -> list[dict[str, Any]]:
+def measure(inputs: StudyInputs, task: str, count: int, convolutional: str, shared: str) -> list[dict[str, Any]]:
     """The base on `task`, then the base and a denoiser without attention on the task both were trained on, in two orders.
+
+    Args:
+        inputs: of the study.
+        task: of the base alone.
+        count: test prompts of each run.
+        convolutional: folder of the denoiser without attention.
+        shared: the task that both were trained on.
 
     Raises:
         ValueError: if there is no such denoiser.
@@ -34,20 +41,28 @@ def measure(bench: StudyInputs, task: str, count: int, convolutional: str, share
     folder = Path(convolutional)
     if not (folder / "config.json").is_file():
         raise ValueError(f"convolutional must be a folder that `{RECIPE}` makes, got {convolutional!r}")
-    base, other = bench.denoiser(), bench.counted(load_convolutional(folder, device=bench.device))
-    bench.cost.models[folder.name] = other.fingerprint()[:12]
+    base, other = inputs.denoiser(), inputs.counted(load_convolutional(folder, device=inputs.device))
+    inputs.cost.models[folder.name] = other.fingerprint()[:12]
     runs = [("transformer", base, task), ("transformer", base, shared), ("convolutions", other, shared)]
     orders: tuple[Order, ...] = ("confidence", "random")
     return [
-        {"model": name, **assumption(bench, denoiser, one, count, order)}
+        {"model": name, **assumption(inputs, denoiser, one, count, order)}
         for name, denoiser, one in runs
         for order in orders
     ]
 
 
-def assumption(bench: StudyInputs, denoiser: Denoiser, task: str, count: int, order: Order) -> dict[str, Any]:
-    """error <= alpha H + lambda (earlier errors) + b: least squares over the commits of one decode a prompt."""
-    problems = bench.subject(task, count).problems
+def assumption(inputs: StudyInputs, denoiser: Denoiser, task: str, count: int, order: Order) -> dict[str, Any]:
+    """error <= alpha H + lambda (earlier errors) + b: least squares over the commits of one decode a prompt.
+
+    Args:
+        inputs: of the study.
+        denoiser: the model.
+        task: with a unique answer.
+        count: test prompts.
+        order: of decoding, one token a round.
+    """
+    problems = inputs.problems(task, count).problems
     entropies: list[Tensor] = []
 
     def keep(state: DecodeState, reading: Reading) -> None:
@@ -59,7 +74,7 @@ def assumption(bench: StudyInputs, denoiser: Denoiser, task: str, count: int, or
         Sequential(order=order),
         gen_length=problems.gen_length,
         block_length=problems.block_length,
-        generator=bench.generator(denoiser.device),
+        generator=inputs.generator(denoiser.device),
         on_step=keep,
     )
     state, length = made.state, problems.gen_length
@@ -67,13 +82,13 @@ def assumption(bench: StudyInputs, denoiser: Denoiser, task: str, count: int, or
     wrong = (made.canvas.cpu() != torch.tensor(references)).double()
     turn = (state.committed_round - 1).clamp(min=0)
     entropy = torch.stack(entropies).gather(0, turn.unsqueeze(0))[0, :, -length:].double().cpu()
-    place = torch.argsort(turn[:, -length:].cpu(), dim=-1, stable=True)
-    predicted = is_predicted(state)[:, -length:].cpu().gather(1, place)
-    wrong, entropy = wrong.gather(1, place), entropy.gather(1, place)
+    by_turn = torch.argsort(turn[:, -length:].cpu(), dim=-1, stable=True)
+    predicted = is_predicted(state)[:, -length:].cpu().gather(1, by_turn)
+    wrong, entropy = wrong.gather(1, by_turn), entropy.gather(1, by_turn)
     earlier = wrong.cumsum(-1) - wrong  # the sum, as W_t of Eq. 11 needs it
     lines = [t[predicted].numpy() for t in (entropy, earlier, wrong)]
     prompt = torch.arange(len(wrong)).unsqueeze(1).expand_as(wrong)[predicted].numpy()
-    weights = resample(len(wrong), resamples=400, seed=bench.seed)
+    weights = resample(len(wrong), resamples=400, seed=inputs.seed)
     fits = np.array([least_squares(lines[0], lines[1], lines[2], weights[r][prompt]) for r in range(len(weights))])
     names = ("alpha", "lambda", "b")
     return {
@@ -87,19 +102,26 @@ def assumption(bench: StudyInputs, denoiser: Denoiser, task: str, count: int, or
 
 
 def least_squares(entropy: Array, earlier: Array, wrong: Array, weight: Array) -> Array:
-    """alpha, lambda and b of wrong on (entropy, earlier, 1)."""
+    """alpha, lambda and b of wrong on (entropy, earlier, 1).
+
+    Args:
+        entropy, earlier, wrong: [N], of every commit.
+        weight: [N], at least 0.
+    """
     design = np.stack([entropy, earlier, np.ones_like(entropy)], -1)
     root = np.sqrt(weight)[:, None]
-    found: Array = np.linalg.lstsq(design * root, wrong * root[:, 0], rcond=None)[0]
-    return found
+    coefficients: Array = np.linalg.lstsq(design * root, wrong * root[:, 0], rcond=None)[0]
+    return coefficients
 
 
 def bins(entropy: Array, earlier: Array, wrong: Array) -> list[dict[str, Any]]:
     """Share of wrong tokens by entropy, in equal parts of the commits, apart for clean and spoilt histories."""
     rows = []
     for spoilt in (False, True):
-        mine = (earlier > 0) == spoilt
-        for part in np.array_split(np.argsort(entropy[mine], kind="stable"), BINS) if mine.sum() >= BINS else ():
-            values = {"entropy": float(entropy[mine][part].mean()), "error": float(wrong[mine][part].mean())}
+        selected = (earlier > 0) == spoilt
+        for part in (
+            np.array_split(np.argsort(entropy[selected], kind="stable"), BINS) if selected.sum() >= BINS else ()
+        ):
+            values = {"entropy": float(entropy[selected][part].mean()), "error": float(wrong[selected][part].mean())}
             rows.append({"spoilt": spoilt, "commits": len(part), **values})
     return rows

@@ -7,6 +7,7 @@ and whole answer, less the mean over all sentences decoded one token a round: ra
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -26,11 +27,11 @@ from models.denoiser import Denoiser
 ENDS = (".", "?", "!", "\n")
 
 
-def coherence(bench: StudyInputs, task: str, count: int, tokens: Sequence[int]) -> dict[str, Any]:
+def coherence(inputs: StudyInputs, task: str, count: int, tokens: Sequence[int]) -> dict[str, Any]:
     """Accuracy, likeness to the answer decoded one token a round, and likeness of neighbouring sentences.
 
     Args:
-        bench: of the study.
+        inputs: of the study.
         task: whose answers are sentences.
         count: prompts.
         tokens: committed a round; must divide the block.
@@ -38,9 +39,9 @@ def coherence(bench: StudyInputs, task: str, count: int, tokens: Sequence[int]) 
     Raises:
         ValueError: if a number of tokens does not divide the block.
     """
-    denoiser, subject = bench.denoiser(), bench.subject(task, count)
-    problems, rows = subject.problems, []
-    weights = resample(len(problems.test), seed=bench.seed)  # of those there are, maybe fewer than asked for
+    denoiser, checked = inputs.denoiser(), inputs.problems(task, count)
+    problems, rows = checked.problems, []
+    weights = resample(len(problems.test), seed=inputs.seed)  # of those there are, maybe fewer than asked for
     if any(problems.block_length % some for some in tokens):
         raise ValueError(f"tokens must divide the block of {problems.block_length}, got {list(tokens)}")
     mask = read_prompts(list(problems.test), None, denoiser).with_canvas(problems.gen_length).attention_mask
@@ -58,7 +59,7 @@ def coherence(bench: StudyInputs, task: str, count: int, tokens: Sequence[int]) 
         centre = torch.cat(vectors).mean(0) if centre is None else centre
         vectors = [one - centre for one in vectors]
         first = first or vectors
-        right = np.array([subject.check(p, text) for p, text in zip(problems.test, made.text, strict=True)], float)
+        right = np.array([checked.check(p, text) for p, text in zip(problems.test, made.text, strict=True)], float)
         near = np.array([neighbours(one) for one in vectors])
         alike = [float(cosine_similarity(a.mean(0), b.mean(0), dim=0)) for a, b in zip(vectors, first, strict=True)]
         rows.append(
@@ -92,17 +93,17 @@ def sentences(denoiser: Denoiser, made: Generation, mask: Tensor | None) -> list
     last = len(denoiser.blocks) - 1
     rows = torch.zeros_like(tokens, dtype=torch.bool)
     hidden = denoiser(tokens, attention_mask=mask, rows=rows, taps=(last,)).taps[0].hidden
-    found = []
+    vectors = []
     for states, canvas in zip(hidden[:, -length:].float().cpu(), made.canvas.tolist(), strict=True):
-        whole = canvas[: canvas.index(denoiser.eos_id)] if denoiser.eos_id in canvas else canvas
+        whole = list(takewhile(lambda token: token not in made.end_ids, canvas))
         number, parts = 0, []
         for token in whole:
             parts.append(number)
             number += denoiser.tokenizer.decode([token]).strip(" ").endswith(ENDS)
-        place = torch.tensor(parts, dtype=torch.long)
-        groups = [states[: len(whole)][place == part].mean(0) for part in dict.fromkeys(parts)]
-        found.append(torch.stack(groups or [states.mean(0)]))
-    return found
+        sentence = torch.tensor(parts, dtype=torch.long)
+        groups = [states[: len(whole)][sentence == part].mean(0) for part in dict.fromkeys(parts)]
+        vectors.append(torch.stack(groups or [states.mean(0)]))
+    return vectors
 
 
 def neighbours(vectors: Float[Tensor, "s D"]) -> float:

@@ -27,25 +27,25 @@ RULES = ("each", "sum", "pairs")
 EXACT = "exact pairs"
 
 
-def together(
-    bench: StudyInputs, config: BlockHMMConfig, *, fitted: int, epochs: int, bounds: Sequence[float]
+def measure_conflicts(
+    inputs: StudyInputs, config: BlockHMMConfig, *, fitted: int, epochs: int, bounds: Sequence[float]
 ) -> dict[str, Any]:
     """Rounds, reverse KL and broken blocks of every rule at every bound, summed over all sequences: no draw is made.
 
     Args:
-        bench: fits the head.
+        inputs: fits the head.
         config: the Block-HMM, of about 12 bits at most; it is decoded block by block.
         fitted: sequences that the head is fitted on.
         epochs: of the fit.
         bounds: on the risk, no risk being one of them: c >= 1 - b takes a tie, risk < b does not.
     """
     model, joint = BlockHMM(config), block_joint(config)
-    drawn = model.sample(fitted, bench.generator(offset=2))
-    head = bench.fit(model, drawn, block_length=config.size, epochs=epochs, pairs=True, seed=bench.seed)
+    drawn = model.sample(fitted, inputs.generator(offset=2))
+    head = inputs.fit(model, drawn, block_length=config.size, epochs=epochs, pairs=True, seed=inputs.seed)
     rows = []
     for name, policy_of in arms(head, model).items():
         for bound in bounds:
-            rows.append({"policy": name, "bound": bound} | judge(joint, policy_of(bound), config))
+            rows.append({"policy": name, "bound": bound} | exact_figures(joint, policy_of(bound), config))
     return {"blocks": config.blocks, "size": config.size, "eta": config.eta, "sequences": fitted, "rows": rows}
 
 
@@ -54,19 +54,23 @@ def arms(head: ScoringHead, model: BlockHMM) -> dict[str, Callable[[float], Poli
     learned = {
         f"learned, {rule}": lambda bound, rule=rule: Learned(head, risk_bound=bound, rule=rule) for rule in RULES
     }
-    return {"threshold": lambda bound: Threshold(1 - bound), **learned, EXACT: lambda bound: ExactPairs(model, bound)}
+    return {
+        "threshold": lambda bound: Threshold(1 - bound),
+        **learned,
+        EXACT: lambda bound: ExactConflicts(model, bound),
+    }
 
 
-def judge(joint: Tensor, policy: Policy, config: BlockHMMConfig) -> dict[str, float]:
+def exact_figures(joint: Tensor, policy: Policy, config: BlockHMMConfig) -> dict[str, float]:
     """What a policy takes and loses under its own law q."""
-    found = law(joint, policy, block_length=config.size)
-    q = found.log_q.exp()
+    own_law = law(joint, policy, block_length=config.size)
+    q = own_law.log_q.exp()
     bits = torch.cartesian_prod(*[torch.arange(2)] * config.length)
     odd = torch.unflatten(bits, 1, (config.blocks, config.size)).sum(-1) % 2
     return {
-        "rounds": float(q @ found.rounds),
-        "reverse_kl": max(0.0, found.reverse_kl),
-        "forward_kl": max(0.0, found.forward_kl),
+        "rounds": float(q @ own_law.rounds),
+        "reverse_kl": max(0.0, own_law.reverse_kl),
+        "forward_kl": max(0.0, own_law.forward_kl),
         "incoherence": float(q @ odd.double().mean(-1)),
     }
 
@@ -74,20 +78,20 @@ def judge(joint: Tensor, policy: Policy, config: BlockHMMConfig) -> dict[str, fl
 def exact_conflict(model: BlockHMM, state: DecodeState) -> Float[Tensor, "B L L"]:
     """kappa_ij = sum_v p(x_i = v) [argmax p(x_j | x_i = v) is not argmax p(x_j)] given what is revealed, for masked i."""
     now = model.marginals(state.tokens)
-    found = torch.zeros(*state.tokens.shape, state.tokens.shape[1])
+    conflict = torch.zeros(*state.tokens.shape, state.tokens.shape[1])
     for i in range(state.tokens.shape[1]):
         for value in range(2):
             tokens = state.tokens.clone()
             tokens[state.masked[:, i], i] = value
             turned = model.marginals(tokens).argmax(-1) != now.argmax(-1)
-            found[:, i] += now[:, i, value, None].float() * turned
-    return found
+            conflict[:, i] += now[:, i, value, None].float() * turned
+    return conflict
 
 
 @final
 @dataclass(frozen=True)
-class ExactPairs(Policy):
-    """The rule `pairs` with 1 - c for risk and the model's own conflicts: what a perfect pairwise output would do.
+class ExactConflicts(Policy):
+    """The rule `pairs` with 1 - c for risk and the model's own conflicts: what a perfect conflict output would do.
 
     Args:
         model: the Block-HMM, asked twice more for every position.
@@ -101,4 +105,4 @@ class ExactPairs(Policy):
         """Commit what is safe together, at least the surest position."""
         risk = reading.log_risk.exp()
         safe = compatible_set(risk, exact_conflict(self.model, state), reading.rows, self.risk_bound)
-        return Proposal.single(state, reading, at_least_one(safe, reading.confidence, reading))
+        return Proposal.single(state, reading, at_least_one(safe, reading.log_odds, reading))

@@ -23,8 +23,8 @@ def draw_all(result: dict[str, Any], figure: Figure) -> None:
     figure.set_size_inches(25, 11)
     head(figure, "Where the papers stop; bits and blocks are exact models", result["models"])
     axes = figure.subplots(2, 5)
-    for found, place in zip(result["fewest"], axes[0], strict=False):
-        draw_rounds(found, place)
+    for fewest, panel in zip(result["fewest"], axes[0], strict=False):
+        draw_rounds(fewest, panel)
     figure.legend(
         *axes[0, 0].get_legend_handles_labels(), loc="outside lower left", ncols=7, title="the first three above"
     )
@@ -33,40 +33,49 @@ def draw_all(result: dict[str, Any], figure: Figure) -> None:
     draw_assumption(result["assumption"][2:], axes[1, 1])
     draw_orders(result["orders"], axes[1, 2])
     draw_coherence(result["coherence"], axes[1, 3])
-    draw_together(result["together"], axes[0, 4], "reverse_kl", "reverse KL(q || p), nats")
-    draw_together(result["together"], axes[1, 4], "incoherence", "share of blocks with broken parity")
+    draw_conflicts(result["together"], axes[0, 4], "reverse_kl", "reverse KL(q || p), nats")
+    draw_conflicts(result["together"], axes[1, 4], "incoherence", "share of blocks with broken parity")
 
 
-def draw_rounds(found: dict[str, Any], axes: Any) -> None:
+def draw_rounds(result: dict[str, Any], axes: Any) -> None:
     """KL by rounds: the best fixed schedules, the policies' dials, the bound."""
-    rounds = range(1, len(found["kl"]) + 1)
-    axes.plot(rounds, [max(FLOOR, loss) for loss in found["kl"]], "k-o", label="best fixed schedule (exact search)")
-    for number, name in enumerate(dict.fromkeys(row["policy"] for row in found["policies"])):
-        mine = sorted(
-            (row["rounds"], max(FLOOR, row["forward_kl"])) for row in found["policies"] if row["policy"] == name
+    rounds = range(1, len(result["kl"]) + 1)
+    axes.plot(rounds, [max(FLOOR, loss) for loss in result["kl"]], "k-o", label="best fixed schedule (exact search)")
+    for number, name in enumerate(dict.fromkeys(row["policy"] for row in result["policies"])):
+        series = sorted(
+            (row["rounds"], max(FLOOR, row["forward_kl"])) for row in result["policies"] if row["policy"] == name
         )
-        axes.plot(*zip(*mine, strict=True), ls=":", marker="sD^vP"[number], color=f"C{number}", label=name)
-    axes.axvline(found["bound"], color="grey", ls="--", label="H(p) / log(n + 1), factor rule")
-    axes.set(yscale="log", ylim=(FLOOR / 2, None), xlabel="rounds (mean)", title=found["model"])
+        axes.plot(*zip(*series, strict=True), ls=":", marker="sD^vP"[number], color=f"C{number}", label=name)
+    axes.axvline(result["bound"], color="grey", ls="--", label="H(p) / log(n + 1), factor rule")
+    axes.set(yscale="log", ylim=(FLOOR / 2, None), xlabel="rounds (mean)", title=result["model"])
     axes.set_ylabel(f"forward KL(p || q), nats (floor {FLOOR:g})")
 
 
-def draw_together(found: dict[str, Any], axes: Any, figure: str, label: str) -> None:
-    """A figure of every rule by the rounds that it takes, a point a bound."""
-    for number, name in enumerate(dict.fromkeys(row["policy"] for row in found["rows"])):
-        mine = sorted((row["rounds"], row[figure]) for row in found["rows"] if row["policy"] == name)
-        axes.plot(*zip(*mine, strict=True), ls=":", marker="osD^v"[number], color=f"C{number}", label=name)
+def draw_conflicts(result: dict[str, Any], axes: Any, figure: str, label: str) -> None:
+    """A figure of every rule by the rounds that it takes, a point a bound.
+
+    Args:
+        result: of `measure_conflicts`.
+        axes: where to draw.
+        figure: the column drawn.
+        label: of the axis.
+    """
+    for number, name in enumerate(dict.fromkeys(row["policy"] for row in result["rows"])):
+        series = sorted((row["rounds"], row[figure]) for row in result["rows"] if row["policy"] == name)
+        axes.plot(*zip(*series, strict=True), ls=":", marker="osD^v"[number], color=f"C{number}", label=name)
     axes.set(xlabel="rounds (mean under q)", ylabel=label, ylim=(0, None))
-    axes.set_title(f"Risk and conflict: Block-HMM, {found['blocks']} x {found['size']} bits, exact")
+    axes.set_title(f"Risk and conflict: Block-HMM, {result['blocks']} x {result['size']} bits, exact")
     axes.legend(fontsize=8)
 
 
-def draw_verification(found: dict[str, Any], axes: Any) -> None:
+def draw_verification(result: dict[str, Any], axes: Any) -> None:
     """Reverse KL by proposals of every way of verifying less."""
-    for number, rule in enumerate(dict.fromkeys(row["rule"] for row in found["rows"])):
-        mine = sorted((row["proposals"], max(FLOOR, row["reverse_kl"])) for row in found["rows"] if row["rule"] == rule)
-        axes.plot(*zip(*mine, strict=True), marker="osD"[number], label=rule)
-    axes.axvline(found["exp_tc"], color="grey", ls="--", label="exp(TC)")
+    for number, rule in enumerate(dict.fromkeys(row["rule"] for row in result["rows"])):
+        series = sorted(
+            (row["proposals"], max(FLOOR, row["reverse_kl"])) for row in result["rows"] if row["rule"] == rule
+        )
+        axes.plot(*zip(*series, strict=True), marker="osD"[number], label=rule)
+    axes.axvline(result["exp_tc"], color="grey", ls="--", label="exp(TC)")
     axes.set(
         xscale="log",
         yscale="log",
@@ -81,10 +90,10 @@ def draw_assumption(rows: list[dict[str, Any]], axes: Any) -> None:
     """Share of wrong commits by entropy, histories without and with an earlier error apart."""
     for number, row in enumerate(rows):
         for spoilt, style in ((False, "-"), (True, "--")):
-            mine = [(max(FLOOR, one["entropy"]), one["error"]) for one in row["bins"] if one["spoilt"] == spoilt]
+            series = [(max(FLOOR, one["entropy"]), one["error"]) for one in row["bins"] if one["spoilt"] == spoilt]
             label = f"{row['model']}, {row['order']}, {'after an error' if spoilt else 'no error before'}"
-            if mine:
-                axes.plot(*zip(*mine, strict=True), style, marker="o", color=f"C{number}", label=label)
+            if series:
+                axes.plot(*zip(*series, strict=True), style, marker="o", color=f"C{number}", label=label)
     axes.set(xlabel=f"entropy when committed, nats (floor {FLOOR:g})")
     axes.set(ylabel="share of wrong tokens", ylim=(-0.02, 1.02))
     axes.set(xscale="log", xlim=(FLOOR / 2, None))
@@ -92,25 +101,25 @@ def draw_assumption(rows: list[dict[str, Any]], axes: Any) -> None:
     axes.legend(fontsize=7, title="model, order", title_fontsize=8)
 
 
-def draw_orders(found: dict[str, Any], axes: Any) -> None:
+def draw_orders(result: dict[str, Any], axes: Any) -> None:
     """-log p of each answer in every order."""
-    for number, name in enumerate(found["names"]):
-        values = [row[number] for row in sorted(found["nll"])]
+    for number, name in enumerate(result["names"]):
+        values = [row[number] for row in sorted(result["nll"])]
         axes.plot(range(1, len(values) + 1), values, ls="", marker="osD^vP*X"[number % 8], label=name)
     axes.set(xlabel="answer, by its first order", ylabel="-log p(x) by the chain, nats", ylim=(0, None))
-    axes.set_title(f"One answer, several orders: {found['task']} (n = {len(found['nll'])})")
+    axes.set_title(f"One answer, several orders: {result['task']} (n = {len(result['nll'])})")
     axes.legend(fontsize=8)
 
 
-def draw_coherence(found: dict[str, Any], axes: Any) -> None:
+def draw_coherence(result: dict[str, Any], axes: Any) -> None:
     """Accuracy and both cosines by tokens a round."""
-    rows = found["rows"]
+    rows = result["rows"]
     for number, (name, label) in enumerate(LABELS.items()):
-        mine = [(row["tokens"], row[name]) for row in rows if row[name] is not None]
-        x, values = [one for one, _ in mine], [value for _, value in mine]
+        series = [(row["tokens"], row[name]) for row in rows if row[name] is not None]
+        x, values = [one for one, _ in series], [value for _, value in series]
         middle = [one["estimate"] for one in values]
         axes.errorbar(x, middle, yerr=whiskers(values), marker="osD^"[number], capsize=2, label=label)
     ticks(axes, [row["tokens"] for row in rows])
     axes.set(xlabel="tokens a round", ylabel="accuracy; cosine of mean hidden states (95 %)", ylim=(-0.6, 1.05))
-    axes.set_title(f"Coherence by hidden states: {found['task']} (n = {rows[0]['n']})")
+    axes.set_title(f"Coherence by hidden states: {result['task']} (n = {rows[0]['n']})")
     axes.legend(fontsize=8)

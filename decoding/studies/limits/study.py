@@ -18,12 +18,12 @@ from decoding.policies.bounds import EntropyBound, Factor
 from decoding.policies.quota import Sequential
 from decoding.policies.threshold import EntropyThreshold, Threshold
 from decoding.policy import Policy
-from decoding.studies.chain_rule import chain
+from decoding.studies.chain_rule import token_nats
 from decoding.studies.inputs import StudyInputs
 from decoding.studies.limits import assumption
 from decoding.studies.limits.acceptance import verification
 from decoding.studies.limits.coherence import coherence
-from decoding.studies.limits.exact_conflicts import together
+from decoding.studies.limits.exact_conflicts import measure_conflicts
 from decoding.studies.schedules import block_joint, chain_joint, need, search, subset_entropies, tree_joint
 from models.toys.block_hmm import BlockHMMConfig
 
@@ -40,7 +40,7 @@ DIALS: dict[str, list[Policy]] = {
 
 
 def measure(
-    bench: StudyInputs,
+    inputs: StudyInputs,
     *,
     flip: float = 0.1,
     length: int = 8,
@@ -67,6 +67,7 @@ def measure(
     """Search schedules exactly, trade verification for proposals, weigh risk and conflict, test two assumptions on the base.
 
     Args:
+        inputs: base, prompts, device and seed, from the command.
         flip: probability that a bit of the chain and of the tree differs from its parent.
         length: bits of the chain; the tree has one less, the Block-HMM blocks of 4 that make as many.
         deltas: forward KL allowed, nats.
@@ -97,10 +98,10 @@ def measure(
     return {
         "fewest": [fewest(name, joint, deltas) for name, joint in joints.items()],
         "verification": verification(BlockHMMConfig(eta=eta), temperatures, tries),
-        "assumption": assumption.measure(bench, error_task, error_prompts, convolutional, shared_task),
-        "together": together(bench, whole, fitted=fitted, epochs=epochs, bounds=bounds),
-        "orders": consistency(bench, chain_task, chain_prompts, orders),
-        "coherence": coherence(bench, coherence_task, coherence_prompts, tokens),
+        "assumption": assumption.measure(inputs, error_task, error_prompts, convolutional, shared_task),
+        "together": measure_conflicts(inputs, whole, fitted=fitted, epochs=epochs, bounds=bounds),
+        "orders": consistency(inputs, chain_task, chain_prompts, orders),
+        "coherence": coherence(inputs, coherence_task, coherence_prompts, tokens),
         "cut": [
             f"{error_prompts} prompts for Assumption 4.2, {chain_prompts} for the orders, {coherence_prompts} for coherence, "
             "200 each in the full config",
@@ -115,7 +116,7 @@ def measure(
 
 def fewest(name: str, joint: Tensor, deltas: Sequence[float]) -> dict[str, Any]:
     """The search beside the bound and what every policy takes and loses."""
-    found, entropy = search(joint), float(subset_entropies(joint)[-1])
+    search_result, entropy = search(joint), float(subset_entropies(joint)[-1])
     policies = []
     for rule, dials in DIALS.items():
         for policy in dials:
@@ -125,7 +126,7 @@ def fewest(name: str, joint: Tensor, deltas: Sequence[float]) -> dict[str, Any]:
     allowed = [
         {
             "delta": delta,
-            "fewest": found.fewest(delta),
+            "fewest": search_result.fewest(delta),
             "policies": {
                 rule: min(
                     (p["rounds"] for p in policies if p["policy"] == rule and p["forward_kl"] <= delta), default=None
@@ -139,17 +140,24 @@ def fewest(name: str, joint: Tensor, deltas: Sequence[float]) -> dict[str, Any]:
         "model": name,
         "entropy": entropy,
         "bound": bits_to_rounds(entropy, n=joint.ndim, factor=1.0).joint,
-        "kl": found.kl,
-        "schedules": found.schedules,
+        "kl": search_result.kl,
+        "schedules": search_result.schedules,
         "policies": policies,
         "allowed": allowed,
     }
 
 
-def consistency(bench: StudyInputs, task: str, count: int, orders: int) -> dict[str, Any]:
-    """-log p(x) of the base's own answers by the any-order chain in several orders; one joint law would give one figure."""
-    denoiser, problems = bench.denoiser(), bench.subject(task, count).problems
-    generator, table = bench.generator(offset=1), []
+def consistency(inputs: StudyInputs, task: str, count: int, orders: int) -> dict[str, Any]:
+    """-log p(x) of the base's own answers by the any-order chain in several orders; one joint law would give one figure.
+
+    Args:
+        inputs: of the study.
+        task: of the prompts.
+        count: answers.
+        orders: of each, the first two left to right and right to left.
+    """
+    denoiser, problems = inputs.denoiser(), inputs.problems(task, count).problems
+    generator, table = inputs.generator(offset=1), []
     for prompt in problems.test:
         made = generate(
             denoiser,
@@ -162,13 +170,13 @@ def consistency(bench: StudyInputs, task: str, count: int, orders: int) -> dict[
         length, whole = problems.gen_length, made.sequences.shape[1]
         forth = torch.arange(length)
         places = [forth, forth.flip(0), *(torch.randperm(length, generator=generator) for _ in range(orders - 2))]
-        place = torch.full((orders, whole), -1)
-        place[:, -length:] = torch.stack(places[:orders])
-        nats = chain(denoiser, made.sequences.expand(orders, -1), place.to(denoiser.device)).sum(-1)
+        order = torch.full((orders, whole), -1)
+        order[:, -length:] = torch.stack(places[:orders])
+        nats = token_nats(denoiser, made.sequences.expand(orders, -1), order.to(denoiser.device)).sum(-1)
         table.append([float(one) for one in nats])
     values = np.array(table)
     spread = values.max(1) - values.min(1)
-    weights = resample(len(values), seed=bench.seed)
+    weights = resample(len(values), seed=inputs.seed)
     return {
         "task": task,
         "names": ["left to right", "right to left", *(f"random {n}" for n in range(1, orders - 1))][:orders],

@@ -35,10 +35,10 @@ def cost(rounds, forwards, explored):
     return Counts(*(torch.tensor([n]) for n in (rounds, forwards, 10 * forwards, explored)), nfe=rounds)
 
 
-@pytest.mark.parametrize(("c", "bits"), [(0.2, 2.3219), (0.9, 0.1520), (0.95, 0.0740), (0.99, 0.0145)])
+@pytest.mark.parametrize(("c", "bits"), [(0.2, 2.321928), (0.9, 0.1520031), (0.95, 0.07400058), (0.99, 0.01449957)])
 def test_self_information_of_a_token(finished, c, bits):
     figures = statistics(finished([Reason.EXPLOIT], [c]), cost(1, 1, 0))
-    torch.testing.assert_close(figures.bits, torch.tensor([bits]), rtol=0, atol=5e-5)
+    torch.testing.assert_close(figures.bits, torch.tensor([bits]), rtol=1e-5, atol=0)
 
 
 def test_bits_and_shares_count_predicted_tokens_only(finished):
@@ -88,7 +88,7 @@ def test_an_eos_in_the_prompt_is_no_end(run, denoisers, prompts):
 )
 def test_an_exploit_round_reveals_at_most_the_table(finished, m, factor, nats):
     bound = exploit_bound(torch.tensor(float(m)), factor)
-    assert bound == pytest.approx(nats, abs=1e-6)
+    assert bound == pytest.approx(nats, rel=1e-5)
     assert bound <= factor
     edge = 1 - factor / (1 + m)
     state = finished([Reason.EXPLOIT] * m, [edge + 1e-6] * m)
@@ -123,7 +123,7 @@ def test_a_low_threshold_breaks_the_invariant(run, denoisers, prompts):
 )
 def test_theorem_3_2(nll, n, factor, epsilon, joint, parts, rounds):
     bound = bits_to_rounds(nll, n=n, factor=factor, epsilon=epsilon)
-    assert bound.joint == pytest.approx(joint, abs=5e-5)
+    assert bound.joint == pytest.approx(joint, rel=1e-5)
     assert bound.parts == parts
     assert bound.rounds == rounds
 

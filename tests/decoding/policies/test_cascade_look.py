@@ -15,7 +15,7 @@ from decoding import generate
 from decoding.features import NAMES
 from decoding.policies.bounds import RiskSum
 from decoding.policies.cascade import follow, foretell
-from decoding.policies.learned import Learned, unscored
+from decoding.policies.learned import Learned
 from decoding.policies.learned_ete import LearnedETE, LearnedParity, foretell_branches
 from decoding.state import Proposal, Reason, commit
 from models.heads.cascade import Cascade, CascadeConfig
@@ -368,19 +368,6 @@ def test_confidence_takes_no_look_at_the_head(committed):
     }
     assert told == {0.16: {0: Reason.EXPLOIT, 2: Reason.EXPLOIT}, 0.14: {2: Reason.EXPLOIT}}
     assert committed(Learned(Opinion(), rule="confidence", risk_bound=0.04), confidence) == {2: Reason.FORCED}
-
-
-def test_unscored_risk_is_what_the_confidence_leaves(reading_of):
-    confidence = [0.999, 0.75, 0.5, 0.01]
-    scores = unscored(reading_of(confidence))
-    assert scores.risk[0].tolist() == pytest.approx([1 - c for c in confidence], rel=1e-4)
-    assert not scores.gain.any()
-    assert scores.pairs is None
-    sure = unscored(replace(reading_of([0.5]), log_risk=torch.tensor([[-100.0]])))
-    unsure = unscored(replace(reading_of([0.5]), log_risk=torch.tensor([[0.0]])))
-    assert sure.risk.item() < 1e-30
-    assert 0.999 < unsure.risk.item() <= 1
-    assert unsure.risk_logit.isfinite().all()
 
 
 def test_confidence_decodes_as_the_summed_risk_on_every_toy(run, any_denoiser, prompts):

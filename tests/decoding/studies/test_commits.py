@@ -4,18 +4,17 @@ import pytest
 import torch
 
 from decoding.api import generate
-from decoding.comparison.problems import Problems
+from decoding.comparison.problems import CheckedProblems, Problems
 from decoding.policies.ete import BeamETE
 from decoding.studies.cascades import summarise
-from decoding.studies.commits import OUTCOMES, Judge, exploration_commits, outcomes
-from decoding.studies.inputs import Subject
+from decoding.studies.commits import OUTCOMES, CommitEvaluator, exploration_commits, outcomes
 from models.toys.toy import GroupDenoiser
 
 POLICY = BeamETE(gamma=0.6, min_masks=0, branches=8, implicit=False, step_budget=None)
 PROBLEMS = Problems("groups", ("dev",), ("one", "two"), 8, 8)
 
 
-class WordlessJudge(Judge):
+class WordlessEvaluator(CommitEvaluator):
     """All zeros are right; the toy has no tokenizer."""
 
     def accepted(self, tokens, row):
@@ -32,7 +31,9 @@ def judged():
         watch = lambda state, reading: steps.append((state, reading))  # noqa: E731
         made = generate(model, prompts, POLICY, gen_length=8, block_length=8, on_step=watch)
         commits = exploration_commits(steps, made.state)
-        judge = WordlessJudge(model, Subject(PROBLEMS, lambda *_: True), made, None, reference, ("one", "two"), 3)
+        judge = WordlessEvaluator(
+            model, CheckedProblems(PROBLEMS, lambda *_: True), made, None, reference, ("one", "two"), 3
+        )
         return commits, judge.cascade(commits), list(judge.rows_of(commits, 10))
 
     return judged_

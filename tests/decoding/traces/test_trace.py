@@ -191,3 +191,63 @@ def test_the_exploit_set_is_committed_before_the_others_are_read():
     check_drift(toy, [{**blank, "branches": [{**committed, "log_risk": [FLOOR] + [-4.605] * 5}]}])
     with pytest.raises(ValueError, match=r"difference of 3\.9"):
         check_drift(toy, [{**blank, "branches": [{**committed, "log_risk": [FLOOR] + [-0.6931] * 5}]}])
+
+
+COLLECTED = {"task": "bits", "chunk": 4, "prompts": {"train": [6, "x"], "dev": [2, "y"]}}
+
+
+def collected(folder, denoiser) -> None:
+    """Two parts of train prompts, 0 to 3 and 4 to 5."""
+    check_header(folder, header(denoiser, BeamETE(), **COLLECTED))
+    for number, ids in enumerate(((0, 3), (4, 5))):
+        rows = [row(state_id=str(i), prompt_id=i) for i in ids]
+        write_part(rows, folder / f"part-train-{number:05d}.parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("part-train-00002.parquet", "must be of the 6 train prompts of its run, got prompts from 8 on"),
+        ("part-train-00001.parquet", "must hold its own part of the prompts, got prompt_id 0"),
+        ("part-dev-00000.parquet", "must hold its own part of the prompts, got split 'train'"),
+        ("part-test-00000.parquet", "must be of the 0 test prompts of its run"),
+        ("part-train-00000 (copy).parquet", "must be named part-SPLIT-NUMBER.parquet"),
+        ("part-00000.parquet", "must be named part-SPLIT-NUMBER.parquet"),
+    ],
+)
+def test_a_part_that_was_copied_is_refused_by_name(tmp_path, toy, name, sentence):
+    collected(tmp_path, toy)
+    assert load_table(tmp_path, toy)["prompt_id"][:] == [0, 3, 4, 5]
+    (tmp_path / name).write_bytes((tmp_path / "part-train-00000.parquet").read_bytes())
+    with pytest.raises(ValueError, match=sentence) as refused:
+        load_table(tmp_path, toy)
+    assert name in str(refused.value)
+
+
+def test_a_part_of_another_run_in_its_own_place_is_refused(tmp_path, toy):
+    collected(tmp_path / "a", toy)
+    other = header(toy, BeamETE(branches=3), **COLLECTED)
+    check_header(tmp_path / "b", other)
+    write_part([row(prompt_id=0)], tmp_path / "b" / "part-train-00000.parquet")
+    (tmp_path / "b" / "part-train-00000.parquet").replace(tmp_path / "a" / "part-train-00000.parquet")
+    with pytest.raises(ValueError, match=r"must be of the run of its header.json, got a part of another one"):
+        load_table(tmp_path / "a", toy)
+
+
+def test_parts_without_their_header_are_refused_before_anything_is_written(tmp_path, toy):
+    collected(tmp_path, toy)
+    (tmp_path / "header.json").unlink()
+    with pytest.raises(
+        ValueError, match=r"must hold the header.json of its traces, got part-train-00000.parquet without"
+    ):
+        check_header(tmp_path, header(toy, BeamETE(), **COLLECTED))
+    assert not (tmp_path / "header.json").exists()
+
+
+@pytest.mark.parametrize("text", ["[]", "1", "null", "{", "", "[" * 100_000, "\ufeff{}"])
+def test_a_header_that_is_no_object_is_refused_by_name(tmp_path, toy, text):
+    collected(tmp_path, toy)
+    (tmp_path / "header.json").write_text(text)
+    for call in (lambda: load_table(tmp_path, toy), lambda: check_header(tmp_path, header(toy, BeamETE()))):
+        with pytest.raises(ValueError, match=r"header.json must (be JSON|hold a JSON object), got "):
+            call()

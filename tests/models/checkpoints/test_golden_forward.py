@@ -34,15 +34,15 @@ def expected(golden, padding, mask):
 
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.usefixtures("kernel")
-def test_logits(golden, padding):
+def test_logits(golden, padding, equal_up_to_rounding):
     tokens, mask = case(golden, padding)
     logits, known = expected(golden, padding, mask)
     assert known.sum() > 30
-    torch.testing.assert_close(golden.denoiser.logits(tokens, mask)[known], logits[known], atol=1e-5, rtol=0)
+    equal_up_to_rounding(golden.denoiser.logits(tokens, mask)[known], logits[known])
 
 
 @pytest.mark.usefixtures("kernel")
-def test_hidden_states(golden):
+def test_hidden_states(golden, equal_up_to_rounding):
     tokens, last = golden.tensors["input_ids"], []
     handle = golden.denoiser.final_norm.register_forward_hook(lambda _, inputs, output: last.append(output))
     prediction = golden.denoiser(tokens, taps=(0, 1))
@@ -50,9 +50,9 @@ def test_hidden_states(golden):
     first, second, final = golden.tensors["hidden_states"]
     if golden.name == "dream":
         final = torch.cat([final[:, :1], final[:, :-1]], 1)
-    torch.testing.assert_close(prediction.taps[0].hidden, first, atol=1e-5, rtol=0)
-    torch.testing.assert_close(prediction.taps[1].hidden, second, atol=1e-5, rtol=0)
-    torch.testing.assert_close(last[0].view_as(final), final, atol=1e-5, rtol=0)
+    equal_up_to_rounding(prediction.taps[0].hidden, first)
+    equal_up_to_rounding(prediction.taps[1].hidden, second)
+    equal_up_to_rounding(last[0].view_as(final), final)
 
 
 @pytest.mark.parametrize("padding", PADDINGS)
@@ -65,7 +65,7 @@ def test_logits_are_the_same_bits_with_taps(golden, padding):
 
 
 @pytest.mark.parametrize("padding", PADDINGS)
-def test_a_tap_holds_all_that_its_block_attends_to(golden, padding):
+def test_a_tap_holds_all_that_its_block_attends_to(golden, padding, equal_up_to_rounding):
     """Block 0 done by hand from its tap gives the input of block 1."""
     tokens, mask = case(golden, padding)
     first, second = golden.denoiser(tokens, attention_mask=mask, taps=(0, 1)).taps
@@ -78,27 +78,27 @@ def test_a_tap_holds_all_that_its_block_attends_to(golden, padding):
     )
     hidden = first.hidden + block.self_attn.o_proj(attended.transpose(1, 2).flatten(2))
     hidden = hidden + block.mlp(block.post_attention_layernorm(hidden))
-    torch.testing.assert_close(second.hidden, hidden, atol=1e-5, rtol=0)
+    equal_up_to_rounding(second.hidden, hidden)
     assert first.keys.shape[1] == golden.denoiser.model.config.num_key_value_heads
 
 
 @pytest.mark.parametrize("padding", PADDINGS)
-def test_rows_pick_their_own_positions_in_order(golden, padding):
+def test_rows_pick_their_own_positions_in_order(golden, padding, equal_up_to_rounding):
     tokens, mask = case(golden, padding)
     rows = torch.rand(tokens.shape, generator=torch.Generator().manual_seed(0)) < 0.3
     prediction = golden.denoiser(tokens, attention_mask=mask, rows=rows)
     everything = golden.denoiser.logits(tokens, mask)
-    torch.testing.assert_close(prediction.logits, everything[rows], atol=1e-5, rtol=0)
+    equal_up_to_rounding(prediction.logits, everything[rows])
     assert torch.equal(prediction.rows, rows)
     assert prediction.positions.tolist() == [24, 24] if mask is None else mask.sum(-1).tolist()
 
 
-def test_a_left_padded_row_is_the_row_alone(golden):
+def test_a_left_padded_row_is_the_row_alone(golden, equal_up_to_rounding):
     tokens, mask = case(golden, "_left")
     together = golden.denoiser.logits(tokens, mask)
     for row in range(2):
         alone = golden.denoiser.logits(tokens[row : row + 1, mask[row]])
-        torch.testing.assert_close(together[row, mask[row]], alone[0], atol=1e-5, rtol=0)
+        equal_up_to_rounding(together[row, mask[row]], alone[0])
 
 
 def test_a_later_token_changes_an_earlier_prediction(golden):

@@ -178,12 +178,12 @@ def test_a_hub_id_while_offline(monkeypatch, tmp_path):
 
 def test_a_hub_id_in_the_cache(monkeypatch, golden):
     """The snapshot's folder loads, and only weights, settings and tokenizer files are asked for."""
-    asked = {}
-    snapshot = lambda name, allow_patterns: asked.update({name: allow_patterns}) or str(golden.folder)  # noqa: E731
+    request = {}
+    snapshot = lambda name, allow_patterns: request.update({name: allow_patterns}) or str(golden.folder)  # noqa: E731
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
     denoiser = models.load("owner/name", device="cpu")
     assert denoiser.fingerprint() == golden.denoiser.fingerprint()
-    assert set(asked["owner/name"]) == {"*.json", "*.safetensors", "*.txt", "*.jinja"}
+    assert set(request["owner/name"]) == {"*.json", "*.safetensors", "*.txt", "*.jinja"}
 
 
 def test_weights_that_no_config_describes_stay_unread(folder):

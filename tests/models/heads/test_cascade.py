@@ -67,9 +67,9 @@ def test_unfitted_it_says_what_the_forward_said_whatever_is_committed(golden, pa
     reading = reading_of(golden, cascade, *case(golden, padding))
     for committed in (torch.zeros_like(reading.rows), every_third(reading.rows)):
         left = reading.rows & ~committed
-        said = say(cascade, reading, committed)
-        assert said.shape == (int(left.sum()), 6)
-        torch.testing.assert_close(said, unmoved(reading, left), atol=1e-4, rtol=1e-4)
+        foretold = say(cascade, reading, committed)
+        assert foretold.shape == (int(left.sum()), 6)
+        torch.testing.assert_close(foretold, unmoved(reading, left), atol=1e-4, rtol=1e-4)
 
 
 def test_the_base_keeps_its_bits_while_it_is_fitted(golden):
@@ -92,15 +92,15 @@ def test_it_hears_the_tokens_that_are_committed_and_no_others(golden, blocks):
     reading = reading_of(golden, cascade, *case(golden))
     committed = every_third(reading.rows)
     with torch.no_grad():
-        said = say(cascade, reading, committed)
+        foretold = say(cascade, reading, committed)
         other = say(cascade, reading, committed, torch.where(committed, (reading.token + 1) % 200, reading.token))
         same = say(cascade, reading, committed, torch.where(committed, reading.token, 7))
         none = say(cascade, reading, torch.zeros_like(committed))
-    assert ((said - other).abs().amax(-1) > 1e-3).float().mean() > 0.8
-    assert torch.equal(said, same)
+    assert ((foretold - other).abs().amax(-1) > 1e-3).float().mean() > 0.8
+    assert torch.equal(foretold, same)
     left = (reading.rows & ~committed)[reading.rows]
-    assert (said - none[left]).abs().max() > 1e-3
-    assert torch.allclose(said.exp().sum(-1), torch.ones(len(said)), atol=1e-5)
+    assert (foretold - none[left]).abs().max() > 1e-3
+    assert torch.allclose(foretold.exp().sum(-1), torch.ones(len(foretold)), atol=1e-5)
 
 
 @pytest.mark.parametrize("padding", PADDINGS)
@@ -180,6 +180,7 @@ def test_a_head_without_one_has_none(golden, tmp_path):
 
 def test_half_precision_is_read_back_in_float32(golden, tmp_path):
     save_cascade(make(golden, seed=4), tmp_path)
+    (tmp_path / "checksums.json").unlink()  # of the files before they are converted
     for file in tmp_path.glob("*.safetensors"):
         meta = {"config": json.dumps(asdict(make(golden).config))} if file.name == FILE else None
         save_file({name: value.bfloat16() for name, value in load_file(file).items()}, file, metadata=meta)
@@ -248,7 +249,7 @@ def test_it_is_the_last_blocks_of_the_base_with_the_tokens_put_into_their_input(
     committed = every_third(rows)
     left = rows & ~committed
     with torch.no_grad():
-        said = say(cascade, reading, committed)
+        foretold = say(cascade, reading, committed)
         embedded = golden.denoiser.token_embedding(reading.token.clamp(min=0))
         added = cascade.inject(embedded) * committed.unsqueeze(-1)
         logits = rerun_densely(
@@ -261,7 +262,7 @@ def test_it_is_the_last_blocks_of_the_base_with_the_tokens_put_into_their_input(
     known = logits.gather(-1, reading.top_tokens[left]) - reading.log_normaliser[left].unsqueeze(-1)
     expected = torch.cat([known, unmoved(reading, left)[:, -1:]], -1).log_softmax(-1)
     assert (expected - unmoved(reading, left)).abs().max() > 0.05
-    torch.testing.assert_close(said, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(foretold, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_a_candidate_that_is_none_stays_none(golden):
@@ -271,10 +272,10 @@ def test_a_candidate_that_is_none_stays_none(golden):
     fewer[..., 3:] = -100.0
     committed = every_third(reading.rows)
     with torch.no_grad():
-        said = say(cascade, replace(reading, top_log_probs=fewer), committed)
+        foretold = say(cascade, replace(reading, top_log_probs=fewer), committed)
         unfitted = say(make(golden), replace(reading, top_log_probs=fewer), committed)
-    assert (said[:, 3:5] < -60).all()
-    assert (said[:, :3] > -60).all()
+    assert (foretold[:, 3:5] < -60).all()
+    assert (foretold[:, :3] > -60).all()
     left = reading.rows & ~committed
     known = fewer[left][:, :3].exp()
     expected = torch.cat([known, torch.zeros(len(known), 2), 1 - known.sum(-1, keepdim=True)], -1)
@@ -389,6 +390,7 @@ def test_it_runs_and_learns_beside_a_base_in_bfloat16(golden):
         reading = read(base(tokens, attention_mask=mask, rows=rows, taps=cascade.taps), Sampling(forbidden=(250,)))
     said = say(cascade, reading, every_third(rows))
     assert said.dtype == torch.float32
-    torch.testing.assert_close(said.exp(), unmoved(reading, rows & ~every_third(rows)).exp(), atol=0.05, rtol=0)
+    expected, tolerance = unmoved(reading, rows & ~every_third(rows)).exp(), 8 * torch.finfo(torch.bfloat16).eps
+    torch.testing.assert_close(said.exp(), expected, atol=tolerance * expected.max().item(), rtol=0)
     said[:, 0].sum().backward()
     assert cascade.inject.weight.grad.abs().max() > 0

@@ -77,26 +77,26 @@ def test_the_base_keeps_its_bits_with_a_head_attached_run_and_trained(golden, va
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("padding", PADDINGS)
-def test_an_untrained_head_is_the_confidence(golden, variant, padding):
+def test_an_untrained_head_is_the_confidence(golden, variant, padding, equal_up_to_rounding):
     scores, reading = score(golden.denoiser, make_head(golden, variant), *case(golden, padding))
     rows = reading.rows
     assert rows.sum() > 10
-    torch.testing.assert_close(scores.risk[rows], 1 - reading.confidence[rows], atol=1e-5, rtol=0)
+    equal_up_to_rounding(scores.risk[rows], 1 - reading.confidence[rows])
     assert not scores.gain.any()
     assert not scores.risk_logit[~rows].any()
 
 
-def test_an_untrained_head_is_the_confidence_of_the_candidate_where_that_is_not_the_top(golden):
+def test_an_untrained_head_is_the_confidence_of_the_candidate_where_that_is_not_the_top(golden, equal_up_to_rounding):
     config = HeadConfig("linear", ("log_p1", "log_risk"))
     risk = torch.tensor([0.1, 0.9, 1.0 - 1e-4])  # of candidates beside a top token of 0.9
     figures = torch.stack([torch.full_like(risk, 0.9).log(), risk.log()], -1).unsqueeze(0)
     scores = ScoringHead(config)(figures, torch.ones(1, 3, dtype=torch.bool), torch.zeros(1, 3, dtype=torch.long))
-    torch.testing.assert_close(scores.risk[0], risk, atol=1e-5, rtol=0)
+    equal_up_to_rounding(scores.risk[0], risk)
 
 
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("blocks", [1, 2])
-def test_the_stream_without_lora_predicts_what_the_base_predicts(golden, blocks, padding):
+def test_the_stream_without_lora_predicts_what_the_base_predicts(golden, blocks, padding, equal_up_to_rounding):
     tokens, mask, rows = case(golden, padding)
     stream = make_head(golden, "hidden", blocks=blocks).stream
     last = []
@@ -104,13 +104,13 @@ def test_the_stream_without_lora_predicts_what_the_base_predicts(golden, blocks,
     prediction = golden.denoiser(tokens, attention_mask=mask, rows=rows, taps=range(2)[-blocks:])
     handle.remove()
     hidden = over(stream, prediction.taps, rows)
-    torch.testing.assert_close(hidden, last[0], atol=1e-5, rtol=0)
-    torch.testing.assert_close(golden.denoiser.model.lm_head(hidden), prediction.logits, atol=1e-5, rtol=0)
+    equal_up_to_rounding(hidden, last[0])
+    equal_up_to_rounding(golden.denoiser.model.lm_head(hidden), prediction.logits)
 
 
 @pytest.mark.parametrize("mode", ["prefix", "dual"])
 @pytest.mark.parametrize("blocks", [1, 2])
-def test_the_stream_reads_what_a_cached_forward_read(golden, blocks, mode):
+def test_the_stream_reads_what_a_cached_forward_read(golden, blocks, mode, equal_up_to_rounding):
     tokens, _, rows = case(golden)
     stream, cached = make_head(golden, "hidden", blocks=blocks).stream, golden.denoiser.with_cache(mode)
     opening = torch.ones(2, dtype=torch.bool)
@@ -120,7 +120,7 @@ def test_the_stream_reads_what_a_cached_forward_read(golden, blocks, mode):
     prediction = cached(tokens, rows=rows, refresh=~opening, taps=range(2)[-blocks:])
     assert (prediction.positions < 24).all()
     logits = golden.denoiser.model.lm_head(over(stream, prediction.taps, rows))
-    torch.testing.assert_close(logits, prediction.logits, atol=1e-5, rtol=0)
+    equal_up_to_rounding(logits, prediction.logits)
 
 
 def by_native_layers(golden, stream, taps, rows, mask):
@@ -151,7 +151,7 @@ def test_with_lora_queries_are_its_own_and_so_are_the_later_blocks_keys_of_its_r
     assert (hidden - plain).abs().max() > 0.1
 
 
-def test_attention_computes_no_more_queries_than_the_fullest_canvas_has_rows(golden, monkeypatch):
+def test_attention_computes_no_more_queries_than_the_fullest_canvas_has_rows(golden, monkeypatch, equal_up_to_rounding):
     widths = []
     real = side_stream.scaled_dot_product_attention
     monkeypatch.setattr(
@@ -166,10 +166,10 @@ def test_attention_computes_no_more_queries_than_the_fullest_canvas_has_rows(gol
     assert widths == [2]
     assert over(stream, taps, torch.zeros_like(rows)).shape == (0, golden.denoiser.hidden_size)
     alone = rows & (torch.arange(len(rows)) == 1).unsqueeze(1)
-    torch.testing.assert_close(over(stream, taps, alone), together[1:], atol=1e-5, rtol=0)
+    equal_up_to_rounding(over(stream, taps, alone), together[1:])
 
 
-def test_rows_that_are_not_asked_for_keep_the_base_keys(golden):
+def test_rows_that_are_not_asked_for_keep_the_base_keys(golden, equal_up_to_rounding):
     """Scored alone, a row of K = 1 gets what it gets among the others."""
     tokens, _, rows = case(golden)
     stream = make_head(golden, "lora", seed=1).stream
@@ -177,7 +177,7 @@ def test_rows_that_are_not_asked_for_keep_the_base_keys(golden):
     together = over(stream, taps, rows)
     alone = torch.zeros_like(rows)
     alone[1, 20] = True
-    torch.testing.assert_close(over(stream, taps, alone)[0], together[alone[rows]][0], atol=1e-5, rtol=0)
+    equal_up_to_rounding(over(stream, taps, alone)[0], together[alone[rows]][0])
 
 
 def test_a_left_padded_row_scores_as_the_row_alone(golden):
@@ -211,7 +211,7 @@ def test_files_hold_the_adapter_and_the_head_alone(golden, variant, tmp_path):
     head = make_head(golden, variant, seed=3)
     save_head(head, tmp_path)
     adapter = {"adapter_config.json", "adapter_model.safetensors"} if variant == "lora" else set()
-    assert {file.name for file in tmp_path.iterdir()} == {"head.safetensors"} | adapter
+    assert {file.name for file in tmp_path.iterdir()} == {"head.safetensors", "checksums.json"} | adapter
     stored = load_file(tmp_path / "head.safetensors")
     if adapter:
         matrices = load_file(tmp_path / "adapter_model.safetensors")

@@ -13,14 +13,14 @@ import torch
 
 from train.base import rows as rows_module
 from train.base.corpus import Rows
-from train.base.rows import Narrow, TaskData, TaskRows, draw_task, load_task, place
+from train.base.rows import Narrow, TaskData, TaskRows, draw_task, load_rows, load_task
 
 CPU = torch.device("cpu")
 
 
 def placed(pad_to: int | None, lengths: tuple[int, ...] = (2, 1)) -> TaskData:
     tokens = np.array([[9, 1, 2, 5, 6], [9, 9, 3, 7, 8]], dtype=np.uint16)
-    return place("t", Rows(tokens, np.array(lengths)), TaskRows(1.0, 2, pad_to=pad_to), canvas=2, device=CPU)
+    return load_rows("t", Rows(tokens, np.array(lengths)), TaskRows(1.0, 2, pad_to=pad_to), canvas=2, device=CPU)
 
 
 def test_rows_lose_common_padding_and_know_their_own() -> None:
@@ -107,7 +107,7 @@ def test_narrow_keeps_the_rows_that_fit_and_cuts_padding_and_fill() -> None:
     wide = [9, 1, 1, 2, 5, 9, 9, 9]  # its prompt is too long
     long = [9, 9, 1, 2, 5, 6, 9, 9]  # its answer is too long
     rows = Rows(np.array([wide, short, long], dtype=np.uint16), np.array([3, 2, 2]))
-    data = place("t", rows, TaskRows(1.0, 3, pad_to=10), canvas=4, device=CPU)
+    data = load_rows("t", rows, TaskRows(1.0, 3, pad_to=10), canvas=4, device=CPU)
     cut = data.cut(Narrow(0.5, width=4, canvas=2), eos_id=9)
     assert (cut.tokens.tolist(), cut.share, cut.canvas) == ([[1, 2, 5, 9]], 0.5, 2)
     assert cut.padding is not None

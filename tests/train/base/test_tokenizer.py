@@ -9,6 +9,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from train.base import tokenizer as recipe
+from train.commands.command_line import run
 from train.tasks import TASKS
 
 
@@ -120,3 +121,11 @@ def test_generated_rows_fit_their_task(shipped: Tokenizer, name: str) -> None:
 
 def test_sudoku_takes_a_token_a_cell(shipped: Tokenizer) -> None:
     assert len(shipped.encode("012345678" * 9).ids) == 81
+
+
+def test_the_recipe_writes_nowhere_unless_it_is_told_where() -> None:
+    before = {file.name: file.stat().st_mtime_ns for file in recipe.SHIPPED.iterdir()}
+    with pytest.raises(SystemExit) as ended:
+        run(recipe.save, [])
+    assert ended.value.code == 2
+    assert {file.name: file.stat().st_mtime_ns for file in recipe.SHIPPED.iterdir()} == before

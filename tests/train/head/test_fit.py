@@ -1,4 +1,4 @@
-"""The main job in miniature: from traces to heads, metrics and a table, twice; what a head learns; what is refused."""
+"""The main head_run in miniature: from traces to heads, metrics and a table, twice; what a head learns; what is refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from transformers import LlamaConfig, LlamaForCausalLM
 
 import models
 import train.commands.train
@@ -27,8 +26,7 @@ from decoding.policies.threshold import Threshold
 from decoding.traces.labelling import Labelling
 from decoding.traces.trace import load_table
 from models.heads.scoring_head import ScoringHead
-from train.base.export import export
-from train.commands.command_line import parser_of, run, shipped
+from train.commands.command_line import parser_of, run
 from train.commands.train import run_train
 from train.head.estimate import estimate_run
 from train.head.fit import collect, figures, fit, fit_head, prepare, prompts_of, taps_of
@@ -55,19 +53,9 @@ def command():
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
+def base(tmp_path_factory, write_tiny) -> Path:
     """A LLaDA checkpoint of two small blocks with random weights, sure of itself, and the shipped tokenizer."""
-    folder = tmp_path_factory.mktemp("base")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=768, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=2, max_position_embeddings=256, tie_word_embeddings=False,
-        rope_parameters={"rope_type": "default", "rope_theta": 1e4},
-    )  # fmt: skip
-    model = LlamaForCausalLM(config)
-    model.lm_head.weight.data *= 60
-    export(model, folder, tokenizer=shipped("checkpoints/reason-7m"), mask_id=1, eos_id=0)
-    return folder
+    return write_tiny(tmp_path_factory.mktemp("base"), width=32, layers=2, sharpness=60)
 
 
 SMALL = {
@@ -82,6 +70,7 @@ SMALL = {
     },
     "labelling": {"states_per_prompt": 3, "labelled": 1, "branches": 4, "strata": 2, "finished": 1},
     "fitting": {"variants": ["lora", "features", "shuffled"], "epochs": 2, "batch_size": 4, "rank": 2, "width": 16},
+    "trials": {"screen": 2, "confirm": 2},
     "num_prompts": 4,
     "num_dev": 2,
     "catalogue": [
@@ -215,7 +204,7 @@ def test_a_head_may_lead_through_states_of_its_own(base, tmp_path):
 
 def test_an_estimate_scales_a_probe_up(base, tmp_path):
     ticks = iter(range(100))
-    job = job_of(
+    head_run = job_of(
         base,
         tmp_path,
         tasks={
@@ -223,7 +212,7 @@ def test_an_estimate_scales_a_probe_up(base, tmp_path):
             "lists": TaskRun(prompts=5, dev_prompts=1),
         },
     )
-    lines = estimate_run(job, seconds=1.0, clock=lambda: next(ticks)).splitlines()
+    lines = estimate_run(head_run, seconds=1.0, clock=lambda: next(ticks)).splitlines()
     assert len(lines) == 3
     assert lines[0].startswith("countdown3: 30 prompts, ")
     assert lines[0].endswith(" GB, 0.003 h")  # a second for three prompts
@@ -284,9 +273,9 @@ def test_bad_input_is_told_in_one_sentence(command, base, tmp_path, capsys, chan
     with pytest.raises(SystemExit) as ended:
         run(command, ["--config", written(tmp_path, **settings), "--out", str(tmp_path / "run")])
     assert ended.value.code == 2
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("train.py: ")]
-    assert len(said) == 1
-    assert sentence in said[0]
+    sentences = [line for line in capsys.readouterr().err.splitlines() if line.startswith("train.py: ")]
+    assert len(sentences) == 1
+    assert sentence in sentences[0]
     assert not (tmp_path / "run" / "metrics.json").exists()
 
 
@@ -294,7 +283,7 @@ def test_the_config_that_ships_fits_every_variant(command):
     parser = parser_of(command)
     options = parser.instantiate(parser.parse_args(["--config", str(CONFIG)]))
     assert set(options.fitting.variants) == set(VARIANTS) - {"ceiling", "lora", "head-worth"}
-    assert options.fitting.variants[0] == "conflict"  # LoRA with a pairwise output
+    assert options.fitting.variants[0] == "conflict"  # LoRA with a conflict output
     assert options.labelling.bare > 0
     assert {arm.name for arm in options.catalogue} >= {
         "sequential",
@@ -383,7 +372,7 @@ def test_traces_that_the_base_does_not_repeat_are_refused(groups, gathered, tmp_
 
 
 def test_tasks_are_collected_side_by_side(base, tmp_path):
-    denoiser, told = models.load(base, device="cpu"), []
+    denoiser, progress = models.load(base, device="cpu"), []
     options = {
         "beam": BeamETE(branches=2),
         "drivers": {"one": Sequential()},
@@ -392,8 +381,8 @@ def test_tasks_are_collected_side_by_side(base, tmp_path):
         "seed": 0,
     }
     runs = {"countdown3": TaskRun(1, 1), "lists": TaskRun(1, 1, block_length=16, labelling=Labelling(labelled=0))}
-    collect(denoiser, runs, tmp_path, progress=told.append, **options)
-    assert told == [1, 1, 1, 1]
+    collect(denoiser, runs, tmp_path, progress=progress.append, **options)
+    assert progress == [1, 1, 1, 1]
     assert json.loads((tmp_path / "lists" / "header.json").read_text())["block_length"] == 16
     assert len(load_table(tmp_path / "lists", denoiser)) == 0
     assert len(load_table(tmp_path / "countdown3", denoiser)) == 2

@@ -65,10 +65,10 @@ def test_labelled_branches_are_spread_over_all():
 
 def test_prompts_too_long_are_left_out_and_collection_stops(collector_of, groups, examples, tmp_path, caplog):
     groups.max_length = 18
-    asked = iter([False, True, True])
+    answers = iter([False, True, True])
     collector = collector_of(groups, chunk=2)
-    told: list[int] = []
-    collector.run({"train": examples[:7]}, tmp_path, progress=told.append, stop=lambda: next(asked))
+    progress: list[int] = []
+    collector.run({"train": examples[:7]}, tmp_path, progress=progress.append, stop=lambda: next(answers))
     assert "bits: 2 prompts too long for the model are left out" in caplog.text
-    assert told == [2, 2]  # of 5 prompts: the first part, and one more before the time was over
+    assert progress == [2, 2]  # of 5 prompts: the first part, and one more before the time was over
     assert sorted(file.stem for file in tmp_path.glob("*.parquet")) == ["part-train-00000", "part-train-00001"]

@@ -48,8 +48,8 @@ def test_focus_weighs_wrong_tokens_rated_safe_and_nothing_else():
 
 
 def test_listwise_is_the_divergence_from_the_softmax_of_the_targets():
-    wanted, said = [0.75, 0.25], [0.5, 0.5]
-    expected = sum(w * math.log(w / s) for w, s in zip(wanted, said, strict=True))
+    wanted, predicted = [0.75, 0.25], [0.5, 0.5]
+    expected = sum(w * math.log(w / s) for w, s in zip(wanted, predicted, strict=True))
     assert listwise([0.0, 0.0], [math.log(3), 0.0]).item() == pytest.approx(expected)
     assert listwise([0.0, 0.0], [2 * math.log(3), 0.0], temperature=2.0).item() == pytest.approx(expected)
     assert listwise([5.0 + math.log(3), 5.0], [math.log(3), 0.0]).item() == pytest.approx(0, abs=1e-6)  # any constant

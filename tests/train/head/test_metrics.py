@@ -13,14 +13,22 @@ from models.heads.config import HeadConfig
 from models.heads.scoring_head import Scores, ScoringHead
 from models.toys.toy import GroupDenoiser
 from train.head.data import HeadData
-from train.head.metrics import Judged, Recalibration, auroc, choice_figures, judge_choices, judge_risk, risk_figures
+from train.head.metrics import (
+    Recalibration,
+    RiskEstimates,
+    auroc,
+    choice_figures,
+    collect_choices,
+    collect_risk,
+    risk_figures,
+)
 from train.head.module import Prepared, PreparedBatches
 
 
-def judged(confidence, wrong, head=None, prompt=None) -> Judged:
+def judged(confidence, wrong, head=None, prompt=None) -> RiskEstimates:
     confidence, wrong = np.asarray(confidence, float), np.asarray(wrong, float)
     prompt = np.arange(len(wrong)) % 7 if prompt is None else np.asarray(prompt)
-    return Judged(prompt, wrong, confidence if head is None else np.asarray(head, float), confidence)
+    return RiskEstimates(prompt, wrong, confidence if head is None else np.asarray(head, float), confidence)
 
 
 def test_recalibration_is_the_share_of_wrong_tokens_at_each_risk():
@@ -42,7 +50,7 @@ def test_few_positions_leave_no_empty_bin():
     risk = rng.random(30)
     wrong = (rng.random(30) < 0.5).astype(float)
     fit = Recalibration.fit(risk, wrong)
-    assert fit(risk).mean() == pytest.approx(wrong.mean(), abs=1e-4)  # least squares keeps the mean
+    assert fit(risk).mean() == pytest.approx(wrong.mean(), rel=1e-4)  # least squares keeps the mean
     assert (np.diff(fit(np.sort(risk))) >= 0).all()
 
 
@@ -77,7 +85,7 @@ def test_skill_is_one_less_the_ratio_of_the_losses():
     assert found["brier_skill"]["high"] < 0
     assert found["log_loss_skill"]["high"] < 0
     perfect = risk_figures(fitted, judged(unseen.confidence, unseen.wrong, head=unseen.wrong))
-    assert perfect["brier_skill"]["estimate"] == pytest.approx(1, abs=1e-6)
+    assert perfect["brier_skill"]["estimate"] == pytest.approx(1)
     assert (perfect["auroc"], perfect["auroc_confidence"]) == (1.0, pytest.approx(found["auroc_confidence"]))
 
 
@@ -133,8 +141,8 @@ def prepared(gain, *, eq7=None, beam=None, confidence=None, valid=None, referenc
     return PreparedBatches(GroupDenoiser(1, 4, certainty=0.99), [batch], taps=(), threshold=0.9)[0]
 
 
-def choices(said, one: Prepared, prompts=(0, 1, 2)) -> dict:
-    return choice_figures(judge_choices(Opinion(said), [one], prompts))
+def choices(gains, one: Prepared, prompts=(0, 1, 2)) -> dict:
+    return choice_figures(collect_choices(Opinion(gains), [one], prompts))
 
 
 GAIN = [[1.0, 7.0, -3.0, 5.0], [2.0, 0.0, 0.0, 6.0]]
@@ -190,10 +198,10 @@ def test_a_prompt_with_more_states_is_one_draw():
 
 def test_risk_is_judged_at_known_positions_with_their_prompts():
     """The trunk says 0 at even odds everywhere; the reference is 0 at the first place alone."""
-    found = judge_risk(Opinion([0.0] * 4, [0.1, 0.2, 0.3, 0.4]), [prepared(GAIN)], [5, 6])
+    found = collect_risk(Opinion([0.0] * 4, [0.1, 0.2, 0.3, 0.4]), [prepared(GAIN)], [5, 6])
     assert found.prompt.tolist() == [5] * 4 + [6] * 4
     assert found.wrong.tolist() == [0, 1, 1, 1] * 2
     assert found.head.tolist() == pytest.approx([0.1, 0.2, 0.3, 0.4] * 2)
-    assert found.confidence.tolist() == pytest.approx([0.5] * 8, abs=1e-5)
-    few = judge_risk(Opinion([0.0] * 4), [prepared(GAIN, reference=(-1, -1, 1, -1))], [5, 6])
+    assert found.confidence.tolist() == pytest.approx([0.5] * 8, rel=1e-5)
+    few = collect_risk(Opinion([0.0] * 4), [prepared(GAIN, reference=(-1, -1, 1, -1))], [5, 6])
     assert few.wrong.tolist() == [1, 1]

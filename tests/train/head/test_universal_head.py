@@ -75,9 +75,12 @@ def test_it_decodes_where_no_token_ends_an_answer(fitted):
 
 def test_what_reads_hidden_states_is_bound_and_names_what_it_was_fitted_on(tmp_path):
     llada, dream = (models.load(GOLDEN / name, device="cpu") for name in ("llada", "dream"))
-    mine = llada.fingerprint()
+    fingerprint = llada.fingerprint()
     save_head(
-        ScoringHead(HeadConfig("lora", ("log_risk",), rank=2, width=16, base=mine, fitted_on=mine), llada), tmp_path
+        ScoringHead(
+            HeadConfig("lora", ("log_risk",), rank=2, width=16, base=fingerprint, fitted_on=fingerprint), llada
+        ),
+        tmp_path,
     )
     with pytest.raises(ValueError, match="must be used on its own base"):
         load_head(tmp_path, dream)

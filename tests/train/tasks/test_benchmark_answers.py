@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -43,10 +45,13 @@ def table(name: str) -> list[object]:
 
 def exec_here(program: str) -> bool:
     """In place of the sandbox: the table holds no program that would hurt."""
+    module = sys.modules["program"] = ModuleType("program")
     try:
-        exec(compile(program, "program", "exec"), {"__name__": "program"})
+        exec(compile(program, "program", "exec"), module.__dict__)
     except (Exception, SystemExit):  # noqa: BLE001 - whatever the program raises
         return False
+    finally:
+        del sys.modules["program"]
     return True
 
 

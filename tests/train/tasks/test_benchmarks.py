@@ -33,7 +33,7 @@ ROWS = {
 ASKED = {
     "gsm8k": "Q: How many legs have 4 cats?\nA: Let's think step by step.",
     "math500": "Problem:\nWhat is $1+1$?\nPlease reason step by step, and put your final answer within \\boxed{}.\n\nSolution:",
-    "aime24": "GenerateCall: Find m+n.\nPlease reason step by step, and put your final answer within \\boxed{}.\nAnswer:",
+    "aime24": "Question: Find m+n.\nPlease reason step by step, and put your final answer within \\boxed{}.\nAnswer:",
     "humaneval": "Write a solution to the following problem and make sure that it passes the tests:\n"
     "```python\ndef one():\n    ...\n```\n",
     "mbpp": "You are an expert Python programmer, and here is your task:\nWrite one.\nYour code should pass these tests:\n"
@@ -111,16 +111,16 @@ def test_there_is_no_generator():
 
 
 def test_the_hub_is_asked_for_the_reported_split():
-    asked = []
+    requests = []
 
     def loader(*where, **more):
-        asked.append((*where, more))
+        requests.append((*where, more))
         return [ROWS["gsm8k"]]
 
     for name in BENCHMARKS:
         if BENCHMARKS[name].hub is not None:
             BENCHMARKS[name].hub.rows(loader)
-    assert asked == [
+    assert requests == [
         ("openai/gsm8k", "main", {"split": "test"}),
         ("HuggingFaceH4/MATH-500", None, {"split": "test"}),
         ("Maxwell-Jia/AIME_2024", None, {"split": "train"}),

@@ -94,3 +94,13 @@ def test_limits_are_above_zero_and_systems_without_them_are_refused(monkeypatch)
     monkeypatch.setattr("train.tasks.benchmarks.sandbox.os", SimpleNamespace(name="nt"))
     with pytest.raises(ValueError, match="run_code must be false on systems without process limits, got nt"):
         run_program("pass")
+
+
+def test_annotations_that_are_text_are_looked_up_in_the_programs_own_module():
+    program = (
+        "from __future__ import annotations\nimport inspect\nfrom dataclasses import dataclass\nfrom typing import get_type_hints\n"
+        "@dataclass\nclass Pair:\n    a: int = 1\n    b: Pair | None = None\n"
+        "assert get_type_hints(Pair)['b'] == Pair | None\nassert 'class Pair' in inspect.getsource(Pair)\n"
+    )
+    assert run_program(program)
+    assert not run_program(program + "assert Pair().a == 2\n")

@@ -4,11 +4,12 @@ import re
 from decimal import Decimal
 
 from train.tasks.benchmarks.arithmetic import value
-from train.tasks.benchmarks.benchmark import benchmark, field, optional, until
+from train.tasks.benchmarks.benchmark import benchmark, optional, until
 from train.tasks.benchmarks.gsm8k import final_number
 from train.tasks.benchmarks.latex import last_boxed, spell
 from train.tasks.benchmarks.math500 import ASK_FOR_BOX
 from train.tasks.hub import Hub
+from train.tasks.question import question
 from train.tasks.task import Example, Row
 
 LARGEST = 999
@@ -17,12 +18,12 @@ NEXT_QUESTION = ("\nQuestion:", "\nProblem:")
 
 def ask(problem: str) -> str:
     """The user message for a problem."""
-    return f"GenerateCall: {problem}\n{ASK_FOR_BOX}\nAnswer:"
+    return f"Question: {problem}\n{ASK_FOR_BOX}\nAnswer:"
 
 
 def read(row: Row) -> Example:
     """Read a record with `problem` and `answer`, in capitals or not; the answer as a number or as text."""
-    problem = field(row, "problem", "Problem", "question", "prompt", "input")
+    problem = question(row, "problem", "Problem", "question", "prompt", "input")
     answer, solution = optional(row, "answer", "Answer", "output", "response"), optional(row, "solution", "Solution")
     number = whole(answer)
     if answer and number is None:
@@ -49,10 +50,10 @@ def final_answer(text: str) -> int | None:
 def whole(text: str) -> int | None:
     """Read a whole number from 0 to 999, also where it is written as a sum or with leading zeros."""
     text = spell(text)
-    found = Decimal(text) if re.fullmatch(r"-?\d+(\.\d+)?", text) else value(text)
-    if found is None or (isinstance(found, complex) and abs(found.imag) > 0):
+    parsed = Decimal(text) if re.fullmatch(r"-?\d+(\.\d+)?", text) else value(text)
+    if parsed is None or (isinstance(parsed, complex) and abs(parsed.imag) > 0):
         return None
-    number = found.real if isinstance(found, complex) else found
+    number = parsed.real if isinstance(parsed, complex) else parsed
     return int(number) if number == int(number) and 0 <= number <= LARGEST else None
 
 

@@ -42,10 +42,10 @@ def value(text: str, point: int = 0) -> complex | None:
     """
     try:
         reader = _Reader(TOKEN.findall(text), point)
-        found = reader.sum()
+        total = reader.sum()
     except (ValueError, ZeroDivisionError, OverflowError, RecursionError):
         return None
-    return found if reader.done and cmath.isfinite(found) else None
+    return total if reader.done and cmath.isfinite(total) else None
 
 
 def _value_or_gap(text: str, point: int) -> complex | None:

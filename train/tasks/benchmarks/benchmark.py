@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from train.tasks.hub import Hub
+from train.tasks.question import is_there, require_string
 from train.tasks.task import Example, Row, Task
 
 GEN_LENGTH, BLOCK_LENGTH = 256, 32  # what the field reports LLaDA and Dream with
@@ -62,18 +63,15 @@ def canonical(prompt: str) -> str:
 
 
 def field(row: Row, *names: str) -> str:
-    """The text of the first of these fields that is there.
+    """The text of the first of these fields that holds any.
 
     Raises:
-        ValueError: if none is there, or it holds no text.
+        ValueError: if none does, or it holds something else.
     """
-    name = next((name for name in names if name in row), None)
+    name = next((name for name in names if is_there(row, name)), next((name for name in names if name in row), None))
     if name is None:
         raise ValueError(f"row must have {' or '.join(names)}, got {', '.join(map(str, row)) or 'an empty one'}")
-    value = row[name]
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{name} must be text, got {value!r}")
-    return value
+    return require_string(row, name)
 
 
 def optional(row: Row, *names: str) -> str:
@@ -94,7 +92,7 @@ def texts(row: Row, name: str) -> list[str]:
     Raises:
         ValueError: if it holds anything else.
     """
-    value: Any = row.get(name, [])
+    value: Any = row.get(name) or []
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
         raise ValueError(f"{name} must be a list of texts, got {value!r}")
     return value

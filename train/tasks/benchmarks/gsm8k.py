@@ -3,13 +3,28 @@
 import re
 from decimal import Decimal
 
-from train.tasks.benchmarks.benchmark import benchmark, field, optional, until
+from train.tasks.benchmarks.benchmark import benchmark, optional, until
 from train.tasks.benchmarks.latex import last_boxed
 from train.tasks.hub import Hub
+from train.tasks.question import question
 from train.tasks.task import Example, Row
 
 # a minus counts as a sign where no term stands before it and no space after it, or after a dollar
-NUMBER = re.compile(r"((?<![\w)\]}])-)?(?:\\?\$(-)?)?(\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?=\.\d))(\.\d+)?")
+NUMBER = re.compile(
+    r"((?<![\w)\]}])-)?(?:\\?\$(-)?)?(\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?=\.\d))(\.\d+(?:[eE][+-]?\d{1,2}(?!\w))?)?"
+)
+PLACE = r"(?:step|part|stage|case|phase|section|method|approach|solution|question|task|note|check|example)\b[\s*_#]*\d+"
+HEADING = re.compile(  # of a section, where `####` is Markdown's: "Step 2: money", "2. Money", "3) Then"
+    rf"[\s*_#]*(?:{PLACE}|\d+\s*[.)]\s*[*_]*[A-Za-z])", re.IGNORECASE
+)
+SECTION = re.compile(rf"^[\s*_#]*{PLACE}[\s*_]*(?:[:.)]|\n|$)", re.IGNORECASE | re.MULTILINE)
+ITEM = re.compile(r"^\s*\d{1,2}[.)](?=\s+\S)", re.MULTILINE)
+WORKED = re.compile(  # a sum in words, and what it comes to
+    rf"^[^\d\n]*{NUMBER.pattern}\s*(?:times|plus|minus|multiplied by|divided by|added to|less|[*x×+/÷-])\s[^\n]*?"
+    rf"\b(?:which (?:is|equals|makes|gives)|equals|equal to|gives?|makes|totals|comes to|is)\b(?=(.*))",
+    re.IGNORECASE,
+)
+FRACTION = re.compile(r"(?P<whole>\d+\s+)?(?P<top>\d+)\s?/\s?(?P<bottom>\d+)(?![\d/])")
 SUBJECT = r"\banswer\b(?:\s+(?:to|for|of)\b[^.\n:=]{0,80}?)?[*_\s]*"
 DENIED = re.compile(rf"{SUBJECT}(?:is|was)(?:[*_\s]+not\b|n['’]t\b)[*_\s]*{NUMBER.pattern}", re.IGNORECASE)
 ANSWER = re.compile(
@@ -27,14 +42,14 @@ def ask(question: str) -> str:
 
 def read(row: Row) -> Example:
     """Read a record with `question` and `answer` (a chain of thought that ends in `#### number`, or the number alone)."""
-    question, answer = (
-        field(row, "question", "problem", "prompt", "input"),
+    asked, answer = (
+        question(row, "question", "problem", "prompt", "input"),
         optional(row, "answer", "output", "response"),
     )
     number = final_number(answer)
     if answer and number is None:
         raise ValueError(f"answer must end in a number, got {answer[-60:]!r}")
-    return Example(ask(question), answer, "" if number is None else str(number))
+    return Example(ask(asked), answer, "" if number is None else str(number))
 
 
 def check(example: Example, text: str) -> bool:
@@ -46,14 +61,15 @@ def check(example: Example, text: str) -> bool:
 def final_number(text: str) -> Decimal | None:
     """The number that a text gives as its answer, None if it holds none.
 
-    In this order: after the last `####`; the first in the last box; after the last "the answer is"; in bold in the last line
-    that holds a number; the last of the last sentence that holds one, or there the first after the last `=`.
+    In this order: after the last `####` that heads no section; the first in the last box; after the last "the answer is"; in
+    bold in the last line that holds a number; the last of the last sentence that holds one, or there the first after the
+    last `=`.
     """
     text = plain(until(text, *NEXT_QUESTION))
-    if "####" in text:
-        found = numbers(text.rpartition("####")[2].partition("\n")[0])
-        if found:
-            return found[0]
+    for mark in reversed(text.split("####")[1:]):
+        line = mark.partition("\n")[0]
+        if numbers(line) and not HEADING.match(line):
+            return _of_mark(line)
     box = last_boxed(text)
     if box is not None and numbers(box):
         return _of_clause(box, first=True)
@@ -61,8 +77,20 @@ def final_number(text: str) -> Decimal | None:
         clause = next((clause for clause in SENTENCE.split(rest) if numbers(clause)), None)
         if clause is not None:
             return _of_clause(clause, first=True)
-    sentences = [sentence for sentence in SENTENCE.split(text) if numbers(sentence)]
+    sentences = [sentence for sentence in SENTENCE.split(_without_places(text)) if numbers(sentence)]
     return _of_clause(sentences[-1], first=False) if sentences else None
+
+
+def _without_places(text: str) -> str:
+    """The text without the numbers of its sections and of its list."""
+    text = SECTION.sub("", text)
+    return ITEM.sub("", text) if re.search(r"^\s*1[.)]\s+\S", text, re.MULTILINE) else text
+
+
+def _of_mark(line: str) -> Decimal:
+    """The number of a `####` line: its first, or what a sum written there comes to."""
+    before, equals, after = line.rpartition("=")
+    return numbers(after)[0] if equals and len(numbers(before)) > 1 and numbers(after) else numbers(line)[0]
 
 
 def _of_clause(clause: str, *, first: bool) -> Decimal:
@@ -72,6 +100,12 @@ def _of_clause(clause: str, *, first: bool) -> Decimal:
     after = numbers(clause.rpartition("=")[2]) if "=" in clause else []
     if after:
         return after[0]
+    worked = WORKED.match(clause) if first else None
+    if worked is not None and numbers(worked.groups()[-1]):
+        return numbers(worked.groups()[-1])[0]
+    fraction = FRACTION.match(clause.lstrip(" *_:$\\([{")) if first else None
+    if fraction is not None and int(fraction["bottom"]):
+        return Decimal(fraction["whole"] or 0) + Decimal(fraction["top"]) / Decimal(fraction["bottom"])
     return numbers(clause)[0 if first else -1]
 
 

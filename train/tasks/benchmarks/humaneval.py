@@ -4,7 +4,7 @@ import json
 import re
 
 from train.tasks.benchmarks.benchmark import benchmark, field, optional
-from train.tasks.benchmarks.code_text import find_code
+from train.tasks.benchmarks.code_text import find_code, program
 from train.tasks.benchmarks.sandbox import run_program
 from train.tasks.hub import Hub
 from train.tasks.task import Example, Row
@@ -36,7 +36,7 @@ def program_of(example: Example, text: str) -> str:
     code = find_code(text, (name,))
     prompt = known["prompt"] if known["prompt"].endswith("\n") else known["prompt"] + "\n"
     start = f"{prompt}    pass\n\n\n" if code.whole else prompt  # helpers and imports of the prompt stay
-    return f"{start}{code.text}\n\n{known['test']}\n\ncheck({name})\n"
+    return program(f"{start}{code.text}", "", known["test"], "", f"check({name})\n")
 
 
 HUMANEVAL = benchmark("humaneval", read, check, ask=ask, hub=Hub("openai/openai_humaneval"), runs_code=True)

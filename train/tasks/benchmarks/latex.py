@@ -76,19 +76,19 @@ def _alike(given: str, wanted: str) -> bool:
         return True
     if re.fullmatch(r"\w+_\w+", wanted) and "_" not in given:  # the base of a number may go unsaid
         return given == wanted.partition("_")[0]
-    mine, theirs = parts(given), parts(wanted)
-    if mine[0] != theirs[0] or len(mine[1]) != len(theirs[1]):
+    given_parts, theirs = parts(given), parts(wanted)
+    if given_parts[0] != theirs[0] or len(given_parts[1]) != len(theirs[1]):
         return False
-    if mine[0] == "one":
-        return agree(mine[1][0], theirs[1][0])
-    if mine[0] not in ("list", "union"):
-        return all(same(a, b) for a, b in zip(mine[1], theirs[1], strict=True))
+    if given_parts[0] == "one":
+        return agree(given_parts[1][0], theirs[1][0])
+    if given_parts[0] not in ("list", "union"):
+        return all(same(a, b) for a, b in zip(given_parts[1], theirs[1], strict=True))
     left = list(theirs[1])
-    for one in mine[1]:
-        found = next((other for other in left if same(one, other)), None)
-        if found is None:
+    for one in given_parts[1]:
+        equal = next((other for other in left if same(one, other)), None)
+        if equal is None:
             return False
-        left.remove(found)
+        left.remove(equal)
     return True
 
 
@@ -119,9 +119,9 @@ def _signs(text: str) -> list[str]:
 def _split(text: str, mark: str) -> list[str]:
     """Split where the mark stands outside all brackets."""
     pieces, depth, start = [], 0, 0
-    for place, letter in enumerate(text):
+    for index, letter in enumerate(text):
         depth += (letter in "([{") - (letter in ")]}")
-        if depth == 0 and text.startswith(mark, place):
-            pieces.append(text[start:place])
-            start = place + len(mark)
+        if depth == 0 and text.startswith(mark, index):
+            pieces.append(text[start:index])
+            start = index + len(mark)
     return [*pieces, text[start:]]

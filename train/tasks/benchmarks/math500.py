@@ -2,9 +2,10 @@
 
 import re
 
-from train.tasks.benchmarks.benchmark import benchmark, field, optional, until
+from train.tasks.benchmarks.benchmark import benchmark, optional, until
 from train.tasks.benchmarks.latex import last_boxed, same
 from train.tasks.hub import Hub
+from train.tasks.question import question
 from train.tasks.task import Example, Row
 
 FINAL = re.compile(r"final answer is:?\s*(.+?)\.?\s*I hope it is correct", re.IGNORECASE | re.DOTALL)
@@ -26,7 +27,7 @@ def ask(problem: str) -> str:
 def read(row: Row) -> Example:
     """Read a record with `problem` and `answer`, or `solution` with a box."""
     problem, solution = (
-        field(row, "problem", "question", "prompt", "input"),
+        question(row, "problem", "question", "prompt", "input"),
         optional(row, "solution", "output", "response"),
     )
     answer = optional(row, "answer") or last_boxed(solution) or ""

@@ -3,10 +3,11 @@
 import json
 import re
 
-from train.tasks.benchmarks.benchmark import benchmark, field, optional, texts
-from train.tasks.benchmarks.code_text import find_code
+from train.tasks.benchmarks.benchmark import benchmark, optional, texts
+from train.tasks.benchmarks.code_text import find_code, program
 from train.tasks.benchmarks.sandbox import run_program
 from train.tasks.hub import Hub
+from train.tasks.question import question
 from train.tasks.task import Example, Row
 
 SHOWN = 3
@@ -26,7 +27,7 @@ def read(row: Row) -> Example:
     tests = texts(row, "test_list")
     setup = optional(row, "test_setup_code").replace("\r\n", "\n")
     known = json.dumps({"imports": texts(row, "test_imports"), "setup": setup, "tests": tests}) if tests else ""
-    return Example(ask(field(row, "text", "prompt"), tuple(tests[:SHOWN])), optional(row, "code"), known)
+    return Example(ask(question(row, "text", "prompt"), tuple(tests[:SHOWN])), optional(row, "code"), known)
 
 
 def check(example: Example, text: str) -> bool:
@@ -38,7 +39,7 @@ def program_of(example: Example, text: str) -> str:
     """The program that is run: imports, what the model wrote, the set-up (which may use its classes), tests."""
     known = json.loads(example.answer)
     names = tuple(dict.fromkeys(name for test in known["tests"] for name in CALL.findall(test)))
-    return "\n".join([*known["imports"], find_code(text, names).text, known["setup"], *known["tests"], ""])
+    return program(*known["imports"], find_code(text, names).text, known["setup"], *known["tests"], "")
 
 
 MBPP = benchmark("mbpp", read, check, ask=ask, hub=Hub("google-research-datasets/mbpp", config="full"), runs_code=True)

@@ -21,7 +21,7 @@ READY = b"ready"
 # In the child: set the limits, or what the system allows of them, and say so; keep one way out, silence the rest, run the
 # program, say the token.
 START = """
-import os, resource, sys
+import os, resource, sys, types
 token, seconds, bytes_, processes, ready, file = sys.argv[1], *map(int, sys.argv[2:5]), *sys.argv[5:]
 del sys.argv[1:]
 for name, limit in (
@@ -39,8 +39,10 @@ silent = os.open(os.devnull, os.O_WRONLY)
 os.dup2(silent, 1)
 os.dup2(silent, 2)
 with open(file, encoding="utf-8") as text:
-    program = compile(text.read(), "program.py", "exec")
-exec(program, {"__name__": "program"})
+    program = compile(text.read(), file, "exec")
+module = sys.modules["program"] = types.ModuleType("program")  # dataclasses and typing look annotations up in it
+module.__file__ = file
+exec(program, module.__dict__)
 os.write(out, token.encode())
 os._exit(0)
 """
@@ -93,12 +95,12 @@ def run_program(program: str, limits: Limits | None = None) -> bool:
         )
         wanted = READY + token.encode()
         try:
-            said, closed = _listen(process, len(wanted), limits.seconds)
+            received, closed = _listen(process, len(wanted), limits.seconds)
         finally:
             _end(process)
-    if closed and not said.startswith(READY):
+    if closed and not received.startswith(READY):
         raise ValueError(f"run_code must be false where process limits cannot be set, got {limits} refused")
-    return said == wanted
+    return received == wanted
 
 
 def _listen(process: subprocess.Popen[bytes], length: int, seconds: float) -> tuple[bytes, bool]:
@@ -107,15 +109,15 @@ def _listen(process: subprocess.Popen[bytes], length: int, seconds: float) -> tu
     Whoever else holds that way open is not waited for.
     """
     assert process.stdout is not None
-    said, end = b"", time.monotonic() + seconds
+    received, end = b"", time.monotonic() + seconds
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
-        while len(said) < length and selector.select(max(0.0, end - time.monotonic())):
-            part = os.read(process.stdout.fileno(), length - len(said))
+        while len(received) < length and selector.select(max(0.0, end - time.monotonic())):
+            part = os.read(process.stdout.fileno(), length - len(received))
             if not part:
-                return said, True
-            said += part
-    return said, False
+                return received, True
+            received += part
+    return received, False
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -37,8 +37,8 @@ def spell(first: int, second: int) -> Example:
 def carry_chain(first: int, second: int) -> int:
     """Length of the longest carry chain: a pair of digits that carries and the pairs of sum 9 right above it."""
     longest = run = 0
-    for place in range(DIGITS):
-        pair = first // 10**place % 10 + second // 10**place % 10
+    for power in range(DIGITS):
+        pair = first // 10**power % 10 + second // 10**power % 10
         run = 1 if pair >= 10 else run + 1 if pair == 9 and run else 0
         longest = max(longest, run)
     return longest
@@ -51,7 +51,7 @@ def no_carry(rng: random.Random) -> tuple[int, int]:
     return number(parts), number([total - part for total, part in zip(totals, parts, strict=True)])
 
 
-def chain(rng: random.Random, kind: str) -> tuple[int, int]:
+def carrying(rng: random.Random, kind: str) -> tuple[int, int]:
     """Two random numbers with a carry chain whose length belongs to the class."""
     low, high = CHAINS[kind]
     length = rng.randint(low, high)
@@ -60,9 +60,9 @@ def chain(rng: random.Random, kind: str) -> tuple[int, int]:
         pairs = [(rng.randint(0, 9), rng.randint(0, 9)) for _ in range(DIGITS)]
         one = rng.randint(1, 9)
         pairs[start] = one, rng.randint(10 - one, 9)
-        for place in range(start + 1, start + length):
+        for power in range(start + 1, start + length):
             one = rng.randint(0, 9)
-            pairs[place] = one, 9 - one
+            pairs[power] = one, 9 - one
         first, second = (number([pair[side] for pair in pairs]) for side in (0, 1))
         if low <= carry_chain(first, second) <= high:
             return first, second
@@ -89,12 +89,12 @@ def mixed(rng: random.Random) -> tuple[int, int]:
 
 def number(digits: list[int]) -> int:
     """The number with these digits, the least significant one first."""
-    return sum(digit * 10**place for place, digit in enumerate(digits))
+    return sum(digit * 10**power for power, digit in enumerate(digits))
 
 
 KINDS: Mapping[str, Callable[[random.Random], tuple[int, int]]] = {
     "easy": no_carry,
-    **{kind: partial(chain, kind=kind) for kind in CHAINS},
+    **{kind: partial(carrying, kind=kind) for kind in CHAINS},
     "edge": edge,
     "mixed": mixed,
 }

@@ -53,7 +53,7 @@ def answers(edit: Edit) -> list[tuple[str, ...]]:
     places = range(len(items) + (edit.name == "insert")) if edit.index is None else (edit.index,)
     written = () if edit.item is None else (edit.item,)
     skip = edit.name != "insert"
-    return [items[:place] + written + items[place + skip :] for place in places]
+    return [items[:index] + written + items[index + skip :] for index in places]
 
 
 def make(rng: random.Random) -> Example:

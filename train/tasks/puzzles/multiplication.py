@@ -30,11 +30,11 @@ def work_out(prompt: str) -> str:
     first, second = parse(prompt)
     factor, width = int(first[::-1]), len(first) + 1
     total, parts = 0, []
-    for place, digit in enumerate(second):
-        term = factor * int(digit) * 10**place
+    for power, digit in enumerate(second):
+        term = factor * int(digit) * 10**power
         total += term
-        inner = 0 < place < len(second) - 1
-        parts.append(_spell(term, width + place) + (f" ( {_spell(total, width + place)} )" if inner else ""))
+        inner = 0 < power < len(second) - 1
+        parts.append(_spell(term, width + power) + (f" ( {_spell(total, width + power)} )" if inner else ""))
     return " + ".join(parts) + " #### " + _spell(total, len(first) + len(second))
 
 

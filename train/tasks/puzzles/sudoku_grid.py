@@ -27,12 +27,12 @@ def fill_singles(grid: Grid, *, until: int | None = None) -> list[int] | None:
         if digit and not assign(masks, cell, 1 << digit - 1):
             return None
     while until is None or masks[until] & masks[until] - 1:
-        found = _hidden_singles(masks)
-        if found is None:
+        singles = _hidden_singles(masks)
+        if singles is None:
             return None
-        if not found:
+        if not singles:
             break
-        for cell, bit in found:
+        for cell, bit in singles:
             if not assign(masks, cell, bit):
                 return None
     return masks
@@ -64,7 +64,7 @@ def assign(masks: list[int], cell: int, bit: int) -> bool:
 def _hidden_singles(masks: list[int]) -> list[tuple[int, int]] | None:
     """Find the cells that alone can hold a digit in some unit; None if a unit has no room for a digit, or a
     cell is the only room for two."""
-    found = []
+    singles = []
     for unit in UNITS:
         once = twice = known = 0
         for cell in unit:
@@ -77,8 +77,8 @@ def _hidden_singles(masks: list[int]) -> list[tuple[int, int]] | None:
             return None
         single = once & ~twice & ~known
         if single:
-            found += [(cell, masks[cell] & single) for cell in unit if masks[cell] & single]
-    return None if any(bits & bits - 1 for _, bits in found) else found
+            singles += [(cell, masks[cell] & single) for cell in unit if masks[cell] & single]
+    return None if any(bits & bits - 1 for _, bits in singles) else singles
 
 
 def solvable_by_singles(grid: Grid) -> bool:
@@ -89,10 +89,10 @@ def solvable_by_singles(grid: Grid) -> bool:
 
 def search(masks: list[int], *, rng: random.Random | None = None) -> Grid | None:
     """Complete a grid by backtracking on a cell with the fewest candidates, in random order where `rng` is given."""
-    found: list[tuple[int, int]] | None = [(0, 0)]
-    while found:
-        found = _hidden_singles(masks)
-        if found is None or not all(assign(masks, cell, bit) for cell, bit in found):
+    singles: list[tuple[int, int]] | None = [(0, 0)]
+    while singles:
+        singles = _hidden_singles(masks)
+        if singles is None or not all(assign(masks, cell, bit) for cell, bit in singles):
             return None
     open_cells = [cell for cell in range(81) if masks[cell] & masks[cell] - 1]
     if not open_cells:

@@ -112,14 +112,14 @@ def _share(rng: random.Random, scene: Scene) -> Step:
 
 
 def _choices(scene: Scene) -> list[Callable[[random.Random, Scene], Step]]:
-    found: list[Callable[[random.Random, Scene], Step]] = [_gain, _gain_boxes]
+    choices: list[Callable[[random.Random, Scene], Step]] = [_gain, _gain_boxes]
     if scene.amount >= 4:
-        found.append(_lose)
+        choices.append(_lose)
     if scene.amount * 4 <= LIMIT // 4:
-        found.append(_multiply)
+        choices.append(_multiply)
     if scene.amount >= 10 and any(scene.amount % d == 0 for d in range(2, 10)):
-        found.append(_share)
-    return found
+        choices.append(_share)
+    return choices
 
 
 def _opening(rng: random.Random, name: str, he: str, thing: str) -> Step:

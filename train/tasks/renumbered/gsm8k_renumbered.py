@@ -9,7 +9,6 @@ Two tasks share templates, lengths and checker and differ in their split, by a h
 """
 
 import hashlib
-import json
 import random
 import re
 from collections.abc import Iterator
@@ -20,9 +19,11 @@ from typing import Literal
 
 from train.commands.command_line import shipped
 from train.tasks.hub import Hub
+from train.tasks.question import is_there, question
 from train.tasks.renumbered.redraw import Template, blank, draw, parse
 from train.tasks.renumbered.sources import NUMBER, number_of
-from train.tasks.task import Example, Row, Split, Task, _short, lines_of
+from train.tasks.task import Example, Row, Split, Task
+from train.tasks.text_files import lines_of, parse_json, shorten
 
 SOURCE = Path("data/gsm8k/train.jsonl.gz")
 TRAIN = Hub("openai/gsm8k", split="train", config="main")
@@ -45,8 +46,8 @@ def templates(source: Path | None = None) -> tuple[Template, ...]:
     Args:
         source: JSONL with question and answer; by default `data/gsm8k/train.jsonl.gz`, where missing the hub's training split.
     """
-    found = (template for row in _rows(source) if (template := parse(str(row["question"]), str(row["answer"]))))
-    return tuple(template for template in found if _fits(_original(template)))
+    parsed = (template for row in _rows(source) if (template := parse(str(row["question"]), str(row["answer"]))))
+    return tuple(template for template in parsed if _fits(_original(template)))
 
 
 def _rows(source: Path | None) -> Iterator[Row]:
@@ -58,12 +59,13 @@ def _rows(source: Path | None) -> Iterator[Row]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number}: line must be JSON ({error.msg})") from error
-        if not isinstance(row, dict) or not {"question", "answer"} <= row.keys():
-            raise ValueError(f"{path}, line {number}: row must have question and answer, got {_short(line.strip())}")
-        yield row
+            row = parse_json(line)
+            if not isinstance(row, dict) or not (is_there(row, "question") and is_there(row, "answer")):
+                raise ValueError(f"row must have question and answer, got {shorten(line.strip())}")
+            asked, answer = question(row, "question"), str(row["answer"])
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from error
+        yield {"question": asked, "answer": answer}
 
 
 def _original(template: Template) -> Example:
@@ -170,8 +172,8 @@ def plain(answer: str) -> str:
 
 def check(example: Example, text: str) -> bool:
     """Compare the number after the last `####` with the reference's."""
-    found, wanted = (ANSWER.fullmatch(one.rpartition("####")[2]) for one in (text, example.response))
-    return bool("####" in text and found and wanted and number_of(found[1]) == number_of(wanted[1]))
+    written, wanted = (ANSWER.fullmatch(one.rpartition("####")[2]) for one in (text, example.response))
+    return bool("####" in text and written and wanted and number_of(written[1]) == number_of(wanted[1]))
 
 
 def _make(rng: random.Random) -> Example:

@@ -139,8 +139,8 @@ def _compile(count: int, lefts: list[str], names: list[str], *, exact: bool) -> 
     source = f"def results({fields}):\n" + "".join(f"    {line}\n" for line in lines) + f"    return {back}\n"
     space: dict[str, Any] = {"F": Fraction}
     exec(source, space)  # names, numerals, brackets and operators alone, see ALLOWED
-    found: Callable[..., Any] = space["results"]
-    return found
+    compiled: Callable[..., Any] = space["results"]
+    return compiled
 
 
 def write(template: Template, values: tuple[Fraction, ...]) -> Example | None:
@@ -190,7 +190,7 @@ def draw(template: Template, rng: random.Random) -> Example | None:
     Returns:
         The redrawn row, or None where none was found within 400 tries; never the row itself.
     """
-    limits = [(min(LARGEST, 20.0 * value + 50), 1 if value.denominator == 1 else 100) for value in template.shown]
+    bounds = [(min(LARGEST, 20.0 * value + 50), 1 if value.denominator == 1 else 100) for value in template.shown]
     originals = template.originals
     for attempt in range(TRIES):
         keep = 0.0 if attempt < TRIES // 4 else 0.5
@@ -204,16 +204,16 @@ def draw(template: Template, rng: random.Random) -> Example | None:
             results = template.evaluate(*map(float, values))
         except ZeroDivisionError:
             continue
-        if _fit(results, limits):
+        if _fit(results, bounds):
             example = write(template, values)
             if example is not None:
                 return example
     return None
 
 
-def _fit(results: tuple[float, ...], limits: list[tuple[float, int]]) -> bool:
+def _fit(results: tuple[float, ...], bounds: list[tuple[float, int]]) -> bool:
     """Whether every result is positive, not too large, and whole in its unit (1 or a hundredth)."""
-    for value, (largest, units) in zip(results, limits, strict=True):
+    for value, (largest, units) in zip(results, bounds, strict=True):
         if not 0 < value <= largest or abs(value * units - round(value * units)) > 1e-6:
             return False
     return True

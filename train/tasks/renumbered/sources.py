@@ -105,14 +105,14 @@ class Sources:
         self.unnamed = {Fraction(n) for n, names in WORDS.items() if words & set(names.split("|"))} | UNITS
 
     def _percent_forms(self) -> dict[Fraction, str]:
-        found: dict[Fraction, str] = {}
+        names: dict[Fraction, str] = {}
         for text in re.findall(rf"({NUMBER})(?:%| ?percent)", self.question):
             value = number_of(text)
             name = f"q{self.values.index(value)}"
             forms = {"p": value / 100, "c": 1 - value / 100, "a": 1 + value / 100, "d": 100 - value, "e": 100 + value}
             for form, number in forms.items():
-                found.setdefault(number, name + form)
-        return found
+                names.setdefault(number, name + form)
+        return names
 
     def find(self, value: Fraction) -> str:
         """The source of a number: a result not used yet, the question, any result, a percentage in another form, a constant.
@@ -121,9 +121,9 @@ class Sources:
             ValueError: if there is none.
         """
         results = [f"r{i}" for i, result in enumerate(self.results) if result == value][::-1]
-        asked = [f"q{self.values.index(value)}"] if value in self.values else []
+        in_question = [f"q{self.values.index(value)}"] if value in self.values else []
         fresh = [name for name in results if name not in self.used]
-        for name in (*fresh, *asked, *results):
+        for name in (*fresh, *in_question, *results):
             return name
         if value in self.forms:
             return self.forms[value]

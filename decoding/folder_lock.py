@@ -1,0 +1,134 @@
+"""One writer for each folder: a lock that the system frees when its holder ends, however that ends."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import shlex
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+try:
+    import fcntl
+except ImportError:  # no POSIX system, and no such lock
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = ".lock"
+RANKS = (
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_RANK",
+    "MASTER_ADDR",
+)  # all four are set where a launcher started several processes
+TRIES = 100
+HELD = (errno.EACCES, errno.EAGAIN)
+
+log = logging.getLogger(__name__)
+_mine: dict[Path, int] = {}  # folders that this process holds, and how often
+
+
+@contextlib.contextmanager
+def hold_folder(folder: Path) -> Iterator[None]:
+    """Make a folder and let no other process write to it until the end of the block.
+
+    The same process may hold a folder more than once. Of several processes of one launcher the first holds it for all.
+
+    Raises:
+        ValueError: naming the process that holds it.
+    """
+    key = folder.resolve()
+    if key in _mine:
+        _mine[key] += 1
+        try:
+            yield
+        finally:
+            _mine[key] -= 1
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        if fcntl is not None and is_first_rank():
+            stack.enter_context(_locked(folder))
+        _mine[key] = 1
+        try:
+            yield
+        finally:
+            del _mine[key]
+
+
+def is_first_rank() -> bool:
+    """Whether this process is the only one of its run, or the first of those that a launcher started."""
+    return not is_distributed() or os.environ["RANK"] == "0"
+
+
+def is_distributed() -> bool:
+    """Whether a launcher started this process as one of several."""
+    return all(os.environ.get(name) for name in RANKS)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with _open_current(folder / LOCK) as file:
+        file.seek(0)
+        file.truncate()
+        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        file.write(f"process {os.getpid()} on {socket.gethostname()} since {since}: {command}\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            (folder / LOCK).unlink(missing_ok=True)  # while it is held: whoever opened it meanwhile opens it again
+
+
+def _open_current(path: Path) -> IO[str]:
+    """The lock file, locked; opened again where its last holder removed it in between."""
+    for _ in range(TRIES):
+        file = path.open("a+", encoding="utf-8", errors="backslashreplace")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in HELD:
+                log.warning("%s cannot be locked (%s): see to it that nothing else writes there", path.parent, error)
+                return file
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            file.close()
+            raise _refusal(path.parent, holder) from None
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                return file
+        file.close()
+    raise _refusal(path.parent, "one process after another")
+
+
+def _refusal(folder: Path, holder: str) -> ValueError:
+    return ValueError(f"out must be a folder that no other run writes to, got {folder}, held by {holder}")
+
+
+def discard_new(folder: Path, first_made: Path | None) -> None:
+    """Remove a folder that holds nothing but its lock, and its parents down from the first that was made for it.
+
+    Args:
+        folder: held by this process.
+        first_made: the outermost folder that did not exist before; None leaves all as it is.
+    """
+    if first_made is None or {path.name for path in folder.iterdir()} - {LOCK}:
+        return
+    (folder / LOCK).unlink(missing_ok=True)
+    for one in (folder, *folder.parents):
+        with contextlib.suppress(OSError):  # another run has begun to write there
+            one.rmdir()
+        if one == first_made:
+            return
+
+
+def first_missing(folder: Path) -> Path | None:
+    """The outermost folder on the way to this one that does not exist yet; None where all do."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    return missing[-1] if missing else None

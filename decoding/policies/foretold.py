@@ -1,0 +1,79 @@
+"""A reading that no forward has made: what the head's cascade foretells of the next one, in the form that any rule reads."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from decoding.policies.cascade import ask
+from decoding.reading import Reading
+from models.heads.cascade import Cascade
+
+LEAST = -100.0  # log-probability of what cannot be
+KEPT = 1e-6  # of a confidence that a share leaves nothing of, so that the best position stays the best
+
+
+def foretell_reading(
+    cascade: Cascade, reading: Reading, committed: Bool[Tensor, "B L"], token: Int[Tensor, "B L"]
+) -> Reading:
+    """The reading once `committed` are in place, at the other positions of `reading`.
+
+    p(x_j | x, x_S) over the five candidates of the present reading and the rest of the vocabulary as one (`Cascade.forward`):
+    candidate, confidence, risk and the five log-probabilities are of that distribution, the entropy counts the rest as one token.
+
+    Args:
+        cascade: foretells p.
+        reading: the last one that a forward made, with its taps.
+        committed: positions of it that are committed since, drafts included.
+        token: their tokens; any elsewhere.
+    """
+    committed = committed & reading.rows
+    left = reading.rows & ~committed
+    log_probs = ask(cascade, reading, committed, token)
+    top, order = log_probs[:, :-1].sort(dim=-1, descending=True, stable=True)
+    tokens = reading.top_tokens[left].gather(-1, order)
+    others = torch.cat([top[:, 1:], log_probs[:, -1:]], -1).logsumexp(-1)
+    return replace(
+        reading,
+        rows=left,
+        token=_spread(left, tokens[:, 0], torch.full_like(reading.token, -1)),
+        confidence=_spread(left, top[:, 0].exp(), reading.confidence.new_zeros(left.shape)),
+        log_risk=_spread(left, others.clamp(min=LEAST), reading.log_risk.new_zeros(left.shape)),
+        entropy=_spread(left, torch.special.entr(log_probs.exp()).sum(-1), reading.entropy.new_zeros(left.shape)),
+        top_log_probs=_spread(left, top.clamp(min=LEAST), reading.top_log_probs),
+        top_tokens=_spread(left, tokens, reading.top_tokens),
+    )
+
+
+def _spread(rows: Bool[Tensor, "B L"], packed: Tensor, base: Tensor) -> Tensor:
+    """Packed figures at their rows, `base` elsewhere."""
+    return base.masked_scatter(rows.unsqueeze(-1) if base.ndim > rows.ndim else rows, packed.to(base.dtype))
+
+
+def doubt(reading: Reading, share: float) -> Reading:
+    """The reading with every doubt divided by `share`: what a rule accepts of it, it accepts at that share of its bound.
+
+    1 - c, the probabilities of all other tokens and the entropy become so much larger: c >= t turns into 1 - c <= share (1 - t),
+    a bound b on a sum of risks into share b, and a margin m into 1 - share (1 - m). The order of the positions stays.
+
+    Args:
+        reading: any.
+        share: in (0, 1].
+    """
+    if share == 1.0:
+        return reading
+    top = reading.top_log_probs
+    sure = 1 - (reading.log_risk - math.log(share)).exp()
+    confidence = torch.maximum(sure, KEPT * reading.confidence)
+    first = torch.maximum(1 - (1 - top[..., :1].exp()) / share, KEPT * top[..., :1].exp())
+    return replace(
+        reading,
+        confidence=torch.where(reading.rows, confidence, reading.confidence),
+        log_risk=torch.where(reading.rows, (reading.log_risk - math.log(share)).clamp(max=0.0), reading.log_risk),
+        entropy=reading.entropy / share,
+        top_log_probs=torch.cat([first.log(), top[..., 1:] - math.log(share)], -1).clamp(min=LEAST),
+    )

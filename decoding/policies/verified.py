@@ -1,0 +1,211 @@
+"""Checked drafts: what a rule would commit next is foretold, and the forward that would have read it checks it first.
+
+From the reading of x_0 a rule R commits P_0 for certain. Drafts go on from there, each on a foretold reading:
+
+    x_1 = x_0 + P_0                                   P_0 = R(x_0, reading of x_0)                    certain
+    x_d = x_{d-1} + P_{d-1}                           P_{d-1} = R(x_{d-1}, foretold of x_{d-1})       a draft, d = 2 .. k
+
+One forward reads all k canvases. Then R judges x_1 by its own reading, and where what it commits is what the draft committed, x_2
+is real, and so is its reading; and so on. The deepest real canvas is kept, its reading is the next round's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal, final
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from decoding.policies.foretold import doubt, foretell_reading
+from decoding.policies.rules import require, require_one_of
+from decoding.policy import Needs, Policy
+from decoding.reading import Reading
+from decoding.state import DecodeState, Proposal, Reason, commit
+from models.heads.cascade import Cascade
+from models.heads.scoring_head import ScoringHead
+
+Mode = Literal["exact", "subset"]
+Source = Literal["cascade", "reading"]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What is left of the drafts once a forward has read them.
+
+    Attributes:
+        state: the deepest state that is real, rebuilt from real readings.
+        depth: its canvas, and so the number of its drafts.
+    """
+
+    state: DecodeState
+    depth: Int[Tensor, " B"]
+
+
+@final
+@dataclass(frozen=True)
+class Verified(Policy):
+    """Any rule R in fewer rounds: drafts of what it will commit, checked by the next forward before they count.
+
+    Speculative decoding (arXiv 2211.17192) for masked diffusion: FreeDave (arXiv 2510.00294) drafts several steps from one reading,
+    here a head's cascade foretells the reading that each step would see. In `exact` mode a draft counts if R commits the very same
+    positions and tokens: states, text and reasons are R's own. In `subset` mode it counts if R commits at least those tokens; what
+    else R commits there waits for the next forward. Either way nothing is committed that R has not accepted from a real forward.
+
+    Args:
+        rule: R: one canvas a round, no draws, nothing taken back, no cascade of its own.
+        head: whose cascade foretells; read from the denoiser by `decoding.generate`, None without one.
+        canvases: k, canvases a round at most: one certain and k - 1 drafts on top of each other; at least 1.
+        mode: `exact` or `subset`.
+        source: what drafts are made from: the `cascade`, or the present `reading` as it stands, which needs no head; None takes
+            the cascade where there is one.
+        draft_share: part of R's bound that a draft keeps to, in (0, 1]; below 1 drafts are more careful than R.
+        worth: drafts that may fail for one that came true; a row begins with one draft, makes more as they come true, and none
+            once it has used them up until its rounds double: at most 1 + worth * (drafts that came true) + log2(rounds) fail.
+            None makes all of them in every round.
+    """
+
+    rule: Policy
+    head: ScoringHead | None = field(default=None, repr=False)
+    canvases: int = 4
+    mode: Mode = "exact"
+    source: Source | None = None
+    draft_share: float = 1.0
+    worth: float | None = None
+
+    def __post_init__(self) -> None:
+        rule = self.rule.needs
+        alone = rule.canvases == 1 and rule.rounds is None and not (rule.noise or rule.draws or rule.looks)
+        require(
+            self.rule.checkable and alone,
+            "rule",
+            "draw nothing, branch nowhere, look nowhere ahead and take nothing back",
+            self.rule,
+        )
+        require(self.canvases >= 1, "canvases", "be at least 1", self.canvases)
+        require_one_of(Mode, "mode", self.mode)
+        if self.source is not None:
+            require_one_of(Source, "source", self.source)
+        has_cascade = self.head is not None and self.head.cascade is not None
+        require(
+            self.source != "cascade" or has_cascade, "source", "be reading without a head that has a cascade", "cascade"
+        )
+        require(0 < self.draft_share <= 1, "draft_share", "lie in (0, 1]", self.draft_share)
+        require(self.worth is None or self.worth >= 0, "worth", "be at least 0", self.worth)
+
+    @property
+    def cascade(self) -> Cascade | None:
+        """What foretells, if anything does."""
+        return None if self.head is None or self.source == "reading" else self.head.cascade
+
+    @property
+    def step_budget(self) -> int | None:
+        """That of the rule."""
+        return self.rule.step_budget
+
+    @property
+    def initial_blocks(self) -> int:
+        """Those of the rule."""
+        return self.rule.initial_blocks
+
+    @property
+    def needs(self) -> Needs:
+        """k canvases, a look for each draft, the blocks that the rule's head and the cascade read, and the likeliest tokens."""
+        cascade = self.cascade
+        taps = max(self.rule.needs.taps, () if cascade is None else cascade.taps, key=len)
+        return Needs(canvases=self.canvases, taps=taps, looks=0 if cascade is None else self.canvases - 1, greedy=True)
+
+    def propose(self, state: DecodeState, reading: Reading) -> Proposal:
+        """What the rule commits, and drafts of what it will commit next, one on top of the other."""
+        first = self.rule.propose(state, reading)
+        chain = [commit(state, reading, first).at(torch.zeros_like(state.round))]
+        allowed, live, looks = self.allowance(state), [state.unfinished], torch.zeros_like(state.round)
+        for depth in range(1, self.canvases):
+            last = chain[-1]
+            wanted = live[-1] & last.unfinished & (allowed >= depth) & may_follow(chain[0])
+            seen = replace(reading, rows=reading.rows & wanted.unsqueeze(-1))
+            foretold = self.foretell(seen, last)
+            looks = looks + (seen.rows & last.masked).any(-1).long() * (self.cascade is not None)
+            drafted, goes_on = self.draft(last, foretold)
+            chain.append(drafted)
+            live.append(goes_on)
+        states = DecodeState.stack([replace(link, looks=link.looks + looks) for link in chain])
+        new = state.masked.unsqueeze(1) & ~states.masked & (states.reason != int(Reason.END))
+        return Proposal(
+            tokens=states.tokens,
+            reason=torch.where(new, states.reason, 0),
+            live=torch.stack(live, 1),
+            log_confidence=torch.zeros_like(states.tokens[..., 0], dtype=torch.float),
+            states=states,
+        )
+
+    def allowance(self, state: DecodeState) -> Int[Tensor, " B"]:
+        """Drafts that a row may make: all of them, or what those that came true have earned and the failed ones left."""
+        most = self.canvases - 1
+        if self.worth is None:
+            return torch.full_like(state.round, most)
+        earned = (self.worth * state.drafts_true).floor().long()
+        given = 1 + state.round.clamp(min=1).float().log2().floor().long()
+        return (given + earned - (state.drafts - state.drafts_true)).clamp(0, most)
+
+    def foretell(self, reading: Reading, state: DecodeState) -> Reading:
+        """The reading of `state`, which follows from the state of `reading`, as a draft is judged by it."""
+        left = reading.rows & state.feasible
+        if self.cascade is None:
+            return doubt(replace(reading, rows=left), self.draft_share)
+        if not left.any():
+            return replace(reading, rows=left)
+        asked = replace(reading, rows=reading.rows & left.any(-1, keepdim=True))
+        foretold = foretell_reading(self.cascade, asked, ~state.masked, state.tokens)
+        return doubt(replace(foretold, rows=foretold.rows & left), self.draft_share)
+
+    def draft(self, state: DecodeState, foretold: Reading) -> tuple[DecodeState, Bool[Tensor, " B"]]:
+        """The canvas with a draft on top, and the rows where a forward should read it.
+
+        What would fill a row is no draft: the check needs the round that it would save.
+        """
+        counted = replace(state, round=state.round + 1)  # it counts once the next forward has been read
+        proposal = self.rule.propose(counted, foretold)
+        after = commit(counted, foretold, proposal).at(torch.zeros_like(state.round))
+        drafted = (proposal.reason > 0).any(-1).squeeze(1)
+        after = state.where(drafted, replace(after, round=state.round))
+        return after, drafted & after.unfinished & may_follow(after)
+
+    def check(self, canvases: DecodeState, proposal: Proposal, reading: Reading) -> Checked:
+        """Walk down the canvases as far as the rule, reading each, commits what the drafts did."""
+        column = torch.zeros_like(canvases.round[:, 0])
+        state, depth = canvases.at(column), column
+        counted = state.round + 1  # drafts count from the forward that has just been read
+        unread = len(reading.taps) < len(self.rule.needs.taps)  # no canvas is left to read
+        judged = reading if self.rule.needs.taps else replace(reading, taps=())  # no copies of what R does not read
+        for d in range(1, 1 if unread else proposal.live.shape[1]):
+            target = canvases.at(column + d)
+            after = self.replay(replace(state, round=counted), judged.at(column + d - 1), target)
+            came_true = proposal.live[:, d] & (depth == d - 1) & (after.tokens == target.tokens).all(-1)
+            state, depth = state.where(came_true, replace(after, round=state.round)), depth + came_true.long()
+        made = proposal.live[:, 1:].sum(-1)
+        return Checked(replace(state, drafts=state.drafts + made, drafts_true=state.drafts_true + depth), depth)
+
+    def replay(self, state: DecodeState, reading: Reading, target: DecodeState) -> DecodeState:
+        """What the rule commits in `state` by its own reading; in subset mode as far as the draft `target` committed it."""
+        proposal = self.rule.propose(state, reading)
+        if self.mode == "subset":
+            wanted = state.masked & ~target.masked & (target.reason != int(Reason.END))
+            reason = torch.where(wanted, proposal.reason.squeeze(1), 0)
+            proposal = Proposal.single(state, reading, reason)
+        return commit(state, reading, proposal).at(torch.zeros_like(state.round))
+
+    def choose(self, canvases: DecodeState, proposal: Proposal, reading: Reading) -> Int[Tensor, " B"]:
+        """The deepest canvas that is real."""
+        return self.check(canvases, proposal, reading).depth
+
+    def settle(self, canvases: DecodeState, proposal: Proposal, reading: Reading) -> tuple[DecodeState, Reading]:
+        """The deepest real state and its reading."""
+        checked = self.check(canvases, proposal, reading)
+        return checked.state, self.combine(reading, checked.depth)
+
+
+def may_follow(state: DecodeState) -> Bool[Tensor, " B"]:
+    """Rows whose next forward opens no block, where a cache takes its keys and values from the one that does."""
+    return (state.spent > 0) | (not state.layout.cached)

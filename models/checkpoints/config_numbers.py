@@ -1,0 +1,89 @@
+"""The numbers of a `config.json`, judged before anything is built from them, and its two spellings of RoPE."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+MOST_LAYERS = 4096
+MOST = 2**31 - 1
+HARMLESS_ROPE = {"factor": 1, "partial_rotary_factor": 1, "attention_factor": 1}
+
+
+class CheckpointError(ValueError):
+    """A checkpoint, adapter or loaded model that cannot be used; the message says what was found and what is needed."""
+
+
+def whole(config: Mapping[str, Any], key: str, *, most: int = MOST) -> int:
+    """A size of a model: a whole number from 1 to `most`; KeyError where it is missing."""
+    value = config[key]
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        raise CheckpointError(f"{key} of config.json must be a whole number from 1 to {most}, got {value!r}")
+    return value
+
+
+def positive(config: Mapping[str, Any], key: str) -> float:
+    """A finite number above 0; KeyError where it is missing."""
+    value = config[key]
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value <= 0:
+        raise CheckpointError(f"{key} of config.json must be a finite number above 0, got {value!r}")
+    return float(value)
+
+
+def divides(config: Mapping[str, Any], part: str, sized: str, *, times: int = 1) -> None:
+    """Refuse a config whose `part` does not divide its `sized` (by a multiple of `times`)."""
+    if config[sized] % (config[part] * times):
+        even = " into even parts" if times > 1 else ""
+        raise CheckpointError(
+            f"{part} of config.json must divide {sized} ({config[sized]}){even}, got {config[part]!r}"
+        )
+
+
+def rope_parameters(config: Mapping[str, Any], model: str) -> dict[str, Any]:
+    """Plain RoPE from `rope_theta`, `rope_scaling` and transformers 5's `rope_parameters`, whichever are there.
+
+    Args:
+        config: of the model.
+        model: name of its family, for the complaint.
+
+    Returns:
+        `{"rope_type": "default", "rope_theta": theta}`; KeyError where no theta is named.
+
+    Raises:
+        CheckpointError: if they scale positions or contradict one another.
+    """
+    parts = {}
+    for key in ("rope_scaling", "rope_parameters"):
+        if config.get(key) not in (None, False, {}):
+            parts[key] = _flat(config[key])
+            if not _is_plain(parts[key]):
+                rule = "plain RoPE (rope_type 'default', no scaling)"
+                raise CheckpointError(f"{key} of a {model} model must be {rule}, got {config[key]!r}")
+    thetas = {key: positive(part, "rope_theta") for key, part in parts.items() if part.get("rope_theta") is not None}
+    if config.get("rope_theta") is not None or not thetas:
+        thetas["config.json"] = positive(config, "rope_theta")
+    if len(set(thetas.values())) > 1:
+        found = ", ".join(f"{value:g} in {key}" for key, value in thetas.items())
+        raise CheckpointError(f"rope_theta must be the same wherever it stands, got {found}")
+    return {"rope_type": "default", "rope_theta": next(iter(thetas.values()))}
+
+
+def _flat(part: Any) -> Any:
+    """The settings of the one kind of layer there is."""
+    nested = isinstance(part, Mapping) and set(part) == {"full_attention"}
+    return part["full_attention"] if nested else part
+
+
+def _is_plain(part: Any) -> bool:
+    """Whether positions under these settings are those of RoPE without scaling, and no two of them disagree."""
+    if not isinstance(part, Mapping):
+        return False
+    kinds = [part[name] for name in ("rope_type", "type") if part.get(name) is not None]
+    unscaled = ("default", "linear", "dynamic") if part.get("factor") == 1 else ("default",)
+    if any(kind not in unscaled for kind in kinds) or len(set(kinds)) > 1:
+        return False
+    known = {"rope_type", "type", "rope_theta", "original_max_position_embeddings"}
+    other = {name: value for name, value in part.items() if name not in known}
+    return all(value in (None, False, "", [], {}) or HARMLESS_ROPE.get(name) == value for name, value in other.items())

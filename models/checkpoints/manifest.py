@@ -1,0 +1,153 @@
+"""A save that is whole or not there: written aside with the checksums of every file, then moved into place.
+
+A folder's `checksums.json` names what was saved together. It is written into `.saving`, last, and moves last: a save that was
+killed before is not there, and one killed after is finished by whoever reads or saves next.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from models.checkpoints.config_numbers import CheckpointError
+
+MANIFEST = "checksums.json"
+ASIDE = ".saving"
+OWN: Mapping[str, tuple[str, ...]] = {
+    "base": ("model*.safetensors", "model.safetensors.index.json"),
+    "head": (
+        *("head.safetensors", "adapter_model.safetensors", "adapter_config.json"),
+        *("cascade/cascade.safetensors", "cascade/adapter_model.safetensors", "cascade/adapter_config.json"),
+    ),
+    "cascade": ("cascade.safetensors", "adapter_model.safetensors", "adapter_config.json"),
+    "adapter": ("adapter_model.safetensors", "adapter_config.json"),
+}
+"""Kind of a save -> its files, those of an earlier save that give way included."""
+BLOCK = 1 << 20
+
+
+@contextmanager
+def saving(folder: Path, kind: str, facts: Mapping[str, Any] | None = None) -> Iterator[Path]:
+    """A folder to write a save into, which becomes part of `folder` as a whole or not at all.
+
+    Args:
+        folder: where the save goes; made if missing.
+        kind: a name of OWN.
+        facts: entries of the manifest beside the checksums of the files; may be filled while the save is written.
+    """
+    settle(folder)
+    aside = folder / ASIDE
+    shutil.rmtree(aside, ignore_errors=True)  # of a save that was killed while it was written
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        write_manifest(aside, kind, sorted(_files(aside)), facts or {})
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    settle(folder)
+
+
+def write_manifest(folder: Path, kind: str, files: Sequence[Path], facts: Mapping[str, Any]) -> None:
+    """Write `checksums.json`: sha256 of every file but those whose tensors have sums of their own in `facts`."""
+    summed = "model*.safetensors" if "tensors" in facts else ""
+    sums = {f.relative_to(folder).as_posix(): sha256(f) for f in files if not (summed and f.match(summed))}
+    content = {"kind": kind, "files": sums, **facts}
+    part = folder / f"{MANIFEST}.part"
+    part.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    part.chmod(0o644)
+    part.replace(folder / MANIFEST)
+
+
+def settle(folder: Path) -> None:
+    """Finish a save that was whole when it was killed; one that was not stays aside and counts for nothing.
+
+    Raises:
+        CheckpointError: if the files cannot be moved.
+    """
+    aside = folder / ASIDE
+    if aside.is_symlink() or not (aside / MANIFEST).is_file():
+        return
+    found = read_manifest(aside)
+    names = {file.relative_to(aside) for file in _files(aside)}
+    try:
+        for name in sorted(names):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            _move(aside / name, folder / name)
+        kept = {folder / name for name in (*names, *found["files"], *found.get("shards", ()))}
+        for pattern in OWN[found["kind"]]:
+            for file in set(folder.glob(pattern)) - kept:
+                file.unlink(missing_ok=True)
+        _move(aside / MANIFEST, folder / MANIFEST)
+        shutil.rmtree(aside, ignore_errors=True)
+    except OSError as error:
+        raise CheckpointError(f"the save that was interrupted in {aside} must be finished, got {error}") from error
+
+
+def _move(source: Path, target: Path) -> None:
+    try:
+        source.replace(target)
+    except FileNotFoundError:
+        if not target.is_file():  # another reader was faster
+            raise
+
+
+def _files(folder: Path) -> list[Path]:
+    return [f for f in folder.rglob("*") if f.is_file() and not f.is_symlink() and not f.name.startswith(MANIFEST)]
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder, {} where there is none.
+
+    Raises:
+        CheckpointError: if it is damaged.
+    """
+    file = folder / MANIFEST
+    if not file.exists():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        sound = content["kind"] in OWN and all(_is_inside(name) for name in content["files"])
+        if not sound or not isinstance(content.get("tensors", {}), dict):
+            raise ValueError("other entries")
+    except (ValueError, TypeError, KeyError, AttributeError, OSError, RecursionError) as error:
+        raise CheckpointError(f"{file} must hold the checksums of a save, got a damaged file ({error})") from error
+    return dict(content)
+
+
+def _is_inside(name: Any) -> bool:
+    return isinstance(name, str) and not Path(name).is_absolute() and ".." not in Path(name).parts
+
+
+def check_files(folder: Path) -> dict[str, Any]:
+    """Finish a save that was interrupted, compare every file with the manifest, and return this; {} where there is none.
+
+    Raises:
+        CheckpointError: naming the file that was damaged, changed or exchanged since it was saved.
+    """
+    settle(folder)
+    found = read_manifest(folder)
+    for name, wanted in found.get("files", {}).items():
+        file = folder / name
+        if not file.is_file():
+            raise CheckpointError(f"{folder} must hold every file of its {MANIFEST}, got no {name}")
+        if sha256(file) != wanted:
+            raise CheckpointError(
+                f"{file} must be as it was saved ({MANIFEST} holds its sha256), got other bytes: it was damaged, or changed by"
+                f" hand (python -m train.seal --folder {folder} takes it as it is)"
+            )
+    return found
+
+
+def sha256(file: Path) -> str:
+    """Of a file's bytes."""
+    digest = hashlib.sha256()
+    with file.open("rb") as opened:
+        while block := opened.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,184 @@
+"""What a cascade is worth on prompts it was not fitted on: what it explains, and how far its risks are to be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from decoding.comparison.curves import Array, interval, ratio_of_means, resample
+from decoding.policy import Policy
+from models.denoiser import Denoiser
+from models.heads.cascade import Cascade
+from train.cascade.examples import OPEN, CascadeExample, Part, TaskPrompts, divergence, examples
+from train.head.metrics import RiskEstimates, risk_figures
+from train.trials.evidence import ENOUGH
+
+LEVELS = 10.0 ** np.arange(-6.0, 0.0, 0.5)  # borders of the risks that are held against what they came to
+
+
+def visited(
+    denoiser: Denoiser, prompts: TaskPrompts, drivers: Sequence[Policy], parts: Sequence[float], *, batch_size: int
+) -> Iterator[CascadeExample]:
+    """The examples of all prompts, which are dealt to the drivers and parts; `prompt` is the place among all of them.
+
+    Args:
+        denoiser: the base with its head.
+        prompts: of one task.
+        drivers: lead, one prompt after the other to each.
+        parts: shares of a round's commits that an example keeps, each in (0, 1].
+        batch_size: prompts in one decode.
+    """
+    ways = [Part(policy, part) for part in parts for policy in drivers]
+    for number, policy in enumerate(ways):
+        own = prompts.texts[number :: len(ways)]
+        for low in range(0, len(own), batch_size):
+            for one in examples(denoiser, prompts, own[low : low + batch_size], policy, denoiser.head.taps_ahead):
+                yield replace(one, prompt=number + len(ways) * (low + one.prompt))
+
+
+def owner(one: CascadeExample) -> Tensor:
+    """The prompt of every position left."""
+    return one.prompt.unsqueeze(-1).expand(one.left.shape)[one.left]
+
+
+@torch.no_grad()
+def evaluate(
+    denoiser: Denoiser,
+    prompts: TaskPrompts,
+    drivers: Sequence[Policy],
+    *,
+    batch_size: int,
+    parts: Sequence[float] = (1.0,),
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Mean KL of the next forward from the cascade, from the forward before it, and the share of it that the cascade explains.
+
+    The prompts are dealt to the drivers. `explained` is that share with its interval, prompts resampled, and `open` the number
+    of positions in which something was to be foretold. `changed` is how well the cascade tells the candidates that change
+    (`position_figures`) on half of the prompts, against 1 - c; its skills compare both recalibrated on the other half.
+
+    Args:
+        denoiser: the base with its head.
+        prompts: of one task.
+        drivers: lead, one prompt after the other to each.
+        batch_size: prompts in one decode.
+        parts: shares of a round's commits that an example keeps, each in (0, 1].
+        seed: of the resamples.
+    """
+    seen = visited(denoiser, prompts, drivers, parts, batch_size=batch_size)
+    found = [(owner(one), *position_figures(one, denoiser.head.cascade)) for one in seen]
+    if not any(len(columns[0]) for columns in found):
+        return {"positions": 0}
+    prompt, *columns = (torch.cat(column).double().cpu().numpy() for column in zip(*found, strict=True))
+    kl, kl_without = columns[:2]
+    halves = [prompt // (len(drivers) * len(parts)) % 2 == half for half in (0, 1)]
+    fitted_on, unseen = (RiskEstimates(prompt.astype(int), *columns[2:]).where(half) for half in halves)
+    both = fitted_on.mixed and unseen.mixed
+    explained = share_explained(prompt, kl, kl_without, seed=seed)
+    return {
+        "kl": float(kl.mean()),
+        "kl_without": float(kl_without.mean()),
+        "skill": 1 - float(kl.mean()) / max(float(kl_without.mean()), 1e-12),
+        "explained": explained,
+        "positions": len(prompt),
+        "open": int((kl_without > OPEN).sum()),
+        "prompts": len(np.unique(prompt)),
+        **({"changed": risk_figures(fitted_on, unseen.recalibrated(fitted_on))} if both else {}),
+    }
+
+
+def share_explained(prompt: Array, kl: Array, kl_without: Array, *, seed: int) -> dict[str, float] | None:
+    """1 - KL with the cascade / KL without it, with an interval that resamples prompts.
+
+    Args:
+        prompt: [N], of each position.
+        kl, kl_without: [N], nats with the cascade and without.
+        seed: of the resamples.
+    """
+    owners, place = np.unique(prompt, return_inverse=True)
+    with_it, without = (
+        np.bincount(place, weights=column, minlength=len(owners)).astype(np.float64) for column in (kl, kl_without)
+    )
+    found = interval(1 - ratio_of_means(resample(len(owners), seed=seed), with_it, without))
+    return None if found is None else asdict(found)
+
+
+def position_figures(example: CascadeExample, cascade: Cascade) -> tuple[Tensor, ...]:
+    """Of every position left: both divergences, whether its candidate changes, and the chance of that with and without the cascade.
+
+    A candidate changes where the next forward holds another one, or all others together, for likelier.
+    """
+    said = example.foretold(cascade)
+    return (
+        divergence(example.target, said),
+        divergence(example.target, example.unmoved()),
+        example.target.argmax(-1) > 0,
+        said[:, 1:].logsumexp(-1).exp(),
+        example.reading.log_risk[example.left].exp(),
+    )
+
+
+@torch.no_grad()
+def trust(
+    denoiser: Denoiser,
+    tasks: Sequence[TaskPrompts],
+    drivers: Sequence[Policy],
+    parts: Sequence[float],
+    *,
+    batch_size: int,
+) -> int:
+    """Let the head's cascade say no smaller risks than held-out prompts bear out (`borne_out`); returns the positions they had.
+
+    Args:
+        denoiser: the base with its head.
+        tasks: prompts held out.
+        drivers: lead, one prompt after the other to each.
+        parts: shares of a round's commits that an example keeps, each in (0, 1].
+        batch_size: prompts in one decode.
+    """
+    cascade = denoiser.head.cascade.trusting((), ())
+    found = []
+    for prompts in tasks:
+        mine = [(risk_of(one, cascade)) for one in visited(denoiser, prompts, drivers, parts, batch_size=batch_size)]
+        found.append(torch.cat(mine, 1).double().cpu().numpy() if mine else np.zeros((2, 0)))
+    knots = [borne_out(*columns) for columns in found]
+    grid = sorted({x for foretold, _ in knots for x in foretold})
+    worst = [max(float(np.interp(np.log(x), np.log(f), np.log(s))) for f, s in knots) for x in grid]
+    cascade.trusting(grid, np.maximum.accumulate(np.exp(worst)).clip(max=1.0).tolist())
+    return int(min(columns.shape[1] for columns in found))
+
+
+def risk_of(one: CascadeExample, cascade: Cascade) -> Tensor:
+    """Of every position left the risk that is foretold, and that of the same token by the next forward: [2, M]."""
+    said = one.foretold(cascade)
+    best = said[:, :-1].argmax(-1, keepdim=True)
+    return torch.stack([1 - values.gather(-1, best).squeeze(-1).exp() for values in (said, one.target)])
+
+
+def borne_out(foretold: Array, came: Array) -> tuple[list[float], list[float]]:
+    """Risks, and what those foretold near them came to, as if one position more had come out wrong.
+
+    s = (sum of what they came to + 1) / (n + 1) within bins of ENOUGH positions at least, never falling: the fewer positions, the
+    less is trusted, and nothing where there are too few in all.
+    """
+    if len(foretold) < ENOUGH:
+        return [1.0], [1.0]
+    place = np.searchsorted(LEVELS, foretold)
+    bins: list[list[float]] = []
+    count = total = logs = 0.0
+    for level in range(len(LEVELS) + 1):
+        here = place == level
+        count, total = count + here.sum(), total + came[here].sum()
+        logs += np.log(foretold[here].clip(1e-9)).sum()
+        if count >= ENOUGH:
+            bins.append([float(np.exp(logs / count)), (total + 1) / (count + 1)])
+            count = total = logs = 0.0
+    if count:
+        bins.append([float(np.exp(logs / count)), (total + 1) / (count + 1)])
+    risks, seen = (np.array(column) for column in zip(*bins, strict=True))
+    return risks.tolist(), np.maximum.accumulate(seen).clip(max=1.0).tolist()

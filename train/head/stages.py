@@ -1,0 +1,62 @@
+"""What a job has done already: a stage that was finished with the same settings is read back, not done again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from models.denoiser import Denoiser
+    from models.heads.scoring_head import ScoringHead
+    from train.head.head_run import HeadRun
+
+FITTED = "fitted.json"
+
+
+def asked(head_run: HeadRun, denoiser: Denoiser, folders: list[Path]) -> str:
+    """Hash of all that the fit of a head depends on: settings, base, and the traces by name and size."""
+    traces = [[file.name, file.stat().st_size] for folder in folders for file in sorted(folder.glob("part-*.parquet"))]
+    what = [asdict(head_run.fitting), dict(head_run.beam), head_run.seed, denoiser.fingerprint(), traces]
+    return hashlib.blake2b(json.dumps(what, sort_keys=True, default=str).encode(), digest_size=12).hexdigest()
+
+
+def named(head: Path, tasks: Any, seed: int) -> str:
+    """Hash of all that the fit of a cascade behind a saved head depends on but its own settings."""
+    weights = [hashlib.blake2b(file.read_bytes()).hexdigest() for file in sorted(head.rglob("*.safetensors"))]
+    return hashlib.blake2b(repr([weights, tasks, seed]).encode(), digest_size=12).hexdigest()
+
+
+def fitted(out: Path, asked_for: str, denoiser: Denoiser) -> ScoringHead | None:
+    """The run's head where one was fitted with the same settings, without cascade and defaults; else None."""
+    from models.heads.scoring_head import load_head
+
+    if not (out / FITTED).is_file() or _read(out / FITTED).get("asked") != asked_for:
+        return None
+    head = load_head(out, denoiser)
+    head.cascade = head.defaults = None
+    return head
+
+
+def mark_fitted(out: Path, asked_for: str) -> None:
+    """Say that the head of a run is fitted."""
+    from decoding.provenance import write_json
+
+    write_json(out / FITTED, {"asked": asked_for})
+
+
+def cascade_done(out: Path, fitting: Any, asked_for: str) -> bool:
+    """Whether the cascade in a folder was fitted with these settings behind this head, to its end."""
+    found = _read(out / "cascade" / "metrics.json")
+    same = found.get("fitting") == json.loads(json.dumps(asdict(fitting)))
+    return bool(same and found.get("asked") == asked_for)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,66 @@
+"""Choose anew what a head decodes with by default: ``python -m train.head_defaults --head checkpoints/runs/head --task sudoku``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from train.head.settings import TaskRun, names_of
+from train.trials.settings import Trials
+
+
+def head_defaults(
+    *,
+    head: str,
+    task: str,
+    trials: Trials = Trials(),  # noqa: B008 (frozen)
+    prompts: str | None = None,
+    model: str = "checkpoints/reason-7m",
+    out: Path | None = None,
+    batch_size: int = 16,
+    seed: int = 0,
+    device: str | None = None,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    run_code: bool = False,
+) -> None:
+    """Decode dev prompts with a head and without, write what wins to `defaults.json`, and say what was won.
+
+    Args:
+        head: folder of the scoring head.
+        task: names of the tasks that no setting may lose answers on, with commas between them.
+        trials: how many dev prompts of each, and which risk bounds.
+        prompts: file of prompts of the one task, in place of its generator.
+        model: folder or hub id of the base.
+        out: folder that gets `defaults.json` and `trials/`; by default the head's own.
+        batch_size: prompts at a time.
+        seed: of the prompts.
+        device: where to run; by default the GPU if there is one.
+        dtype: of the base.
+        run_code: let checkers run what the base writes.
+    """
+    from train.commands.folders import check_head_folder, check_model
+    from train.tasks import get, require_permission
+
+    check_model(model, "")
+    check_head_folder(head)
+    names = names_of(task)
+    if prompts is not None and len(names) > 1:
+        raise ValueError(f"prompts must come with one task, got {task}")
+    for name in names:
+        require_permission(get(name), run_code)
+    runs = {name: TaskRun(prompts_file=prompts, at_most=prompts is not None) for name in names}
+
+    import models
+    from train.trials.defaults import choose_defaults
+    from train.trials.ending import said_of
+
+    denoiser = models.load(model, head=head, device=device, dtype=dtype)
+    where = Path(head) if out is None else out
+    how: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "run_code": run_code}
+    print(said_of(choose_defaults(denoiser, runs, trials, where, **how)))
+
+
+if __name__ == "__main__":
+    from train.commands.command_line import run
+
+    run(head_defaults)

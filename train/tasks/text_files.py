@@ -1,0 +1,92 @@
+"""Lines of a user's file and what they hold: text in UTF-8 and JSON without surprises, or one sentence that names the place."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+GZIP = b"\x1f\x8b"
+WIDE = (b"\xff\xfe", b"\xfe\xff")  # how files of two bytes a letter begin
+STRANGE = re.compile("[\ud800-\udfff\0]")  # a byte that was no UTF-8, or zero
+
+
+def lines_of(path: Path) -> Iterator[str]:
+    """Yield the lines of a text file in UTF-8, a byte-order mark dropped; packed if its name ends in `.gz`.
+
+    Raises:
+        ValueError: naming the file, and the line where there is one, for another encoding, a damaged or a false `.gz`.
+    """
+    with path.open("rb") as raw:
+        start = raw.read(2)
+        raw.seek(0)
+        packed = path.suffix == ".gz"
+        if packed and start and start != GZIP:
+            raise ValueError(f"{path} must be a gzip file by its name, got one that begins with {start!r}")
+        if not packed and start == GZIP:
+            raise ValueError(f"{path} must be text by its name, got a gzip file: name it {path.name}.gz")
+        try:
+            yield from _decoded(path, gzip.GzipFile(fileobj=raw) if packed else raw)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise ValueError(f"{path} must be a whole gzip file, got a damaged one ({error})") from error
+
+
+def _decoded(path: Path, stream: Any) -> Iterator[str]:
+    """The lines of an open file; bytes that are no UTF-8 come through as lone surrogates, and are refused with their line."""
+    with io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape") as text:
+        for number, line in enumerate(text, 1):
+            found = STRANGE.search(line)
+            if found is not None:
+                wide = found[0] == "\0" or line[:2].encode("utf-8", "surrogateescape")[:2] in WIDE
+                got = "UTF-16" if wide else f"byte 0x{ord(found[0]) - 0xDC00:02x} at {found.start()}, as in Latin-1"
+                raise ValueError(f"{path}, line {number}: text must be in UTF-8, got {got}")
+            yield line
+
+
+def parse_json(line: str) -> Any:
+    """What a line of JSON holds.
+
+    Raises:
+        ValueError: for text that is no JSON, a key that is there twice, NaN, or nesting without end.
+    """
+    try:
+        return json.loads(line, object_pairs_hook=_once, parse_constant=_refuse)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"line must be JSON, got {shorten(line)} ({error.msg})") from error
+    except RecursionError:
+        raise ValueError(f"line must be nested less deeply, got {shorten(line)}") from None
+
+
+def require_text(name: str, text: str) -> str:
+    """The text itself; refuses half of a letter (a lone surrogate) and zero bytes, which JSON can spell and no tokenizer reads.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    if (found := STRANGE.search(text)) is not None:
+        raise ValueError(f"{name} must be whole letters, got {found[0]!a}")
+    return text
+
+
+def shorten(text: str) -> str:
+    """A text as it is shown in a complaint."""
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    known = dict(pairs)
+    if len(known) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(
+            f"{next(name for name in names if names.count(name) > 1)} must be there once in a row, got it twice"
+        )
+    return known
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"numbers must be finite, got {constant}")

@@ -1,0 +1,235 @@
+"""The settings that a head decodes with by default, chosen by decoding dev prompts end to end, and written into its folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from decoding.api import generate
+from decoding.comparison.arms import Arm
+from decoding.comparison.curves import Array
+from decoding.comparison.problems import Check, Problems, Split
+from decoding.comparison.runner import Runner, make_runner
+from decoding.prompts import leave_room
+from decoding.provenance import write_json
+from models.denoiser import Denoiser
+from models.heads.defaults import ALONE, Defaults, write_defaults
+from train.head.fit import prompts_of
+from train.head.settings import TaskRun
+from train.tasks import get
+from train.tasks.task import Example, Task
+from train.trials.choice import Choice, Part, Tables, choose
+from train.trials.ending import name_of
+from train.trials.settings import Trials
+
+log = logging.getLogger(__name__)
+
+FOLDER = "trials"
+FURTHER = 1_000_000  # added to the seed of a run: prompts apart from those of the metrics
+DRAWS = 20  # instances drawn at most for each one wanted, where a task has few
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The dev prompts of one task that settings are tried on.
+
+    Attributes:
+        task: whose.
+        screen, confirm: the prompts, all different.
+        block_length: that they are decoded in.
+    """
+
+    task: Task
+    screen: tuple[Example, ...]
+    confirm: tuple[Example, ...]
+    block_length: int
+
+    @staticmethod
+    def of(denoiser: Denoiser, name: str, run: TaskRun, trials: Trials, *, seed: int, run_code: bool) -> Panel:
+        """As many as `trials` asks for; where there are fewer a quarter screens at most.
+
+        Args:
+            denoiser: the base.
+            name: of the task.
+            run: what the run takes from it.
+            trials: how many screen and confirm.
+            seed: of the generator.
+            run_code: let checkers run what the model writes.
+        """
+        task = get(name, run_code=run_code)
+        wanted = trials.screen + trials.confirm
+        found = {example.prompt: example for example in dev_prompts(task, run, wanted, seed=seed)}
+        fits = leave_room(list(found), denoiser, task.gen_length) if found else []
+        mine = [example for example, fit in zip(found.values(), fits, strict=True) if fit]
+        first = min(trials.screen, len(mine) // 4)
+        return Panel(task, tuple(mine[:first]), tuple(mine[first:]), run.block_length or task.block_length)
+
+    @property
+    def judged(self) -> bool:
+        """Whether the task's checker can judge every prompt."""
+        return bool(self.confirm) and all(self.task.judges(example) for example in (*self.screen, *self.confirm))
+
+    @property
+    def problems(self) -> Problems:
+        """For a runner: dev screens, test confirms."""
+        screen, confirm = (tuple(e.prompt for e in some) for some in (self.screen, self.confirm))
+        return Problems(self.task.name, screen, confirm, self.task.gen_length, self.block_length)
+
+
+def dev_prompts(task: Task, run: TaskRun, count: int, *, seed: int) -> list[Example]:
+    """At most so many prompts of the dev split: drawn anew, or out of the run's file.
+
+    Args:
+        task: the task.
+        run: names the file, where it has one.
+        count: at most.
+        seed: of the generator.
+    """
+    if run.prompts_file is not None:
+        return prompts_of(task, replace(run, at_most=True), "dev", count, seed=seed)
+    found: dict[str, Example] = {}
+    for example in islice(task.generate("dev", seed=seed + FURTHER), DRAWS * count):
+        found.setdefault(example.prompt, example)
+        if len(found) == count:
+            break
+    return list(found.values())
+
+
+def first_prompts(tasks: Mapping[str, TaskRun], *, seed: int) -> dict[str, str]:
+    """A dev prompt of every task that has one."""
+    found = {name: dev_prompts(get(name), run, 1, seed=seed) for name, run in tasks.items()}
+    return {name: some[0].prompt for name, some in found.items() if some}
+
+
+def check_of(panel: Panel, denoiser: Denoiser, trials: Trials, folder: Path, *, batch_size: int) -> Check:
+    """The task's checker; without answers, whether a text is that of the rule alone at its most careful bound.
+
+    Args:
+        panel: prompts of the task.
+        denoiser: the base.
+        trials: says how careful the rule is.
+        folder: of what is kept.
+        batch_size: prompts in one decode.
+    """
+    examples = {example.prompt: example for example in (*panel.screen, *panel.confirm)}
+    if panel.judged:
+        return lambda prompt, text: panel.task.check(examples[prompt], text)
+    texts = careful_texts(panel, denoiser, min(trials.bounds), folder / f"{panel.task.name}-careful.json", batch_size)
+    return lambda prompt, text: texts[prompt] == text
+
+
+def careful_texts(panel: Panel, denoiser: Denoiser, bound: float, file: Path, batch_size: int) -> dict[str, str]:
+    """What the rule alone writes for every prompt, kept in a file.
+
+    Args:
+        panel: prompts of the task.
+        denoiser: the base.
+        bound: of the rule, in (0, 1].
+        file: that keeps the texts.
+        batch_size: prompts in one decode.
+    """
+    prompts = [example.prompt for example in (*panel.screen, *panel.confirm)]
+    if file.is_file():
+        kept: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
+        if kept.keys() == set(prompts):
+            return kept
+    texts: list[str] = []
+    for low in range(0, len(prompts), batch_size):
+        how: dict[str, Any] = {
+            "gen_length": panel.task.gen_length,
+            "block_length": panel.block_length,
+            "risk_bound": bound,
+        }
+        texts += generate(denoiser, prompts[low : low + batch_size], "risk-sum", **how).text
+    found = dict(zip(prompts, texts, strict=True))
+    write_json(file, found)
+    return found
+
+
+def choose_defaults(
+    denoiser: Denoiser,
+    tasks: Mapping[str, TaskRun],
+    trials: Trials,
+    out: Path,
+    *,
+    batch_size: int,
+    seed: int,
+    run_code: bool = False,
+) -> Choice:
+    """Decode dev prompts with the denoiser's head and without, and write what is chosen to `defaults.json` (`choose`).
+
+    Args:
+        denoiser: the base with its head.
+        tasks: whose prompts.
+        trials: how many, and which bounds.
+        out: folder of the head; every figure is kept in `trials/` there, and a later call goes on with them.
+        batch_size: prompts at a time.
+        seed: of the prompts.
+        run_code: let checkers run what the base writes.
+    """
+    denoiser.head.defaults = None  # what is tried is told in full
+    panels = [Panel.of(denoiser, n, run, trials, seed=seed, run_code=run_code) for n, run in tasks.items()]
+    counts = {panel.task.name: len(panel.confirm) for panel in panels}
+    runners: list[Runner] = []
+
+    def decode(setting: Defaults, part: Part) -> Tables:
+        if not runners:
+            runners.extend(
+                make_runner(
+                    denoiser,
+                    panel.problems,
+                    check_of(panel, denoiser, trials, out / FOLDER, batch_size=batch_size),
+                    out=out / FOLDER,
+                    heads=None,
+                    batch_size=batch_size,
+                    seed=seed,
+                    progress=False,
+                )
+                for panel in panels
+            )
+        return {runner.problems.task: figures(runner, setting, part) for runner in runners}
+
+    chosen = choose(decode, forms_of(denoiser), trials.bounds, counts)
+    chosen = replace(chosen, agreed=tuple(panel.task.name for panel in panels if not panel.judged))
+    denoiser.head.defaults = chosen.defaults
+    write_json(out / FOLDER / "choice.json", chosen.as_json())
+    write_defaults(chosen.defaults, out)
+    return chosen
+
+
+def figures(runner: Runner, setting: Defaults, part: Part) -> dict[str, Array]:
+    """The figures of every prompt under a setting."""
+    arm = arm_of(setting)
+    split: Split = "dev" if part == "screen" else "test"
+    runner.run([arm], split)
+    table = runner.ledger.table(split, runner.cells_of(arm)[0])
+    right, rounds = (table[name].mean() for name in ("right", "rounds"))
+    said = f"{100 * right:.1f} % right in {rounds:.2f} rounds ({len(table['right'])} dev prompts)"
+    log.info("%s, %s at %g: %s", runner.problems.task, name_of(setting), setting.risk_bound, said)
+    return table
+
+
+def arm_of(setting: Defaults) -> Arm:
+    """The decoder that a setting is."""
+    if setting.alone:
+        return Arm("rule alone", "headless", "risk-sum", settings={"risk_bound": setting.risk_bound})
+    return Arm("head", "learned", "learned", settings=settings_of(setting))
+
+
+def settings_of(setting: Defaults) -> dict[str, Any]:
+    """The same as settings of `learned`."""
+    return {"rule": setting.rule, "risk_bound": setting.risk_bound, "looks": setting.looks}
+
+
+def forms_of(denoiser: Denoiser) -> Sequence[Defaults]:
+    """What a head may do: its own rule, and, with a cascade, two looks behind the rule alone and behind its own."""
+    head = denoiser.head
+    own = [] if not head.config.trust and not head.config.pairs else [Defaults(None, 1.0, 0)]
+    if head.cascade is None:
+        return own
+    return [*own, Defaults(ALONE, 1.0, 2), *(replace(one, looks=2) for one in own)]

@@ -1,0 +1,52 @@
+"""How much of a figure there is to rest on: from how many positions or prompts it comes, and its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import sqrt
+
+ENOUGH = 200  # positions or prompts under which nothing is decided by a figure
+Z = 1.96  # of a 95 % interval
+
+
+def worded(found: Mapping[str, float] | None, n: int, *, of: str = "positions", digits: int = 3) -> str:
+    """A figure with its interval and n, or that there are too few to say.
+
+    Args:
+        found: estimate, low and high; None where there is no figure.
+        n: what it comes from.
+        of: what is counted.
+        digits: behind the point.
+    """
+    if n < ENOUGH or found is None:
+        return f"too few ({n:,} {of})"
+    middle, low, high = (f"{found[name]:.{digits}f}" for name in ("estimate", "low", "high"))
+    return f"{middle} [{low}, {high}] ({n:,} {of})"
+
+
+@dataclass(frozen=True)
+class Paired:
+    """How much more often one decoder is right than another on the same prompts, with a 95 % interval.
+
+    Attributes:
+        estimate: difference of the shares that are right.
+        low, high: the interval of Agresti and Min (2005), which is not empty where no prompt differs.
+        n: prompts.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    n: int
+
+    @staticmethod
+    def of(won: int, lost: int, n: int) -> Paired:
+        """From the prompts that only one of the two, or only the other, gets right.
+
+        d = (w - l) / m with half a prompt added to both w and l, m = n + 2; d -+ z sqrt((w + l) / m - d^2) / sqrt(m).
+        """
+        m = n + 2
+        middle = (won - lost) / m
+        reach = Z * sqrt(max(0.0, (won + lost + 1) / m - middle**2) / m)
+        return Paired((won - lost) / n, middle - reach, middle + reach, n)
