@@ -71,12 +71,12 @@ class EngineDriver(Driver):
 
     def _prepare(self) -> None:
         carry, canvases = self.carry, self.carry.canvases
-        self.session.prepare(canvases.tokens, canvases.feasible, carry.live, canvases.spent == 0, carry.idle)
+        self.session.prepare(canvases.tokens, canvases.feasible, carry.live, canvases.spent == 0, carry.alarm)
 
     def look(self) -> bool:
         """Replay the forwards that the plan asks for."""
-        *flags, idle = self.session.plan.flags.tolist()  # the one small tensor the host waits for
-        self.require_progress(bool(idle))
+        *flags, alarm = self.session.plan.flags.tolist()  # the one small tensor the host waits for
+        self.heed(alarm)
         if not flags[0] + flags[1]:
             return False
         self.width = self.session.forward(flags)
@@ -153,12 +153,14 @@ def _own(carry: Carry) -> Carry:
     canvases = replace(carry.canvases.map(copy), layout=replace(layout, block=copy(layout.block)))
     names = ("tokens", "reason", "live", "log_confidence")
     proposal = replace(carry.proposal, **{name: copy(getattr(carry.proposal, name)) for name in names})
-    return Carry(canvases, proposal, copy(carry.counts), copy(carry.idle))
+    return Carry(canvases, proposal, copy(carry.counts), copy(carry.alarm))
 
 
 def _tensors(carry: Carry) -> list[Tensor]:
     """What a graph carries; the confidences of a proposal are written by its commit and read no more."""
     canvases, proposal = carry.canvases, carry.proposal
     state: list[Any] = [getattr(canvases, f.name) for f in fields(DecodeState) if f.name != "layout"]
-    plan = [getattr(proposal, f.name) for f in fields(Proposal) if f.name not in ("confidence", "chance")]
-    return [canvases.layout.block, *state, *plan, carry.counts, carry.idle]
+    plan = [
+        getattr(proposal, f.name) for f in fields(Proposal) if f.name in ("tokens", "reason", "live", "log_confidence")
+    ]
+    return [canvases.layout.block, *state, *plan, carry.counts, carry.alarm]

@@ -63,13 +63,13 @@ class Carry:
         canvases: K of each row, after the last commit.
         proposal: that made them.
         counts: rounds, sequence forwards, token positions and explored rounds of each row so far.
-        idle: whether a row that was unfinished gained nothing by that commit.
+        alarm: 1 if a row that was unfinished gained nothing by that commit, and 2 more if logits were NaN or infinite.
     """
 
     canvases: DecodeState
     proposal: Proposal
     counts: Int[Tensor, "4 B"]
-    idle: Bool[Tensor, ""]
+    alarm: Int[Tensor, ""]
 
     @property
     def live(self) -> Bool[Tensor, "B K"]:
@@ -100,13 +100,12 @@ def first_carry(state: DecodeState, canvases: int) -> Carry:
     first = torch.arange(canvases, device=state.tokens.device) == 0
     proposal = replace(one, **wide, live=one.live & first, log_confidence=one.log_confidence.expand(-1, canvases))
     counts = torch.zeros(4, len(state.tokens), dtype=torch.long, device=state.tokens.device)
-    return Carry(state.repeat(canvases), proposal, counts, torch.zeros((), dtype=torch.bool, device=counts.device))
+    return Carry(state.repeat(canvases), proposal, counts, torch.zeros((), dtype=torch.long, device=counts.device))
 
 
 def decided(policy: Policy, carry: Carry, sight: Sight) -> tuple[DecodeState, Reading]:
     """The canvas kept of every row, its forward counted, and its reading."""
-    choice = policy.choose(carry.canvases, carry.proposal, sight.reading)
-    state, reading = carry.canvases.at(choice), policy.combine(sight.reading, choice)
+    state, reading = policy.settle(carry.canvases, carry.proposal, sight.reading)
     return state.count(reading), reading
 
 
@@ -120,9 +119,9 @@ def committed(state: DecodeState, reading: Reading, proposal: Proposal, counts: 
     """What the next round starts from."""
     canvases = commit(state, reading, proposal)
     idle = canvases.masked.sum(-1) >= state.masked.sum(-1, keepdim=True)
-    return Carry(
-        canvases, proposal, counts, (idle.all(-1) & state.unfinished).any()
-    )  # a canvas that only verifies may be idle
+    stuck = (idle.all(-1) & state.unfinished).any()  # a canvas that only verifies may be idle
+    broken = ~reading.log_normaliser.isfinite().all()
+    return Carry(canvases, proposal, counts, stuck.long() + 2 * broken.long())
 
 
 def counts_of(counts: Int[Tensor, "4 B"], nfe: int) -> Counts:
@@ -181,17 +180,20 @@ class Driver(ABC):
         """The last round: nothing is left to propose."""
         shape, device = tuple(self.carry.canvases.tokens.shape), self.carry.canvases.tokens.device
         nothing = Reading.empty(shape, device)
-        choice = self.policy.choose(self.carry.canvases, self.carry.proposal, nothing)
-        state, reading = self.carry.canvases.at(choice), self.policy.combine(nothing, choice)
+        state, reading = self.policy.settle(self.carry.canvases, self.carry.proposal, nothing)
         return Round(state, reading, None, counts_of(self.carry.counts, self.nfe))
 
-    def require_progress(self, idle: bool) -> None:
-        """Refuse a round without a commit, in a rule that may have some a round beyond its last."""
+    def heed(self, alarm: int) -> None:
+        """Refuse logits that are none, and a round without a commit, in a rule that may have some a round beyond its last."""
         most = self.policy.needs.rounds
-        if idle and (most is None or self.nfe >= most):
-            raise RuntimeError(
-                f"a policy must commit a position of every unfinished row in a round, got none from {self.policy!r}"
+        if alarm >= 2:
+            cause = "a weight is damaged, or the number format overflows"
+            raise ValueError(
+                f"logits of the model must be finite, got NaN or infinity from forward {self.nfe} ({cause})"
             )
+        if alarm and (most is None or self.nfe >= most):
+            rule = "a policy must commit a position of every unfinished row in a round"
+            raise RuntimeError(f"{rule}, got none in round {self.nfe} from {self.policy!r}")
 
 
 @final
@@ -227,4 +229,4 @@ class PlainDriver(Driver):
     def commit(self) -> None:
         """Write what was proposed, and see that it was something."""
         super().commit()
-        self.require_progress(bool(self.carry.idle))
+        self.heed(int(self.carry.alarm))

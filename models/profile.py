@@ -116,7 +116,7 @@ def denoiser_ms(
         live = torch.ones(batch, canvases, dtype=torch.bool, device=device)
         session.begin(torch.ones(batch, length, dtype=torch.bool, device=device))
         one = live & (torch.arange(canvases, device=device) == 0)
-        calm = torch.zeros((), dtype=torch.bool, device=device)
+        calm = torch.zeros((), dtype=torch.long, device=device)
         session.prepare(tokens, wanted, one, one, calm)
         flags = session.plan.flags.tolist()[:4]
         session.forward(flags)

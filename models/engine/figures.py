@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import logsigmoid, pad
 
 TOP = 5
 LEAST = -100.0  # log-probability below which nothing is told apart
@@ -41,11 +41,12 @@ def _figures(z: Float[Tensor, "m V"], forbidden: tuple[int, ...]) -> tuple[Tenso
     allowed = z.clone()
     allowed[:, list(forbidden)] = -torch.inf
     token = allowed.argmax(-1, keepdim=True)
-    chosen = z.gather(-1, token)
-    rest = z.scatter(-1, token, -torch.inf).logsumexp(-1, keepdim=True)
+    others = z.scatter(-1, token, -torch.inf)
+    log_odds = z.gather(-1, token) - others.logsumexp(-1, keepdim=True)
+    confidence = log_odds.sigmoid()
     top = allowed.topk(min(TOP, z.shape[1]))
     missing = (0, TOP - top.indices.shape[-1])
-    entropy = torch.special.entr((z - normaliser).exp()).sum(-1, keepdim=True)
+    entropy = torch.special.entr((others - normaliser).exp()).sum(-1, keepdim=True) - confidence * logsigmoid(log_odds)
     log_probs = pad((top.values - normaliser).clamp(min=LEAST), missing, value=LEAST)
-    figures = ((chosen - normaliser).exp(), (rest - normaliser).clamp(min=LEAST), entropy, normaliser, log_probs)
+    figures = (confidence, logsigmoid(-log_odds).clamp(min=LEAST), entropy, normaliser, log_probs)
     return torch.cat(figures, -1), torch.cat([token, pad(top.indices, missing)], -1)

@@ -77,7 +77,7 @@ def make_plan(
     mask_id: int,
     mode: str,
     shift: int,
-    alarm: Bool[Tensor, ""],
+    alarm: Int[Tensor, ""],
 ) -> tuple[Plan, Contexts]:
     """What to compute of every live canvas, and the contexts there will be after it.
 
@@ -104,7 +104,7 @@ def make_plan(
     slot = torch.where(part, entry, order_of(~used).gather(-1, turn))
     start = (contexts.start.gather(-1, entry) - shift).clamp(min=0)
     count = contexts.end.gather(-1, entry) - start
-    flags = (part.sum(), whole.sum(), (count * part).amax(), ((end - first) * live).amax(), alarm.long())
+    flags = (part.sum(), whole.sum(), (count * part).amax(), ((end - first) * live).amax(), alarm)
     plan = Plan(
         part=part,
         whole=whole,

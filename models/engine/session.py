@@ -135,7 +135,7 @@ class Session:
         rows: Bool[Tensor, "B K L"],
         live: Bool[Tensor, "B K"],
         refresh: Bool[Tensor, "B K"],
-        alarm: Bool[Tensor, ""],
+        alarm: Int[Tensor, ""],
     ) -> None:
         """Take the canvases of the next round and lay down what it computes; `alarm` is passed on to the host with the plan."""
         rows = rows & live.unsqueeze(-1)

@@ -342,6 +342,7 @@ def _figures(
     entropy = tl.log(total) - tl.sum(factor * moved, 0) / total
     values = tl.load(top_values + line * parts * TOP + place, place < parts * TOP, other=-float("inf"))
     winner = 0
+    likeliest = 0.0
     for rank in tl.static_range(TOP):
         value, index = tl.max(values, 0, return_indices=True)
         token = tl.load(top_tokens + line * parts * TOP + index)
@@ -351,9 +352,12 @@ def _figures(
         if rank == 0:
             winner = index // TOP
             tl.store(ints + line * (TOP + 1), token.to(tl.int64))
-            tl.store(floats + line * (TOP + 4), tl.exp(value - normaliser))
+            likeliest = value
     others = tl.sum(factor * (rest + tl.where(part == winner, 0.0, first)), 0)
-    tl.store(floats + line * (TOP + 4) + 1, tl.maximum(peak + tl.log(others) - normaliser, -100.0))
+    odds = likeliest - peak - tl.log(others)
+    tl.store(floats + line * (TOP + 4), 1.0 / (1.0 + tl.exp(-odds)))
+    log_risk = -tl.maximum(odds, 0.0) - tl.log(1.0 + tl.exp(-tl.abs(odds)))
+    tl.store(floats + line * (TOP + 4) + 1, tl.maximum(log_risk, -100.0))
     tl.store(floats + line * (TOP + 4) + 2, entropy)
     tl.store(floats + line * (TOP + 4) + 3, normaliser)
 

@@ -4,7 +4,7 @@ import torch
 
 from models.engine.plan import empty_contexts, make_plan, order_of
 
-MASK, CALM = 9, torch.tensor(False)
+MASK, CALM = 9, torch.tensor(0)
 SETTINGS = {"mask_id": MASK, "mode": "dual", "shift": 0, "alarm": CALM}
 
 
@@ -70,4 +70,4 @@ def test_without_a_cache_everything_is_whole():
 
 def test_the_alarm_reaches_the_host():
     contexts = empty_contexts(1, 1, 4, torch.device("cpu"))
-    assert planned(contexts, [[[1, MASK, 2, 3]]], alarm=torch.tensor(True))[0].flags[4] == 1
+    assert planned(contexts, [[[1, MASK, 2, 3]]], alarm=torch.tensor(1))[0].flags[4] == 1
