@@ -97,10 +97,17 @@ class Policy(ABC):
 
 def rank(score: Float[Tensor, "B L"], within: Bool[Tensor, "B L"]) -> Int[Tensor, "B L"]:
     """Place of each position in descending order of score, 0 the best; positions outside `within` come last. Ties go leftmost."""
-    order = torch.argsort(score.masked_fill(~within, -torch.inf), dim=-1, descending=True, stable=True)
+    score = score.masked_fill(~within, -torch.inf)
+    if score.is_cuda:  # a sort takes many launches there, and a row is short: count what comes before instead
+        place = torch.arange(score.shape[-1], device=score.device)
+        other, own = score.nan_to_num(nan=torch.inf).unsqueeze(-2), score.nan_to_num(nan=torch.inf).unsqueeze(-1)
+        before = (other > own) | ((other == own) & (place < place.unsqueeze(-1)))
+        return before.sum(-1)
+    order = torch.argsort(score, dim=-1, descending=True, stable=True)
     return torch.argsort(order, dim=-1, stable=True)
 
 
 def best(score: Float[Tensor, "B L"], within: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
     """The single best position of each row, none where `within` is empty."""
-    return (rank(score, within) == 0) & within
+    first = score.masked_fill(~within, -torch.inf).argmax(-1, keepdim=True)
+    return (torch.arange(score.shape[-1], device=score.device) == first) & within

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from models.denoiser import Prediction, Tap
+from models.engine.window import WideTap
 
 TOP = 5  # log p1..p5 are the features of a scoring head
 LOGITS = {"cpu": 1 << 18}  # read at a time: what a core's cache holds
@@ -103,7 +104,7 @@ class Reading:
     top_tokens: Int[Tensor, "... L 5"]
     log_normaliser: Float[Tensor, "... L"]
     noise: Float[Tensor, "... L"]
-    taps: tuple[Tap, ...] = ()
+    taps: tuple[Tap | WideTap, ...] = ()
     draws: Draws | None = None
 
     @property
@@ -170,19 +171,19 @@ class Reading:
 
         dense = {n: getattr(blank, n).index_put(where, getattr(self, n)) for n in _dense_names()}
         draws = None if self.draws is None else self.draws.map(spread)
-        return Reading(**dense, taps=tuple(_map_tap(t, spread) for t in self.taps), draws=draws)
+        return Reading(**dense, taps=tuple(t.map(spread) for t in self.taps), draws=draws)
 
     def at(self, choice: Int[Tensor, " B"]) -> Reading:
         """The reading of one canvas per prompt, from a [B, K] grid."""
         if self.rows.shape[1] == 1:
             return self.map(lambda v: v[:, 0])
-        batch = torch.arange(choice.shape[0], device=choice.device)
-        return self.map(lambda v: v[batch, choice])
+        place = torch.arange(choice.shape[0], device=choice.device) * self.rows.shape[1] + choice
+        return self.map(lambda v: v.flatten(0, 1).index_select(0, place))
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Reading:
         """The same function on every tensor."""
         dense: dict[str, Any] = {n: function(getattr(self, n)) for n in _dense_names()}
-        taps = tuple(_map_tap(t, function) for t in self.taps)
+        taps = tuple(t.map(function) for t in self.taps)
         return replace(self, **dense, taps=taps, draws=None if self.draws is None else self.draws.map(function))
 
     def first(self) -> Reading:
@@ -198,7 +199,7 @@ class Reading:
             return value.gather(1, index).squeeze(1)
 
         dense: dict[str, Any] = {n: pick(getattr(self, n)) for n in _dense_names()}
-        taps = tuple(_map_tap(t, lambda v: v[:, 0]) for t in self.taps)
+        taps = tuple(t.map(lambda v: v[:, 0]) for t in self.taps)
         return replace(self, **dense, taps=taps, draws=None if self.draws is None else self.draws.map(pick))
 
 
@@ -209,8 +210,24 @@ def _dense_names() -> tuple[str, ...]:
     return _DENSE  # not found anew in each call: a compiler cannot follow that
 
 
-def _map_tap(tap: Tap, function: Callable[[Tensor], Tensor]) -> Tap:
-    return Tap(*(function(getattr(tap, f.name)) for f in fields(Tap)))
+def reading_of_figures(
+    rows: Bool[Tensor, "... L"], floats: Float[Tensor, "... L F"], ints: Int[Tensor, "... L G"]
+) -> Reading:
+    """The reading at temperature 0 from the figures of `models.engine.figures`, which may stand anywhere."""
+    here = rows.unsqueeze(-1)
+    known = floats.masked_fill(~here, 0.0)
+    confidence, log_risk, entropy, log_normaliser = known[..., :4].unbind(-1)
+    return Reading(
+        rows=rows,
+        token=ints[..., 0].masked_fill(~rows, -1),
+        confidence=confidence,
+        log_risk=log_risk,
+        entropy=entropy,
+        top_log_probs=known[..., 4:],
+        top_tokens=ints[..., 1:].masked_fill(~here, 0),
+        log_normaliser=log_normaliser,
+        noise=floats.new_zeros(1).expand(rows.shape),
+    )
 
 
 def read(prediction: Prediction, sampling: Sampling, generator: torch.Generator | None = None) -> Reading:

@@ -116,8 +116,10 @@ class DecodeState:
 
     def at(self, choice: Int[Tensor, " B"]) -> DecodeState:
         """One canvas per row: [B, K] becomes [B]."""
-        batch = torch.arange(choice.shape[0], device=choice.device)
-        return self.map(lambda v: v[batch, choice])
+        if self.masked.shape[1] == 1:
+            return self.map(lambda v: v[:, 0])
+        place = torch.arange(choice.shape[0], device=choice.device) * self.masked.shape[1] + choice
+        return self.map(lambda v: v.flatten(0, 1).index_select(0, place))
 
     @staticmethod
     def stack(states: Sequence[DecodeState]) -> DecodeState:
@@ -231,6 +233,33 @@ def start(
         drafts=count,
         drafts_true=count,
     )
+
+
+BLANK = {"tokens": 0, "committed_round": 0, "recent_token": -1}
+COUNTERS = ("opened", "spent", "round")
+
+
+def extend(state: DecodeState, left: int) -> DecodeState:
+    """The state with columns of padding put before every row; `crop` takes them off again."""
+
+    def one(name: str) -> Tensor:
+        value: Tensor = getattr(state, name)
+        return value if name in COUNTERS else torch.nn.functional.pad(value, (left, 0), value=BLANK.get(name, 0))
+
+    block = torch.nn.functional.pad(state.layout.block, (left, 0), value=-1)
+    layout = replace(state.layout, block=block)
+    return DecodeState(layout, *(one(f.name) for f in fields(DecodeState) if f.name != "layout"))
+
+
+def crop(state: DecodeState, left: int) -> DecodeState:
+    """The state without its first columns."""
+
+    def one(name: str) -> Tensor:
+        value: Tensor = getattr(state, name)
+        return value if name in COUNTERS else value[..., left:]
+
+    layout = replace(state.layout, block=state.layout.block[left:])
+    return DecodeState(layout, *(one(f.name) for f in fields(DecodeState) if f.name != "layout"))
 
 
 def commit(state: DecodeState, reading: Reading, proposal: Proposal) -> DecodeState:

@@ -8,8 +8,8 @@ Axis letters used in every annotation of the project:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -36,6 +36,10 @@ class Tap:
     cos: Float[Tensor, "*N L d"]
     sin: Float[Tensor, "*N L d"]
     source: Int[Tensor, "*N L"]
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Tap:
+        """The same function on every tensor."""
+        return Tap(*(function(getattr(self, f.name)) for f in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class Denoiser(nn.Module, ABC):
         tokenizer: turns strings into ids and back, or None.
         stored_bytes: fingerprint over every byte of the checkpoint, "" where it was not taken.
         head: the scoring head that `models.load(..., head=...)` put on, or None.
+        engine: what runs the forwards of a decode fast (`models.engine`), or None.
     """
 
     mask_id: int
@@ -79,6 +84,7 @@ class Denoiser(nn.Module, ABC):
     tokenizer: Any = None
     stored_bytes: str = ""
     head: Any = None
+    engine: Any = None
     blocks: nn.ModuleList  # of a transformer denoiser: its parts, which a head re-uses
     final_norm: nn.Module
     token_embedding: nn.Embedding

@@ -15,6 +15,7 @@ from models.block_run import Recorder, Run, context_of, positions_of, predictors
 from models.checkpoints.files import combine, digest
 from models.checkpoints.tokenizer import Prompt, check_prompts, encode
 from models.denoiser import Denoiser, Prediction, Tap
+from models.engine.engine import engine_for
 
 
 class MaskedLM(Denoiser):
@@ -145,7 +146,17 @@ class MaskedLM(Denoiser):
         twin.cache = None if mode == "none" else BlockCache(mode)
         twin.stored_bytes = self.stored_bytes
         twin.put_on(self.head)
+        twin.__dict__["engine"] = self.engine
         return twin.train(self.training)
+
+    def use_engine(self, kind: str = "auto") -> MaskedLM:
+        """Run decodes by an engine from now on; see `models.load`.
+
+        Raises:
+            ValueError: if the kind is unknown.
+        """
+        self.__dict__["engine"] = engine_for(self, kind)
+        return self
 
     def put_on(self, head: Any) -> None:
         """Keep a scoring head beside the weights: it is no submodule, so nothing of it counts as the base's."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -11,6 +12,7 @@ from torch import Tensor
 from decoding.policies.bounds import prefix_sum
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal, Reason
+from models.engine.window import WideTap
 from models.heads.cascade import Cascade
 
 Foretold = tuple[Int[Tensor, "B L"], Float[Tensor, "B L"]]  # token and risk
@@ -42,9 +44,10 @@ def follow(
         first: what the first look foretells, where that is known.
     """
     token, confidence, left = reading.token, reading.confidence, reading.rows & (reason == 0)
+    wide = is_wide(reading)
     count = torch.zeros_like(state.round)
     for look in range(looks):
-        if not left.any():
+        if not wide and not left.any():
             break
         asked = replace(reading, rows=reading.rows & left.any(-1, keepdim=True))
         count = count + left.any(-1).long()
@@ -55,6 +58,11 @@ def follow(
         left = left & ~sure & sure.any(-1, keepdim=True)  # elsewhere a look would say the same
     plan = Proposal.single(state, replace(reading, token=token), reason)
     return replace(plan, confidence=confidence.unsqueeze(1), looks=count)
+
+
+def is_wide(reading: Reading) -> bool:
+    """Whether an engine made the reading: then a look is of fixed width and asks the host nothing."""
+    return bool(reading.taps) and isinstance(reading.taps[0], WideTap)
 
 
 def foretell(cascade: Cascade, reading: Reading, reason: Int[Tensor, "B L"], token: Int[Tensor, "B L"]) -> Foretold:
@@ -69,6 +77,8 @@ def foretell(cascade: Cascade, reading: Reading, reason: Int[Tensor, "B L"], tok
     committed = reading.rows & (reason > 0)
     left = reading.rows & ~committed
     log_probs = ask(cascade, reading, committed, token)
+    if is_wide(reading):
+        return _spread(reading.taps[0], reading, left, log_probs)
     best = log_probs[:, :-1].argmax(-1, keepdim=True)
     risk = log_probs.scatter(-1, best, -torch.inf).logsumexp(-1).exp()
     likeliest = reading.top_tokens[left].gather(-1, best).squeeze(-1)
@@ -78,9 +88,17 @@ def foretell(cascade: Cascade, reading: Reading, reason: Int[Tensor, "B L"], tok
     )
 
 
+def _spread(tap: Any, reading: Reading, left: Bool[Tensor, "B L"], log_probs: Float[Tensor, "B W 6"]) -> Foretold:
+    """What is foretold in a window, at all places."""
+    best = log_probs[..., :-1].argmax(-1, keepdim=True)
+    risk = log_probs.scatter(-1, best, -torch.inf).logsumexp(-1).exp()
+    likeliest = tap.pick(reading.top_tokens).gather(-1, best).squeeze(-1)
+    return tap.spread(likeliest).masked_fill(~left, -1), tap.spread(risk).masked_fill(~left, 0.0)
+
+
 def ask(
     cascade: Cascade, reading: Reading, committed: Bool[Tensor, "B L"], token: Int[Tensor, "B L"]
-) -> Float[Tensor, "M 6"]:
+) -> Float[Tensor, "... 6"]:
     """Log-probabilities of the reading's candidates, and of the rest, at the positions left, packed (`Cascade.forward`).
 
     Args:
@@ -90,5 +108,6 @@ def ask(
         token: what they hold.
     """
     figures = (reading.top_tokens, reading.top_log_probs, reading.log_normaliser)
-    log_probs: Tensor = cascade(reading.taps, reading.rows, committed, token, *figures)
+    forward: Any = cascade.foretell_wide if is_wide(reading) else cascade
+    log_probs: Tensor = forward(reading.taps, reading.rows, committed, token, *figures)
     return log_probs

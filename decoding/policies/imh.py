@@ -12,7 +12,7 @@ with probability min(1, Z(v') / Z(v)).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Literal, final
 
 import torch
@@ -26,7 +26,6 @@ from decoding.policies.rules import require, require_one_of
 from decoding.policy import Needs, Policy, best
 from decoding.reading import Draws, Reading
 from decoding.state import DecodeState, Proposal, Reason
-from models.denoiser import Tap
 from models.heads.scoring_head import ScoringHead
 
 PositionOrder = Literal["confidence", "random", "left_to_right"]
@@ -67,7 +66,7 @@ class HeadFuture:
         shape, rows = reading.rows.shape[:2], reading.rows.flatten(0, 1)
         exploit = reading.rows & (reading.confidence >= self.head.config.threshold)
         read = features(canvases, reading, exploit).flatten(0, 1)
-        taps = tuple(Tap(*(getattr(tap, f.name).flatten(0, 1) for f in fields(Tap))) for tap in reading.taps)
+        taps = tuple(tap.map(lambda v: v.flatten(0, 1)) for tap in reading.taps)
         risk_logit = self.head(read, rows, reading.token.flatten(0, 1), taps).risk_logit
         safe = (torch.nn.functional.logsigmoid(-risk_logit) * rows).sum(-1)
         return torch.unflatten(safe, 0, tuple(shape))

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from decoding.features import NAMES, features
 from decoding.policies.bounds import prefix_sum, within_risk
-from decoding.policies.cascade import follow
+from decoding.policies.cascade import follow, is_wide
 from decoding.policies.rules import at_least_one, confident, require, require_one_of
 from decoding.policy import Needs, Policy, best, rank
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal, Reason
+from models.engine.graphs import compiled
 from models.heads.scoring_head import Scores, ScoringHead
 
 PASSES = 9  # odd: see compatible_set
@@ -27,7 +28,8 @@ PAIRWISE = ("pairs", "total")
 def score(head: ScoringHead, state: DecodeState, reading: Reading) -> Scores:
     """The head's risk and gain of every feasible mask; it imagines those over its own threshold already committed."""
     exploit = confident(reading, head.config.threshold)
-    scores: Scores = head(features(state, reading, exploit), reading.rows, reading.token, reading.taps)
+    describe = compiled(features, reading.rows.device) if is_wide(reading) else features
+    scores: Scores = head(describe(state, reading, exploit), reading.rows, reading.token, reading.taps)
     return scores
 
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from decoding.policies.cascade import follow, foretell
+from decoding.policies.cascade import follow, foretell, is_wide
 from decoding.policies.ete import BranchingPolicy, Plan, best_branch, by_confidence, require_factor
 from decoding.policies.learned import check_head, safe_set, score
 from decoding.policies.rules import require, require_one_of
@@ -106,6 +106,13 @@ def foretell_branches(
         torch.full_like(proposal.reason, -1),
         torch.zeros(proposal.reason.shape, device=proposal.reason.device),
     )
+    if is_wide(reading):
+        count = proposal.live.shape[1]
+        each = reading.map(lambda v: v.repeat_interleave(count, 0))
+        told = foretell(cascade, each, proposal.reason.flatten(0, 1), each.token)
+        said, doubt = (torch.unflatten(value, 0, (-1, count)) for value in told)
+        idle = ~proposal.live.unsqueeze(-1)
+        return said.masked_fill(idle, -1), doubt.masked_fill(idle, 0.0)
     copied = sum(getattr(tap, f.name).shape[1:].numel() for tap in reading.taps for f in fields(tap))
     for some in torch.split(proposal.live.nonzero(), max(1, COPIED // max(1, copied))):
         place = some.unbind(-1)

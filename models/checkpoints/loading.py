@@ -28,6 +28,7 @@ def load(
     device: torch.device | str | None = None,
     adapter: str | Path | None = None,
     head: str | Path | None = None,
+    engine: str = "auto",
     verify: bool | None = None,
 ) -> MaskedLM:
     """Load a LLaDA or Dream checkpoint onto native layers, with frozen weights.
@@ -38,6 +39,8 @@ def load(
         device: where the weights go; by default the GPU if there is one.
         adapter: folder of a PEFT LoRA adapter, merged into the weights.
         head: folder of a scoring head.
+        engine: what runs decodes: `graphs` on static shapes, captured on CUDA; `plain` layer by layer; `auto` graphs on CUDA and
+            plain elsewhere.
         verify: take sums over every stored byte, to bind a head by. By default on a GPU alone, where they are taken on the
             device; on a CPU they cost a core 1 s for every 4.5 GB. With `checksums.json` in the folder it is compared in any case.
 
@@ -78,7 +81,7 @@ def load(
         from models.heads.scoring_head import load_head
 
         denoiser.put_on(load_head(Path(head), denoiser))
-    return denoiser.eval()
+    return denoiser.eval().use_engine(engine)
 
 
 def wrap(

@@ -18,6 +18,9 @@ from torch import Tensor, nn
 
 from models.checkpoints.manifest import check_files, read_manifest, saving, settle
 from models.denoiser import Denoiser, Tap
+from models.engine.stream import predicting as states_of
+from models.engine.stream import run_stream
+from models.engine.window import WideTap
 from models.heads.config import require_whole
 from models.heads.saved_part import check_base, check_shapes, load_fitted, read_fitted, require_bound, write_fitted
 from models.heads.side_stream import SideStream, predicting, with_lora
@@ -163,12 +166,42 @@ class Cascade(nn.Module):
         log_probs = torch.cat([logits, rest], -1).log_softmax(-1)
         return log_probs if self.training or not self.config.foretold else self.borne_out(log_probs)
 
+    def foretell_wide(
+        self,
+        taps: tuple[WideTap, ...],
+        rows: Bool[Tensor, "N L"],
+        committed: Bool[Tensor, "N L"],
+        token: Int[Tensor, "N L"],
+        top_tokens: Int[Tensor, "N L 5"],
+        top_log_probs: Float[Tensor, "N L 5"],
+        log_normaliser: Float[Tensor, "N L"],
+    ) -> Float[Tensor, "N W 6"]:
+        """The same at every place of the window of a forward by the engine; meaningless where nothing is left."""
+        taps = taps[-self.config.blocks :]
+        tap = taps[0]
+        taken, left = (tap.pick(chosen) & tap.inside for chosen in (committed, rows & ~committed))
+        own = torch.nn.functional.pad(taken, (tap.shift, 0))
+        states = tap.states
+        hidden = tap.hidden[tap.canvas.unsqueeze(-1), states]
+        embedded = torch.nn.functional.embedding(token.gather(1, states).clamp(min=0), self.base.token_embedding.weight)
+        added = self.inject(embedded.to(self.inject.weight.dtype)) * own.unsqueeze(-1)
+        after = run_stream(
+            self.folded or self.stream, taps, own | states_of(tap, left), hidden + added.to(hidden.dtype)
+        )
+        after = after.gather(1, tap.predictor.unsqueeze(-1).expand(-1, -1, after.shape[-1]))
+        known = tap.pick(top_log_probs)
+        logits = torch.linalg.vecdot(self.base.lm_head.weight[tap.pick(top_tokens)], after.unsqueeze(2)).float()
+        logits = (logits - tap.pick(log_normaliser).unsqueeze(-1)).masked_fill(known <= LEAST, LEAST)
+        rest = rest_of(known) + self.rest(after.to(self.rest.weight.dtype))
+        log_probs = torch.cat([logits, rest], -1).log_softmax(-1)
+        return log_probs if not self.config.foretold else self.borne_out(log_probs)
+
 
 def _unfold(cascade: Cascade, _: object) -> None:
     cascade.__dict__["folded"] = None
 
 
-def rest_of(log_probs: Float[Tensor, "M 5"]) -> Float[Tensor, "M 1"]:
+def rest_of(log_probs: Float[Tensor, "*M 5"]) -> Float[Tensor, "*M 1"]:
     """Log-probability of all other tokens."""
     return (-log_probs.exp().sum(-1, keepdim=True)).clamp(min=-1 + 1e-7).log1p()
 

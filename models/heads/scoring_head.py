@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,6 +15,9 @@ from torch import Tensor, nn
 
 from models.checkpoints.manifest import check_files, read_manifest, saving, settle
 from models.denoiser import Denoiser, Tap
+from models.engine.stream import predicting as states_of
+from models.engine.stream import run_stream
+from models.engine.window import WideTap
 from models.heads.cascade import CASCADE, FILE, Cascade, load_cascade, write_cascade
 from models.heads.config import HeadConfig
 from models.heads.conflict_output import ConflictOutput, Conflicts
@@ -131,7 +135,7 @@ class ScoringHead(nn.Module):
         features: Float[Tensor, "N L F"],
         rows: Bool[Tensor, "N L"],
         token: Int[Tensor, "N L"],
-        taps: tuple[Tap, ...] = (),
+        taps: tuple[Tap | WideTap, ...] = (),
     ) -> Scores:
         """Score the candidates of the positions in `rows`; a side-stream computes those alone, the small heads all of them.
 
@@ -144,10 +148,7 @@ class ScoringHead(nn.Module):
         scaled = (features - self.mean) / self.spread
         correction = features.new_zeros(*rows.shape, 2)
         if self.stream is not None:
-            last_taps = taps[-self.config.blocks :]
-            hidden = self.stream(last_taps, predicting(last_taps[0], rows)).to(scaled.dtype)
-            inward = torch.cat([scaled[rows], hidden], -1)
-            correction = correction.masked_scatter(rows.unsqueeze(-1), self.readout(inward))
+            inward, correction = self._read_stream(taps[-self.config.blocks :], scaled, rows, correction)
         else:
             inward = scaled if self.layers is None else torch.cat([scaled, self.layers(scaled, rows)], -1)
             correction = torch.where(rows.unsqueeze(-1), self.readout(inward), correction)
@@ -156,6 +157,22 @@ class ScoringHead(nn.Module):
         conflicts = None if self.pairs is None else self.pairs(inward, rows, prior, token)
         risk_logit = prior + self.config.trust * correction[..., 0]
         return Scores(risk_logit=risk_logit, gain=correction[..., 1], conflicts=conflicts)
+
+    def _read_stream(
+        self, taps: tuple[Any, ...], scaled: Tensor, rows: Bool[Tensor, "N L"], correction: Float[Tensor, "N L 2"]
+    ) -> tuple[Tensor, Float[Tensor, "N L 2"]]:
+        """What the read-out reads, packed or by the engine at all places, and what it says of `rows`."""
+        assert self.stream is not None
+        tap = taps[0]
+        if not isinstance(tap, WideTap):
+            hidden = self.stream(taps, predicting(tap, rows)).to(scaled.dtype)
+            inward = torch.cat([scaled[rows], hidden], -1)
+            return inward, correction.masked_scatter(rows.unsqueeze(-1), self.readout(inward))
+        after = run_stream(self.stream, taps, states_of(tap, tap.pick(rows) & tap.inside))
+        after = after.gather(1, tap.predictor.unsqueeze(-1).expand(-1, -1, after.shape[-1])).to(scaled.dtype)
+        inward = torch.cat([tap.pick(scaled), after], -1)
+        said = torch.where(rows.unsqueeze(-1), tap.spread(self.readout(inward)), correction)
+        return inward if self.pairs is None else tap.spread(inward), said
 
 
 def prior_of(log_risk: Float[Tensor, "*N L"]) -> Float[Tensor, "*N L"]:

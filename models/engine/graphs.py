@@ -1,0 +1,107 @@
+"""Functions on fixed buffers: run as they are, or on a GPU captured at their first call and replayed from then on."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar, cast
+
+import torch
+
+Made = TypeVar("Made")
+Function = TypeVar("Function", bound=Callable[..., Any])
+LOG = logging.getLogger(__name__)
+_COMPILED: dict[Any, Any] = {}
+
+
+def compiled(function: Function, device: torch.device) -> Function:
+    """A tensor program whose many small steps are fused on CUDA; itself elsewhere."""
+    if device.type != "cuda":
+        return function
+    if function not in _COMPILED:
+        LOG.info("engine: %s is compiled at its first calls", getattr(function, "__name__", function))
+        from torch._dynamo import config  # heavy
+
+        config.recompile_limit = max(64, config.recompile_limit)
+        _COMPILED[function] = torch.compile(function, dynamic=True)
+    return cast(Function, _COMPILED[function])
+
+
+class Graphs:
+    """Captured CUDA graphs, in one memory pool; without a GPU every function simply runs.
+
+    Attributes:
+        fallbacks: calls of functions that could not be captured.
+        captured: how many graphs there are.
+        seconds: what capturing them took.
+    """
+
+    def __init__(self, device: torch.device, *, capture: bool) -> None:
+        self.device, self.capture = device, capture and device.type == "cuda"
+        self.fallbacks, self.captured, self.seconds = 0, 0, 0.0
+        self._kept: dict[Hashable, torch.cuda.CUDAGraph] = {}
+        self._refused: set[Hashable] = set()
+        self._pool: Any = None
+        self._stream: Any = None
+
+    def run(self, key: Hashable, compute: Callable[[], Made], store: Callable[[Made], None] | None = None) -> None:
+        """Call a function, by its graph where there is one.
+
+        Args:
+            key: names the function and every shape it depends on.
+            compute: reads fixed buffers; may run more often than asked before it is captured.
+            store: writes what was computed into the buffers, exactly once a call.
+        """
+        if self.capture and key not in self._kept and key not in self._refused:
+            self._take(key, compute, store)
+        if key in self._kept:
+            self._kept[key].replay()
+            return
+        self.fallbacks += key in self._refused
+        made = compute()
+        if store is not None:
+            store(made)
+
+    def forget(self, wanted: Callable[[Hashable], bool]) -> None:
+        """Drop the graphs whose key is wanted no more."""
+        self._kept = {key: graph for key, graph in self._kept.items() if not wanted(key)}
+
+    def _take(self, key: Hashable, compute: Callable[[], Made], store: Callable[[Made], None] | None) -> None:
+        began = time.perf_counter()
+        if self._pool is None:
+            make: Any = torch.cuda.Stream
+            self._pool, self._stream = torch.cuda.graph_pool_handle(), make(self.device)
+        if not self._warm(compute):
+            self._refused.add(key)
+            LOG.info("engine: %s waits for the host and runs uncaptured", key)
+            return
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+            made = compute()
+            if store is not None:
+                store(made)
+        self._kept[key] = graph
+        self.captured += 1
+        took = time.perf_counter() - began
+        self.seconds += took
+        LOG.info("engine: captured %s in %.1f s", key, took)
+
+    def _warm(self, compute: Callable[[], Made]) -> bool:
+        """Run once on the capturing stream, so that all kernels are built; whether it did so without waiting for the device."""
+        current = torch.cuda.current_stream(self.device)
+        self._stream.wait_stream(current)
+        mode = torch.cuda.get_sync_debug_mode()
+        try:
+            with torch.cuda.stream(self._stream):
+                compute()  # builds kernels, which may wait
+                torch.cuda.set_sync_debug_mode("error")
+                compute()
+        except RuntimeError as error:
+            if "synchroniz" not in str(error):
+                raise
+            return False
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
+            current.wait_stream(self._stream)
+        return True

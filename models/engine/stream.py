@@ -1,0 +1,78 @@
+"""The side-stream over the window of a forward by the engine: the base's last blocks once more, at rows of fixed width."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from models.engine import kernels
+from models.engine.block import Attend, run_blocks
+from models.engine.weights import BlockWeights, read_block
+from models.engine.window import WideTap
+
+_READ: WeakKeyDictionary[Any, tuple[tuple[int, ...], list[BlockWeights]]] = WeakKeyDictionary()
+
+
+def run_stream(
+    stream: Any,
+    taps: Sequence[WideTap],
+    runs: Bool[Tensor, "N H"],
+    changed: Float[Tensor, "N H D"] | None = None,
+) -> Float[Tensor, "N H D"]:
+    """Hidden states after the final norm at the states of the window, from the base's or from `changed` ones.
+
+    Args:
+        stream: a `SideStream`, with or without LoRA.
+        taps: of its blocks.
+        runs: states that the stream computes; elsewhere the base's keys and values stand, and the result means nothing.
+        changed: what the first block starts from.
+    """
+    first = taps[0]
+    states, canvas, place = first.states, first.canvas.unsqueeze(-1), first.place
+    cos, sin = (table[first.prompt.unsqueeze(-1), states] for table in (first.cos, first.sin))
+    hidden = (first.hidden[canvas, states] if changed is None else changed).contiguous()
+    weights, chosen = weights_of(stream), runs[:, None, :, None]
+
+    def attend(block: int) -> Attend:
+        context = (taps[block].keys, taps[block].values)
+        base = [held.transpose(1, 2)[canvas, states].transpose(1, 2) for held in context]
+
+        def attend_(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            own = base
+            if changed is not None or block:
+                own = [torch.where(chosen, new, held) for new, held in zip((key, value), base, strict=True)]
+            own = [states.contiguous() for states in own]
+            return kernels.attend_span(query, own[0], own[1], context, place, weights[block].scale)
+
+        return attend_
+
+    run_blocks(hidden, weights, (cos, sin), attend)
+    norm = stream.norm
+    return kernels.rms_norm(hidden.flatten(0, 1), norm.weight, norm.variance_epsilon).view_as(hidden)
+
+
+def weights_of(stream: Any) -> list[BlockWeights]:
+    """The weights of a stream's blocks, read once, and again after they changed."""
+    state = version_of(stream)
+    if stream not in _READ or _READ[stream][0] != state:
+        _READ[stream] = state, [read_block(block) for block in stream.blocks]
+        _READ[stream] = version_of(stream), _READ[stream][1]  # reading may have moved them
+    return _READ[stream][1]
+
+
+def version_of(module: Any) -> tuple[int, ...]:
+    """What changes when a parameter of a module is moved or written to."""
+    return tuple(
+        number for p in module.parameters() for number in (p.data_ptr(), 0 if p.is_inference() else p._version)
+    )
+
+
+def predicting(tap: WideTap, asked: Bool[Tensor, "N W"]) -> Bool[Tensor, "N H"]:
+    """The states that predict the places of the window asked for."""
+    hits = torch.zeros(len(asked), asked.shape[1] + tap.shift, dtype=torch.long, device=asked.device)
+    return hits.scatter_add(1, tap.predictor, asked.long()) > 0

@@ -1,0 +1,111 @@
+"""What a head reads of a forward by the engine: buffers of all canvases, and the window of rows that were asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from models.engine.place import Place
+
+
+@dataclass(frozen=True)
+class WideTap:
+    """A block's input, keys and values in buffers of C canvases, and which of them N canvases are.
+
+    `Tap` of `models.denoiser` by reference: nothing is copied, and rows are addressed through a window of fixed width, so that no
+    shape depends on a value.
+
+    Attributes:
+        hidden, keys, values: of C canvases; `hidden` only where the last forward computed it.
+        cos, sin, seen, low, source: of B prompts: rotary table, places that hold a token and the first of them, and where what
+            predicts each place sits.
+        canvas, prompt: which of the C canvases and B prompts.
+        first: the first row asked for of each.
+        width: rows that the window holds, W.
+        shift: places before a position where what predicts it sits.
+        holes: whether some place after `low` holds no token.
+    """
+
+    hidden: Float[Tensor, "C L D"]
+    keys: Float[Tensor, "C h L d"]
+    values: Float[Tensor, "C h L d"]
+    cos: Float[Tensor, "B L d"]
+    sin: Float[Tensor, "B L d"]
+    seen: Bool[Tensor, "B L"]
+    low: Int[Tensor, " B"]
+    source: Int[Tensor, "B L"]
+    canvas: Int[Tensor, "*N"]
+    prompt: Int[Tensor, "*N"]
+    first: Int[Tensor, "*N"]
+    width: int
+    shift: int
+    holes: bool
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> WideTap:
+        """The tap of other canvases."""
+        numbers: dict[str, Any] = {name: function(getattr(self, name)) for name in ("canvas", "prompt", "first")}
+        return replace(self, **numbers)
+
+    def take(
+        self,
+        index: Int[Tensor, " N"],
+        context: tuple[Tensor, Tensor],
+        where: Int[Tensor, "N Q"],
+        own: tuple[Tensor, Tensor],
+    ) -> None:
+        """Keep the keys and values that N canvases attend to: their context's, and their own at the places computed."""
+        for buffer, held, new in zip((self.keys, self.values), context, own, strict=True):
+            buffer.index_copy_(0, index, held)
+            buffer.transpose(1, 2)[index.unsqueeze(1), where] = new.transpose(1, 2)
+
+    @cached_property
+    def rows(self) -> Int[Tensor, "N W"]:
+        """The places of the window, the last one repeated past the end."""
+        return (self.first.unsqueeze(-1) + self._steps(self.width)).clamp(max=self.hidden.shape[1] - 1)
+
+    @cached_property
+    def inside(self) -> Bool[Tensor, "N W"]:
+        """Which of them lie on the canvas."""
+        return self.first.unsqueeze(-1) + self._steps(self.width) < self.hidden.shape[1]
+
+    @cached_property
+    def states(self) -> Int[Tensor, "N H"]:
+        """The places whose hidden states the window needs: its own, and one before in a shifted family."""
+        steps = self._steps(self.width + self.shift) - self.shift
+        return (self.first.unsqueeze(-1) + steps).clamp(0, self.hidden.shape[1] - 1)
+
+    @cached_property
+    def predictor(self) -> Int[Tensor, "N W"]:
+        """Which of `states` predicts each place of the window."""
+        source = self.source[self.prompt.unsqueeze(-1), self.rows]
+        return (source - self.first.unsqueeze(-1) + self.shift).clamp(0, self.width + self.shift - 1)
+
+    @cached_property
+    def place(self) -> Place:
+        """Where the states of the window stand."""
+        start = (self.first - self.shift).clamp(min=0)
+        count = (start + self.width + self.shift).clamp(max=self.hidden.shape[1]) - start
+        return Place(self.canvas, start, count, self.low[self.prompt], self.seen[self.prompt] if self.holes else None)
+
+    def pick(self, values: Tensor) -> Tensor:
+        """[N, L, ...] at the places of the window."""
+        rows = self.rows if values.ndim == 2 else self.rows.unsqueeze(-1).expand(-1, -1, values.shape[-1])
+        return values.gather(1, rows)
+
+    def spread(self, values: Tensor) -> Tensor:
+        """[N, W, ...] at all places; outside the window whatever stands at its ends."""
+        back = self._back
+        return values.gather(1, back if values.ndim == 2 else back.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
+
+    @cached_property
+    def _back(self) -> Int[Tensor, "N L"]:
+        return (self._steps(self.hidden.shape[1]) - self.first.unsqueeze(-1)).clamp(0, self.width - 1)
+
+    def _steps(self, count: int) -> Int[Tensor, " n"]:
+        return torch.arange(count, device=self.first.device)

@@ -1,0 +1,124 @@
+"""The engine decides as the plain path does: token for token, by every policy, under every cache, in float64."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import models
+from decoding import generate
+
+ROOT = Path(__file__).parents[2]
+CACHES = ("none", "prefix", "dual")
+HEADLESS = [
+    ("threshold", {"threshold": 0.02}),
+    ("margin", {"margin": 0.01}),
+    ("entropy", {"entropy_threshold": 4.9}),
+    ("factor", {"factor": 1.5}),
+    ("entropy-bound", {"entropy_bound": 5.0}),
+    ("risk-sum", {"risk_bound": 2.5}),
+    ("quota", {"steps": 8}),
+    ("dream-quota", {"steps": 8}),
+    ("left-to-right", {}),
+    ("random", {}),
+    ("ete", {"gamma": 1.0, "min_masks": 0, "threshold": 0.03, "step_budget": 3}),
+    ("random-parity", {"gamma": 1.0, "min_masks": 0}),
+    ("lopa", {"threshold": 0.05}),
+    ("imh", {}),
+    ("wino", {"draft": 0.02, "verify": 0.5}),
+    ("remask-lowest", {"threshold": 0.02}),
+]
+LEARNED = [
+    ("learned", {}),
+    ("learned", {"looks": 1, "rule": "sum"}),
+    ("learned", {"looks": 0, "rule": "each"}),
+    ("learned", {"rule": "confidence"}),
+    ("learned-ete", {}),
+    ("learned-parity", {"gamma": 0.9, "gate": 2.0}),
+    ("learned-parity", {"gamma": 0.9, "by": "cascade", "among": "candidates"}),
+]
+FIGURES = ("sequences", "rounds", "sequence_forwards", "token_positions", "explored")
+
+
+@pytest.fixture(scope="module", params=["llada", "dream"])
+def goldens(request):
+    folder = ROOT / "tests" / "golden" / request.param
+    return [models.load(folder, device="cpu", dtype="float64", engine=kind) for kind in ("plain", "graphs")]
+
+
+@pytest.fixture(scope="module")
+def reasons():
+    base, head = ROOT / "checkpoints" / "reason-7m", ROOT / "checkpoints" / "reason-7m-head"
+    return [models.load(base, device="cpu", dtype="float64", head=head, engine=kind) for kind in ("plain", "graphs")]
+
+
+def same(one, two):
+    for name in FIGURES:
+        assert torch.equal(getattr(one, name), getattr(two, name)), name
+    assert one.nfe == two.nfe
+    for name in ("committed_round", "reason"):
+        assert torch.equal(getattr(one.state, name), getattr(two.state, name)), name
+    assert torch.allclose(one.state.committed_confidence, two.state.committed_confidence, rtol=1e-5, atol=1e-7)
+
+
+def both(pair, prompts, policy, **settings):
+    made = []
+    for denoiser in pair:
+        generator = torch.Generator().manual_seed(3)
+        made.append(generate(denoiser, prompts, policy, generator=generator, **settings))
+    return made
+
+
+@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize(("policy", "settings"), HEADLESS, ids=[name for name, _ in HEADLESS])
+def test_rules_without_a_head(goldens, policy, settings, cache):
+    prompts = [[5, 9, 77, 3, 8], [1, 2, 3, 4, 5, 6, 7], [4, 4]]
+    same(*both(goldens, prompts, policy, gen_length=16, block_length=8, use_cache=cache, early_stop=False, **settings))
+
+
+@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize(("policy", "settings"), LEARNED, ids=[f"{name}-{n}" for n, (name, _) in enumerate(LEARNED)])
+def test_rules_with_a_head_and_its_cascade(reasons, policy, settings, cache):
+    same(
+        *both(reasons, ["15,44,79,50", "2,3,4,24"], policy, gen_length=24, block_length=8, use_cache=cache, **settings)
+    )
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_a_batch_that_fills_its_columns_has_no_padding(goldens, cache):
+    prompts = torch.arange(48).view(1, 48) + 3
+    settings = {"gen_length": 16, "block_length": 8, "use_cache": cache, "early_stop": False}
+    same(*both(goldens, prompts, "threshold", threshold=0.02, **settings))
+
+
+def test_buffers_serve_the_next_batch_of_the_same_shape(goldens):
+    for first in (5, 40):
+        same(*both(goldens, [[first, 9, 77], [3]], "factor", gen_length=16, block_length=8, use_cache="dual"))
+    assert len(goldens[1].engine._sessions) <= 4
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.5])
+def test_draws_follow_the_same_generator(goldens, temperature):
+    settings = {"gen_length": 16, "block_length": 8, "use_cache": "dual", "temperature": temperature}
+    same(*both(goldens, [[5, 9, 77, 3], [8]], "threshold", threshold=0.05, **settings))
+
+
+def test_who_watches_sees_the_same_states(goldens):
+    one, two = both(goldens, [[5, 9, 77], [3]], "ete", gamma=1.0, gen_length=16, block_length=8, history=True)
+    assert len(one.history) == len(two.history)
+    assert all(torch.equal(a.tokens, b.tokens) for a, b in zip(one.history, two.history, strict=True))
+
+
+def test_who_may_read_the_taps_is_served_plainly_and_counted(reasons):
+    before = reasons[1].engine.fallbacks
+    same(*both(reasons, ["2,3,4,24"], "learned", gen_length=24, block_length=8, history=True))
+    assert reasons[1].engine.fallbacks == before + 1
+
+
+def test_weights_that_moved_are_read_again():
+    plain, fast = (
+        models.load(ROOT / "tests" / "golden" / "llada", device="cpu", engine=kind) for kind in ("plain", "graphs")
+    )
+    settings = {"gen_length": 16, "block_length": 8, "threshold": 0.02}
+    same(*both((plain, fast), [[5, 9, 77]], "threshold", **settings))
+    same(*both((plain.double(), fast.double()), [[5, 9, 77]], "threshold", **settings))
