@@ -236,7 +236,7 @@ def start(
 
 
 BLANK = {"tokens": 0, "committed_round": 0, "recent_token": -1}
-COUNTERS = ("opened", "spent", "round")
+COUNTERS = ("opened", "spent", "round", "looks", "drafts", "drafts_true")
 
 
 def extend(state: DecodeState, left: int) -> DecodeState:
