@@ -152,7 +152,8 @@ def _own(carry: Carry) -> Carry:
     layout = carry.canvases.layout
     canvases = replace(carry.canvases.map(copy), layout=replace(layout, block=copy(layout.block)))
     names = ("tokens", "reason", "live", "log_confidence")
-    proposal = replace(carry.proposal, **{name: copy(getattr(carry.proposal, name)) for name in names})
+    copies: dict[str, Any] = {name: copy(getattr(carry.proposal, name)) for name in names}
+    proposal = replace(carry.proposal, **copies)
     return Carry(canvases, proposal, copy(carry.counts), copy(carry.alarm))
 
 

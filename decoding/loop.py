@@ -95,7 +95,8 @@ def driver_for(denoiser: Denoiser, policy: Policy, *, watched: bool, **settings:
     engine = denoiser.engine
     if engine is None or not torch.is_inference_mode_enabled():
         return PlainDriver(denoiser, policy, **settings)
-    if watched and policy.needs.taps:  # who watches may read the taps
+    needs = policy.needs
+    if needs.drafts or (watched and needs.taps):  # who watches may read the taps
         engine.refused += 1
         return PlainDriver(denoiser, policy, **settings)
     return EngineDriver(denoiser, policy, **settings)

@@ -116,7 +116,14 @@ def counted(carry: Carry, sight: Sight) -> Int[Tensor, "4 B"]:
 
 
 def committed(state: DecodeState, reading: Reading, proposal: Proposal, counts: Int[Tensor, "4 B"]) -> Carry:
-    """What the next round starts from."""
+    """What the next round starts from.
+
+    Args:
+        state: before the commit.
+        reading: of that state.
+        proposal: what is committed.
+        counts: what the decode has cost so far.
+    """
     canvases = commit(state, reading, proposal)
     idle = canvases.masked.sum(-1) >= state.masked.sum(-1, keepdim=True)
     stuck = (idle.all(-1) & state.unfinished).any()  # a canvas that only verifies may be idle

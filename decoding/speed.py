@@ -136,7 +136,17 @@ def measure(
 def forward_row(
     denoiser: MaskedLM, machine: Mapping[str, float], *, batch: int, canvases: int, rows: int, length: int, mode: str
 ) -> dict[str, Any]:
-    """One forward of the denoiser alone, all its rows through the LM head."""
+    """One forward of the denoiser alone, all its rows through the LM head.
+
+    Args:
+        denoiser: with an engine.
+        machine: its ceilings, of which the floor is made.
+        batch: prompts.
+        canvases: of each prompt.
+        rows: positions computed of each canvas.
+        length: of the context.
+        mode: none, prefix or dual.
+    """
     ms = denoiser_ms(denoiser, batch=batch, canvases=canvases, rows=rows, length=length, mode=mode, asked=rows)
     computed = batch * canvases * rows
     floor = floor_ms(denoiser, dict(machine), rows=computed, asked=computed)
@@ -148,7 +158,15 @@ def forward_row(
 def round_row(
     denoiser: MaskedLM, policy: str, *, batch: int, mode: str, lengths: tuple[int, int, int]
 ) -> dict[str, Any]:
-    """A whole decode, everything captured before: milliseconds a round, openings of blocks included."""
+    """A whole decode, everything captured before: milliseconds a round, openings of blocks included.
+
+    Args:
+        denoiser: decodes.
+        policy: its name.
+        batch: prompts.
+        mode: none, prefix or dual.
+        lengths: of prompt, canvas and block.
+    """
     prompt, canvas, block = lengths
     generator = torch.Generator().manual_seed(0)
     prompts = torch.randint(5, 200, (batch, prompt), generator=generator).to(denoiser.device)

@@ -23,7 +23,14 @@ GIB = 2**30
 
 
 def median_ms(call: Callable[[], object], device: torch.device, *, repeats: int = 20, warm: int = 3) -> float:
-    """Median milliseconds of a call, by events on a GPU and by the clock elsewhere."""
+    """Median milliseconds of a call, by events on a GPU and by the clock elsewhere.
+
+    Args:
+        call: what is timed.
+        device: where it runs.
+        repeats: timed calls.
+        warm: calls before them.
+    """
     import torch
 
     for _ in range(warm):
@@ -93,14 +100,24 @@ def random_model(folder: Path, device: torch.device, dtype: torch.dtype) -> Mask
             parameter.fill_(1.0) if "norm" in name else parameter.normal_(std=0.02)
     finish(model, tied=False)
     model.requires_grad_(False)
-    denoiser = MaskedLM(model, shifted=family.shifted, fingerprint="random", **special_ids(family, config, None))
+    denoiser = MaskedLM(model, shifted=family.shifted, fingerprint="random", **special_ids(family, config, None, {}))
     return denoiser.eval()
 
 
 def denoiser_ms(
     denoiser: MaskedLM, *, batch: int, canvases: int, rows: int, length: int, mode: str, asked: int
 ) -> float:
-    """Milliseconds of one forward by the engine: `rows` of `length` positions over a context, or whole canvases."""
+    """Milliseconds of one forward by the engine: `rows` of `length` positions over a context, or whole canvases.
+
+    Args:
+        denoiser: with an engine.
+        batch: prompts.
+        canvases: of each prompt.
+        rows: positions computed of each canvas.
+        length: of the context.
+        mode: none, prefix or dual.
+        asked: positions that the LM head reads.
+    """
     import torch
 
     from models.engine.session import Shape
@@ -126,7 +143,15 @@ def denoiser_ms(
 
 
 def plain_ms(denoiser: MaskedLM, *, batch: int, rows: int, length: int, mode: str) -> float:
-    """The same by the plain path."""
+    """The same by the plain path.
+
+    Args:
+        denoiser: the base.
+        batch: prompts.
+        rows: positions computed of each canvas.
+        length: of the context.
+        mode: none, prefix or dual.
+    """
     import torch
 
     twin = denoiser.with_cache(mode)
@@ -139,7 +164,14 @@ def plain_ms(denoiser: MaskedLM, *, batch: int, rows: int, length: int, mode: st
 
 
 def published_ms(denoiser: MaskedLM, *, batch: int, length: int, canvas: int) -> float:
-    """A round of the published loop: logits of every position, their softmax in float64, a loop over the rows, no cache."""
+    """A round of the published loop: logits of every position, their softmax in float64, a loop over the rows, no cache.
+
+    Args:
+        denoiser: the base.
+        batch: prompts.
+        length: of prompt and canvas.
+        canvas: positions to fill.
+    """
     import torch
 
     model = denoiser.model

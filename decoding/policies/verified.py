@@ -114,7 +114,8 @@ class Verified(Policy):
         """k canvases, a look for each draft, the blocks that the rule's head and the cascade read, and the likeliest tokens."""
         cascade = self.cascade
         taps = max(self.rule.needs.taps, () if cascade is None else cascade.taps, key=len)
-        return Needs(canvases=self.canvases, taps=taps, looks=0 if cascade is None else self.canvases - 1, greedy=True)
+        looks = 0 if cascade is None else self.canvases - 1
+        return Needs(canvases=self.canvases, taps=taps, looks=looks, greedy=True, drafts=True)
 
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """What the rule commits, and drafts of what it will commit next, one on top of the other."""

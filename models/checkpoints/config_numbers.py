@@ -33,7 +33,14 @@ def positive(config: Mapping[str, Any], key: str) -> float:
 
 
 def divides(config: Mapping[str, Any], part: str, sized: str, *, times: int = 1) -> None:
-    """Refuse a config whose `part` does not divide its `sized` (by a multiple of `times`)."""
+    """Refuse a config whose `part` does not divide its `sized` (by a multiple of `times`).
+
+    Args:
+        config: of the model.
+        part: key of the divisor.
+        sized: key of what it must divide.
+        times: factor of the divisor.
+    """
     if config[sized] % (config[part] * times):
         even = " into even parts" if times > 1 else ""
         raise CheckpointError(

@@ -258,6 +258,12 @@ def special_ids(
 ) -> dict[str, Any]:
     """Mask, EOS and end-of-turn ids: by config.json and generation_config.json, then the tokenizer, then as published.
 
+    Args:
+        family: whose published ids are the last resort.
+        config: content of config.json.
+        tokenizer: of the folder, or None.
+        generation: content of generation_config.json, empty where there is none.
+
     Raises:
         CheckpointError: if config and tokenizer name different mask tokens, or the id lies outside the vocabulary.
     """

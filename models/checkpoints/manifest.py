@@ -54,7 +54,14 @@ def saving(folder: Path, kind: str, facts: Mapping[str, Any] | None = None) -> I
 
 
 def write_manifest(folder: Path, kind: str, files: Sequence[Path], facts: Mapping[str, Any]) -> None:
-    """Write `checksums.json`: sha256 of every file but those whose tensors have sums of their own in `facts`."""
+    """Write `checksums.json`: sha256 of every file but those whose tensors have sums of their own in `facts`.
+
+    Args:
+        folder: that holds the files.
+        kind: what the folder is.
+        files: all that were written.
+        facts: what else is recorded, sums of tensors under "tensors".
+    """
     summed = "model*.safetensors" if "tensors" in facts else ""
     sums = {f.relative_to(folder).as_posix(): sha256(f) for f in files if not (summed and f.match(summed))}
     content = {"kind": kind, "files": sums, **facts}

@@ -27,7 +27,13 @@ def rotate_heads(
     sin: Float[Tensor, "N Q d"],
     weights: BlockWeights,
 ) -> tuple[Float[Tensor, "N H Q d"], Float[Tensor, "N h Q d"], Float[Tensor, "N h Q d"]]:
-    """Queries and keys, rotated, and values, each by head, from the output of the fused projection."""
+    """Queries and keys, rotated, and values, each by head, from the output of the fused projection.
+
+    Args:
+        fused: output of the query, key and value projection.
+        cos, sin: rotary table at each place.
+        weights: of the block, for the numbers of heads.
+    """
     heads, rotated = weights.heads, weights.heads + weights.kv_heads
     if fused.is_cuda:
         from models.engine import triton_kernels
@@ -59,7 +65,13 @@ def attend_whole(
     seen: Bool[Tensor, "N Q"] | None,
     scale: float,
 ) -> Float[Tensor, "N Q E"]:
-    """Attention of whole canvases over themselves, without a mask where none is padded."""
+    """Attention of whole canvases over themselves, without a mask where none is padded.
+
+    Args:
+        query, key, value: of every position, keys rotated.
+        seen: False on padding; None where there is none.
+        scale: of the logits.
+    """
     mask = None if seen is None else seen[:, None, None, :]
     grouped = key.shape[1] != query.shape[1]
     mixed = scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale, enable_gqa=grouped)
@@ -107,7 +119,15 @@ def add_norm(
     norm: Float[Tensor, " D"] | None,
     eps: float,
 ) -> Float[Tensor, "T D"] | None:
-    """hidden += x W', in place, and the norm of the sum where a weight for it is given."""
+    """hidden += x W', in place, and the norm of the sum where a weight for it is given.
+
+    Args:
+        hidden: the residual stream, changed in place.
+        x: input of the product.
+        weight: W.
+        norm: weight of the RMS norm behind it, or None.
+        eps: of that norm.
+    """
     if hidden.is_cuda:
         from models.engine import triton_kernels
 

@@ -60,7 +60,14 @@ class Plan:
 
 
 def empty_contexts(prompts: int, canvases: int, length: int, device: torch.device) -> Contexts:
-    """No context at all."""
+    """No context at all.
+
+    Args:
+        prompts: B.
+        canvases: K of each.
+        length: of a canvas.
+        device: of the buffers.
+    """
     zeros = torch.zeros(prompts, canvases, dtype=torch.long, device=device)
     tokens = torch.zeros(prompts, canvases, length, dtype=torch.long, device=device)
     return Contexts(tokens, zeros, zeros.clone(), zeros.bool(), zeros.clone())

@@ -137,7 +137,15 @@ class Session:
         refresh: Bool[Tensor, "B K"],
         alarm: Int[Tensor, ""],
     ) -> None:
-        """Take the canvases of the next round and lay down what it computes; `alarm` is passed on to the host with the plan."""
+        """Take the canvases of the next round and lay down what it computes; `alarm` is passed on to the host with the plan.
+
+        Args:
+            tokens: of all canvases.
+            rows: positions asked for.
+            live: canvases that run.
+            refresh: those whose block has just opened.
+            alarm: what was wrong in the last round, 0 for nothing.
+        """
         rows = rows & live.unsqueeze(-1)
         settings: dict[str, Any] = {
             "mask_id": self.model.mask_id,

@@ -63,7 +63,14 @@ def rotate_heads(
     rotated: int,
     head_dim: int,
 ) -> Float[Tensor, "N G Q d"]:
-    """All heads of a fused projection, the first `rotated` of them turned by the angle of their place."""
+    """All heads of a fused projection, the first `rotated` of them turned by the angle of their place.
+
+    Args:
+        fused: output of the query, key and value projection.
+        cos, sin: rotary table at each place.
+        rotated: heads that are turned.
+        head_dim: width of a head.
+    """
     canvases, rows, width = fused.shape
     heads = width // head_dim
     out = fused.new_empty(canvases, heads, rows, head_dim)
@@ -268,7 +275,15 @@ def add_norm(
     norm: Float[Tensor, " D"] | None,
     eps: float,
 ) -> Float[Tensor, "T D"] | None:
-    """hidden += x W', in place, and its norm: two shares of the sum side by side, put together where it is read next."""
+    """hidden += x W', in place, and its norm: two shares of the sum side by side, put together where it is read next.
+
+    Args:
+        hidden: the residual stream, changed in place.
+        x: input of the product.
+        weight: W.
+        norm: weight of the RMS norm behind it, or None.
+        eps: of that norm.
+    """
     lines, width = hidden.shape
     partial = torch.empty(SHARES, lines, width, dtype=torch.float, device=hidden.device)
     _skinny[(width // BLOCK, SHARES)](

@@ -59,7 +59,14 @@ class WideTap:
         where: Int[Tensor, "N Q"],
         own: tuple[Tensor, Tensor],
     ) -> None:
-        """Keep the keys and values that N canvases attend to: their context's, and their own at the places computed."""
+        """Keep the keys and values that N canvases attend to: their context's, and their own at the places computed.
+
+        Args:
+            index: places of the canvases in the buffers.
+            context: keys and values of their contexts.
+            where: places computed anew.
+            own: keys and values there.
+        """
         for buffer, held, new in zip((self.keys, self.values), context, own, strict=True):
             buffer.index_copy_(0, index, held)
             buffer.transpose(1, 2)[index.unsqueeze(1), where] = new.transpose(1, 2)

@@ -176,7 +176,16 @@ class Cascade(nn.Module):
         top_log_probs: Float[Tensor, "N L 5"],
         log_normaliser: Float[Tensor, "N L"],
     ) -> Float[Tensor, "N W 6"]:
-        """The same at every place of the window of a forward by the engine; meaningless where nothing is left."""
+        """The same at every place of the window of a forward by the engine; meaningless where nothing is left.
+
+        Args:
+            taps: windows of the last blocks.
+            rows: positions that the forward predicted.
+            committed: those that are taken for committed.
+            token: what they hold.
+            top_tokens, top_log_probs: the five candidates of each position.
+            log_normaliser: of its logits.
+        """
         taps = taps[-self.config.blocks :]
         tap = taps[0]
         taken, left = (tap.pick(chosen) & tap.inside for chosen in (committed, rows & ~committed))

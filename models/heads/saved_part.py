@@ -89,7 +89,14 @@ def check_base(kind: str, folder: Path, base: str, denoiser: Denoiser, full: str
 
 
 def require_bound(kind: str, folder: Path, base: str, denoiser: Denoiser) -> None:
-    """Refuse a part that reads hidden states and names no base."""
+    """Refuse a part that reads hidden states and names no base.
+
+    Args:
+        kind: of the part, for the complaint.
+        folder: that it lies in.
+        base: fingerprint that it names.
+        denoiser: that it is put on.
+    """
     if not base and denoiser.fingerprint():
         raise ValueError(f"base of the {kind} in {folder} must name the base whose hidden states it reads, got ''")
 
