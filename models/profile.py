@@ -204,7 +204,7 @@ def main() -> None:
     parser.add_argument("--shape", type=Path, help="a folder with config.json: random weights of that shape")
     parser.add_argument("--out", type=Path, help="where speed.json and speed.png go")
     parser.add_argument("--device", help="cpu or cuda")
-    speed: Any = import_module("decoding.speed")  # the library imports the other way
+    speed: Any = import_module("decoding.comparison.speed")  # the library imports the other way
     print(speed.table(speed.profile(**vars(parser.parse_args()))))
 
 

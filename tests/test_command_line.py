@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from decoding.folder_lock import LOCK, hold_folder
+from decoding.files.folder_lock import LOCK, hold_folder
 from train.commands.command_line import GOES_ON, keep_options, parser_of, run
 from train.commands.interruption import Interrupted, StopGently, interruptible
 
@@ -124,7 +124,7 @@ def test_train_and_study_refused_leave_everything_as_it_was(capsys, tmp_path):
 
 
 HOLDER = (
-    "import sys, time\nfrom pathlib import Path\nfrom decoding.folder_lock import hold_folder\n"
+    "import sys, time\nfrom pathlib import Path\nfrom decoding.files.folder_lock import hold_folder\n"
     "with hold_folder(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)\n"
 )
 

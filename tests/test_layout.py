@@ -26,7 +26,7 @@ TENSOR_PROGRAMS = [
 PACKS_ITS_ROWS = {"decoding/policies/learned_ete.py"}  # foretells its branches in chunks of memory
 MOST_MODULES = 15
 EXPLAINED_FROM = 4  # parameters
-WAITS_FOR_OTHERS = {"decoding/folder_lock.py"}
+WAITS_FOR_OTHERS = {"decoding/files/folder_lock.py"}
 HOOKS = {"on_train_batch_end"}  # of Lightning, which explains them
 WAITS = ("item", "tolist", "cpu", "numpy", "nonzero")
 

@@ -30,7 +30,7 @@ def overview(results: Path, picture: Path, tasks: str = "sudoku,countdown3,gsm8k
     Raises:
         ValueError: if a task has no file in the folder.
     """
-    from decoding.png import save_png
+    from decoding.files.png import save_png
 
     names = [name.strip() for name in tasks.split(",")]
     missing = [name for name in names if not (results / f"{name}.json.gz").is_file()]

@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from decoding.folder_lock import hold_folder
+from decoding.files.folder_lock import hold_folder
 from train.base.base_model import BaseModelFit, CompileMode, Fit, ModelShape
 from train.base.export import load_weights
 from train.base.rows import TaskData, TaskRows, load_task

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from decoding.comparison.arms import setting_of
+from decoding.files.png import save_png
 from decoding.names import Request, canonical, resolve
-from decoding.png import save_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

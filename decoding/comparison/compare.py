@@ -15,7 +15,7 @@ from decoding.comparison.results import Row, calibration_rows, curve_rows, measu
 from decoding.comparison.risk_control import RiskControl
 from decoding.comparison.runner import Runner, make_runner, tune
 from decoding.comparison.verdicts import verdicts
-from decoding.folder_lock import hold_folder
+from decoding.files.folder_lock import hold_folder
 from decoding.provenance import write_json
 from models.denoiser import Denoiser
 

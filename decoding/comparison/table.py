@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from decoding.comparison.compare import Comparison
 from decoding.comparison.parity import LEARNED, RANDOM
 from decoding.comparison.results import RIVAL, Row
-from decoding.png import save_png
+from decoding.files.png import save_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,7 +5,7 @@ from io import BytesIO
 from matplotlib.figure import Figure
 from PIL import Image
 
-from decoding.png import save_png, with_palette
+from decoding.files.png import save_png, with_palette
 
 
 def curve() -> Figure:

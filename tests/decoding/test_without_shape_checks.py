@@ -31,7 +31,7 @@ def test_in_a_process_without_shape_checks():
     command = [sys.executable, "-m", "pytest", *options, __file__]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"\d\d passed, 1 skipped", done.stdout), done.stdout
+    assert re.search(r"\d\d passed, \d+ skipped", done.stdout), done.stdout
 
 
 @pytest.fixture

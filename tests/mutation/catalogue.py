@@ -26,7 +26,7 @@ class Mutation:
 RESULTS, VERDICTS, RUNNER = (f"decoding/comparison/{name}.py" for name in ("results", "verdicts", "runner"))
 RUNS, CURVES, ARMS = (f"decoding/comparison/{name}.py" for name in ("runs", "curves", "arms"))
 CLAIMS, LEDGER, STATISTICS = (f"tests/decoding/comparison/test_{name}.py" for name in ("claims", "runs", "curves"))
-LOCK, TRACE, PROVENANCE = "decoding/folder_lock.py", "decoding/traces/trace.py", "decoding/provenance.py"
+LOCK, TRACE, PROVENANCE = "decoding/files/folder_lock.py", "decoding/traces/trace.py", "decoding/provenance.py"
 LINE, RAW, SIGNALS = (f"train/commands/{name}.py" for name in ("command_line", "raw_arguments", "interruption"))
 COMMAND, TRACES, PRETRAIN = (
     "tests/test_command_line.py",

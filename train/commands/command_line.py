@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
-from decoding.folder_lock import discard_new, first_missing, hold_folder
+from decoding.files.folder_lock import discard_new, first_missing, hold_folder
 from train.commands.interruption import Interrupted, interruptible
 from train.commands.options.spelling import settings_help, several, spread
 from train.commands.raw_arguments import check_arguments, check_configs, forget_launcher

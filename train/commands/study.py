@@ -116,7 +116,7 @@ def write(name: str, result: Result, draw: Callable[[Result, Any], None], folder
     """
     from matplotlib.figure import Figure
 
-    from decoding.png import save_png
+    from decoding.files.png import save_png
     from decoding.provenance import write_json
 
     folder.mkdir(parents=True, exist_ok=True)

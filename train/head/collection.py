@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from decoding.folder_lock import hold_folder
+from decoding.files.folder_lock import hold_folder
 from decoding.policies.ete import BeamETE
 from decoding.policy import Policy
 from decoding.prompts import leave_room, read_prompts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -104,7 +105,9 @@ def test_every_condition_is_held_to(tmp_path, name):
     )
     path = tmp_path / "other.json"
     path.write_text(json.dumps(made(conditions=replace(conditions, **{name: other})).record({})))
-    with pytest.raises(ValueError, match=rf"^{name} must be {other!r} as calibrated in .*other.json, got "):
+    with pytest.raises(
+        ValueError, match=rf"^{name} must be {re.escape(repr(other))} as calibrated in .*other.json, got "
+    ):
         generate(toy(), "010", calibrated=path, **CANVAS, use_cache="none")
 
 

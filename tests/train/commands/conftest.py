@@ -30,6 +30,7 @@ def write_checkpoint(folder: Path, *, template: str | None = None, positions: in
     if template is not None:
         words.chat_template = template
         words.save_pretrained(folder)
+        (folder / "checksums.json").unlink()  # of the tokenizer as exported
     return folder
 
 
