@@ -27,6 +27,7 @@ class Family:
 
     Attributes:
         name: as its authors write it.
+        native: name of the transformers class whose layers it runs on.
         shifted: whether the hidden state at i - 1 predicts position i.
         mask_id, end_of_turn_id: published ids, used where neither config nor tokenizer names one.
         end_of_turn: the token that closes a chat message.
@@ -36,6 +37,7 @@ class Family:
     """
 
     name: str
+    native: str
     shifted: bool
     mask_id: int
     end_of_turn_id: int
@@ -108,6 +110,7 @@ def _qwen2_config(config: Mapping[str, Any]) -> Any:
 
 LLADA = Family(
     name="LLaDA",
+    native="LlamaForCausalLM",
     shifted=False,
     mask_id=126336,
     end_of_turn_id=126348,
@@ -135,6 +138,7 @@ LLADA = Family(
 
 DREAM = Family(
     name="Dream",
+    native="Qwen2ForCausalLM",
     shifted=True,
     mask_id=151666,
     end_of_turn_id=151645,

@@ -132,7 +132,7 @@ def wrap(
     )
 
 
-_NATIVE = {"LlamaForCausalLM": LLADA, "Qwen2ForCausalLM": DREAM}
+_NATIVE = {family.native: family for family in (LLADA, DREAM)}
 
 
 def empty_model(family: Family, config: Mapping[str, Any], stored: Mapping[str, tuple[int, ...]] | None = None) -> Any:
@@ -146,7 +146,7 @@ def empty_model(family: Family, config: Mapping[str, Any], stored: Mapping[str, 
     Raises:
         CheckpointError: if config and weights differ; of more blocks than are stored none is built.
     """
-    from transformers import LlamaForCausalLM, Qwen2ForCausalLM
+    import transformers
 
     settings = native_config(family, config)
     if stored is not None:
@@ -154,7 +154,7 @@ def empty_model(family: Family, config: Mapping[str, Any], stored: Mapping[str, 
         blocks = len({match[1] for name in stored if (match := re.match(r"model\.layers\.(\d+)\.", name))})
         if count > 64 + len(stored):  # fewer are built, and named one by one
             raise CheckpointError(f"blocks of the weights must be as many as the config's {count}, got {blocks}")
-    native: type[Any] = Qwen2ForCausalLM if family.shifted else LlamaForCausalLM
+    native: type[Any] = getattr(transformers, family.native)
     with torch.device("meta"):
         model = native(settings)
     if stored is not None:
