@@ -26,7 +26,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	mkdir -p .mypy_cache && cp train.py .mypy_cache/train_command  # beside train/, mypy takes train.py for the package
-	$(BIN)/mypy fewer_rounds.py generate.py compare.py study.py .mypy_cache/train_command
+	$(BIN)/mypy fewer_rounds.py generate.py compare.py study.py calibrate.py .mypy_cache/train_command
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup $(ARGS)
