@@ -61,11 +61,11 @@ class EngineDriver(Driver):
         self._fill(first_carry(extend(state, self.left), needs.canvases))
 
     def _fill(self, first: Carry) -> None:
-        if self.captures and self.session.carry is None:
-            self.session.carry = _own(first)
         self.carry = first
         if self.captures:
-            self.carry = self.session.carry
+            kept = self.session.carry or _own(first)
+            layout = replace(first.canvases.layout, block=kept.canvases.layout.block)  # its numbers are of this decode
+            self.session.carry = self.carry = replace(kept, canvases=replace(kept.canvases, layout=layout))
             copy_all(_tensors(self.carry), _tensors(first))
         self._prepare()
 
@@ -97,7 +97,7 @@ class EngineDriver(Driver):
             self._prepare()
             return
         layout, taps = self.carry.canvases.layout, self.policy.needs.taps
-        clock = (layout.num_blocks, layout.mask_id, layout.eos_id, layout.step_budget)
+        clock = tuple(getattr(layout, f.name) for f in fields(layout) if f.name != "block")
         key = (self.session.shape, "turn", self.policy, self.width if taps else 0, clock, self.version)
         self.denoiser.engine.graphs.run(key, self._turn, self._store)
 
@@ -138,9 +138,18 @@ class EngineDriver(Driver):
         return read(prediction, self.sampling, self.generator).scatter(index, (shape[0], shape[1]))
 
     def leave(self) -> Round:
-        """The last round, without the columns that only fill the buffers."""
+        """The last round, without the columns that only fill the buffers, in memory of its own."""
         last = super().leave()
-        return replace(last, state=crop(last.state, self.left), reading=last.reading.map(lambda v: v))
+        state = crop(last.state, self.left).map(torch.clone)
+        state = replace(state, layout=replace(state.layout, block=state.layout.block.clone()))
+        spent = {
+            n: getattr(last.counts, n).clone() for n in ("rounds", "sequence_forwards", "token_positions", "explored")
+        }
+        return replace(last, state=state, counts=replace(last.counts, **spent))
+
+    def close(self) -> None:
+        """The buffers are free for another decode."""
+        self.denoiser.engine.in_use.release()
 
 
 def _own(carry: Carry) -> Carry:

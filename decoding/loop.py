@@ -81,22 +81,35 @@ def rounds(
     """
     settings = {"attention_mask": attention_mask, "sampling": sampling, "generator": generator}
     driver = driver_for(denoiser, policy, watched=watched, **settings)
-    driver.enter(state, watched=watched)
-    while driver.look():
-        round_ = driver.propose()
-        if round_ is not None:
-            yield round_
-        driver.commit()
-    yield driver.leave()
+    try:
+        driver.enter(state, watched=watched)
+        while driver.look():
+            round_ = driver.propose()
+            if round_ is not None:
+                yield round_
+            driver.commit()
+        yield driver.leave()
+    finally:
+        driver.close()
 
 
 def driver_for(denoiser: Denoiser, policy: Policy, *, watched: bool, **settings: Any) -> Driver:
-    """On the denoiser's engine, where it has one that serves the decode; else plainly."""
+    """On the denoiser's engine, where it has one that serves the decode and serves no other one now; else plainly."""
     engine = denoiser.engine
     if engine is None or not torch.is_inference_mode_enabled():
         return PlainDriver(denoiser, policy, **settings)
     needs = policy.needs
-    if needs.drafts or (watched and needs.taps):  # who watches may read the taps
+    unfit = needs.drafts or (watched and needs.taps) or not _hashable(policy)  # who watches may read the taps
+    if unfit or not engine.in_use.acquire(blocking=False):
         engine.refused += 1
         return PlainDriver(denoiser, policy, **settings)
     return EngineDriver(denoiser, policy, **settings)
+
+
+def _hashable(policy: Policy) -> bool:
+    """Whether a policy can name its graphs: one of a user's own may hold a list."""
+    try:
+        hash(policy)
+    except TypeError:
+        return False
+    return True

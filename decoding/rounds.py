@@ -190,6 +190,9 @@ class Driver(ABC):
         state, reading = self.policy.settle(self.carry.canvases, self.carry.proposal, nothing)
         return Round(state, reading, None, counts_of(self.carry.counts, self.nfe))
 
+    def close(self) -> None:  # noqa: B027 - a driver that holds nothing has nothing to give back
+        """The decode is over, or left."""
+
     def heed(self, alarm: int) -> None:
         """Refuse logits that are none, and a round without a commit, in a rule that may have some a round beyond its last."""
         most = self.policy.needs.rounds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Hashable
@@ -35,6 +36,7 @@ class Engine:
         self._weights: list[BlockWeights] = []
         self._sessions: OrderedDict[Shape, Session] = OrderedDict()
         self.refused = 0
+        self.in_use = threading.Lock()  # its buffers serve one decode at a time
 
     @property
     def fallbacks(self) -> int:

@@ -101,6 +101,55 @@ def test_buffers_serve_the_next_batch_of_the_same_shape(goldens):
     assert len(goldens[1].engine._sessions) <= 4
 
 
+def test_settings_of_one_call_are_not_those_of_the_next(goldens):
+    """The canvas has one shape throughout; what changes is how it is filled."""
+    calls = [
+        ("ete", {"step_budget": 1, "gamma": 1.0, "block_length": 4}),
+        ("ete", {"step_budget": 3, "gamma": 1.0, "block_length": 4}),
+        ("ete", {"step_budget": None, "gamma": 1.0, "block_length": 4}),
+        ("threshold", {"threshold": 0.02, "block_length": 16}),
+        ("threshold", {"threshold": 0.02, "block_length": 4}),
+        ("quota", {"steps": 16, "early_stop": False, "block_length": 16}),
+        ("quota", {"steps": 16, "block_length": 16}),
+        ("quota", {"steps": 16, "eos_id": list(range(3, 120)), "block_length": 16}),
+        ("quota", {"steps": 16, "eos_id": 20, "block_length": 16}),
+    ]
+    for policy, settings in calls:
+        same(*both(goldens, [[5, 9, 77], [3, 4, 8]], policy, gen_length=16, **settings))
+
+
+def test_a_result_stays_when_the_next_is_made(goldens):
+    first = both(goldens, [[5, 9, 77]], "threshold", threshold=0.02, gen_length=16, block_length=8)
+    both(goldens, [[40, 41, 42]], "sequential", gen_length=16, block_length=8)
+    same(*first)
+
+
+def test_a_decode_within_another_is_served_plainly(goldens):
+    plain, fast = goldens
+    settings = {"threshold": 0.02, "gen_length": 16, "block_length": 8, "use_cache": "dual"}
+    inner = []
+    before = fast.engine.fallbacks
+
+    def step(state, reading):
+        inner.append(generate(fast, [[3]], "threshold", **settings))
+
+    outer = generate(fast, [[5, 9, 77]], "threshold", on_step=step, **settings)
+    same(outer, generate(plain, [[5, 9, 77]], "threshold", **settings))
+    same(inner[0], generate(plain, [[3]], "threshold", **settings))
+    assert fast.engine.fallbacks == before + len(inner)
+    assert not fast.engine.in_use.locked()
+
+
+def test_an_engine_is_free_again_after_a_decode_that_failed(goldens):
+    def fail(state, reading):
+        raise KeyError("stop")
+
+    for _ in range(2):
+        with pytest.raises(KeyError):
+            generate(goldens[1], [[5]], "threshold", gen_length=16, block_length=8, on_step=fail)
+    assert not goldens[1].engine.in_use.locked()
+
+
 @pytest.mark.parametrize("temperature", [0.7, 1.5])
 def test_draws_follow_the_same_generator(goldens, temperature):
     settings = {"gen_length": 16, "block_length": 8, "use_cache": "dual", "temperature": temperature}
