@@ -128,9 +128,14 @@ def test_a_calibration_is_written_goes_on_and_holds_later_decodes_to_it(capsys, 
         "--calibrated",
         str(file),
     )
-    run(compare_command.compare, [*contest, "--task", "countdown3", "--out", str(tmp_path / "compare")])
+    run(
+        compare_command.compare,
+        [*contest, "--task", "countdown3", "--use_cache", "dual", "--out", str(tmp_path / "compare")],
+    )
     rows = json.loads((tmp_path / "compare" / "comparison.json").read_text())["results"]
-    assert {tuple(row["settings"].items()) for row in rows if row["arm"] == "calibrated"} == {(("threshold", 0.0005),)}
+    caches = {row["arm"]: row["settings"]["use_cache"] for row in rows}
+    assert caches == {"sequential": "dual", "calibrated": "none"}  # it keeps the cache that it was calibrated with
+    assert {row["settings"]["threshold"] for row in rows if row["arm"] == "calibrated"} == {0.0005}
     capsys.readouterr()
     refused = complaint(
         capsys, compare_command.compare, *contest, "--task", "countdown4", "--out", str(tmp_path / "no")

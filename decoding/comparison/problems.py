@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -22,6 +24,7 @@ class Problems:
         references: prompt -> the only right answer, where there is one.
         temperature: of the draws; 0 takes the most likely token.
         use_cache: none, prefix or dual.
+        judge: what says whether an answer is right, as a hash (`judge_of`): figures judged by another are not gone on with.
     """
 
     task: str
@@ -32,6 +35,7 @@ class Problems:
     references: Mapping[str, str] = field(default_factory=dict)
     temperature: float = 0.0
     use_cache: str = "none"
+    judge: str = ""
 
     def __post_init__(self) -> None:
         self.require_prompts("dev")
@@ -51,6 +55,11 @@ class Problems:
     def split(self, split: Split) -> tuple[str, ...]:
         """The prompts of a split."""
         return self.dev if split == "dev" else self.test
+
+
+def judge_of(*parts: object) -> str:
+    """Hash of what answers are compared with: the references of prompts, or how they were made."""
+    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from decoding import provenance
 from decoding.comparison import curves
@@ -128,6 +129,9 @@ def make_runner(
         "lengths": [problems.gen_length, problems.block_length],
         "temperature": problems.temperature,
         "use_cache": problems.use_cache,
+        "judge": problems.judge,
+        "products": torch.get_float32_matmul_precision(),
+        "engine": None if denoiser.engine is None else type(denoiser.engine).__name__,
         "batch_size": size,
         "seed": seed,
         "device": provenance.device_name(denoiser.device),

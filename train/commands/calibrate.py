@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from decoding.checked_names import needs_head, uses_head
 from decoding.comparison.arms import DIALS, Arm, dial_values, find_dial, setting_of
-from decoding.comparison.problems import CheckedProblems, Problems
+from decoding.comparison.problems import CheckedProblems, Problems, judge_of
 from decoding.names import find_policy, resolve
 from train.commands.command_line import keep_options, shipped
 from train.commands.compare import draw
@@ -237,6 +237,7 @@ def make_problems(task: Task, examples: Sequence[Example], canvas: Canvas) -> tu
         block_length=canvas.block_length,
         temperature=canvas.temperature,
         use_cache=canvas.use_cache,
+        judge=judge_of(judged, [(e.response, e.answer) for e in known.values()]),
     )
     return CheckedProblems(problems, lambda p, text: judged > 0 and task.check(known[p], text)), judged > 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from decoding.comparison.arms import Arm
+from decoding.comparison.arms import USE_CACHE, Arm
 from decoding.comparison.calibration import Calibration, require_calibrated
 from decoding.comparison.problems import CheckedProblems
 from decoding.names import find_policy, resolve
@@ -27,7 +27,8 @@ def with_calibrated(catalogue: Sequence[Arm], arms: str | None, path: str | None
         return list(catalogue), arms
     found = Calibration.load(path)
     kind = "learned" if find_policy(found.policy).head else "headless"
-    arm = Arm(NAME, kind, found.policy, settings=found.chosen_settings)  # type: ignore[arg-type]
+    settings = {**found.chosen_settings, USE_CACHE: found.conditions.use_cache}
+    arm = Arm(NAME, kind, found.policy, settings=settings)  # type: ignore[arg-type]
     return [*catalogue, arm], arms and f"{arms},{NAME}"
 
 
@@ -63,6 +64,6 @@ def require_arm(path: str | None, tasks: Sequence[CheckedProblems], denoiser: De
     found = Calibration.load(path)
     rule = make_policy(found.policy, found.chosen_settings, denoiser)
     for problems in (checked.problems for checked in tasks):
-        canvas = ("gen_length", "block_length", "use_cache", "temperature")
-        request = resolve(rule, {name: getattr(problems, name) for name in canvas})
+        canvas = {name: getattr(problems, name) for name in ("gen_length", "block_length", "temperature")}
+        request = resolve(rule, {**canvas, "use_cache": found.conditions.use_cache})  # the arm's own
         require_calibrated(path, denoiser, rule, request, denoiser.end_ids)

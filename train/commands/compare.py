@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from decoding.comparison.arms import USE_CACHE, Arm, require_different, select
-from decoding.comparison.problems import CheckedProblems, Problems, Split
+from decoding.comparison.problems import CheckedProblems, Problems, Split, judge_of
 from train.commands.calibrated_arm import require_arm
 from train.commands.command_line import keep_options, shipped
 from train.commands.folders import MODEL, check_adapter, check_head_folder, check_model, find_head
@@ -207,6 +207,7 @@ def _checked(task: Task, dev: Sequence[Example], test: Sequence[Example]) -> Che
         gen_length=task.gen_length,
         block_length=task.block_length,
         references={p: example.response for p, example in examples.items() if task.unique_answer and example.response},
+        judge=judge_of([(e.response, e.answer) for e in examples.values()]),
     )
     return CheckedProblems(problems, lambda prompt, text: task.check(examples[prompt], text))
 

@@ -13,10 +13,10 @@ from typing import Any
 from decoding.api import generate
 from decoding.comparison.arms import Arm
 from decoding.comparison.curves import Array
-from decoding.comparison.problems import Check, Problems, Split
+from decoding.comparison.problems import Check, Problems, Split, judge_of
 from decoding.comparison.runner import Runner, make_runner
 from decoding.prompts import leave_room
-from decoding.provenance import write_json
+from decoding.provenance import dtype_name, write_json
 from models.denoiser import Denoiser
 from models.heads.defaults import ALONE, Defaults, write_defaults
 from train.head.fit import prompts_of
@@ -119,8 +119,16 @@ def check_of(panel: Panel, denoiser: Denoiser, trials: Trials, folder: Path, *, 
     examples = {example.prompt: example for example in (*panel.screen, *panel.confirm)}
     if panel.judged:
         return lambda prompt, text: panel.task.check(examples[prompt], text)
-    texts = careful_texts(panel, denoiser, min(trials.bounds), folder / f"{panel.task.name}-careful.json", batch_size)
+    made = judge_of(careful_of(panel, denoiser, trials))
+    file = folder / f"{panel.task.name}-careful-{made}.json"
+    texts = careful_texts(panel, denoiser, min(trials.bounds), file, batch_size)
     return lambda prompt, text: texts[prompt] == text
+
+
+def careful_of(panel: Panel, denoiser: Denoiser, trials: Trials) -> list[object]:
+    """All that the texts of the careful rule depend on, beside the prompts."""
+    lengths = [panel.task.gen_length, panel.block_length]
+    return [min(trials.bounds), denoiser.fingerprint(), dtype_name(denoiser), *lengths]
 
 
 def careful_texts(panel: Panel, denoiser: Denoiser, bound: float, file: Path, batch_size: int) -> dict[str, str]:
@@ -182,7 +190,7 @@ def choose_defaults(
             runners.extend(
                 make_runner(
                     denoiser,
-                    panel.problems,
+                    replace(panel.problems, judge=judge_of(panel.judged or careful_of(panel, denoiser, trials))),
                     check_of(panel, denoiser, trials, out / FOLDER, batch_size=batch_size),
                     out=out / FOLDER,
                     heads=None,

@@ -11,8 +11,11 @@ import pytest
 import torch
 
 from decoding.comparison.arms import Arm, Cell, select
+from decoding.comparison.problems import Problems, judge_of
+from decoding.comparison.runner import make_runner
 from decoding.comparison.runs import COLUMNS, Ledger, clean_commits, interleave, rounds_with
 from decoding.state import DecodeState, Reason, start
+from models.toys.toy import TableDenoiser
 
 
 def test_the_schedule_covers_everything_once() -> None:
@@ -159,3 +162,25 @@ def test_names_given_twice_are_refused() -> None:
         select([arm, arm], None, has_head=False)
     with pytest.raises(ValueError, match=r"^arms must differ, got a twice$"):
         select([arm], "a, a", has_head=False)
+
+
+def test_figures_of_another_judge_or_number_format_are_not_gone_on_with(tmp_path):
+    """The prompts are the same; what says that an answer is right, or how products are rounded, is not."""
+    model = TableDenoiser(torch.zeros(8, 6), mask_id=5, eos_id=4)
+    problems = Problems("bits", ("0",), ("1",), 4, 4, judge=judge_of(False, [""]))
+    how = {"heads": None, "batch_size": 1, "seed": 0, "progress": False, "out": tmp_path}
+
+    def opened(problems):
+        return make_runner(model, problems, lambda prompt, text: False, **how)
+
+    runner = opened(problems)
+    runner.ledger.add("dev", Cell("a", "sequential", None, {}), [0], np.zeros((1, len(COLUMNS))))
+    opened(problems)
+    with pytest.raises(ValueError, match="judge"):
+        opened(replace(problems, judge=judge_of(True, ["7"])))
+    torch.set_float32_matmul_precision("high")
+    try:
+        with pytest.raises(ValueError, match="products"):
+            opened(problems)
+    finally:
+        torch.set_float32_matmul_precision("highest")
