@@ -1,4 +1,4 @@
-"""The console script: fewer-rounds generate|compare|train|study|profile|lm-eval, from any folder."""
+"""The console script: fewer-rounds generate|compare|train|study|calibrate|profile|lm-eval, from any folder."""
 
 import sys
 from pathlib import Path

@@ -15,6 +15,7 @@ import models
 from decoding.reading import Sampling, read
 from models.heads import side_stream
 from models.heads.config import VARIANTS, HeadConfig
+from models.heads.defaults import Defaults, read_defaults
 from models.heads.scoring_head import ScoringHead, load_head, read_config, save_head
 
 NAMES = ("log_p1", "log_risk", "entropy")
@@ -304,3 +305,13 @@ def test_a_config_out_of_range_is_refused(change, sentence):
 def test_a_head_that_reads_hidden_states_needs_a_base(variant):
     with pytest.raises(ValueError, match=f"^variant '{variant}' needs a base model, got none$"):
         ScoringHead(HeadConfig(variant, NAMES))
+
+
+def test_a_head_without_defaults_does_not_keep_those_of_the_one_before(tmp_path):
+    head = ScoringHead(HeadConfig("linear", NAMES))
+    head.defaults = Defaults(rule=None, risk_bound=0.1, looks=0)
+    save_head(head, tmp_path)
+    assert read_defaults(tmp_path) == head.defaults
+    head.defaults = None
+    save_head(head, tmp_path)
+    assert read_defaults(tmp_path) is None
