@@ -228,7 +228,7 @@ def gather(
             beam_drives=head is None,
             blocks={name: driver[BLOCK_LENGTH] for name, driver in drivers.items() if BLOCK_LENGTH in driver},
             run_code=head_run.run_code,
-            stop=lambda: clock() > end,
+            stop=None if head_run.budget_hours is None else lambda: clock() > end,
             judged=keep_options,
             progress=lambda count: _advance(bar, count),
         )

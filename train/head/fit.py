@@ -72,7 +72,7 @@ def collect(
     blocks: Mapping[str, int] | None = None,
     run_code: bool = False,
     progress: Callable[[int], None] = lambda _: None,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool] | None = None,
     judged: Callable[[], None] = lambda: None,
 ) -> None:
     """Collect the traces of every task into `folder/TASK`, train and dev prompts, going on where a run was cut off.
