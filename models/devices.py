@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from models.ranks import find_ranks
+from models.ranks import launched
 
 
 def find_device(device: torch.device | str | None) -> torch.device:
@@ -18,7 +18,7 @@ def find_device(device: torch.device | str | None) -> torch.device:
     Raises:
         ValueError: for a name that torch does not know, or a device that this machine does not have.
     """
-    if find_ranks().size > 1 and torch.cuda.is_available() and str(device or "cuda") == "cuda":
+    if launched().size > 1 and torch.cuda.is_available() and str(device or "cuda") == "cuda":
         return _own_gpu()
     if device is None or device == "":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -36,11 +36,16 @@ def find_device(device: torch.device | str | None) -> torch.device:
 
 def _own_gpu() -> torch.device:
     """The GPU of this process among those of its machine."""
-    local, there = find_ranks().local, torch.cuda.device_count()
+    local, there = launched().local, torch.cuda.device_count()
     if local >= there:
         raise ValueError(f"processes on a machine must be at most its GPUs ({there}), got number {local + 1}")
     torch.cuda.set_device(local)
     return torch.device(f"cuda:{local}")
+
+
+def lightning_devices(device: torch.device) -> int | list[int]:
+    """What a Lightning trainer is told so that it runs on a device that a model is on."""
+    return 1 if device.index is None else [device.index]
 
 
 def find_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype | None:

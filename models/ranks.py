@@ -16,7 +16,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from torch import Tensor
 
-VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR")  # of the environment; all are set, or a process runs alone
+VARIABLES = (
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_RANK",
+    "MASTER_ADDR",
+)  # of the environment; all are set, or a process runs alone
 PATIENCE = timedelta(days=2)  # of a process that waits for others; a launcher ends all where one fails
 
 T = TypeVar("T")
@@ -35,7 +40,12 @@ def find_ranks() -> Ranks:
     Raises:
         ValueError: for numbers in the environment that no launcher sets.
     """
-    if _alone.get() or not is_distributed():
+    return Ranks() if _alone.get() else launched()
+
+
+def launched() -> Ranks:
+    """The same, also within `alone`."""
+    if not is_distributed():
         return Ranks()
     try:
         rank, size, local = (int(os.environ[name]) for name in VARIABLES[:3])
@@ -57,13 +67,26 @@ def alone() -> Iterator[None]:
         _alone.reset(token)
 
 
-def by_the_first(call: Callable[[], object]) -> None:
-    """Let the first process do something by itself, and all others wait until it is done."""
-    ranks = find_ranks()
+def by_the_first(call: Callable[[], T]) -> T | None:
+    """What the first process gives, by itself, while all others wait until it is done; None at those."""
+    ranks, found = find_ranks(), None
     if ranks.first:
         with alone():
-            call()
+            found = call()
     ranks.barrier()
+    return found
+
+
+def the_first_before(call: Callable[[], T]) -> T:
+    """The same call at all processes, the others once the first has left in files what it found out."""
+    ranks = find_ranks()
+    if not ranks.first:
+        ranks.barrier()
+    with alone():
+        found = call()
+    if ranks.first:
+        ranks.barrier()
+    return found
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from decoding.comparison.arms import USE_CACHE, Arm, require_different, select
 from decoding.comparison.problems import CheckedProblems, Problems, Split, judge_of
+from models.ranks import find_ranks
 from train.commands.calibrated_arm import require_arm
 from train.commands.command_line import keep_options, shipped
 from train.commands.folders import MODEL, check_adapter, check_head_folder, check_model, find_head
@@ -319,6 +320,7 @@ def run_compare(
             denoiser, call.arms, checked.problems, checked.check, tuning=tuning, parity=parity, control=control, **how
         )
         whole.save(folder / "comparison.json", environment(device=denoiser.device, seed=seed))
-        write_text(folder / "table.md", table(whole))
-        plot(whole, folder)
+        if find_ranks().first:
+            write_text(folder / "table.md", table(whole))
+            plot(whole, folder)
     return "\n".join([table(whole, narrow=narrow), *left_out])
