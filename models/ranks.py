@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 VARIABLES = (
     "RANK",
@@ -152,7 +152,9 @@ class Ranks:
             parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in some]
             total = self.sum(torch.cat([there, *(part.flatten() for part in parts)]))
             has = (total[: len(some)] > 0).tolist()
-            for p, sent, value in zip(some, has, total[len(some) :].split([p.numel() for p in some]), strict=True):
+            for p, sent, value in zip(
+                some, has, torch.split(total[len(some) :], [p.numel() for p in some]), strict=True
+            ):
                 p.grad = value.view_as(p).clone() if sent else None
 
     def equalise(self, tensors: Iterable[Tensor]) -> None:
@@ -160,6 +162,10 @@ class Ranks:
         if self.size > 1:
             for tensor in tensors:
                 self._talk().broadcast(tensor.detach(), src=0)
+
+    def equalise_fitted(self, module: nn.Module) -> None:
+        """The same for what is fitted of a module, and its buffers; what stays as it is, is left alone."""
+        self.equalise([*(p for p in module.parameters() if p.requires_grad), *module.buffers()])
 
     def _talk(self) -> Any:
         """torch.distributed, the group of all processes made at the first use."""

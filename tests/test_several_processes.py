@@ -92,7 +92,7 @@ def test_traces_are_the_same(work, together, by_itself):
 
     one, two = (sorted((work / name / "traces" / "countdown3").glob("part-*")) for name in ("one", "two"))
     assert [file.name for file in one] == [file.name for file in two]
-    assert len(one) == 8
+    assert len(one) == 4
     assert all(read_table(a).equals(read_table(b)) for a, b in zip(one, two, strict=True))
 
 

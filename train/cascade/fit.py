@@ -60,7 +60,7 @@ class CascadeModule(lightning.LightningModule):
 
     def on_train_start(self) -> None:
         """The minutes begin, with the same weights at all processes."""
-        find_ranks().equalise(self.cascade.state_dict().values())
+        find_ranks().equalise_fitted(self.cascade)
         self.began = time.monotonic()
 
     def training_step(self, example: CascadeExample, batch_idx: int) -> Tensor:

@@ -151,7 +151,7 @@ def make_problems(
     if task.make is None:
         few = min(num_dev, max(1, num_prompts // DEV_SHARE))
         dev, test = divide(task, prompts, num_prompts=num_prompts, num_dev=few, seen=seen)
-        return _checked(task, dev, test)
+        return checked_by(task, dev, test)
     dev = draw(task, "dev", num_dev, seed=seed)
     if not isinstance(prompts, str):
         test = draw(task, "test", num_prompts, seed=seed)
@@ -162,7 +162,7 @@ def make_problems(
         if not test:
             raise ValueError(f"prompts must hold at least one prompt of task {task.name}, got none in {prompts}")
         require_answers(task, test)
-    return _checked(task, dev, test)
+    return checked_by(task, dev, test)
 
 
 def divide(
@@ -199,7 +199,8 @@ def divide(
     return dev, test
 
 
-def _checked(task: Task, dev: Sequence[Example], test: Sequence[Example]) -> CheckedProblems:
+def checked_by(task: Task, dev: Sequence[Example], test: Sequence[Example]) -> CheckedProblems:
+    """Dev and test prompts with the checker of their task."""
     examples = {example.prompt: example for example in (*dev, *test)}
     problems = Problems(
         task=task.name,

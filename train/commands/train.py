@@ -92,7 +92,8 @@ def fit_heads(head_run: HeadRun, denoiser: Denoiser, beam: Any, folders: list[Pa
     labels = trust(head, data, seed=seed)
     if head_run.trials is not None:
         head.defaults = Defaults(ALONE, CAREFUL, 0)  # until dev prompts have chosen others
-    by_the_first(lambda: (save_head(head, head_run.out), mark_fitted(head_run.out, name)))
+    by_the_first(lambda: save_head(head, head_run.out))
+    by_the_first(lambda: mark_fitted(head_run.out, name))
     log.info("of the head's correction %.0f %% are trusted (%d held-out labels)", 100 * head.config.trust, labels)
     return head
 

@@ -212,7 +212,7 @@ def fit_head(
     head = ScoringHead(config, denoiser).to(denoiser.device)
     first = [data.train[i] for i in range(min(8, len(data.train)))]
     head.normalise_by(torch.cat([one.features[one.reading.rows] for one in first]))
-    find_ranks().equalise(head.state_dict().values())
+    find_ranks().equalise_fitted(head)
     train, held = data.train.of_this_process(), data.held.of_this_process()
     if recipe.shuffled:  # the held labels as well, or they would pick the weights
         train, held = train.with_shuffled_labels(seed), held.with_shuffled_labels(seed)

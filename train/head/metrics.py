@@ -127,11 +127,25 @@ def risk_figures(fitted_on: RiskEstimates, unseen: RiskEstimates, *, seed: int =
         "share_wrong": float(wrong.mean()),
         "enough": len(wrong) >= ENOUGH,
         "auroc": auroc(risk, wrong),
+        "calibration_error": calibration_error(1 - unseen.confidence, 1 - wrong),
         "auroc_interval": _plain(interval(weighted_auroc(risk, wrong, owner, weights[: 1 + AUROCS]))),
         "auroc_confidence": auroc(unseen.confidence, wrong),
         "brier_skill": _plain(skill((risk - wrong) ** 2, (base - wrong) ** 2)),
         "log_loss_skill": _plain(skill(_log_loss(risk, wrong), _log_loss(base, wrong))),
     }
+
+
+def calibration_error(confidence: Array, right: Array, *, bins: int = 15) -> float:
+    """Expected calibration error: sum_b n_b / n |share right in b - mean confidence in b| (Guo et al. 2017, Eq. 3).
+
+    Args:
+        confidence: in [0, 1], of each position.
+        right: 1 where its token is.
+        bins: of equal width.
+    """
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    apart = np.bincount(place, weights=right - confidence, minlength=bins)
+    return float(np.abs(apart).sum() / len(right))
 
 
 def auroc(score: Array, wrong: Array) -> float:
