@@ -74,7 +74,7 @@ class HeadBatch:
         batch = HeadBatch(state=self.state.map(lambda v: v[mine]), **labels)
         if ranks.rank < count:
             return batch
-        unknown = {
+        unknown: dict[str, Any] = {
             name: torch.full_like(labels[name], UNKNOWN) for name in ("reference", "harm", "position", "changed")
         }
         return replace(batch, unique=torch.zeros_like(batch.unique), **unknown)
