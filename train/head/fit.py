@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -231,7 +232,9 @@ def make_trainer(denoiser: Denoiser, fitting: Fitting, logs: Path | None, checkp
     """
     loggers: list[Logger] = []
     if logs is not None and find_ranks().first:
-        loggers = [CSVLogger(str(logs), name="", version=""), TensorBoardLogger(str(logs), name="", version="")]
+        loggers = [CSVLogger(str(logs), name="", version="")]
+        with contextlib.suppress(ModuleNotFoundError):  # no TensorBoard here
+            loggers.append(TensorBoardLogger(str(logs), name="", version=""))
     return lightning.Trainer(
         max_epochs=fitting.epochs,
         accelerator="gpu" if denoiser.device.type == "cuda" else "cpu",

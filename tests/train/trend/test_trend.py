@@ -18,7 +18,7 @@ BASE = {
     "tokenizer": "checkpoints/reason-7m",
     "max_steps": 4,
     "validate_minutes": 10,
-    "points": [0.5, 1.0],
+    "points": [1.0],
     "dev_rows": 4,
     "shape": {"layers": 4, "width": 32, "heads": 2, "mlp_width": 48, "max_positions": 256},
     "fit": {"tokens_per_step": 384},
@@ -37,7 +37,7 @@ MEASURED = {
     "catalogue": [
         {"name": "sequential", "kind": "headless", "policy": "sequential"},
         THRESHOLD,
-        {**LEARNED, "settings": {"rule": "total", "looks": 1}},
+        {**LEARNED, "settings": {"rule": "sum", "looks": 1}},
     ],
     "timed": {"headless": ["threshold"], "learned": ["learned"]},
     "num_prompts": 3,
@@ -62,9 +62,9 @@ def stored(tmp_path_factory) -> Path:
 
 def test_a_base_goes_from_rows_to_a_stored_result(stored):
     files = sorted((stored / "results").iterdir())
-    assert [file.name for file in files] == ["tiny-1.json", "tiny-2.json"]
-    found = json.loads(files[1].read_text())
-    assert (found["base"], found["point"], found["share_of_training"], found["steps"]) == ("tiny", 2, 1.0, 4)
+    assert [file.name for file in files] == ["tiny-1.json"]
+    found = json.loads(files[0].read_text())
+    assert (found["base"], found["point"], found["share_of_training"], found["steps"]) == ("tiny", 1, 1.0, 4)
     assert (found["layers"], found["blocks_of_a_look"], found["cascade_steps"]) == (4, 1, 2)
     one = found["tasks"]["countdown3"]
     assert one["reference"]["n"] == 3
