@@ -36,7 +36,7 @@ from train.cascade.examples import CascadeExample, Part, TaskPrompts, examples  
 from train.cascade.fit import CascadeModule, fit_cascade  # noqa: E402
 from train.commands.compare import check_compare, run_compare  # noqa: E402
 from train.commands.generate import check_generate, run_generate  # noqa: E402
-from train.head.fit import collect, fit_head, prepare  # noqa: E402
+from train.head.fit import collect, fit, prepare  # noqa: E402
 from train.head.module import HeadModule  # noqa: E402
 from train.head.settings import VARIANTS, CascadeFitting, Fitting, Objective, TaskRun  # noqa: E402
 
@@ -102,10 +102,10 @@ def head_gradients(denoiser: Any, out: Path) -> Gradients:
 
 
 def fitted_head(denoiser: Any, out: Path) -> Gradients:
-    """Weights after a pass over all batches."""
+    """Weights after a pass over all batches; the first process measures and saves."""
     data = prepare(denoiser, [out / "traces" / "countdown3"], FITTING, threshold=0.9, seed=0)
-    head = fit_head(denoiser, data, VARIANTS["conflict"], FITTING, seed=0, threshold=0.9, logs=out / "logs")
-    return dict(head.named_parameters())
+    heads = fit(denoiser, data, FITTING, out / "heads", seed=0, threshold=0.9)
+    return dict(heads["conflict"].named_parameters())
 
 
 def in_part(example: CascadeExample) -> CascadeExample:

@@ -150,7 +150,7 @@ def calibration_error(confidence: Array, right: Array, *, bins: int = 15) -> flo
 
 def auroc(score: Array, wrong: Array) -> float:
     """Probability that a wrong position is rated riskier than a right one."""
-    metric = BinaryAUROC()
+    metric = BinaryAUROC(sync_on_compute=False)  # the first of several processes measures alone
     metric.update(torch.from_numpy(score), torch.from_numpy(wrong).long())
     return float(metric.compute())
 
@@ -197,7 +197,9 @@ class Choices:
 def collect_choices(head: ScoringHead, prepared: Sequence[Prepared], prompt_of: Sequence[int]) -> Choices:
     """Let the head, the beam, the most confident position and chance choose in every state whose branches are labelled."""
     head.eval()
-    ndcg = RetrievalNormalizedDCG(top_k=4, empty_target_action="skip")  # nothing to rank where all are equal
+    ndcg = RetrievalNormalizedDCG(
+        top_k=4, empty_target_action="skip", sync_on_compute=False
+    )  # nothing to rank where all are equal
     lines: list[list[float]] = []
     for one in prepared:
         scores = one.scored_by(head)
