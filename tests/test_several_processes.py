@@ -50,7 +50,11 @@ def together(work) -> list[dict[str, Any]]:
     for rank in range(SIZE):
         own = {"RANK": rank, "WORLD_SIZE": SIZE, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1"}
         environment = os.environ | {name: str(value) for name, value in own.items()}
-        environment |= {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        environment |= {
+            "GLOO_SOCKET_IFNAME": "lo",
+            "OMP_NUM_THREADS": str(torch.get_num_threads()),
+            "CUDA_VISIBLE_DEVICES": "",
+        }
         command = [sys.executable, str(FILE), str(work), str(out)]
         processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
     try:
