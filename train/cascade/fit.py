@@ -162,27 +162,27 @@ def fit_cascade(
     denoiser.head.defaults = Defaults(ALONE, CAREFUL, 0)  # until dev prompts have chosen others
     cascade.trusting((1.0,), (1.0,))  # what is saved on the way is not believed
     train = [
-        TaskPrompts.of(name, run, "train", fitting.prompts, seed=seed).divided(HELD)[0] for name, run in tasks.items()
+        TaskPrompts.of(name, run, "train", fitting.prompts, seed=seed).divided(HELD) for name, run in tasks.items()
     ]
-    for name, run in tasks.items():
-        TaskPrompts.of(name, run, "dev", None, seed=seed)  # refused before the fit where there are too few
-    how: dict[str, Any] = {"batch_size": fitting.batch_size}
+    dev = [TaskPrompts.of(name, run, "dev", None, seed=seed) for name, run in tasks.items()]
     data = CascadeExamples(
         denoiser,
-        train,
+        [mine for mine, _ in train],
         drivers,
         denoiser.head.taps_ahead,
         seed=seed + RANK_STEP * find_ranks().rank,
         parts=fitting.parts,
         positions=-(-fitting.positions // find_ranks().size),
-        **how,
+        batch_size=fitting.batch_size,
     )
     steps = run_fit(
         denoiser, CascadeModule(cascade, fitting, lambda: data.share), DataLoader(data, batch_size=None), out
     )
     learned = find_ranks().sum(torch.tensor(data.learned)).tolist()
+    held = [kept for _, kept in train]
+    about = {"steps": steps, "asked": asked}
     said = by_the_first(
-        lambda: judge(denoiser, tasks, fitting, out, seed=seed, asked=asked, steps=steps, learned=learned)
+        lambda: judge(denoiser, held, dev, drivers, fitting, out, seed=seed, learned=learned, about=about)
     )
     if said is None:
         denoiser.head.cascade = load_cascade(out / CASCADE, denoiser)
@@ -191,41 +191,34 @@ def fit_cascade(
 
 def judge(
     denoiser: Denoiser,
-    tasks: Mapping[str, TaskRun],
+    held: Sequence[TaskPrompts],
+    dev: Sequence[TaskPrompts],
+    drivers: Sequence[Policy],
     fitting: CascadeFitting,
     out: Path,
     *,
     seed: int,
-    asked: str | None,
-    steps: int,
     learned: Sequence[int],
+    about: Mapping[str, Any],
 ) -> str:
     """Hold a cascade that is fitted against prompts held out, save the head with it and its figures; these as lines.
 
     Args:
-        denoiser, tasks, fitting, out, seed, asked: as in `fit_cascade`.
-        steps: that it was fitted for.
+        denoiser, fitting, out, seed: as in `fit_cascade`.
+        held, dev: prompts of every task, held out of the fit, and of the dev split.
+        drivers: lead through the states.
         learned: positions that each task gave.
+        about: steps of the fit, and what names the run.
     """
-    drivers = [driver_of(entry, denoiser) for entry in fitting.drivers]
-    held_out = [
-        TaskPrompts.of(name, run, "train", fitting.prompts, seed=seed).divided(HELD)[1] for name, run in tasks.items()
-    ]
-    dev = [TaskPrompts.of(name, run, "dev", None, seed=seed) for name, run in tasks.items()]
     how: dict[str, Any] = {"batch_size": fitting.batch_size}
-    held = trust(denoiser, held_out, drivers, fitting.parts, **how)
+    held_positions = trust(denoiser, held, drivers, fitting.parts, **how)
     save_head(denoiser.head, out)
     found = {one.task: evaluate(denoiser, one, drivers, parts=fitting.parts, **how) for one in dev}
-    for name, positions in zip(tasks, learned, strict=True):
+    for name, positions in zip(found, learned, strict=True):
         found[name]["learned"] = positions
-    about = {
-        "steps": steps,
-        "held_positions": held,
-        "asked": asked,
-        "fitting": asdict(fitting),
-        "environment": environment(device=denoiser.device, seed=seed),
-    }
-    write_json(out / CASCADE / "metrics.json", {"tasks": found, **about})
+    origin = {"fitting": asdict(fitting), "environment": environment(device=denoiser.device, seed=seed)}
+    figures = {"tasks": found, **about, "held_positions": held_positions, **origin}
+    write_json(out / CASCADE / "metrics.json", figures)
     return "\n".join(line_of(name, one) for name, one in found.items())
 
 
