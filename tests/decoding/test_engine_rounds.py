@@ -7,36 +7,13 @@ import torch
 
 import models
 from decoding import generate
+from decoding.names import POLICIES
+from tests.decoding.policy_settings import ROWS
 
 ROOT = Path(__file__).parents[2]
 CACHES = ("none", "prefix", "dual")
-HEADLESS = [
-    ("threshold", {"threshold": 0.02}),
-    ("margin", {"margin": 0.01}),
-    ("entropy", {"entropy_threshold": 4.9}),
-    ("factor", {"factor": 1.5}),
-    ("entropy-bound", {"entropy_bound": 5.0}),
-    ("risk-sum", {"risk_bound": 2.5}),
-    ("quota", {"steps": 8}),
-    ("dream-quota", {"steps": 8}),
-    ("left-to-right", {}),
-    ("random", {}),
-    ("ete", {"gamma": 1.0, "min_masks": 0, "threshold": 0.03, "step_budget": 3}),
-    ("random-parity", {"gamma": 1.0, "min_masks": 0}),
-    ("lopa", {"threshold": 0.05}),
-    ("imh", {}),
-    ("wino", {"draft": 0.02, "verify": 0.5}),
-    ("remask-lowest", {"threshold": 0.02}),
-]
-LEARNED = [
-    ("learned", {}),
-    ("learned", {"looks": 1, "rule": "sum"}),
-    ("learned", {"looks": 0, "rule": "each"}),
-    ("learned", {"rule": "confidence"}),
-    ("learned-ete", {}),
-    ("learned-parity", {"gamma": 0.9, "gate": 2.0}),
-    ("learned-parity", {"gamma": 0.9, "by": "cascade", "among": "candidates"}),
-]
+HEADLESS = [name for name, policy in POLICIES.items() if not policy.head]
+LEARNED = [(name, given) for name, policy in POLICIES.items() if policy.head for given in ROWS[name].shipped]
 FIGURES = ("sequences", "rounds", "sequence_forwards", "token_positions", "explored")
 
 
@@ -70,14 +47,14 @@ def both(pair, prompts, policy, **settings):
 
 
 @pytest.mark.parametrize("cache", CACHES)
-@pytest.mark.parametrize(("policy", "settings"), HEADLESS, ids=[name for name, _ in HEADLESS])
-def test_rules_without_a_head(goldens, policy, settings, cache):
+@pytest.mark.parametrize("policy", HEADLESS)
+def test_rules_without_a_head(goldens, policy, cache):
     prompts = [[5, 9, 77, 3, 8], [1, 2, 3, 4, 5, 6, 7], [4, 4]]
     canvas = {
         "gen_length": 16,
         "block_length": 16 if policy == "dream-quota" else 8,
     }  # its schedule is of the whole canvas
-    same(*both(goldens, prompts, policy, **canvas, use_cache=cache, early_stop=False, **settings))
+    same(*both(goldens, prompts, policy, **canvas, use_cache=cache, early_stop=False, **ROWS[policy].golden))
 
 
 @pytest.mark.parametrize("cache", CACHES)
