@@ -15,8 +15,9 @@ from decoding.policies.imh import HeadFuture
 from decoding.policies.learned import Learned
 from decoding.policies.quota import Quota, Sequential
 from decoding.policies.threshold import MarginThreshold, Threshold
-from models.heads.cascade import Cascade, rest_of
+from models.heads.cascade import Cascade
 from models.heads.config import HeadConfig
+from models.heads.foretelling import rest_of
 from models.heads.scoring_head import ScoringHead
 
 
