@@ -84,7 +84,7 @@ ROWS: Mapping[str, Row] = {
             "random": {"steps": 6, "order": "random"},
             "margin": {"steps": 3, "order": "margin"},
         },
-        golden={"steps": 8},
+        golden={"steps": 4},
     ),
     "dream-quota": Row(
         {  # its schedule is of the whole canvas
@@ -92,7 +92,7 @@ ROWS: Mapping[str, Row] = {
             "long": {"steps": 40, "order": "margin"},
             "random": {"steps": 20, "order": "random"},
         },
-        golden={"steps": 8},
+        golden={"steps": 4},
     ),
     "ete": Row(
         {
