@@ -71,7 +71,7 @@ class Runner:
         jobs = []
         for cell in {cell.key: cell for arm in arms for cell in self.cells_of(arm)}.values():
             denoiser = self.denoiser_of(cell.arm)
-            jobs.append((cell, make_policy(cell.policy, cell.policy_settings, denoiser), denoiser))
+            jobs.append((cell, make_policy(cell.policy, cell.policy_settings, denoiser, self.problems.task), denoiser))
         run_cells(
             self.ledger,
             self.problems,
