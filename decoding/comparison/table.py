@@ -55,13 +55,16 @@ def _of_task(comparison: Comparison, task: str, *, narrow: bool) -> str:
     if any(row["rounds_at_reference"] is None for row in curves.values()):
         sentences.append(UNREACHED)
     sentences += [_parity(row) for row in comparison.parity if row["task"] == task]
-    if narrow:
-        sentences = [textwrap.fill(s, NARROW - 2, subsequent_indent="  ", break_on_hyphens=False) for s in sentences]
     grid = [head, ("---",) * len(head), *(row + [""] * (len(head) - len(row)) for row in rows)] if rows else []
     lines = [f"| {' | '.join(cells)} |" for cells in grid]
-    if narrow and rows:
-        lines = aligned([[row[i] for i in TERMINAL] for row in (list(head), *rows)])
+    if narrow:
+        lines = aligned([[row[i].replace("\\", "") for i in TERMINAL] for row in (list(head), *rows)]) if rows else []
+        sentences = [_wrapped(sentence.replace("\\", "")) for sentence in sentences]
     return "\n".join([f"## {_title(task, shown)}", "", *lines, "", *(f"- {sentence}" for sentence in sentences), ""])
+
+
+def _wrapped(sentence: str) -> str:
+    return textwrap.fill(sentence, NARROW - 2, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def aligned(grid: Sequence[Sequence[str]]) -> list[str]:

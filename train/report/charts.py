@@ -52,16 +52,14 @@ def curves_chart(task: TaskView, rows: Sequence[Row]) -> Spec:
     tip = [{"field": "arm"}, {"field": "dial"}]
     tip += [{"field": name, "format": form, "type": "quantitative"} for name, form in TIP.items()]
     size = {"condition": {"test": "datum.shown", "value": 130}, "value": 50}
+    pick = {"name": "picked", "select": {"type": "point", "fields": ["arm"]}, "bind": "legend"}
+    point = _layer("point", x=x, y=y, size=size, tooltip=tip, shape=_by_arm(values, SHAPES))
     layers = [
-        {"mark": {"type": "rule", "strokeOpacity": 0.5}, "encoding": {"x": x, "y": _low(y), "y2": {"field": "accuracy_high"}}},
-        {"mark": {"type": "rule", "strokeOpacity": 0.5}, "encoding": {"x": _low(x), "x2": {"field": "rounds_high"}, "y": y}},
-        {"mark": {"type": "line", "strokeWidth": 2}, "encoding": {"x": x, "y": y, "order": {"field": "rounds"}}},
-        {
-            "params": [{"name": "picked", "select": {"type": "point", "fields": ["arm"]}, "bind": "legend"}],
-            "mark": {"type": "point", "filled": True, "opacity": 1},
-            "encoding": {"x": x, "y": y, "size": size, "tooltip": tip, "shape": _by_arm(values, SHAPES)},
-        },
-    ]  # fmt: skip
+        _layer("rule", x=x, y=_low(y), y2={"field": "accuracy_high"}),
+        _layer("rule", x=_low(x), x2={"field": "rounds_high"}, y=y),
+        _layer("line", x=x, y=y, order={"field": "rounds"}),
+        {**point, "params": [pick]},
+    ]
     dim = {"condition": {"param": "picked", "value": 1}, "value": 0.12}
     return _spec(values, 340) | {"encoding": {"color": _by_arm(values, COLOURS), "opacity": dim}, "layer": layers}
 
@@ -78,10 +76,10 @@ def pairs_chart(rival: str, rows: Sequence[Row]) -> Spec:
     arm = {"field": "arm", "type": "nominal", "sort": None, "title": None, "axis": {"labelLimit": 130}}
     tip = [{"field": "arm"}, *({"field": name, "format": ".3f"} for name in ("ratio", "ratio_low", "ratio_high"))]
     layers = [
-        {"data": {"values": [{"one": 1}]}, "mark": {"type": "rule", "strokeDash": [4, 4]}, "encoding": {"x": {"field": "one", "type": "quantitative"}}},
-        {"mark": {"type": "rule", "strokeWidth": 2}, "encoding": {"x": _low(x), "x2": {"field": "ratio_high"}, "y": arm}},
-        {"mark": {"type": "point", "filled": True, "size": 70, "opacity": 1}, "encoding": {"x": x, "y": arm, "tooltip": tip}},
-    ]  # fmt: skip
+        _line_at_one("x"),
+        _layer("rule", x=_low(x), x2={"field": "ratio_high"}, y=arm),
+        _layer("point", x=x, y=arm, tooltip=tip),
+    ]
     return _spec(values, ROW * len(values) + AXIS) | {"layer": layers}
 
 
@@ -105,19 +103,34 @@ def calibration_chart(rows: Sequence[Row]) -> Spec:
     x = _axis("place", "promised share of wrong commits (log scale)", log=True)
     y = _axis("times", "measured / promised")
     tip = [{"field": "arm"}, {"field": "bound"}, {"field": "times", "format": ".2f"}, {"field": "kept"}]
+    looks = {"color": _by_arm(values, COLOURS)}
     layers = [
-        {"data": {"values": [{"one": 1}]}, "mark": {"type": "rule", "strokeDash": [4, 4]}, "encoding": {"y": {"field": "one", "type": "quantitative"}}},
-        {"mark": {"type": "rule"}, "encoding": {"x": x, "y": _low(y), "y2": {"field": "times_high"}, "color": _by_arm(values, COLOURS)}},
-        {
-            "mark": {"type": "point", "filled": True, "size": 80, "opacity": 1},
-            "encoding": {"x": x, "y": y, "tooltip": tip, "color": _by_arm(values, COLOURS), "shape": _by_arm(values, SHAPES)},
-        },
-    ]  # fmt: skip
+        _line_at_one("y"),
+        _layer("rule", x=x, y=_low(y), y2={"field": "times_high"}, **looks),
+        _layer("point", x=x, y=y, tooltip=tip, shape=_by_arm(values, SHAPES), **looks),
+    ]
     return _spec(values, 240) | {"layer": layers}
 
 
 def _spec(values: list[Row], height: int) -> Spec:
-    return {"width": "container", "height": height, "data": {"values": values}, "autosize": {"type": "fit", "contains": "padding"}}  # fmt: skip
+    fit = {"type": "fit", "contains": "padding"}
+    return {"width": "container", "height": height, "autosize": fit, "data": {"values": values}}
+
+
+MARKS: dict[str, Spec] = {
+    "rule": {"strokeWidth": 1.5, "strokeOpacity": 0.6},
+    "line": {"strokeWidth": 2},
+    "point": {"filled": True, "opacity": 1, "size": 70},
+}
+
+
+def _layer(mark: str, **channels: Any) -> Spec:
+    return {"mark": {"type": mark, **MARKS[mark]}, "encoding": channels}
+
+
+def _line_at_one(channel: str) -> Spec:
+    at = {channel: {"field": "one", "type": "quantitative"}}
+    return {"data": {"values": [{"one": 1}]}, "mark": {"type": "rule", "strokeDash": [4, 4]}, "encoding": at}
 
 
 def _interval(name: str, found: Row, *, scale: float = 1.0) -> Row:
