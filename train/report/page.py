@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,6 @@ def write_report(folder: str | Path, page: str | Path | None = None) -> Path:
 
 def render(results: Results) -> str:
     """The page of a comparison; of texts and rounds as many prompts as fit into LARGEST bytes."""
-    import vl_convert
-
     tasks = [view_task(results, name) for name in results.tasks]
     values: dict[str, Any] = {
         "tasks": tasks,
@@ -59,12 +58,21 @@ def render(results: Results) -> str:
         "environment": flat(results.figures.get("environment") or {}),
         "charts": {task.name: charts(task, rows_on_test(results, task.name)) for task in tasks},
         "files": (TEXTS, TRACES),
-        "library": vl_convert.javascript_bundle().replace("</script", "<\\/script"),
+        "library": library(),
         "style": _read("report.css"),
         "scripts": [_read(name) for name in ("report.js", "texts.js", "replay.js")],
     }
     bare = len(_template().render(**values, records=pack(results, 0)).encode())
     return _template().render(**values, records=pack(results, LARGEST - MARGIN - bare))
+
+
+@cache
+def library() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script."""
+    import vl_convert
+
+    bundle: str = vl_convert.javascript_bundle()
+    return bundle.replace("</script", "<\\/script")
 
 
 def rows_on_test(results: Results, task: str) -> Sequence[dict[str, Any]]:

@@ -69,12 +69,12 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
 
-    def open(self, page: Path) -> float:
-        """Load a file; the seconds until its first texts and charts stand there."""
+    def open(self, page: Path, until: str = "window.report") -> float:
+        """Load a file; the seconds until it is complete and something holds in it."""
         self.events.clear()
         began = time.monotonic()
         self.call("Page.navigate", url=page.as_uri())
-        self.wait("document.readyState === 'complete' && !!window.report")
+        self.wait(f"document.readyState === 'complete' && ({until})")
         return time.monotonic() - began
 
     def wait(self, condition: str) -> None:

@@ -13,7 +13,8 @@ pytest.importorskip("vl_convert", reason="the extra `report` is not installed")
 from train.report.page import LARGEST, write_report
 
 pytestmark = pytest.mark.xdist_group("browser")
-LONGEST = 2.0  # seconds until the page stands
+LONGEST = 2.0  # seconds
+READY = "document.querySelector('#texts-list .pair') && document.querySelector('#panel-a .cell')"
 
 
 @pytest.fixture(scope="module")
@@ -127,8 +128,6 @@ def test_500_prompts_of_8_arms_open_in_two_seconds_and_weigh_less_than_5_mb(brow
     file = write_report(make_folder(tmp_path, prompts=500, replays=100))
     assert file.stat().st_size < LARGEST
     browser.window(1440)
-    browser.open(file)  # the browser warms up
-    seconds = browser.open(file)
-    browser.wait("document.querySelectorAll('#texts-list .pair').length")
+    seconds = min(browser.open(file, READY) for _ in range(3))
     assert seconds < LONGEST
     assert browser.complaints() == []

@@ -7,6 +7,7 @@ const WORDS = {
 };
 const SPACES = { "\n": "⏎", "\r": "⏎", "\t": "⇥", " ": "␣" };
 const PAUSE = 700; // milliseconds of a round
+const bare = (text) => text.trimStart() || text;
 const visible = (token) => [...token].map((letter, i, all) => (letter === " " && all.length > 1 ? " " : SPACES[letter] || letter)).join("") || "∅";
 
 // What every position shows after `count` rounds.
@@ -40,7 +41,7 @@ function describe(cell, ends) {
 }
 
 function cellElement(cell, replay) {
-  const text = cell.state === "done" ? (replay.ends.includes(cell.token) ? "∎" : visible(cell.token)) : cell.draft ? visible(cell.draft.token) : cell.state === "past" ? " " : "·";
+  const text = cell.state === "done" ? (replay.ends.includes(cell.token) ? "∎" : bare(visible(cell.token))) : cell.draft ? bare(visible(cell.draft.token)) : cell.state === "past" ? " " : "·";
   const names = ["cell", cell.state, cell.state === "done" ? cell.reason : "", cell.fresh ? "new" : "", cell.draft ? "draft" : "", cell.taken ? "taken" : ""];
   if (cell.position && cell.position % replay.block === 0) names.push("block");
   const made = element("span", names.filter(Boolean).join(" "), text);
@@ -64,7 +65,10 @@ function branchesElement(round) {
 class Panel {
   constructor(id, onPick) {
     this.home = document.getElementById(id);
-    this.home.addEventListener("mouseover", (event) => event.target.dataset.position && this.tell(Number(event.target.dataset.position)));
+    this.home.addEventListener("mousemove", (event) => {
+      const moved = event.movementX || event.movementY; // not so where the page moved under the mouse
+      if (moved && event.target.dataset.position) this.tell(Number(event.target.dataset.position));
+    });
     this.home.addEventListener("click", (event) => event.target.dataset.position && onPick(Number(event.target.dataset.position)));
   }
 
