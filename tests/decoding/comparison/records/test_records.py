@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import decoding.comparison.runs
 from decoding.api import generate
@@ -14,7 +15,13 @@ from decoding.comparison.compare import compare
 from decoding.comparison.problems import Problems
 from decoding.comparison.records.format import TEXTS, TRACES, read_rows, write_rows
 from decoding.comparison.records.record import Records
-from models.toys.toy import GroupDenoiser
+from decoding.comparison.records.replay import Replay
+from decoding.features import NAMES
+from decoding.policies.learned import Learned, score
+from decoding.policies.threshold import Threshold
+from models.heads.config import HeadConfig
+from models.heads.scoring_head import ScoringHead
+from models.toys.toy import GroupDenoiser, TableDenoiser
 
 GROUPS, SIZE = 2, 3
 LENGTH = GROUPS * SIZE
@@ -42,7 +49,9 @@ ARMS = (
     Arm("sequential", "headless", "sequential"),
     Arm("threshold", "headless", "threshold", "threshold", (0.4, 0.9)),
     Arm("ete", "headless", "ete", "threshold", (0.9,), EXPLORING),
-    Arm("drafts", "headless", "verified", "threshold", (0.9,), {"rule": "threshold", "canvases": 3}),
+    Arm(
+        "drafts", "headless", "verified", "threshold", (0.9,), {"rule": "threshold", "canvases": 3, "source": "reading"}
+    ),
     Arm("wino", "headless", "wino", "draft", (0.4,), {"groups": 2}),
     Arm("random", "control", "random"),
 )
@@ -152,3 +161,36 @@ def test_no_rounds_are_kept_where_none_are_asked_for(rows, tmp_path):
 def test_a_number_of_replays_out_of_range_is_refused(tmp_path, replays):
     with pytest.raises(ValueError, match=rf"^replays must lie in \[0, 100\], got {replays}$"):
         Records(tmp_path, replays)
+
+
+def test_a_head_gives_the_risk_of_what_its_policy_commits():
+    head = ScoringHead(HeadConfig("linear", NAMES)).requires_grad_(False)
+    head.readout.weight.normal_(std=0.3, generator=torch.Generator().manual_seed(0))
+    policy, told = Learned(head, rule="each", risk_bound=0.5), []
+    replay = Replay(policy, 1, str)
+
+    def watch(state, reading):
+        told.append(score(head, state, reading).risk[0, state.layout.block >= 0])
+        replay.step(state, reading)
+
+    made = generate(toy(), ["100"], policy, gen_length=LENGTH, block_length=SIZE, on_step=watch)
+    replay.finish(made.state)
+    (rounds,) = replay.rounds
+    assert len(rounds) == len(told) == int(made.rounds[0])
+    for round_, risk in zip(rounds, told, strict=True):
+        for commit in round_["commits"]:
+            assert commit["risk"] == pytest.approx(float(risk[commit["position"]]), abs=1e-6)
+            assert (commit["risk"] < 0.5) == (commit["reason"] == "exploit")
+
+
+def test_commits_behind_the_end_of_an_answer_are_no_commits():
+    table = torch.full((7, 7), -8.0)
+    for position, token in enumerate((0, 0, 1, 5, 2, 3, 4)):  # the prompt, two tokens, the end, three more
+        table[position, token] = 4.0
+    replay = Replay(Threshold(0.9), 1, str)
+    denoiser = TableDenoiser(table, mask_id=6, eos_id=5)
+    made = generate(denoiser, torch.tensor([[0]]), Threshold(0.9), gen_length=6, on_step=replay.step)
+    replay.finish(made.state)
+    ((only,),) = replay.rounds
+    assert [(c["position"], c["token"]) for c in only["commits"]] == [(0, "0"), (1, "1"), (2, "5")]
+    assert only["ended_from"] == 3
