@@ -140,8 +140,10 @@ async function start() {
   }
 
   function enterPrompt(keep) {
-    const names = Object.keys(all[task.value].replays[prompt.value]);
-    const [one, two] = keep && names.includes(a.value) && names.includes(b.value) ? [a.value, b.value] : [names[0], names[names.length - 1]];
+    const found = all[task.value].replays[prompt.value];
+    const names = Object.keys(found);
+    const fastest = names.reduce((best, name) => (found[name].rounds.length < found[best].rounds.length ? name : best));
+    const [one, two] = keep && names.includes(a.value) && names.includes(b.value) ? [a.value, b.value] : [names[0], fastest];
     fill(a, names.map((name) => [name, name]), one);
     fill(b, names.map((name) => [name, name]), two);
     stop();

@@ -78,9 +78,12 @@ async function start() {
   }
 
   function enter() {
-    const names = Object.keys(all[task.value].texts.arms).map((name) => [name, name]);
-    fill(a, names, names[Math.min(1, names.length - 1)][0]);
-    fill(b, names, names[0][0]);
+    const { arms } = all[task.value].texts;
+    const names = Object.keys(arms);
+    const unlike = (name) => arms[name].filter((row, index) => row?.[0] !== arms[names[0]][index]?.[0]).length;
+    const most = names.reduce((best, name) => (unlike(name) > unlike(best) ? name : best), names[Math.min(1, names.length - 1)]);
+    fill(a, names.map((name) => [name, name]), most);
+    fill(b, names.map((name) => [name, name]), names[0]);
     page = 0;
     show();
   }
