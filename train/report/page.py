@@ -11,7 +11,7 @@ from typing import Any
 from decoding.comparison.records.format import TEXTS, TRACES
 from train.report.charts import charts
 from train.report.folder import Results, read_results
-from train.report.payload import pack
+from train.report.payload import Payload, pack
 from train.report.view import REFERENCE, view_task
 
 PAGE = "report.html"
@@ -62,8 +62,8 @@ def render(results: Results) -> str:
         "style": _read("report.css"),
         "scripts": [_read(name) for name in ("report.js", "texts.js", "replay.js")],
     }
-    bare = len(_template().render(**values, records=pack(results, 0)).encode())
-    return _template().render(**values, records=pack(results, LARGEST - MARGIN - bare))
+    bare = len(_filled(values, pack(results, 0)).encode())
+    return _filled(values, pack(results, LARGEST - MARGIN - bare))
 
 
 @cache
@@ -71,7 +71,7 @@ def library() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script."""
     import vl_convert
 
-    bundle: str = vl_convert.javascript_bundle()
+    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     return bundle.replace("</script", "<\\/script")
 
 
@@ -93,8 +93,15 @@ def _read(name: str) -> str:
     return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
-def _template() -> Any:
+def _filled(values: dict[str, Any], records: Payload) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    rules = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
-    return Environment(loader=FileSystemLoader(TEMPLATES), **rules).get_template("report.html.j2")
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    text: str = environment.get_template("report.html.j2").render(**values, records=records)
+    return text

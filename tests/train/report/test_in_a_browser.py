@@ -128,6 +128,5 @@ def test_500_prompts_of_8_arms_open_in_two_seconds_and_weigh_less_than_5_mb(brow
     file = write_report(make_folder(tmp_path, prompts=500, replays=100))
     assert file.stat().st_size < LARGEST
     browser.window(1440)
-    seconds = min(browser.open(file, READY) for _ in range(3))
-    assert seconds < LONGEST
+    assert browser.open(file, READY) < LONGEST
     assert browser.complaints() == []
