@@ -104,7 +104,7 @@ MUTATIONS = tuple(
         ("a signal loses the step", "train/base/validation.py", " or self.stop.asked\n", "\n", PRETRAIN + " -k signal"),
         # locks
         ("no lock", LOCK, "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB", COMMAND + " -k second_writer"),
-        ("every rank locks", LOCK, "not is_distributed() or os.environ", "True or os.environ", COMMAND + " -k ranks"),
+        ("every rank locks", LOCK, "fcntl is not None and find_ranks().first", "fcntl is not None", COMMAND + " -k ranks"),
         ("one variable makes ranks", LOCK, "return all(os.environ.get(name)", "return any(os.environ.get(name)", COMMAND + " -k leftovers"),
         ("nobody is named", LOCK, "file.read().strip() or", "'' or", COMMAND + " -k second_writer"),
         ("a refused call leaves a folder", LOCK, "            one.rmdir()\n", "            pass\n", COMMAND + " -k no_folder"),
