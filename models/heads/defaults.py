@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from models.checkpoints.json_files import read_object
+
 FILE = "defaults.json"
 ALONE = "confidence"  # the rule that does not ask the head
 CAREFUL = 0.01  # its bound where nothing has chosen one
@@ -26,10 +28,12 @@ class Defaults:
     looks: int
 
     def __post_init__(self) -> None:
-        if not 0 < self.risk_bound <= 1:
+        if not isinstance(self.rule, str | None):
+            raise ValueError(f"rule must be a name or null, got {self.rule!r}")
+        if isinstance(self.risk_bound, bool) or not 0 < self.risk_bound <= 1:
             raise ValueError(f"risk_bound must lie in (0, 1], got {self.risk_bound}")
-        if self.looks < 0:
-            raise ValueError(f"looks must be at least 0, got {self.looks}")
+        if not isinstance(self.looks, int) or isinstance(self.looks, bool) or self.looks < 0:
+            raise ValueError(f"looks must be a whole number of at least 0, got {self.looks!r}")
 
     @property
     def alone(self) -> bool:
@@ -52,10 +56,10 @@ def read_defaults(folder: Path) -> Defaults | None:
         ValueError: if the file is none of this project's.
     """
     file = folder / FILE
-    if not file.is_file():
+    if not file.exists():
         return None
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
+        raw = read_object(file)
         return Defaults(**{field.name: raw[field.name] for field in fields(Defaults)})
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{file} must hold rule, risk_bound and looks of a head, got {error}") from error

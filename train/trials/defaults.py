@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from decoding.comparison.problems import Check, Problems, Split, judge_of
 from decoding.comparison.runner import Runner, make_runner
 from decoding.prompts import leave_room
 from decoding.provenance import dtype_name, write_json
+from models.checkpoints.json_files import read_object
 from models.denoiser import Denoiser
 from models.heads.defaults import ALONE, Defaults, write_defaults
 from train.head.fit import prompts_of
@@ -142,9 +142,9 @@ def careful_texts(panel: Panel, denoiser: Denoiser, bound: float, file: Path, ba
         batch_size: prompts in one decode.
     """
     prompts = [example.prompt for example in (*panel.screen, *panel.confirm)]
-    if file.is_file():
-        kept: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
-        if kept.keys() == set(prompts):
+    if file.exists():
+        kept = read_object(file)
+        if kept.keys() == set(prompts) and all(isinstance(text, str) for text in kept.values()):
             return kept
     texts: list[str] = []
     for low in range(0, len(prompts), batch_size):
