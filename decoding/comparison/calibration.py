@@ -195,7 +195,9 @@ def _require_kinds(values: Mapping[str, Any]) -> None:
         TypeError: naming the first.
     """
     texts, numbers = {name: values[name] for name in _TEXTS}, {name: values[name] for name in _NUMBERS}
-    wrong = [name for name, value in texts.items() if not (isinstance(value, str) or (value is None and name in _NULLS))]
+    wrong = [
+        name for name, value in texts.items() if not (isinstance(value, str) or (value is None and name in _NULLS))
+    ]
     wrong += [name for name, value in numbers.items() if not (_is_number(value) or (value is None and name in _NULLS))]
     ids, rows = values["end_ids"], values["tested"]
     wrong += ["settings"] if not isinstance(values["settings"], dict) else []

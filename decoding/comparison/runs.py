@@ -139,7 +139,12 @@ class Ledger:
 
     def _keep(self, split: str, cell: str, prompt: object, values: Sequence[object]) -> None:
         size = None if self.sizes is None else self.sizes.get(split, 0)
-        if not isinstance(prompt, int) or isinstance(prompt, bool) or prompt < 0 or (size is not None and prompt >= size):
+        if (
+            not isinstance(prompt, int)
+            or isinstance(prompt, bool)
+            or prompt < 0
+            or (size is not None and prompt >= size)
+        ):
             raise ForeignLine(f"prompt must be one of the {size} of split {split}, got {prompt!r}")
         found = [_number(name, value) for name, value in zip(COLUMNS, values, strict=True)]
         kept = self.lines.setdefault((split, cell), {})

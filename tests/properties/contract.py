@@ -65,7 +65,8 @@ def value_or_sentence(call: Callable[[], Value]) -> Value | None:
 
 
 LETTERS = st.text(
-    st.characters(codec="utf-8", exclude_characters="\x00") | st.sampled_from(" \t|{}[]\"',:.#&*-+=0123456789$\\`\u2028é"),
+    st.characters(codec="utf-8", exclude_characters="\x00")
+    | st.sampled_from(" \t|{}[]\"',:.#&*-+=0123456789$\\`\u2028é"),
     max_size=40,
 )
 ANY_TEXT = LETTERS | st.text(max_size=10) | st.sampled_from(["", " ", "\ud800", "\x00", "null", "NaN", "1" * 5000])

@@ -45,7 +45,7 @@ SHIPPED = shipped("checkpoints/reason-7m")
 GOLDEN = Path(__file__).parents[1] / "golden"
 PROMPT = "1,2,3,6"
 HEADER = {"task": "x", "model": "abc", "seed": 0}
-CELL = Cell("sequential", "sequential", {}, None)
+CELL = Cell("sequential", "sequential", None, {})
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,9 @@ def require_finished(made: Generation, denoiser: Any, prompt: torch.Tensor) -> N
 @given(data=st.data())
 def test_a_call_finishes_its_canvas_or_is_refused(policy, data):
     denoiser = DENOISERS[data.draw(st.sampled_from([*DENOISERS]))]
-    prompt = torch.tensor(data.draw(st.lists(st.lists(st.integers(0, 3), min_size=3, max_size=3), min_size=1, max_size=2)))
+    prompt = torch.tensor(
+        data.draw(st.lists(st.lists(st.integers(0, 3), min_size=3, max_size=3), min_size=1, max_size=2))
+    )
     if denoiser is DENOISERS["groups"]:
         prompt = prompt % 2
     given = data.draw(calls(policy))
@@ -121,7 +123,9 @@ def test_a_call_on_a_transformer_behind_any_cache_finishes_or_is_refused(golden,
 
 @cases(60)
 @given(
-    prompts=JSON | st.lists(st.integers(-1, 6), max_size=4) | st.lists(st.lists(st.integers(-1, 5), max_size=3), max_size=3),
+    prompts=JSON
+    | st.lists(st.integers(-1, 6), max_size=4)
+    | st.lists(st.lists(st.integers(-1, 5), max_size=3), max_size=3),
     mask=st.none() | JSON | st.lists(st.integers(0, 1), max_size=4),
     how=st.sampled_from(["as it is", "tensor", "array"]),
 )
@@ -147,7 +151,9 @@ def test_prompts_of_any_kind_are_read_or_refused(prompts, mask, how):
 @cases(150)
 @given(
     policy=st.none() | st.sampled_from([*POLICIES]) | SCALARS,
-    given=st.dictionaries(st.sampled_from([*SOUND, *ALIASES, "gen_length", "block_length", "cfg_scale", "top_k"]), JSON, max_size=5),
+    given=st.dictionaries(
+        st.sampled_from([*SOUND, *ALIASES, "gen_length", "block_length", "cfg_scale", "top_k"]), JSON, max_size=5
+    ),
     length=LENGTHS | NUMBERS,
 )
 def test_every_spelling_is_resolved_or_refused(policy, given, length):

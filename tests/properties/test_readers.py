@@ -39,16 +39,37 @@ from train.tasks.task import Example
 
 EVERY_TASK = [*TASKS, *RENUMBERED, *BENCHMARKS]
 FIELDS = [
-    *("prompt", "input", "question", "text", "quiz", "problem", "answer", "output", "response", "solution", "completion"),
-    *("test", "tests", "test_list", "entry_point", "answerKey", "answer_index", "level", "messages", "code", "canonical_solution"),
+    *(
+        "prompt",
+        "input",
+        "question",
+        "text",
+        "quiz",
+        "problem",
+        "answer",
+        "output",
+        "response",
+        "solution",
+        "completion",
+    ),
+    *(
+        "test",
+        "tests",
+        "test_list",
+        "entry_point",
+        "answerKey",
+        "answer_index",
+        "level",
+        "messages",
+        "code",
+        "canonical_solution",
+    ),
     *(INSTRUCTION, *CONTEXT, *OPTIONS, *OTHERS, *IDS),
 ]
 PUZZLES = st.sampled_from(["1,2,3,6", "4,4,4,12", "0" * 81, "12*34", "3,1,2", "cat dog", "2+3", "" * 81, "9,9,9,9,9"])
 FIELD = st.sampled_from(FIELDS)
 ROWS = st.dictionaries(FIELD, LETTERS | PUZZLES | JSON, max_size=4)
-LINES = (
-    ROWS.map(lambda row: json.dumps(row)) | ANY_TEXT | LETTERS | DEEP | st.tuples(PUZZLES, ANY_TEXT).map("||".join)
-)
+LINES = ROWS.map(lambda row: json.dumps(row)) | ANY_TEXT | LETTERS | DEEP | st.tuples(PUZZLES, ANY_TEXT).map("||".join)
 
 
 def write(folder: Path, name: str, lines: list[str]) -> Path:
@@ -154,7 +175,9 @@ def test_a_config_is_a_model_of_its_sizes_or_refused(name, data):
     known = CONFIGS[name]
     extra = ["rope_scaling", "rope_parameters", "n_kv_heads", "num_experts", "rope_theta", "mlp_ratio"]
     names = data.draw(st.lists(st.sampled_from([*known, *extra]), min_size=1, max_size=3, unique=True))
-    rope = st.fixed_dictionaries({}, optional={"rope_type": SCALARS, "factor": SCALARS, "rope_theta": SCALARS, "type": SCALARS})
+    rope = st.fixed_dictionaries(
+        {}, optional={"rope_type": SCALARS, "factor": SCALARS, "rope_theta": SCALARS, "type": SCALARS}
+    )
     config = known | {one: data.draw(JSON | rope) for one in names}
     for one in data.draw(st.lists(st.sampled_from([*known]), max_size=1)):
         del config[one]
@@ -167,7 +190,9 @@ def test_a_config_is_a_model_of_its_sizes_or_refused(name, data):
 @cases(60)
 @given(
     changes=st.dictionaries(
-        st.sampled_from(["peft_type", "r", "lora_alpha", "bias", "rank_pattern", "alpha_pattern", "init_lora_weights", "use_dora"]),
+        st.sampled_from(
+            ["peft_type", "r", "lora_alpha", "bias", "rank_pattern", "alpha_pattern", "init_lora_weights", "use_dora"]
+        ),
         JSON,
         max_size=3,
     ),
@@ -251,7 +276,9 @@ SOUND = {"generate": {"prompt": [PROMPT := "1,2,3,6"]}, "calibrate": {"policy": 
 @given(data=st.data())
 def test_a_config_of_a_command_is_obeyed_or_refused_in_one_line(folder, name, data):
     function, default, runs = COMMANDS[name]
-    known: dict[str, Any] = dict(SOUND.get(name, {})) if default is None else yaml.safe_load(shipped(default).read_text())
+    known: dict[str, Any] = (
+        dict(SOUND.get(name, {})) if default is None else yaml.safe_load(shipped(default).read_text())
+    )
     import inspect
 
     names = [*inspect.signature(function).parameters]
@@ -260,7 +287,11 @@ def test_a_config_of_a_command_is_obeyed_or_refused_in_one_line(folder, name, da
     text = yaml.safe_dump({**known, "out": str(folder / "out"), **changes}, allow_unicode=True)
     file.write_bytes(text.encode("utf-8", "surrogatepass"))
     module, error = sys.modules[function.__module__], io.StringIO()
-    with pytest.MonkeyPatch.context() as patched, contextlib.redirect_stderr(error), contextlib.redirect_stdout(io.StringIO()):
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        contextlib.redirect_stderr(error),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
         patched.setattr(module, runs, lambda *_, **__: "")
         patched.chdir(folder)
         try:

@@ -267,7 +267,9 @@ def _kept(entry: Path) -> Rows:
             raise ValueError(f"{stored.dtype} {stored.shape}")
     except (ValueError, OSError, EOFError, MemoryError, SyntaxError, TypeError, AttributeError) as error:
         why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{entry} must hold rows made earlier, got {why}: remove it, and they are made again") from error
+        raise ValueError(
+            f"{entry} must hold rows made earlier, got {why}: remove it, and they are made again"
+        ) from error
     return Rows(stored[:, :-1], stored[:, -1].astype(np.int64))
 
 
