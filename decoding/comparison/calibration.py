@@ -128,7 +128,8 @@ class Calibration:
             values = {f.name: found[f.name] for f in fields(Calibration)}
             _require_kinds({**asdict(conditions), **values})
         except (ValueError, KeyError, TypeError) as error:
-            reason = f"{type(error).__name__} {error}"
+            cause = error.__cause__ or error
+            reason = f"{type(cause).__name__} {cause}"
             raise ValueError(f"calibrated must be a file of calibrate.py, got {path} ({reason})") from error
         if values["chosen"] is None:
             raise ValueError(

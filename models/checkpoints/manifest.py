@@ -134,9 +134,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _is_ours(content: Mapping[str, Any]) -> bool:
-    """Whether a manifest names a kind of save, or has lost that name alone."""
-    kind = content.get("kind")
-    return (isinstance(kind, str) and kind in OWN) or ("files" in content and bool(content.keys() & FACTS))
+    """Whether a manifest is none of another tool: it names a kind of save, or has lost that name alone."""
+    shaped = "files" in content and bool(content.keys() & {"kind", *FACTS})
+    return not content or content.get("kind") in tuple(OWN) or shaped
 
 
 def _is_sound(content: Mapping[str, Any]) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 from models.checkpoints.json_files import parse
 
+LONGEST = 400  # characters of a complaint
 GZIP = b"\x1f\x8b"
 WIDE = (b"\xff\xfe", b"\xfe\xff")  # how files of two bytes a letter begin
 STRANGE = re.compile("[\ud800-\udfff\0]")  # a byte that was no UTF-8, or zero
@@ -71,6 +72,12 @@ def require_text(name: str, text: str) -> str:
     if (found := STRANGE.search(text)) is not None:
         raise ValueError(f"{name} must be whole letters, got {found[0]!a}")
     return text
+
+
+def placed(place: str, error: ValueError) -> ValueError:
+    """A complaint about a row with its place before it, on one line, and cut where it shows a long value."""
+    said = " ".join(str(error).split())
+    return ValueError(f"{place}: {said if len(said) <= LONGEST else said[: LONGEST - 3] + '...'}")
 
 
 def shorten(text: str) -> str:
