@@ -1,4 +1,4 @@
-"""Kills every command that writes at every rename, at other events and at random moments, and sees that it ends as if it had not been.
+"""Kills every command at every rename, at other events and at random moments, and sees that it ends as if it had not been.
 
 ``python -m tests.kills [NAME ...] [--jobs 2] [--kills 240] [--seed 0]``. A killed run is started again with the same command until
 it ends; what it leaves must be what an undisturbed run leaves: nothing lost, doubled, mixed or left over.

@@ -1,4 +1,4 @@
-"""Breaks the code in many ways and sees that a test fails each time: ``python -m tests.mutation [WORD ...] [--jobs 2] [--done FILE]``.
+"""Breaks the code in many ways and sees that a test fails each time: ``python -m tests.mutation [WORD ...] [--jobs 2]``.
 
 Every mutation is applied to a copy of the tree, never to the tree itself. A mutation whose line is no longer in the code is
 reported as stale, and counts as not caught. First every group of tests must pass on the sound code. What was found is kept, and a

@@ -112,16 +112,12 @@ def test_a_tasks_file_is_read_or_refused(folder, task, lines, suffix):
         assert get(task).split_of(example.prompt) in ("train", "dev", "test")
 
 
-ANSWERS = st.lists(
-    LETTERS
-    | ANY_TEXT
-    | st.sampled_from([
-        "#### 5", "\\boxed{", "\\boxed{\\frac{1}{2}}", "Answer: ", "(B)", "The answer is ", "1,000", "1e999", "9" * 400, "1/0", "\\frac{1}{0}",
-        "```python\n", "```", "def f(x):\n    return x\n", "from __future__ import annotations\n", "4+4=8,8+4=12", "=", "((((", "-", "%", "$",
-        "٣", "²", "½", "Ⅷ", "10^10^10", "2**10**10", "I", "A.", "or", "not", "\n\n", "0" * 81,
-    ]),
-    max_size=6,
+PIECES = (
+    "#### 5", "\\boxed{", "\\boxed{\\frac{1}{2}}", "Answer: ", "(B)", "The answer is ", "1,000", "1e999", "9" * 400, "1/0",
+    "\\frac{1}{0}", "```python\n", "```", "def f(x):\n    return x\n", "from __future__ import annotations\n", "4+4=8,8+4=12",
+    "=", "((((", "-", "%", "$", "٣", "²", "½", "Ⅷ", "10^10^10", "2**10**10", "I", "A.", "or", "not", "\n\n", "0" * 81,
 )  # fmt: skip
+ANSWERS = st.lists(LETTERS | ANY_TEXT | st.sampled_from(PIECES), max_size=6)
 
 
 KNOWN = {

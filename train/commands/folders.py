@@ -10,6 +10,11 @@ from train.commands.command_line import shipped
 MODEL, HEAD = "checkpoints/reason-7m", "checkpoints/reason-7m-head"
 
 
+def or_shipped(folder: str | None, name: str) -> str:
+    """The folder or hub id that was named; where none was, that of this name that ships, wherever the call comes from."""
+    return str(shipped(name)) if folder is None else folder
+
+
 def check_adapter(adapter: str | None) -> None:
     """Refuse a folder without an adapter.
 

@@ -181,25 +181,15 @@ def choose_defaults(
         run_code: let checkers run what the base writes.
     """
     denoiser.head.defaults = None  # what is tried is told in full
-    panels = [Panel.of(denoiser, n, run, trials, seed=seed, run_code=run_code) for n, run in tasks.items()]
+    panels = panels_of(denoiser, tasks, trials, seed=seed, run_code=run_code)
     counts = {panel.task.name: len(panel.confirm) for panel in panels}
     runners: list[Runner] = []
 
     def decode(setting: Defaults, part: Part) -> Tables:
         if not runners:
-            runners.extend(
-                make_runner(
-                    denoiser,
-                    replace(panel.problems, judge=judge_of(panel.judged or careful_of(panel, denoiser, trials))),
-                    check_of(panel, denoiser, trials, out / FOLDER, batch_size=batch_size),
-                    out=out / FOLDER,
-                    heads=None,
-                    batch_size=batch_size,
-                    seed=seed,
-                    progress=False,
-                )
-                for panel in panels
-            )
+            for panel in panels:
+                check = check_of(panel, denoiser, trials, out / FOLDER, batch_size=batch_size)
+                runners.append(runner_of(panel, denoiser, trials, check, out, batch_size=batch_size, seed=seed))
         return {runner.problems.task: figures(runner, setting, part) for runner in runners}
 
     chosen = choose(decode, forms_of(denoiser), trials.bounds, counts)
@@ -208,6 +198,58 @@ def choose_defaults(
     write_json(out / FOLDER / "choice.json", chosen.as_json())
     write_defaults(chosen.defaults, out)
     return chosen
+
+
+def panels_of(
+    denoiser: Denoiser, tasks: Mapping[str, TaskRun], trials: Trials, *, seed: int, run_code: bool
+) -> list[Panel]:
+    """The dev prompts of every task; arguments as in `choose_defaults`.
+
+    Args:
+        denoiser, tasks, trials, seed, run_code: of the choice.
+    """
+    return [Panel.of(denoiser, name, run, trials, seed=seed, run_code=run_code) for name, run in tasks.items()]
+
+
+def runner_of(
+    panel: Panel, denoiser: Denoiser, trials: Trials, check: Check, out: Path, *, batch_size: int, seed: int
+) -> Runner:
+    """What decodes the prompts of a panel and keeps the figures in `trials/`; refuses figures of other settings there.
+
+    Args:
+        panel: prompts of a task.
+        denoiser: the base.
+        trials: says how careful the rule is that judges where nothing else does.
+        check: of the texts.
+        out: folder of the head.
+        batch_size: prompts at a time.
+        seed: of the prompts.
+    """
+    problems = replace(panel.problems, judge=judge_of(panel.judged or careful_of(panel, denoiser, trials)))
+    how: dict[str, Any] = {"heads": None, "batch_size": batch_size, "seed": seed, "progress": False}
+    return make_runner(denoiser, problems, check, out=out / FOLDER, **how)
+
+
+def refuse_trials(
+    denoiser: Denoiser,
+    tasks: Mapping[str, TaskRun],
+    trials: Trials,
+    out: Path,
+    *,
+    batch_size: int,
+    seed: int,
+    run_code: bool = False,
+) -> None:
+    """Refuse figures in `trials/` that `choose_defaults` could not go on with, before there is a head; writes nothing.
+
+    Args:
+        denoiser, tasks, trials, out, batch_size, seed, run_code: as in `choose_defaults`.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    for panel in panels_of(denoiser, tasks, trials, seed=seed, run_code=run_code):
+        runner_of(panel, denoiser, trials, lambda prompt, text: False, out, batch_size=batch_size, seed=seed)
 
 
 def figures(runner: Runner, setting: Defaults, part: Part) -> dict[str, Array]:
