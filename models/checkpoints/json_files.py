@@ -15,7 +15,7 @@ def parse(text: str, *, finite: bool = True) -> Any:
     """What a JSON text holds; without `finite` also NaN and infinities, which Python writes.
 
     Raises:
-        ValueError: for text that is no JSON, a key that is there twice, nesting without end and, with `finite`, numbers that are not.
+        ValueError: for text that is no JSON, a key that is there twice, nesting without end, and numbers that are none.
     """
     numbers = {"parse_constant": _refuse, "parse_float": _finite} if finite else {}
     try:

@@ -146,7 +146,7 @@ def planned(whole: dict[str, Whole], count: int, seed: int) -> list[Kill]:
         for name, one in whole.items():
             again = draw.randint(1, len(one.events)) if draw.random() < 0.3 else None
             others.append(Kill(name, "event", at=draw.randint(1, len(one.events)), again=again))
-            others.append(Kill(name, "moment", share=draw.uniform(0.1, 1.0), again=again))
+            others.append(Kill(name, "moment", share=draw.uniform(0.4, 1.05), again=again))
     return renames + others
 
 
@@ -197,7 +197,7 @@ def main() -> int:
     parser.add_argument(
         "--kills", type=int, default=240, help="at least; every rename is killed on both sides in any case"
     )
-    parser.add_argument("--only", type=int, help="run only so many of them, taken evenly")
+    parser.add_argument("--only", type=int, help="run only so many of them, drawn")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="folder for the runs; those that are wrong stay there")
     given = parser.parse_args()
@@ -215,7 +215,7 @@ def main() -> int:
             sys.stdout.write(f"two undisturbed runs differ, so that nothing can be said: {unsteady}\n")
             return 2
         kills = planned(whole, given.kills, given.seed)
-        kills = kills if given.only is None else kills[:: max(1, len(kills) // given.only)][: given.only]
+        kills = kills if given.only is None else random.Random(given.seed).sample(kills, min(given.only, len(kills)))
 
         def one(number: int) -> tuple[Kill, int, list[str]]:
             kill = kills[number]

@@ -85,7 +85,8 @@ def scenarios(base: Path, head: Path) -> dict[str, Scenario]:
         Scenario("compare", ("compare.py", "--config", "job.yaml"), {"job.yaml": yaml.safe_dump(compare)}),
         Scenario("calibrate", (
             "calibrate.py", "--policy", "threshold", "--task", TASK, "--model", str(base), "--num_prompts", "12",
-            "--batch_size", "3", "--max_loss", "0.7", "--confidence", "0.6", "--values", "0.9,0.5,0.3", "--device", "cpu", "--out", "out"), {}),
+            "--batch_size", "3", "--max_loss", "0.7", "--confidence", "0.6", "--values", "0.9,0.5,0.3",
+            "--device", "cpu", "--out", "out"), {}),
         Scenario("generate", (
             "generate.py", "--prompts", "p.jsonl", "--policy", "threshold", "--threshold", "0.3", "--model", str(base),
             "--gen_length", "8", "--batch_size", "2", "--device", "cpu", "--out", "out/answers.jsonl"), {"p.jsonl": prompts}),

@@ -331,7 +331,8 @@ def every_kind(root: Path, write_tiny: Callable[..., Path]) -> dict[str, Kind]:
         Kind("toy/model.safetensors", toy, "model.safetensors", read_convolutional, sealed=True),
         Kind("toy/config.json", toy, "config.json", read_convolutional, sealed=True, text=True),
         *(Kind(f"prompts/{name}/{task}", prompts, name, lambda folder, n=name, t=task: read_prompts(folder / n, t),
-               text=not name.endswith("gz")) for name, task in (("p.jsonl", None), ("p.jsonl", "countdown3"), ("p.txt", None), ("p.txt", "countdown3"),
+               text=not name.endswith("gz"))
+          for name, task in (("p.jsonl", None), ("p.jsonl", "countdown3"), ("p.txt", None), ("p.txt", "countdown3"),
                              ("p.jsonl.gz", None), ("c.jsonl", None), ("g.jsonl", "gsm8k"))),
         Kind("ledger", ledger, "x.jsonl", read_ledger, text=True),
         Kind("traces/header", traces, "header.json", lambda folder: read_traces(folder, base), text=True),

@@ -1,4 +1,4 @@
-"""Files damaged on purpose: what carries a checksum is refused; the rest is refused in one sentence or read as what it has become."""
+"""Files damaged on purpose: what carries a checksum is refused; the rest is refused in one sentence or read as what it is."""
 
 from __future__ import annotations
 
