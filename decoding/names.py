@@ -5,6 +5,7 @@ Imports nothing heavy, so that a command judges its arguments before it loads an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -74,7 +75,7 @@ def find_policy(name: str, subject: str = "policy") -> NamedPolicy:
         raise ValueError(f"{subject} must be one of {known}, got {name!r}{nearest(name, POLICIES)}")
     try:
         found = getattr(import_module(module), kind)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise ValueError(f"{subject} must be a class that can be imported, got {name!r} ({error})") from error
     if not hasattr(found, "__dataclass_fields__") or not hasattr(found, "propose"):
         raise ValueError(f"{subject} must be a Policy, a dataclass with `propose`, got {name!r}")
@@ -164,6 +165,7 @@ WITHOUT_EFFECT: Mapping[str, tuple[tuple[Any, ...], str]] = {
 CACHES: Mapping[Any, str] = {None: "none", False: "none", "": "none", "none": "none", True: "prefix"} | {
     name: name for name in ("prefix", "dual")
 }
+WHOLE = 2**53  # up to which a float holds every whole number
 RANGES: Mapping[str, tuple[int, bool, float]] = {
     "threshold": (0, True, 1),
     "top_p": (0, True, 1),
@@ -212,6 +214,8 @@ def resolve(policy: Any, given: Mapping[str, Any]) -> Request:
     Raises:
         ValueError: for contradictions and values out of range; the sentence holds the name, the rule and the value.
     """
+    if not isinstance(policy, str | None) and not hasattr(policy, "propose"):
+        raise ValueError(f"policy must be a name or a policy object, got {str(policy)[:60]!r}")
     settings = canonical(given)
     name = _name(policy, settings) if policy is None or isinstance(policy, str) else ""
     gen_length, block_length = _lengths(settings, whole=name == "dream-quota")
@@ -265,7 +269,7 @@ def _with_cache(values: dict[str, Any]) -> dict[str, Any]:
     if dual:
         values["use_cache"] = "dual"
     if "use_cache" in values:
-        if values["use_cache"] not in CACHES:
+        if not isinstance(values["use_cache"], str | bool | None) or values["use_cache"] not in CACHES:
             raise ValueError(f"use_cache must be none, prefix or dual, got {values['use_cache']!r}")
         values["use_cache"] = CACHES[values["use_cache"]]
     return values
@@ -291,11 +295,17 @@ def _check_ranges(values: Mapping[str, Any]) -> None:
         value = values.get(name)
         if value is None:
             continue
-        number = isinstance(value, int | float) and not isinstance(value, bool)
+        number = isinstance(value, int | float) and not isinstance(value, bool) and is_number(value)
+        number = number and (name == "factor" or value < float("inf"))
         if not number or not low <= value <= high or (open_below and value == low):
             within = f"lie in {'(' if open_below else '['}{low}, {high}]"
             rule = within if high < float("inf") else f"be {'above' if open_below else 'at least'} {low}"
             raise ValueError(f"{name} must {rule}, got {value!r}")
+
+
+def is_number(value: int | float) -> bool:
+    """Whether a number is one that a float holds; infinity is, NaN is not."""
+    return abs(value) <= WHOLE if isinstance(value, int) else not math.isnan(value)
 
 
 def _name(policy: str | None, settings: Mapping[str, Any]) -> str:
@@ -336,7 +346,7 @@ def _settings(name: str, settings: dict[str, Any], gen_length: int, block_length
 
 
 def _order(name: str, remasking: Any, order: str | None) -> dict[str, str]:
-    if remasking not in REMASKING:
+    if not isinstance(remasking, str) or remasking not in REMASKING:
         raise ValueError(f"remasking must be one of {', '.join(REMASKING)}, got {remasking!r}")
     policy, meant = REMASKING[remasking]
     if name == policy and meant is None:

@@ -12,7 +12,7 @@ from tests.properties.contract import SCALE, value_or_sentence
 from tests.properties.damage import damaged
 from tests.properties.kinds import Kind, every_kind
 
-EACH = max(1, int(6 * SCALE))
+EACH = 5 if SCALE <= 1 else int(50 * SCALE)
 NAMES = (
     "base/model.safetensors", "base/config.json", "base/tokenizer.json", "base/tokenizer_config.json", "base/checksums.json",
     "open/model-00001-of-00002.safetensors", "open/model.safetensors.index.json", "open/config.json", "open/tokenizer.json",
