@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any, Literal, cast, get_origin
 
 from decoding.checked_names import OF_VERIFIED, VERIFIED, CheckedSettings
-from decoding.names import ALIASES, NamedPolicy, find_policy, is_number, meant_rule
+from decoding.names import ALIASES, NamedPolicy, find_policy, is_number, meant_rule, shown
 from decoding.policy import Policy
 from models.denoiser import Denoiser
 
@@ -94,9 +94,8 @@ def check_kinds(kind: type[Any], settings: Mapping[str, Any]) -> None:
     for name, value in settings.items():
         allowed = [_plain(kind, word.strip()) for word in declared.get(name, "").split("|")]
         if all(word in WORDS for word in allowed) and not any(_is(word, value) for word in allowed):
-            shown = repr(value)
             rule = " or ".join(WORDS[word] for word in allowed)
-            raise ValueError(f"{name} must be {rule}, got {shown if len(shown) <= 60 else shown[:57] + '...'}")
+            raise ValueError(f"{name} must be {rule}, got {shown(value)}")
 
 
 def _plain(kind: type[Any], word: str) -> str:
