@@ -14,9 +14,9 @@ import yaml
 TASK = "countdown3"
 TIMES = {"seconds", "minutes", "commit", "environment", "made_by", "seconds_per_step"}
 """Entries of records that no two runs share."""
-UNLIKE = ("log/", "README.md", ".png", ".md", "resume.ckpt", "cascade.yaml", "train.yaml", ".csv", "metrics.json")
+UNLIKE = (".png", ".md", "resume.ckpt", ".csv", "metrics.json")
 """Files that hold times of the clock, or what a plotted picture holds; whether they are there is compared all the same."""
-LEFT = (".part", ".tmp", ".saving", ".lock")
+LOGS = {"log", "logs", "cascade-logs"}
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def facts(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for file in sorted((folder / "out").rglob("*")):
         name = file.relative_to(folder / "out").as_posix()
-        if file.is_file() and not name.startswith("log/"):
+        if file.is_file() and not LOGS & {*file.parts} and not file.name.startswith("events.out"):
             found[name] = content(file, name)
     return found
 
@@ -117,6 +117,9 @@ def content(file: Path, name: str) -> Any:
         return [rows[0], *sorted(rows[1:], key=lambda row: json.dumps(row, sort_keys=True))] if rows else []
     if file.suffix == ".json":
         return without_times(json.loads(file.read_text(encoding="utf-8")))
+    if file.suffix == ".yaml":
+        options = yaml.safe_load(file.read_text(encoding="utf-8"))
+        return {name: value for name, value in options.items() if name != "resume"}
     return digest(file.read_bytes())
 
 
