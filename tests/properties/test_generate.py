@@ -54,7 +54,7 @@ def denoiser_of(name: str, head: str) -> Any:
     """A toy with a head of the grid, or without one."""
     denoiser = deepcopy(DENOISERS[name])
     if HEADS[head] is not None:
-        denoiser.head = HEADS[head]
+        denoiser.__dict__["head"] = HEADS[head]  # no part of its weights
     return denoiser
 
 
