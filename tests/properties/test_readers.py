@@ -145,7 +145,7 @@ def test_the_program_of_an_answer_is_found_or_there_is_none(parts, joint, name):
     assert found is not None
 
 
-@cases(100)
+@cases(60)
 @given(value=JSON, text=LINES)
 def test_json_is_parsed_whole_or_refused(folder, value, text):
     found = value_or_sentence(lambda: parse(text))
@@ -168,7 +168,7 @@ CONFIGS |= {
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-@cases(40)
+@cases(25)
 @given(data=st.data())
 def test_a_config_is_a_model_of_its_sizes_or_refused(name, data):
     known = CONFIGS[name]
@@ -268,7 +268,7 @@ SOUND = {"generate": {"prompt": ["1,2,3,6"]}, "calibrate": {"policy": "threshold
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-@cases(12)
+@cases(6)
 @given(data=st.data())
 def test_a_config_of_a_command_is_obeyed_or_refused_in_one_line(folder, name, data):
     function, default, runs = COMMANDS[name]
