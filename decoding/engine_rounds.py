@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 
 from decoding.reading import Reading, read, reading_of_figures
 from decoding.rounds import Carry, Driver, Round, Sight, committed, counted, decided, first_carry
-from decoding.state import DecodeState, Proposal, crop, extend
+from decoding.state import TENSORS, Proposal, extend
 from models.denoiser import Prediction
 from models.engine.graphs import compiled
 from models.engine.session import Session, Shape, copy_all
@@ -64,7 +64,7 @@ class EngineDriver(Driver):
         self.carry = first
         if self.captures:
             kept = self.session.carry or _own(first)
-            layout = replace(first.canvases.layout, block=kept.canvases.layout.block)  # its numbers are of this decode
+            layout = first.canvases.layout  # its numbers are of this decode
             self.session.carry = self.carry = replace(kept, canvases=replace(kept.canvases, layout=layout))
             copy_all(_tensors(self.carry), _tensors(first))
         self._prepare()
@@ -97,8 +97,7 @@ class EngineDriver(Driver):
             self._prepare()
             return
         layout, taps = self.carry.canvases.layout, self.policy.needs.taps
-        clock = tuple(getattr(layout, f.name) for f in fields(layout) if f.name != "block")
-        key = (self.session.shape, "turn", self.policy, self.width if taps else 0, clock, self.version)
+        key = (self.session.shape, "turn", self.policy, self.width if taps else 0, layout, self.version)
         self.denoiser.engine.graphs.run(key, self._turn, self._store)
 
     def _turn(self) -> Carry:
@@ -107,7 +106,8 @@ class EngineDriver(Driver):
         state, reading = decided(self.policy, self.carry, sight)
         proposal = self.policy.propose(state, reading)
         finish = compiled(committed, self.denoiser.device)
-        return finish(state, replace(reading, taps=()), proposal, counted(self.carry, sight))
+        counts = counted(self.carry, sight)
+        return finish(state, replace(reading, taps=()), proposal, counts, self.idle_rounds)
 
     def _store(self, made: Carry) -> None:
         copy_all(_tensors(self.carry), _tensors(made))
@@ -135,13 +135,12 @@ class EngineDriver(Driver):
         assert session.logits is not None
         logits = session.logits[row * shape[1] + branch, : self.width][asked]
         prediction = Prediction(logits, rows, session.plan.positions[row, branch])
-        return read(prediction, self.sampling, self.generator).scatter(index, (shape[0], shape[1]))
+        return read(prediction, self.sampling, self.chances(row, branch)).scatter(index, (shape[0], shape[1]))
 
     def leave(self) -> Round:
         """The last round, without the columns that only fill the buffers, in memory of its own."""
         last = super().leave()
-        state = crop(last.state, self.left).map(torch.clone)
-        state = replace(state, layout=replace(state.layout, block=state.layout.block.clone()))
+        state = extend(last.state, -self.left).map(torch.clone)
         spent = {
             n: getattr(last.counts, n).clone() for n in ("rounds", "sequence_forwards", "token_positions", "explored")
         }
@@ -158,19 +157,17 @@ def _own(carry: Carry) -> Carry:
     def copy(value: Tensor) -> Tensor:
         return value.contiguous().clone()
 
-    layout = carry.canvases.layout
-    canvases = replace(carry.canvases.map(copy), layout=replace(layout, block=copy(layout.block)))
     names = ("tokens", "reason", "live", "log_confidence")
     copies: dict[str, Any] = {name: copy(getattr(carry.proposal, name)) for name in names}
     proposal = replace(carry.proposal, **copies)
-    return Carry(canvases, proposal, copy(carry.counts), copy(carry.alarm))
+    return Carry(carry.canvases.map(copy), proposal, copy(carry.counts), copy(carry.alarm))
 
 
 def _tensors(carry: Carry) -> list[Tensor]:
     """What a graph carries; the confidences of a proposal are written by its commit and read no more."""
     canvases, proposal = carry.canvases, carry.proposal
-    state: list[Any] = [getattr(canvases, f.name) for f in fields(DecodeState) if f.name != "layout"]
+    state: list[Any] = [getattr(canvases, name) for name in TENSORS]
     plan = [
         getattr(proposal, f.name) for f in fields(Proposal) if f.name in ("tokens", "reason", "live", "log_confidence")
     ]
-    return [canvases.layout.block, *state, *plan, carry.counts, carry.alarm]
+    return [*state, *plan, carry.counts, carry.alarm]

@@ -230,7 +230,9 @@ def rebuild(
     block = torch.where(position >= 0, position.div(block_length, rounding_mode="floor"), -1)
     nothing = torch.zeros(count, dtype=torch.long)
     state = DecodeState(
-        layout=Layout(block, gen // block_length, mask_id, eos_id, None),
+        layout=Layout(mask_id, eos_id, None),
+        block=block.expand(count, width),
+        num_blocks=torch.full((count,), gen // block_length),
         tokens=tokens,
         masked=(tokens == mask_id) & (block >= 0),
         opened=torch.tensor([row["opened"] for row in rows]),
