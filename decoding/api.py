@@ -12,6 +12,7 @@ import torch
 from decoding.calls.fitting import as_denoiser, check_fit
 from decoding.calls.fitting import make_sampling as make_sampling
 from decoding.calls.fitting import with_cache as with_cache
+from decoding.calls.many import Fitted, decode_in_turns
 from decoding.calls.streaming import Stream
 from decoding.comparison.calibration import require_calibrated, resolve_calibrated
 from decoding.generation import Generation
@@ -21,6 +22,8 @@ from decoding.policy_by_name import make_policy as make_policy
 from decoding.prompts import read_prompts
 from decoding.reading import Reading
 from decoding.state import DecodeState, start
+
+AT_ONCE = 256  # rows of a longer list are decoded as places become free
 
 
 def generate(
@@ -68,7 +71,8 @@ def generate(
             model), `chat`, `logits_eos_inf`, `confidence_eos_eot_inf`, and the field's other spellings (`decoding.names.ALIASES`).
 
     Returns:
-        Sequences, text, counts per row, and the final state.
+        Sequences, text, counts per row, and the final state. Of more than 256 prompts that many are decoded at a
+        time, others taking the places of those that end, unless something is drawn or watched.
 
     Raises:
         ValueError: for contradictions and values out of range, in one sentence with name, rule and value.
@@ -99,15 +103,15 @@ def generate(
     stream = None if streamer is None else Stream.open(streamer, state, end_ids=end_ids, whole=rule.takes_back)
     hooks = (seen_by(seen) if keep else None, None if stream is None else stream.step, on_step)
     began = _now(denoiser.device)
-    final, counts = decode(
-        denoiser,
-        state,
-        rule,
-        attention_mask=batch.attention_mask,
-        sampling=make_sampling(request, denoiser, end_ids, rule),
-        generator=generator,
-        on_step=together([hook for hook in hooks if hook is not None]),
+    on_step, sampling = (
+        together([hook for hook in hooks if hook is not None]),
+        make_sampling(request, denoiser, end_ids, rule),
     )
+    if len(state.tokens) > AT_ONCE and on_step is None and not sampling.at_random:
+        final, counts = decode_in_turns(denoiser, batch, Fitted(request, rule, sampling, end_ids), batch_size=AT_ONCE)
+    else:
+        draws: dict[str, Any] = {"sampling": sampling, "generator": generator, "on_step": on_step}
+        final, counts = decode(denoiser, state, rule, attention_mask=batch.attention_mask, **draws)
     seconds = _now(denoiser.device) - began
     if stream is not None:
         stream.close(final)

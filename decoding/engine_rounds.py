@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-from typing import Any, final
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, cast, final
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 from torch.nn.functional import pad
 
+from decoding.calls.waiting import Entry
 from decoding.reading import Reading, read, reading_of_figures
-from decoding.rounds import Carry, Driver, Round, Sight, committed, counted, decided, first_carry
-from decoding.state import TENSORS, Proposal, extend
+from decoding.rounds import KEPT, Carry, Driver, Round, Sight, committed, counted, decided, first_carry
+from decoding.state import TENSORS, DecodeState, extend
 from models.denoiser import Prediction
 from models.engine.graphs import compiled
 from models.engine.session import Session, Shape, copy_all
@@ -36,28 +38,36 @@ class EngineDriver(Driver):
 
     def enter(self, state: DecodeState, *, watched: bool) -> None:
         """Put a batch into the buffers of its shape."""
-        sampling, needs = self.sampling, self.policy.needs
-        self.draws = sampling.temperature > 0 or sampling.noise or sampling.draws > 0 or len(sampling.unconfident) > 0
+        sampling = self.sampling
+        self.draws = sampling.at_random or len(sampling.unconfident) > 0
         self.captures = not self.draws and not watched
-        batch, length = state.tokens.shape
+        head = getattr(self.policy, "head", None)
+        self.version = () if head is None else version_of(head)
+        self.number = torch.arange(len(state.tokens), device=state.tokens.device)
+        if self.queue is not None:
+            state, self.attention_mask = extend(state, max(0, self.queue.widest - state.tokens.shape[-1])), None
+        self._open(state)
+
+    def _open(self, state: DecodeState) -> None:
+        """Take the buffers of a shape and fill them."""
+        needs, (batch, length) = self.policy.needs, state.tokens.shape
         self.left = -length % COLUMNS if self.captures else 0
+        self.room = length + self.left
         mask = torch.ones_like(state.tokens, dtype=torch.bool) if self.attention_mask is None else self.attention_mask
-        mask = pad(mask.bool(), (self.left, 0))
+        mask = self.attention_mask = pad(mask.bool(), (self.left, 0))
         shape = Shape(
             prompts=batch,
             canvases=needs.canvases,
-            length=length + self.left,
+            length=self.room,
             mode=getattr(getattr(self.denoiser, "cache", None), "mode", "none"),
             taps=tuple(needs.taps),
-            padded=not bool(mask.all()),
+            padded=self.queue is not None or not bool(mask.all()),
             holes=bool((mask[:, :-1] & ~mask[:, 1:]).any()),
-            forbidden=sampling.forbidden,
+            forbidden=self.sampling.forbidden,
             logits=self.draws,
         )
         self.session = self.denoiser.engine.session(shape)
         self.session.begin(mask)
-        head = getattr(self.policy, "head", None)
-        self.version = () if head is None else version_of(head)
         self._fill(first_carry(extend(state, self.left), needs.canvases))
 
     def _fill(self, first: Carry) -> None:
@@ -69,6 +79,27 @@ class EngineDriver(Driver):
             copy_all(_tensors(self.carry), _tensors(first))
         self._prepare()
 
+    def seat(self, entries: Mapping[int, Entry]) -> None:
+        """Let prompts begin, in buffers that hold them; only where none runs may these be too narrow."""
+        widest, kept = max(entry.size for entry in entries.values()), self.carry
+        if self.room is None or widest > self.room:
+            assert self.queue is not None
+            self.attention_mask = None
+            self._open(
+                extend(
+                    kept.canvases.map(lambda v: v[:, 0]),
+                    max(widest, self.queue.widest) - kept.canvases.tokens.shape[-1],
+                )
+            )
+            kept = self.carry
+        super().seat(entries)
+        if self.captures:
+            made, self.carry = self.carry, kept
+            copy_all(_tensors(kept), _tensors(made))
+        places = torch.tensor(sorted(entries), device=self.number.device)
+        self.session.begin(cast(Tensor, self.attention_mask), places)
+        self._prepare()
+
     def _prepare(self) -> None:
         carry, canvases = self.carry, self.carry.canvases
         self.session.prepare(canvases.tokens, canvases.feasible, carry.live, canvases.spent == 0, carry.alarm)
@@ -77,6 +108,10 @@ class EngineDriver(Driver):
         """Replay the forwards that the plan asks for."""
         *flags, alarm = self.session.plan.flags.tolist()  # the one small tensor the host waits for
         self.heed(alarm)
+        if self.queue is not None:
+            live = self.carry.live.any(-1).tolist()
+            if self.turn_over({place for place, runs in enumerate(live) if runs}):
+                *flags, _ = self.session.plan.flags.tolist()
         if not flags[0] + flags[1]:
             return False
         self.width = self.session.forward(flags)
@@ -157,8 +192,7 @@ def _own(carry: Carry) -> Carry:
     def copy(value: Tensor) -> Tensor:
         return value.contiguous().clone()
 
-    names = ("tokens", "reason", "live", "log_confidence")
-    copies: dict[str, Any] = {name: copy(getattr(carry.proposal, name)) for name in names}
+    copies: dict[str, Any] = {name: copy(getattr(carry.proposal, name)) for name in KEPT}
     proposal = replace(carry.proposal, **copies)
     return Carry(carry.canvases.map(copy), proposal, copy(carry.counts), copy(carry.alarm))
 
@@ -167,7 +201,5 @@ def _tensors(carry: Carry) -> list[Tensor]:
     """What a graph carries; the confidences of a proposal are written by its commit and read no more."""
     canvases, proposal = carry.canvases, carry.proposal
     state: list[Any] = [getattr(canvases, name) for name in TENSORS]
-    plan = [
-        getattr(proposal, f.name) for f in fields(Proposal) if f.name in ("tokens", "reason", "live", "log_confidence")
-    ]
+    plan = [getattr(proposal, name) for name in KEPT]
     return [*state, *plan, carry.counts, carry.alarm]

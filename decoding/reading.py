@@ -44,6 +44,11 @@ class Sampling:
     draws: int = 0
     power: float = 1.0
 
+    @property
+    def at_random(self) -> bool:
+        """Whether anything is drawn."""
+        return self.temperature > 0 or self.noise or self.draws > 0
+
     def __post_init__(self) -> None:
         if not self.temperature >= 0:
             raise ValueError(f"temperature must be at least 0, got {self.temperature}")

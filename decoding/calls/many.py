@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count, groupby, repeat
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,10 @@ from decoding.loop import rounds
 from decoding.names import Request
 from decoding.policy import Policy
 from decoding.policy_by_name import make_policy
-from decoding.prompts import read_one
+from decoding.prompts import Prompts, read_one
 from decoding.reading import Sampling
-from decoding.rounds import Round
-from decoding.state import start
+from decoding.rounds import Counts, Round
+from decoding.state import DecodeState, extend, start
 from models.denoiser import Denoiser
 
 BATCH_SIZE = 32
@@ -226,3 +226,36 @@ def last_rounds(denoiser: Denoiser, fitted: Fitted, queue: Queue, *, batch_size:
     ):
         if round_.entries:
             yield round_
+
+
+def decode_in_turns(
+    denoiser: Denoiser, batch: Prompts, fitted: Fitted, *, batch_size: int
+) -> tuple[DecodeState, Counts]:
+    """What `decode` gives for a batch, of which only some rows are decoded at a time.
+
+    Args:
+        denoiser: behind a fresh cache.
+        batch: prompts with their canvases.
+        fitted: the call; nothing is drawn.
+        batch_size: rows at a time.
+    """
+    width, canvas, block = batch.tokens.shape[1], fitted.request.gen_length, fitted.request.block_length
+    mask = torch.ones_like(batch.tokens, dtype=torch.bool) if batch.attention_mask is None else batch.attention_mask
+    lines = zip(batch.tokens.tolist(), mask.sum(-1).tolist(), strict=True)
+    entries = [
+        Entry(place, place, tuple(line[width - size : width - canvas]), canvas, block)
+        for place, (line, size) in enumerate(lines)
+    ]
+    queue = Queue(sorted(entries, key=lambda entry: entry.size))
+    made = list(last_rounds(denoiser, fitted, queue, batch_size=batch_size, seed=0))
+    places = torch.tensor([entry.place for round_ in made for entry in round_.entries], device=mask.device)
+    order = places.argsort()
+    state = DecodeState.cat([extend(round_.state, width - round_.state.tokens.shape[-1]) for round_ in made])
+    state = state.map(lambda v: v[order])
+    spent = {
+        name: torch.cat([getattr(round_.counts, name) for round_ in made])[order]
+        for name in ("rounds", "sequence_forwards", "token_positions", "explored")
+    }
+    return replace(state, tokens=torch.where(mask, state.tokens, batch.tokens)), Counts(
+        **spent, nfe=made[-1].counts.nfe
+    )
