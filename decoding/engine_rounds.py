@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from typing import Any, cast, final
 
@@ -18,7 +18,7 @@ from decoding.state import TENSORS, DecodeState, extend
 from models.denoiser import Prediction
 from models.engine.graphs import compiled
 from models.engine.session import Session, Shape, copy_all
-from models.engine.stream import version_of
+from models.engine.weights import version_of
 
 COLUMNS = 64  # canvases have a multiple of this many positions, so that few shapes serve all lengths
 
@@ -34,7 +34,7 @@ class EngineDriver(Driver):
     session: Session
     captures = True
     left = width = 0
-    version: tuple[int, ...] = ()
+    version: tuple[Hashable, ...] = ()
 
     def enter(self, state: DecodeState, *, watched: bool) -> None:
         """Put a batch into the buffers of its shape."""

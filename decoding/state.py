@@ -219,7 +219,7 @@ def start(
     masks, each = count + gen_length, count + block_length
     position = torch.arange(length, device=tokens.device) - (length - masks).unsqueeze(-1)
     block = torch.where(position >= 0, position.div(each.unsqueeze(-1), rounding_mode="floor"), -1)
-    num_blocks, masked = masks.div(each, rounding_mode="floor"), block >= 0
+    num_blocks, masked = masks.div(each, rounding_mode="floor").clamp(min=1), block >= 0
     return DecodeState(
         layout=Layout(mask_id, eos_id, step_budget, cached, tuple(also_ends)),
         block=block,
