@@ -6,14 +6,12 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, TypeVar, final
+from typing import Any, final
 
 import torch
 
 from decoding.generation import Row
 from decoding.rounds import Round
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -68,12 +66,16 @@ class Shares:
         return self._each - self._joined.pop(place)
 
 
-def timed(items: Iterable[Item]) -> Iterator[tuple[float, Item]]:
-    """Items with the seconds that each took to come, without what is done with them."""
-    began = time.perf_counter()
-    for item in items:
-        yield time.perf_counter() - began, item
+def timed(rounds: Iterator[Round]) -> Iterator[tuple[float, Round]]:
+    """Rounds with the seconds that each took to come; inference mode is on while they are made, and off with the caller."""
+
+    def step() -> tuple[float, Round] | None:
         began = time.perf_counter()
+        with torch.inference_mode():
+            round_ = next(rounds, None)
+        return None if round_ is None else (time.perf_counter() - began, round_)
+
+    return iter(step, None)
 
 
 def rows_of(round_: Round, *, end_ids: Sequence[int], tokenizer: Any) -> list[Row]:

@@ -135,7 +135,7 @@ def chances_of(source: torch.Generator | Chances | None) -> Chances:
     return source if isinstance(source, Chances) else InOrder(source)
 
 
-def mix(key: Int[Tensor, "*shape"], value: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+def mix(key: Int[Tensor, "..."], value: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
     """A key that stands for a key and a number: SplitMix64's output function, DOI 10.1145/2714064.2660195."""
     z = key + (value + 1) * STEP
     z = (z ^ _right(z, 30)) * FIRST

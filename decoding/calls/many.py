@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain, count, groupby, repeat
 from pathlib import Path
@@ -186,15 +187,17 @@ def _answers(
         queue = Queue(list(entries) if isinstance(pairs, list) else entries)
         denoiser = with_cache(calls.denoiser, fitted.request.options.get("use_cache", "none"))
         shares = Shares()
-        for seconds, round_ in timed(last_rounds(denoiser, fitted, queue, batch_size=batch_size, seed=seed)):
-            shares.spend(seconds, queue.taken)
-            rows = rows_of(round_, end_ids=fitted.end_ids, tokenizer=denoiser.tokenizer)
-            for entry, row in zip(round_.entries, rows, strict=True):
-                yield entry.place, Answer(entry.number, row, shares.of(entry.place))
+        with closing(last_rounds(denoiser, fitted, queue, batch_size=batch_size, seed=seed)) as ends:
+            for seconds, round_ in timed(ends):
+                shares.spend(seconds, queue.taken)
+                rows = rows_of(round_, end_ids=fitted.end_ids, tokenizer=denoiser.tokenizer)
+                for entry, row in zip(round_.entries, rows, strict=True):
+                    yield entry.place, Answer(entry.number, row, shares.of(entry.place))
 
 
-@torch.inference_mode()
-def last_rounds(denoiser: Denoiser, fitted: Fitted, queue: Queue, *, batch_size: int, seed: int) -> Iterator[Round]:
+def last_rounds(
+    denoiser: Denoiser, fitted: Fitted, queue: Queue, *, batch_size: int, seed: int
+) -> Generator[Round, None, None]:
     """The last round of every prompt, those that end together as one.
 
     Args:
@@ -247,7 +250,7 @@ def decode_in_turns(
         for place, (line, size) in enumerate(lines)
     ]
     queue = Queue(sorted(entries, key=lambda entry: entry.size))
-    made = list(last_rounds(denoiser, fitted, queue, batch_size=batch_size, seed=0))
+    made = [round_ for _, round_ in timed(last_rounds(denoiser, fitted, queue, batch_size=batch_size, seed=0))]
     places = torch.tensor([entry.place for round_ in made for entry in round_.entries], device=mask.device)
     order = places.argsort()
     state = DecodeState.cat([extend(round_.state, width - round_.state.tokens.shape[-1]) for round_ in made])

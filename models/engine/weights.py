@@ -96,7 +96,7 @@ def version_of(module: Any) -> tuple[Hashable, ...]:
     tensors = chain(module.parameters(), module.buffers())
     numbers = [n for t in tensors for n in (t.data_ptr(), 0 if t.is_inference() else t._version)]
     parts = [vars(part) for part in module.modules()]
-    configs = [part["config"] for part in parts if is_dataclass(part.get("config"))]
+    configs = [one for one in (part.get("config") for part in parts) if is_dataclass(one) and isinstance(one, Hashable)]
     folded = [version_of(part["folded"]) for part in parts if part.get("folded") is not None]
     return (*numbers, *configs, *folded)
 
