@@ -52,7 +52,7 @@ class PlainDriver(Driver):
 
     def seat(self, entries: Mapping[int, Entry]) -> None:
         """Let prompts begin, in a batch that is as wide as its longest row."""
-        widest = max(entry.size for entry in (self.seats | entries).values())
+        widest = max(entry.size for entry in {**self.seats, **entries}.values())
         left = widest - self.carry.canvases.tokens.shape[-1]
         if left > 0 or left <= -SLACK:
             self.carry = self.carry.extend(left)

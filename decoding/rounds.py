@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
@@ -88,10 +89,8 @@ class Carry:
             return torch.where(rows.view(-1, *[1] * (old.ndim - 1)), new, old)
 
         chance = self.proposal.chance
-        proposal = Proposal(
-            *(pick(name) for name in KEPT),
-            chance=None if chance is None else chance.masked_fill(rows.unsqueeze(-1), 0.0),
-        )
+        kept: dict[str, Any] = {name: pick(name) for name in KEPT}
+        proposal = Proposal(**kept, chance=None if chance is None else chance.masked_fill(rows.unsqueeze(-1), 0.0))
         counts = torch.where(rows, other.counts, self.counts)
         return Carry(self.canvases.where(rows, other.canvases), proposal, counts, self.alarm)
 

@@ -152,7 +152,7 @@ def uniform(keys: Int[Tensor, "*shape"], kind: int, count: int) -> Float[Tensor,
         count: N.
     """
     kinds = mix(keys, torch.full_like(keys, kind)).unsqueeze(-1)
-    return _right(mix(kinds, torch.arange(count, device=keys.device)), 64 - BITS).float() / 2**BITS
+    return _right(mix(kinds, torch.arange(count, device=keys.device)), 64 - BITS).float() / (1 << BITS)
 
 
 def inverse(probabilities: Float[Tensor, "m V"], draws: Float[Tensor, "m N"]) -> Int[Tensor, "m N"]:

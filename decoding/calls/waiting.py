@@ -121,5 +121,5 @@ def join(
         initial_blocks=initial_blocks,
         cached=layout.cached,
     )
-    place = torch.arange(width, device=device)
-    return Joining(canvas > 0, state, place >= (width - size).unsqueeze(-1), number)
+    mask = torch.arange(width, device=device) >= (width - size).unsqueeze(-1)
+    return Joining(canvas > 0, state, mask, number)
