@@ -130,7 +130,8 @@ def measure(denoiser: MaskedLM, mix: Mix, *, rows: int, options: dict[str, Any])
         parts = [some.at(range(first, min(first + rows, len(some.prompts)))) for first in firsts]
         return [answer for part in parts for answer in stay_full(part)]
 
-    seconds, answers = {}, []
+    seconds: dict[str, float] = {}
+    answers: list[Answer] = []
     for name, way in (("continuous", stay_full), ("fixed", in_batches)):
         way(mix.at(range(min(len(mix.prompts), WARM * rows))))
         seconds[name], answers = clocked(denoiser, lambda way=way: way(mix))  # type: ignore[misc]

@@ -14,7 +14,7 @@ from tests.decoding.test_engine_rounds import CACHES, HEADLESS, LEARNED
 
 ROOT = Path(__file__).parents[3]
 PROMPTS = [[5, 9, 77, 3, 8], [1, 2], [4, 4, 9, 11, 3, 7, 60, 61, 62, 63, 5], [31], [8, 9, 10]]
-LENGTHS = [16, 8, 16, 24, 8]
+LENGTHS = [16, 8, 16, 32, 8]
 RULES = [*HEADLESS, ("verified", {"rule": "threshold", "source": "reading", "threshold": 0.02})]
 RANDOM = ("random", "imh")
 KINDS = ("plain", "graphs")
