@@ -10,6 +10,7 @@ import pytest
 
 import compare as compare_command
 from decoding.comparison.arms import Arm
+from tests.complaint import complaint as complaint_of
 from train.commands.command_line import parser_of, run
 from train.commands.compare import check_compare, draw
 from train.tasks import get
@@ -27,14 +28,7 @@ def tiny(tmp_path_factory, write_tiny) -> Path:
 
 
 def complaint(capsys, *arguments: str) -> str:
-    """The sentence on stderr of a command that ends with exit code 2."""
-    with pytest.raises(SystemExit) as ended:
-        run(compare_command.compare, [*CONFIG, *arguments])
-    assert ended.value.code == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.count("\n") == 1
-    return printed.err.removesuffix("\n")
+    return complaint_of(capsys, compare_command.compare, *CONFIG, *arguments)
 
 
 @pytest.mark.parametrize(
