@@ -69,7 +69,7 @@ class Runner:
     def job(self, cell: Cell) -> Job:
         """A cell with its policy and the model that it runs on."""
         denoiser = self.denoiser_of(cell.arm)
-        return cell, make_policy(cell.policy, cell.policy_settings, denoiser), denoiser
+        return cell, make_policy(cell.policy, cell.policy_settings, denoiser, self.problems.task), denoiser
 
     def run(self, arms: Sequence[Arm], split: Split) -> None:
         """Run every cell of the arms that has not run yet."""
