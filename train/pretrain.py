@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import pickle
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from train.tasks.renumbered.gsm8k_renumbered import RenumberedTask
 logger = logging.getLogger(__name__)
 
 BASE_SHAPE, BASE_FIT = ModelShape(), Fit()
+BROKEN = (pickle.UnpicklingError, zipfile.BadZipFile, NotImplementedError)
 MASK_TOKENS = ("<|mdm_mask|>", "<|mask|>")
 
 
@@ -147,9 +149,12 @@ def refuse_finished(checkpoint: Path, *, max_steps: int | None, max_minutes: flo
     if not checkpoint.is_file():
         raise ValueError(f"resume needs {CHECKPOINT} in out, got {str(checkpoint.parent)!r} without it")
     try:
+        damaged = zipfile.ZipFile(checkpoint).testzip()
+        if damaged is not None:
+            raise ValueError(f"other bytes than were written in {damaged}")
         done = torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)["base_model_fit"]
         steps, minutes = int(done["steps"]), float(done["minutes"])
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, *BROKEN) as error:
         why = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{checkpoint} must be a whole checkpoint of this command, got {why}") from error
     if progress(step=steps, minutes=minutes, max_steps=max_steps, max_minutes=max_minutes) >= 1:

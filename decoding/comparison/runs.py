@@ -26,6 +26,7 @@ from decoding.loop import Counts, OnStep
 from decoding.policy import Policy
 from decoding.prompts import read_prompts
 from decoding.state import DecodeState, Reason
+from models.checkpoints.json_files import parse, whole_lines
 from models.denoiser import Denoiser
 from models.ranks import Ranks, find_ranks
 
@@ -87,6 +88,10 @@ def canvas_of(answer: str, gen_length: int, denoiser: Denoiser) -> list[int]:
     return [*ids] + [denoiser.eos_id if denoiser.eos_id is not None else -1] * (gen_length - len(ids))
 
 
+class OtherSettings(ValueError):
+    """A ledger whose header is not that of this comparison."""
+
+
 class Ledger:
     """Every figure of every run, a line of JSON for each (split, cell, prompt), in a file that a later call goes on with.
 
@@ -112,38 +117,44 @@ class Ledger:
         self.lines: dict[tuple[str, str], dict[int, list[float]]] = {}
         self.texts: dict[tuple[str, str], dict[int, str]] = {}
         self.agree_with: str | None = None
-        if path is not None and path.is_file():
+        if path is not None and path.exists():
             self._resume(path)
 
     def _resume(self, path: Path) -> None:
-        data = path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]  # a killed run may leave half a line
-        for number, line in enumerate(whole.decode("utf-8", "replace").splitlines(), 1):
+        lines = whole_lines(path)
+        for number, line in enumerate((one.decode("utf-8", "replace") for one in lines), 1):
             try:
-                record = json.loads(line)
+                record = parse(line, finite=False)  # what is no number is named by its column
                 if number == 1:
                     self._agree(path, record)
                 else:
                     self._keep(record["split"], record["cell"], record["prompt"], [record[name] for name in COLUMNS])
-            except (json.JSONDecodeError, KeyError, TypeError, AttributeError, RecursionError) as error:
-                what = "the header" if number == 1 else "a line"
-                raise ValueError(f"{path}, line {number} must be {what} of a comparison, got {line[:60]!r}") from error
             except ForeignLine as error:
                 raise ValueError(f"{path}, line {number}: {error}") from error
-        self.whole = len(whole)
+            except OtherSettings:
+                raise
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                what = "the header" if number == 1 else "a line"
+                raise ValueError(f"{path}, line {number} must be {what} of a comparison, got {line[:60]!r}") from error
+        self.whole = sum(len(line) + 1 for line in lines)
 
     def _agree(self, path: Path, settings: Mapping[str, object]) -> None:
         if not settings.keys() & self.header.keys():
             raise ForeignLine(f"a comparison must begin with its header, got {', '.join(settings) or 'an empty line'}")
         for name, value in self.header.items():
             if settings.get(name) != json.loads(json.dumps(value)):
-                raise ValueError(
+                raise OtherSettings(
                     f"{name} must be {settings.get(name)!r} to go on with {path}, got {value!r}: choose another --out"
                 )
 
     def _keep(self, split: str, cell: str, prompt: object, values: Sequence[object]) -> None:
         size = None if self.sizes is None else self.sizes.get(split, 0)
-        if not isinstance(prompt, int) or prompt < 0 or (size is not None and prompt >= size):
+        if (
+            not isinstance(prompt, int)
+            or isinstance(prompt, bool)
+            or prompt < 0
+            or (size is not None and prompt >= size)
+        ):
             raise ForeignLine(f"prompt must be one of the {size} of split {split}, got {prompt!r}")
         found = [_number(name, value) for name, value in zip(COLUMNS, values, strict=True)]
         kept = self.lines.setdefault((split, cell), {})
@@ -275,22 +286,6 @@ def run_cells(
             own.path.unlink(missing_ok=True)
 
 
-def take_in_leftovers(ledger: Ledger, ranks: Ranks) -> None:
-    """Put what several processes wrote aside before they were cut off into the ledger of all."""
-    if not any(ranks.gather(bool(ledger.left_aside()))):
-        return
-    files = ledger.left_aside() if ranks.first else []
-    lines: list[str] = []
-    for file in files:
-        _, *found = file.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
-        Ledger(file, ledger.header, sizes=ledger.sizes)  # refuses lines of another comparison
-        lines += [line for line in found if line.endswith("\n")]
-    ledger.take_in(ranks.decide(lines), write=ranks.first)
-    for file in files:
-        file.unlink()
-    ranks.barrier()
-
-
 def decode_chunk(
     problems: Problems, encoded: Encoded, job: Job, index: Sequence[int], *, seed: int, on_step: OnStep | None = None
 ) -> Generation:
@@ -318,6 +313,22 @@ def decode_chunk(
         use_cache=cell.settings.get(USE_CACHE, problems.use_cache),
         on_step=on_step,
     )
+
+
+def take_in_leftovers(ledger: Ledger, ranks: Ranks) -> None:
+    """Put what several processes wrote aside before they were cut off into the ledger of all."""
+    if not any(ranks.gather(bool(ledger.left_aside()))):
+        return
+    files = ledger.left_aside() if ranks.first else []
+    lines: list[str] = []
+    for file in files:
+        _, *found = file.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
+        Ledger(file, ledger.header, sizes=ledger.sizes)  # refuses lines of another comparison
+        lines += [line for line in found if line.endswith("\n")]
+    ledger.take_in(ranks.decide(lines), write=ranks.first)
+    for file in files:
+        file.unlink()
+    ranks.barrier()
 
 
 def interleave(prompts: int, jobs: int, batch_size: int) -> Iterator[tuple[int, int]]:
@@ -376,7 +387,7 @@ def clean_commits(state: DecodeState, reference: Int[Tensor, "B G"]) -> tuple[In
     cascade commits behind a wrong one that is not its own, for the state it is made from holds these. What a second look commits
     behind a wrong commit of the first still counts: the state does not tell looks apart.
     """
-    canvas = state.layout.block >= 0
+    canvas = state.block[0] >= 0
     predicted = is_predicted(state)[:, canvas]
     differs = predicted & (state.tokens[:, canvas] != reference)
     round_index = state.committed_round[:, canvas]

@@ -58,6 +58,35 @@ def hold_folder(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def hold_file(file: Path | None) -> Iterator[None]:
+    """Make a file that lines are added to, and let no other process add any until the end of the block; None holds nothing.
+
+    A file that was made for a block that failed goes again where nothing was written to it.
+
+    Raises:
+        ValueError: if another process holds it.
+    """
+    if file is None or fcntl is None or (file.exists() and not file.is_file()):
+        yield
+        return
+    new = not file.exists()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("ab") as opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in HELD:
+                raise ValueError(f"out must be a file that no other run writes to, got {file}") from None
+            log.warning("%s cannot be locked (%s): see to it that nothing else writes there", file, error)
+        try:
+            yield
+        except BaseException:
+            if new and not file.stat().st_size:
+                file.unlink()
+            raise
+
+
+@contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     with _open_current(folder / LOCK) as file:
         file.seek(0)

@@ -14,8 +14,8 @@ def cascade(
     tasks: dict[str, TaskRun],
     fitting: CascadeFitting,
     trials: Trials = Trials(),  # noqa: B008 (frozen)
-    model: str = "checkpoints/reason-7m",
-    head: str = "checkpoints/reason-7m-head",
+    model: str | None = None,
+    head: str | None = None,
     out: Path = Path("checkpoints/runs/cascade"),
     seed: int = 0,
     device: str | None = None,
@@ -33,8 +33,8 @@ def cascade(
         tasks: which prompts.
         fitting: how long, how large, and which drivers.
         trials: how many dev prompts choose the settings that the head decodes with by default, and among which bounds.
-        model: folder or hub id of the base.
-        head: folder of the scoring head that gets the cascade.
+        model: folder or hub id of the base; default the shipped model.
+        head: folder of the scoring head that gets the cascade; default the shipped one.
         out: folder of the head with it.
         seed: of prompts and draws.
         device: where to run; by default the GPU if there is one.
@@ -42,10 +42,11 @@ def cascade(
         tf32: faster matrix products on a GPU, with inputs of 10 bits.
     """
     from train.commands.command_line import keep_options
-    from train.commands.folders import check_head_folder, check_model
+    from train.commands.folders import HEAD, MODEL, check_head_folder, check_model, or_shipped
 
     if not tasks:
         raise ValueError("tasks must name at least one task, got none")
+    model, head = or_shipped(model, MODEL), or_shipped(head, HEAD)
     check_model(model, "")
     check_head_folder(head)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from decoding.comparison.arms import USE_CACHE, Arm, require_different, select
 from decoding.comparison.problems import CheckedProblems, Problems, Split, judge_of
-from models.ranks import by_the_first, find_ranks
+from models.ranks import find_ranks
 from train.commands.calibrated_arm import require_arm
 from train.commands.command_line import keep_options, shipped
 from train.commands.comparison_files import written
@@ -224,7 +224,7 @@ def divide(
 def checked_by(
     task: Task, dev: Sequence[Example], test: Sequence[Example], *, own: OwnCheck | None = None, agree: bool = False
 ) -> CheckedProblems:
-    """Dev and test prompts with the checker of their task, or a check of the user's own."""
+    """Dev and test prompts with the checker of their task, or one of the user's own."""
     examples = {example.prompt: example for example in (*dev, *test)}
     judge = [own.source] if own is not None else ["agreement"] if agree else []
     problems = Problems(
@@ -349,14 +349,14 @@ def run_compare(
             denoiser, checked.problems, checked.check, **how, progress=False
         )  # refuses lines of another comparison
     keep_options()
-    how |= {"records": None if replays is None else Records(folder, replays)}
+    first = find_ranks().first
+    how |= {"records": Records(folder, replays) if replays is not None and first else None}
     for checked in tasks:
         whole += compare(
             denoiser, call.arms, checked.problems, checked.check, tuning=tuning, parity=parity, control=control, **how
         )
         whole.save(folder / "comparison.json", environment(device=denoiser.device, seed=seed))
-        if find_ranks().first:
+        if first:
             write_text(folder / "table.md", table(whole))
             plot(whole, folder)
-    said = by_the_first(lambda: written(folder, report=report))
-    return "\n".join([table(whole, narrow=True), *left_out, said or ""])
+    return "\n".join([table(whole, narrow=True), *left_out, written(folder, report=report and first)])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from decoding.comparison.arms import BLOCK_LENGTH
 from models.ranks import by_the_first, the_first_before
 from train.commands.command_line import keep_options
-from train.commands.compare import CompareCall, check_compare, run_compare
+from train.commands.compare import CompareCall, check_compare, run_compare, tasks_that_fit
 from train.head.settings import names_of
 from train.tasks import get
 from train.tasks.text import TEXT
@@ -46,6 +46,7 @@ def run_train(head_run: HeadRun) -> str:
         whole = head_run
         head_run = the_first_before(lambda: cut_to_budget(whole, denoiser, beam))
         require_rows(head_run)
+    refuse_ledgers(head_run, denoiser)
     folders = gather(head_run, denoiser, beam, head_run.drivers, "traces", None)
     head = fit_heads(head_run, denoiser, beam, folders)
     cast(Any, denoiser).put_on(head)
@@ -55,6 +56,23 @@ def run_train(head_run: HeadRun) -> str:
     settled = None if trials is None else by_the_first(lambda: settle(head_run, denoiser, trials))
     won = [] if settled is None else [settled]
     return "\n\n".join([compare_heads(head_run), *won])
+
+
+def refuse_ledgers(head_run: HeadRun, denoiser: Denoiser) -> None:
+    """Refuse figures of another run in the folder, those of the trials and of the closing comparison, before anything is done.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    from decoding.comparison.runner import make_runner
+    from train.trials.defaults import refuse_trials
+
+    how: dict[str, Any] = {"batch_size": head_run.batch_size, "seed": head_run.seed}
+    if head_run.trials is not None:
+        refuse_trials(denoiser, head_run.tasks, head_run.trials, head_run.out, run_code=head_run.run_code, **how)
+    call = compare_call(head_run, None)
+    for checked in () if call is None else tasks_that_fit(call, denoiser)[0]:
+        make_runner(denoiser, checked.problems, checked.check, out=head_run.out, heads=None, progress=False, **how)
 
 
 def fit_heads(head_run: HeadRun, denoiser: Denoiser, beam: Any, folders: list[Path]) -> ScoringHead:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
+from decoding.files.folder_lock import hold_file
+from models.checkpoints.json_files import cut_to_lines, read_lines
 from models.ranks import by_the_first, find_ranks, the_first_before
 from train.commands.answering.batches import Answer, decode_all
 from train.commands.answering.call import GenerateCall, counts_of
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from models.denoiser import Denoiser
 
 Long = Literal["refuse", "cut"]
+COUNTED = ("rounds", "sequence_forwards", "tokens", "seconds")
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,23 @@ def run_bulk(
     ranks = find_ranks()
     if ranks.size > 1 and out is None:
         raise ValueError(f"out must be a file where {ranks.size} processes answer, got none")
+    with hold_file(None if out is None or not ranks.first else Path(out)):
+        return _answer(denoiser, call, rule, ids, out=out, samples=samples, batch_size=batch_size, seed=seed)
+
+
+def _answer(
+    denoiser: Denoiser,
+    call: GenerateCall,
+    rule: Policy,
+    ids: list[list[int]],
+    *,
+    out: str | None,
+    samples: int,
+    batch_size: int | None,
+    seed: int,
+) -> str:
+    """Decode what the lines of `out` do not answer yet; arguments as in `run_bulk`."""
+    ranks = find_ranks()
     lines = [] if out is None else the_first_before(lambda: lines_of(Path(out)))
     aside = {} if out is None else the_first_before(lambda: read_parts(Path(out)))
     length = max(map(len, ids), default=0) + call.request.gen_length
@@ -232,22 +252,32 @@ def lines_of(out: Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: for a file that holds anything else.
     """
-    if not out.is_file():
-        return []
-    data = out.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):
-        with out.open("r+b") as file:
-            file.truncate(len(whole))
     try:
-        lines = [json.loads(line) for line in whole.splitlines()]
+        lines = read_lines(out)
+        for number, line in enumerate(lines, 1):
+            require_counted(line, number)
     except ValueError as error:
-        raise ValueError(
-            f"out must be a file of this command, or none, got {out} with other lines ({error})"
-        ) from error
-    if not all(isinstance(line, dict) and "settings" in line for line in lines):
-        raise ValueError(f"out must be a file of this command, or none, got {out} with other lines")
+        raise ValueError(f"out must be a file of this command, or none, got other lines ({error})") from error
+    cut_to_lines(out)
     return lines
+
+
+def require_counted(line: Mapping[str, Any], number: int) -> None:
+    """Refuse a line without the settings and the counts of an answer.
+
+    Raises:
+        ValueError: naming the line.
+    """
+    wrong = [name for name in COUNTED if not _is_count(line.get(name))]
+    if wrong or not isinstance(line.get("settings"), dict) or not isinstance(line.get("accepted", False), bool):
+        raise ValueError(f"line {number} must have settings, counts and a verdict, got {', '.join(wrong) or 'others'}")
+    size = line["settings"].get("batch_size")
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise ValueError(f"batch_size of line {number} must be a whole number of at least 1, got {size!r}")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
 
 
 def check_line(line: Mapping[str, Any], asked: Asked, sample: int, settings: Mapping[str, Any], out: str) -> None:
