@@ -19,7 +19,7 @@ from decoding.comparison.verdicts import verdicts
 from decoding.files.folder_lock import hold_folder
 from decoding.provenance import write_json
 from models.denoiser import Denoiser
-from models.ranks import by_the_first, find_ranks
+from models.ranks import find_ranks
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _curves(
     runner.run(arms, "test")
     measured = measure_arms(runner, arms, control)
     if records is not None:
-        by_the_first(lambda: records.add(runner, [(item.arm, item.cell) for item in measured]))
+        records.add(runner, [(item.arm, item.cell) for item in measured])
     return Comparison(
         results=result_rows(runner, [(item.arm, cell) for item in measured for cell in item.cells], ["dev", "test"]),
         curves=curve_rows(runner, measured),
