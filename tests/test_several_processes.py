@@ -20,7 +20,8 @@ from train.head.estimate import Size, _factor
 
 FILE = Path(__file__).with_name("several_processes.py")
 SIZE = 2
-TOLERANCE = 1e-9  # of the largest entry, in float64
+TOLERANCE = {"inverse": 1e-9, "uniform": 4 * torch.finfo(torch.float32).eps}
+"""Of the largest entry, in float64; shares of a mean over all positions are rounded by the loss, which is float32."""
 
 pytestmark = [
     pytest.mark.xdist_group("several processes"),
@@ -83,7 +84,7 @@ def by_itself(work) -> dict[str, Any]:
 def agree(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], tolerance: float) -> None:
     assert ours.keys() == theirs.keys()
     for name, one in ours.items():
-        scale = float(one.abs().max())
+        scale = float(one.detach().abs().max())
         torch.testing.assert_close(theirs[name], one, rtol=0, atol=tolerance * max(scale, 1e-300), msg=name)
 
 
@@ -108,7 +109,7 @@ def test_the_first_process_ends_a_collection_for_all(together, by_itself):
 @pytest.mark.parametrize("weighting", ["inverse", "uniform"])
 def test_gradients_of_a_base_are_those_of_the_whole_batch(together, by_itself, weighting):
     for found in together:
-        agree(by_itself["base"][weighting], found["base"][weighting], TOLERANCE)
+        agree(by_itself["base"][weighting], found["base"][weighting], TOLERANCE[weighting])
 
 
 @pytest.mark.parametrize("what", ["head", "cascade"])
@@ -171,6 +172,6 @@ def test_items_are_dealt_and_one_process_has_them_all():
 
 def test_hours_are_shared_by_the_processes(monkeypatch):
     run = SimpleNamespace(budget_hours=1.0, relabel={})
-    one = _factor(run, Size(seconds=7200))
+    one = _factor(run, Size(seconds=7200.0))
     launch(monkeypatch, 0, 4)
-    assert (one, _factor(run, Size(seconds=7200))) == (0.5, 2.0)
+    assert (one, _factor(run, Size(seconds=7200.0))) == (0.5, 2.0)

@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+import train.trend.measuring
+from decoding.studies.inputs import StudyInputs
 from decoding.studies.trend import draw, fit_line, measure
 from train.commands.command_line import run
 from train.trend.__main__ import trend
+
+NOTHING = StudyInputs("", None, None, 0, make_problems=lambda *_: None, fit=lambda *_: None)  # type: ignore[arg-type]
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(LeafSpec|num_workers|IterableDataset|number of training batches)")
 
@@ -55,8 +59,10 @@ def stored(tmp_path_factory) -> Path:
     places = {"base": folder / "base.yaml", "out": folder / "run", "results": folder / "results"}
     places["prompts"] = folder / "prompts"
     (folder / "measured.yaml").write_text(yaml.safe_dump(MEASURED | {name: str(p) for name, p in places.items()}))
-    for more in (["--stage=prompts"], []):
-        run(trend, ["--config", str(folder / "measured.yaml"), *more])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train.trend.measuring, "REPEATS", 1)
+        for more in (["--stage=prompts"], []):
+            run(trend, ["--config", str(folder / "measured.yaml"), *more])
     return folder
 
 
@@ -98,7 +104,7 @@ def test_the_study_reads_a_straight_trend_off_at_the_target(tmp_path):
         for point in (1, 2):
             stored = unit(f"b{number}", point, 10.0**power, 2 ** (number + 2), 0.9 - 0.1 * number)
             (tmp_path / f"b{number}-{point}.json").write_text(json.dumps(stored))
-    found = measure(None, results=str(tmp_path), parameters=1e10, layers=32)
+    found = measure(NOTHING, results=str(tmp_path), parameters=1e10, layers=32)
     assert found["cut"] == []
     by = {(line["figure"], line["axis"]): line for line in found["lines"]}
     assert by["rounds_learned", "parameters"]["foretold"]["estimate"] == pytest.approx(0.5)
@@ -121,4 +127,4 @@ def test_a_line_says_how_unsure_it_is():
 
 def test_a_folder_without_results_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"results must be a folder with what train.trend stores, got"):
-        measure(None, results=str(tmp_path))
+        measure(NOTHING, results=str(tmp_path))
