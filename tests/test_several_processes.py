@@ -8,15 +8,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from decoding.comparison.runs import COLUMNS
+from decoding.traces.labelling import Labelling
 from models.ranks import Ranks, alone, by_the_first, find_ranks, launched
 from train.head.estimate import Size, _factor
+from train.head.head_run import HeadRun
+from train.head.settings import Fitting, TaskRun
 
 FILE = Path(__file__).with_name("several_processes.py")
 SIZE = 2
@@ -171,7 +173,10 @@ def test_items_are_dealt_and_one_process_has_them_all():
 
 
 def test_hours_are_shared_by_the_processes(monkeypatch):
-    run = SimpleNamespace(budget_hours=1.0, relabel={})
+    parts: dict[str, Any] = {"tasks": {"countdown3": TaskRun()}, "drivers": {"t": {"policy": "threshold"}}, "beam": {}}
+    parts |= {"relabel": {}, "labelling": Labelling(), "fitting": Fitting(), "catalogue": ()}
+    sizes = {"num_prompts": 1, "num_dev": 1, "batch_size": 1, "seed": 0}
+    run = HeadRun(model=None, out=Path("unused"), device=None, budget_hours=1.0, **parts, **sizes)
     one = _factor(run, Size(seconds=7200.0))
     launch(monkeypatch, 0, 4)
     assert (one, _factor(run, Size(seconds=7200.0))) == (0.5, 2.0)
