@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,16 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from models.checkpoints.families import CheckpointError
+from models.checkpoints.config_numbers import CheckpointError, whole
 from models.checkpoints.files import check_names, combine, digest, read_json, stream, weight_files
 from models.checkpoints.manifest import check_files, read_manifest, settle
 from models.checkpoints.sums import byte_sum, check_finite, check_sums, spelled
 from models.checkpoints.tokenizer import check_prompts, encode, load_tokenizer
-from models.denoiser import Denoiser, Prediction
 from models.devices import find_device
+from models.toys.toy import WholeCanvas
 
 KIND = "dilated-convolutions"
+MOST = 1 << 16  # of every size
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Layer(nn.Module):
         return changed
 
 
-class ConvolutionalDenoiser(Denoiser):
+class ConvolutionalDenoiser(WholeCanvas):
     """p(x_i | revealed tokens) at every masked i, by residual dilated convolutions in both directions; no attention.
 
     Left padding changes nothing: every layer reads it as it reads what lies outside the sequence.
@@ -98,21 +99,9 @@ class ConvolutionalDenoiser(Denoiser):
         normed: Tensor = self.norm(hidden)
         return normed
 
-    def forward(
-        self,
-        tokens: Tensor,
-        *,
-        attention_mask: Tensor | None = None,
-        rows: Tensor | None = None,
-        taps: Sequence[int] = (),
-        owner: Tensor | None = None,
-        refresh: Tensor | None = None,
-    ) -> Prediction:
-        """See `Denoiser.forward`; there is nothing that a scoring head could tap."""
-        rows = torch.ones_like(tokens, dtype=torch.bool) if rows is None else rows
-        context = torch.ones_like(tokens) if attention_mask is None else attention_mask.long()
-        logits = self.unembed(self.hidden_states(tokens, attention_mask)[rows])
-        return Prediction(logits, rows, context.sum(-1))
+    def logits_at(self, tokens: Tensor, rows: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """See `WholeCanvas.logits_at`."""
+        return self.unembed(self.hidden_states(tokens, attention_mask)[rows])
 
     def unembed(self, hidden: Float[Tensor, "*M D"]) -> Float[Tensor, "*M V"]:
         """Logits, by the transposed embedding."""
@@ -133,6 +122,24 @@ class ConvolutionalDenoiser(Denoiser):
         return {"model_type": KIND, **asdict(self.shape), "mask_token_id": self.mask_id, "eos_token_id": self.eos_id}
 
 
+def _shape_of(config: Mapping[str, Any]) -> tuple[ConvolutionShape, dict[str, int]]:
+    """Size and special ids of a config.json, judged before anything is built."""
+    sizes = ("vocab_size", "width", "passes", "max_length")
+    try:
+        dilations = {str(number): one for number, one in enumerate(config["dilations"])}
+        shape = ConvolutionShape(
+            **{name: whole(config, name, most=MOST) for name in sizes},
+            dilations=tuple(whole(dilations, name, most=MOST) for name in dilations),
+        )
+        special = {"mask_id": config["mask_token_id"], "eos_id": config["eos_token_id"]}
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"config.json must be that of a {KIND} model, got {error}") from error
+    for name, one in special.items():
+        if not isinstance(one, int) or isinstance(one, bool) or not 0 <= one < shape.vocab_size:
+            raise CheckpointError(f"{name} must lie in the vocabulary of {shape.vocab_size}, got {one!r}")
+    return shape, special
+
+
 def load_convolutional(folder: str | Path, *, device: torch.device | str | None = None) -> ConvolutionalDenoiser:
     """Load what `train.convolutional` saved, in float32.
 
@@ -149,8 +156,7 @@ def load_convolutional(folder: str | Path, *, device: torch.device | str | None 
     config = read_json(folder / "config.json")
     if config.pop("model_type", None) != KIND:
         raise CheckpointError(f"model_type must be {KIND!r} in {folder}, got another")
-    special = {"mask_id": config.pop("mask_token_id"), "eos_id": config.pop("eos_token_id")}
-    shape = ConvolutionShape(**{**config, "dilations": tuple(config["dilations"])})
+    shape, special = _shape_of(config)
     denoiser = ConvolutionalDenoiser(shape, tokenizer=load_tokenizer(folder), **special)
     weights = dict(stream(weight_files(folder)))
     check_names(denoiser, {name: tuple(tensor.shape) for name, tensor in weights.items()}, tied=False)

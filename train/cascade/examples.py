@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
-from typing import final
+from typing import Any, final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -22,6 +22,7 @@ from decoding.state import DecodeState, Proposal, start
 from models.denoiser import Denoiser, Prediction
 from models.heads.cascade import Cascade
 from models.heads.foretelling import LEAST, rest_of
+from models.ranks import find_ranks
 from train.head.fit import prompts_of
 from train.head.settings import TaskRun
 from train.tasks import get
@@ -128,9 +129,7 @@ class Recorded(Denoiser):
         *,
         attention_mask: Bool[Tensor, "N L"] | None = None,
         rows: Bool[Tensor, "N L"] | None = None,
-        taps: Sequence[int] = (),
-        owner: Int[Tensor, " N"] | None = None,
-        refresh: Bool[Tensor, " N"] | None = None,
+        **_: Any,
     ) -> Prediction:
         """See `Denoiser.forward`: the inner prediction, of whole canvases without a cache."""
         prediction: Prediction = self.inner(tokens, attention_mask=attention_mask, rows=rows, taps=self.read_at)
@@ -237,7 +236,7 @@ class CascadeExamples(IterableDataset[CascadeExample]):
     """Examples without end; prompts, drivers and parts are drawn from a seed.
 
     A task that has fewer than `positions` in which something is still to be learned goes first; then every task gives as many
-    examples, whatever its rounds.
+    examples, whatever its rounds. Of several processes each draws its own, without end, for they take every step together.
     """
 
     def __init__(
@@ -283,3 +282,5 @@ class CascadeExamples(IterableDataset[CascadeExample]):
                 self.barren[least] = 0
                 given[least] += 1
                 yield example
+        if any(self.learned) and find_ranks().size > 1:
+            raise ValueError("tasks must give examples without end where several processes fit, got none any more")

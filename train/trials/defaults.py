@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,13 +16,14 @@ from decoding.comparison.problems import Check, Problems, Split, judge_of
 from decoding.comparison.runner import Runner, make_runner
 from decoding.prompts import leave_room
 from decoding.provenance import dtype_name, write_json
+from models.checkpoints.json_files import read_object
 from models.denoiser import Denoiser
 from models.heads.defaults import ALONE, Defaults, write_defaults
 from train.head.fit import prompts_of
 from train.head.settings import TaskRun
 from train.tasks import get
 from train.tasks.task import Example, Task
-from train.trials.choice import Choice, Part, Tables, choose
+from train.trials.choice import Choices, Decode, Part, choose
 from train.trials.ending import name_of
 from train.trials.settings import Trials
 
@@ -142,9 +142,9 @@ def careful_texts(panel: Panel, denoiser: Denoiser, bound: float, file: Path, ba
         batch_size: prompts in one decode.
     """
     prompts = [example.prompt for example in (*panel.screen, *panel.confirm)]
-    if file.is_file():
-        kept: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
-        if kept.keys() == set(prompts):
+    if file.exists():
+        kept = read_object(file)
+        if kept.keys() == set(prompts) and all(isinstance(text, str) for text in kept.values()):
             return kept
     texts: list[str] = []
     for low in range(0, len(prompts), batch_size):
@@ -168,7 +168,7 @@ def choose_defaults(
     batch_size: int,
     seed: int,
     run_code: bool = False,
-) -> Choice:
+) -> Choices:
     """Decode dev prompts with the denoiser's head and without, and write what is chosen to `defaults.json` (`choose`).
 
     Args:
@@ -181,33 +181,84 @@ def choose_defaults(
         run_code: let checkers run what the base writes.
     """
     denoiser.head.defaults = None  # what is tried is told in full
-    panels = [Panel.of(denoiser, n, run, trials, seed=seed, run_code=run_code) for n, run in tasks.items()]
-    counts = {panel.task.name: len(panel.confirm) for panel in panels}
-    runners: list[Runner] = []
+    panels = panels_of(denoiser, tasks, trials, seed=seed, run_code=run_code)
+    runners: dict[str, Runner] = {}
 
-    def decode(setting: Defaults, part: Part) -> Tables:
-        if not runners:
-            runners.extend(
-                make_runner(
-                    denoiser,
-                    replace(panel.problems, judge=judge_of(panel.judged or careful_of(panel, denoiser, trials))),
-                    check_of(panel, denoiser, trials, out / FOLDER, batch_size=batch_size),
-                    out=out / FOLDER,
-                    heads=None,
-                    batch_size=batch_size,
-                    seed=seed,
-                    progress=False,
-                )
-                for panel in panels
-            )
-        return {runner.problems.task: figures(runner, setting, part) for runner in runners}
+    def runner(panel: Panel) -> Runner:
+        if panel.task.name not in runners:
+            check = check_of(panel, denoiser, trials, out / FOLDER, batch_size=batch_size)
+            made = runner_of(panel, denoiser, trials, check, out, batch_size=batch_size, seed=seed)
+            runners[panel.task.name] = made
+        return runners[panel.task.name]
 
-    chosen = choose(decode, forms_of(denoiser), trials.bounds, counts)
-    chosen = replace(chosen, agreed=tuple(panel.task.name for panel in panels if not panel.judged))
+    def decode_on(some: Sequence[Panel]) -> Decode:
+        return lambda setting, part: {one.task.name: figures(runner(one), setting, part) for one in some}
+
+    forms = forms_of(denoiser)
+    each = {
+        panel.task.name: replace(
+            choose(decode_on([panel]), forms, trials.bounds, {panel.task.name: len(panel.confirm)}),
+            agreed=() if panel.judged else (panel.task.name,),
+        )
+        for panel in panels
+    }
+    chosen = Choices.of(decode_on(panels), each, checked=any(form.checked for form in forms))
     denoiser.head.defaults = chosen.defaults
     write_json(out / FOLDER / "choice.json", chosen.as_json())
     write_defaults(chosen.defaults, out)
     return chosen
+
+
+def panels_of(
+    denoiser: Denoiser, tasks: Mapping[str, TaskRun], trials: Trials, *, seed: int, run_code: bool
+) -> list[Panel]:
+    """The dev prompts of every task; arguments as in `choose_defaults`.
+
+    Args:
+        denoiser, tasks, trials, seed, run_code: of the choice.
+    """
+    return [Panel.of(denoiser, name, run, trials, seed=seed, run_code=run_code) for name, run in tasks.items()]
+
+
+def runner_of(
+    panel: Panel, denoiser: Denoiser, trials: Trials, check: Check, out: Path, *, batch_size: int, seed: int
+) -> Runner:
+    """What decodes the prompts of a panel and keeps the figures in `trials/`; refuses figures of other settings there.
+
+    Args:
+        panel: prompts of a task.
+        denoiser: the base.
+        trials: says how careful the rule is that judges where nothing else does.
+        check: of the texts.
+        out: folder of the head.
+        batch_size: prompts at a time.
+        seed: of the prompts.
+    """
+    problems = replace(panel.problems, judge=judge_of(panel.judged or careful_of(panel, denoiser, trials)))
+    how: dict[str, Any] = {"heads": None, "batch_size": batch_size, "seed": seed, "progress": False}
+    return make_runner(denoiser, problems, check, out=out / FOLDER, **how)
+
+
+def refuse_trials(
+    denoiser: Denoiser,
+    tasks: Mapping[str, TaskRun],
+    trials: Trials,
+    out: Path,
+    *,
+    batch_size: int,
+    seed: int,
+    run_code: bool = False,
+) -> None:
+    """Refuse figures in `trials/` that `choose_defaults` could not go on with, before there is a head; writes nothing.
+
+    Args:
+        denoiser, tasks, trials, out, batch_size, seed, run_code: as in `choose_defaults`.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    for panel in panels_of(denoiser, tasks, trials, seed=seed, run_code=run_code):
+        runner_of(panel, denoiser, trials, lambda prompt, text: False, out, batch_size=batch_size, seed=seed)
 
 
 def figures(runner: Runner, setting: Defaults, part: Part) -> dict[str, Array]:
@@ -224,20 +275,21 @@ def figures(runner: Runner, setting: Defaults, part: Part) -> dict[str, Array]:
 
 def arm_of(setting: Defaults) -> Arm:
     """The decoder that a setting is."""
-    if setting.alone:
+    if setting.alone and not setting.checked:
         return Arm("rule alone", "headless", "risk-sum", settings={"risk_bound": setting.risk_bound})
-    return Arm("head", "learned", "learned", settings=settings_of(setting))
-
-
-def settings_of(setting: Defaults) -> dict[str, Any]:
-    """The same as settings of `learned`."""
-    return {"rule": setting.rule, "risk_bound": setting.risk_bound, "looks": setting.looks}
+    policy, settings = setting.decoder
+    return Arm("checked" if setting.checked else "head", "learned", policy, settings=settings)
 
 
 def forms_of(denoiser: Denoiser) -> Sequence[Defaults]:
-    """What a head may do: its own rule, and, with a cascade, two looks behind the rule alone and behind its own."""
+    """What a head may do: its own rule, and, with a cascade, two looks behind the rule alone and its own, and checked drafts."""
     head = denoiser.head
     own = [] if not head.config.trust and not head.config.pairs else [Defaults(None, 1.0, 0)]
     if head.cascade is None:
         return own
-    return [*own, Defaults(ALONE, 1.0, 2), *(replace(one, looks=2) for one in own)]
+    return [
+        *own,
+        Defaults(ALONE, 1.0, 2),
+        *(replace(one, looks=2) for one in own),
+        Defaults(ALONE, 1.0, 0, checked=True),
+    ]

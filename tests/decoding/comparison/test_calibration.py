@@ -18,27 +18,10 @@ from decoding.comparison.risk_control import RiskControl
 from decoding.comparison.runner import control_dial, make_runner
 from decoding.names import resolve
 from decoding.policies.threshold import Threshold
-from models.toys.toy import GroupDenoiser
+from tests.decoding.comparison.toys import toy
 
 CONTROL = RiskControl("flip", 0.5, 0.9)
 CANVAS = {"gen_length": 6, "block_length": 3}
-
-
-class Digits:
-    """A tokenizer of the digits themselves."""
-
-    def __call__(self, text, **_):
-        return {"input_ids": [int(digit) for digit in text]}
-
-    def decode(self, ids, **_):
-        return "".join(map(str, ids))
-
-
-def toy(certainty: float = 0.999999) -> GroupDenoiser:
-    denoiser = GroupDenoiser(2, 3, certainty=certainty)
-    denoiser.tokenizer = Digits()
-    denoiser.encode = lambda prompts, chat=None: [Digits()(prompt)["input_ids"] for prompt in prompts]
-    return denoiser
 
 
 def made(**changes) -> Calibration:
@@ -167,3 +150,25 @@ def test_the_picture_shows_loss_bound_and_promise():
     assert {text.get_text() for text in axes.get_legend().get_texts()} == {
         "measured", "upper bound, confidence 0.9", "promise 0.5", "chosen"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"chosen": "0.4"},
+        {"settings": []},
+        {"policy": 3},
+        {"tested": [{}]},
+        {"tested": {}},
+        {"checked": 1},
+        {"n": None},
+        {"dial": None},
+    ],
+    ids=str,
+)
+def test_values_of_other_kinds_are_refused(file, change):
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(
+        ValueError, match=rf"^calibrated must be a file of calibrate.py, got .* in {next(iter(change))}\)"
+    ):
+        generate(toy(), "010", calibrated=file)

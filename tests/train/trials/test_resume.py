@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 import train.cascade.fit
 import train.trials.defaults
+from decoding.comparison.arms import Arm
 from decoding.traces.labelling import Labelling
 from models.heads.defaults import Defaults, read_defaults
-from train.base.export import export
-from train.commands.command_line import shipped
 from train.commands.train import run_train
 from train.head.head_run import HeadRun
 from train.head.settings import CascadeFitting, Fitting, TaskRun
@@ -25,17 +23,9 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
+def base(tmp_path_factory, write_tiny) -> Path:
     """A LLaDA checkpoint of two small blocks with random weights."""
-    folder = tmp_path_factory.mktemp("base")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=768, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=2, max_position_embeddings=256, tie_word_embeddings=False,
-        rope_parameters={"rope_type": "default", "rope_theta": 1e4},
-    )  # fmt: skip
-    export(LlamaForCausalLM(config), folder, tokenizer=shipped("checkpoints/reason-7m"), mask_id=1, eos_id=0)
-    return folder
+    return write_tiny(tmp_path_factory.mktemp("base"), layers=2)
 
 
 def job(base: Path, out: Path) -> HeadRun:
@@ -82,3 +72,24 @@ def test_a_job_that_was_stopped_ends_as_one_that_was_not(base, tmp_path, monkeyp
     assert again == said.replace(str(tmp_path / "whole"), str(tmp_path / "parts"))
     assert "countdown3 has 4 dev prompts to decide by and needs 200" in " ".join(again.split())
     assert read_defaults(tmp_path / "parts") == Defaults("confidence", 0.1, 0)
+
+
+@pytest.mark.parametrize("where", ["trials/countdown3.jsonl", "countdown3.jsonl"])
+def test_figures_of_another_run_are_refused_before_anything_is_done(base, tmp_path, where):
+    arms = (Arm("sequential", "headless", "sequential"),)
+    mine = replace(job(base, tmp_path), catalogue=arms)
+    file = tmp_path / where
+    file.parent.mkdir(exist_ok=True)
+    file.write_text('{"task": "countdown3", "model": "another"}\n')
+    with pytest.raises(ValueError, match=r"model must be 'another' to go on with .*countdown3.jsonl, got "):
+        run_train(mine)
+    assert [one.relative_to(tmp_path).as_posix() for one in tmp_path.rglob("*") if one.is_file()] == [where]
+
+
+def test_the_figures_of_a_run_are_its_own(base, tmp_path):
+    arms = (Arm("sequential", "headless", "sequential"),)
+    mine = replace(job(base, tmp_path), catalogue=arms)
+    said = run_train(mine)
+    kept = (tmp_path / "countdown3.jsonl").read_bytes()
+    assert run_train(mine) == said
+    assert (tmp_path / "countdown3.jsonl").read_bytes() == kept
