@@ -191,7 +191,9 @@ def _check_place(file: Path, part: Dataset, found: Mapping[str, Any]) -> None:
     name = PART.fullmatch(file.name)
     if name is None:
         raise ValueError(f"{file} must be named part-SPLIT-NUMBER.parquet, got another name")
-    split, chunk, prompts = name["split"], found.get("chunk"), found.get("prompts")
+    split = name["split"]
+    chunk: Any = found.get("chunk")
+    prompts: Any = found.get("prompts")
     if chunk is None and prompts is None:  # a table that was not collected
         return
     try:
