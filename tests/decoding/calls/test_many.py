@@ -16,7 +16,8 @@ from tests.decoding.test_engine_rounds import CACHES, HEADLESS, LEARNED
 ROOT = Path(__file__).parents[3]
 PROMPTS = [[5, 9, 77, 3, 8], [1, 2], [4, 4, 9, 11, 3, 7, 60, 61, 62, 63, 5], [31], [8, 9, 10]]
 LENGTHS = [16, 8, 16, 32, 8]
-RULES = [*((name, ROWS[name].golden) for name in HEADLESS), ("verified", {"rule": "threshold", "source": "reading", "threshold": 0.02})]
+RULES = {name: ROWS[name].golden for name in HEADLESS}
+RULES |= {"verified": {"rule": "threshold", "source": "reading", "threshold": 0.02}}
 RANDOM = ("random", "imh")
 KINDS = ("plain", "graphs")
 
@@ -52,9 +53,9 @@ def one_by_one(denoiser, prompts, policy, lengths, **settings):
 
 
 @pytest.mark.parametrize("cache", CACHES)
-@pytest.mark.parametrize(("policy", "settings"), RULES, ids=[name for name, _ in RULES])
-def test_rules_without_a_head(goldens, policy, settings, cache):
-    settings = {**settings, "use_cache": cache, "early_stop": False}
+@pytest.mark.parametrize("policy", RULES)
+def test_rules_without_a_head(goldens, policy, cache):
+    settings = {**RULES[policy], "use_cache": cache, "early_stop": False}
     settings |= {} if policy == "dream-quota" else {"block_length": 8}
     plain, fast = goldens
     before = fast.engine.fallbacks
