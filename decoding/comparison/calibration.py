@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +98,7 @@ class Calibration:
         checked: whether a checker judged the answers; else texts were compared.
         tested: every setting tested, from the careful end, with loss, bound, rounds and accuracy.
         conditions: the decoder.
+        reference: what later prompts are compared with, see `decoding.comparison.shift`; None in files without it.
     """
 
     policy: str
@@ -114,6 +115,7 @@ class Calibration:
     checked: bool
     tested: Sequence[Mapping[str, Any]]
     conditions: Conditions
+    reference: Mapping[str, Any] | None = None
 
     @staticmethod
     def load(path: str | Path) -> Calibration:
@@ -125,7 +127,8 @@ class Calibration:
         try:
             found = json.loads(Path(path).read_text(encoding="utf-8"))
             conditions = Conditions(**{f.name: found["conditions"][f.name] for f in fields(Conditions)})
-            values = {f.name: found[f.name] for f in fields(Calibration)}
+            named = (f.name for f in fields(Calibration) if f.name in found or f.default is MISSING)
+            values = {name: found[name] for name in named}
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = f"{type(error).__name__} {error}"
             raise ValueError(f"calibrated must be a file of calibrate.py, got {path} ({reason})") from error

@@ -323,7 +323,22 @@ def summarise(call: CalibrateCall, runner: Runner, tested: Sequence[Mapping[str,
         checked=call.checked,
         tested=tested,
         conditions=Conditions.of(denoiser, rule, request, denoiser.end_ids),
+        reference=None if chosen is None else reference_of(runner, replace(arm, values=(value,))),
     )
+
+
+def reference_of(runner: Runner, arm: Arm) -> dict[str, Any]:
+    """What later prompts are compared with: the scores of the calibration prompts at the setting chosen.
+
+    Args:
+        runner: in which the arm has run.
+        arm: with one value of its dial.
+    """
+    from decoding.comparison.shift import Reference
+
+    (cell,) = runner.cells_of(arm)
+    table = runner.ledger.table("dev", cell)
+    return asdict(Reference.of({name: values.tolist() for name, values in table.items()}))
 
 
 def report(found: Calibration, control: RiskControl) -> str:
