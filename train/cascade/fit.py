@@ -24,7 +24,9 @@ from models.heads.defaults import ALONE, CAREFUL, Defaults
 from models.heads.scoring_head import save_head
 from train.base.schedule import learning_rate_factor
 from train.cascade.evaluation import evaluate, trust
-from train.cascade.examples import CascadeExample, CascadeExamples, TaskPrompts, divergence
+from train.cascade.examples import CascadeExample, TaskPrompts
+from train.cascade.leading import CascadeExamples
+from train.cascade.targets import loss_of
 from train.head.drivers import policy_of
 from train.head.settings import CascadeFitting, TaskRun
 from train.trials.evidence import worded
@@ -59,9 +61,9 @@ class CascadeModule(lightning.LightningModule):
         self.began = time.monotonic()
 
     def training_step(self, example: CascadeExample, batch_idx: int) -> Tensor:
-        """KL of the next forward from what the cascade says of it, averaged over positions."""
-        loss = divergence(example.target, example.foretold(self.cascade)).mean()
-        self.log("train/kl", loss.detach(), batch_size=1)
+        """What separates the next forward from what the cascade says of it, averaged over positions."""
+        loss = loss_of(example, self.cascade, self.fitting.target)
+        self.log("train/kl" if self.fitting.target == "candidates" else "train/loss", loss.detach(), batch_size=1)
         return loss
 
     def on_train_batch_end(self, outputs: object, batch: CascadeExample, batch_idx: int) -> None:
@@ -162,6 +164,8 @@ def fit_cascade(
         seed=seed,
         parts=fitting.parts,
         positions=fitting.positions,
+        depth=fitting.depth,
+        whole=fitting.target == "whole",
         **how,
     )
     steps = run_fit(
@@ -184,12 +188,12 @@ def fit_cascade(
 
 
 def cascade_of(denoiser: Denoiser, fitting: CascadeFitting) -> Cascade:
-    """The cascade of the denoiser's head, a new one where it has none of this shape."""
+    """The cascade of the denoiser's head, a new one where it has none of this shape or one is asked for."""
     config = CascadeConfig(
         blocks=fitting.blocks, rank=fitting.rank, alpha=2 * fitting.rank, base=denoiser.fingerprint()
     )
     own = denoiser.head.cascade
-    if own is None or replace(own.config, foretold=(), seen=()) != config:
+    if fitting.anew or own is None or replace(own.config, foretold=(), seen=()) != config:
         denoiser.head.cascade = Cascade(config, denoiser).to(denoiser.device)
     made: Cascade = denoiser.head.cascade
     return made
