@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 THRESHOLDS = {"sudoku": 0.98, "sudoku-hard": 0.995, "countdown3": 0.96, "countdown4": 0.95, "lists": 0.93}
 OTHERWISE = 0.95
 FEWEST = 8  # prompts
+MEANS = ("rounds", "sequence_forwards", "looks", "drafts", "drafts_true")
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,10 @@ class Price:
         batch: rows decoded together.
         canvases: k, 1 for the rule alone.
         mode: exact or subset; empty for the rule alone.
+        worth: failed drafts that a true one pays for; None for all drafts in every round.
         engine: plain or graphs.
         prompts: decoded.
+        equal: of them, those with the text of the rule alone.
         rounds, sequence_forwards, looks, drafts, drafts_true: means over prompts.
         ms: wall clock a prompt, the best of the repeats.
         fallbacks: decodes and calls of the engine that ran plainly.
@@ -36,8 +40,10 @@ class Price:
     batch: int
     canvases: int
     mode: str
+    worth: float | None
     engine: str
     prompts: int
+    equal: int
     rounds: float
     sequence_forwards: float
     looks: float
@@ -56,6 +62,7 @@ def draft_price(
     canvases: str = "2,4,8",
     batches: str = "1,8,64",
     modes: str = "exact,subset",
+    worth: str = "none",
     num_prompts: int = 128,
     decodes: int = 4,
     repeats: int = 3,
@@ -74,6 +81,7 @@ def draft_price(
         canvases: k of the checked drafts, with commas between them.
         batches: rows decoded together.
         modes: exact, subset.
+        worth: of the checked drafts: none, or numbers, with commas between them.
         num_prompts: for each row of the table at most.
         decodes: batches for each row at most, of small batches at least 8 prompts.
         repeats: timed decodes, decoders in turn; the best counts.
@@ -90,6 +98,7 @@ def draft_price(
     for kind in kinds:
         if kind not in ("exact", "subset"):
             raise ValueError(f"modes must be exact or subset, got {kind!r}")
+    worths = [None if one.strip() == "none" else float(one) for one in worth.split(",")]
     from train.commands.compare import draw
     from train.commands.folders import check_head_folder, check_model
     from train.tasks import get
@@ -106,7 +115,7 @@ def draft_price(
     for about in tasks:
         prompts = [example.prompt for example in draw(about, "test", num_prompts, seed=seed)]
         value = THRESHOLDS.get(about.name, OTHERWISE) if threshold is None else threshold
-        decoders = list(decoders_of(denoiser, value, depths, kinds))
+        decoders = list(decoders_of(denoiser, value, depths, kinds, worths))
         for size in sizes:
             some = prompts[: max(FEWEST, decodes * size)]
             lengths = (about.gen_length, about.block_length)
@@ -129,22 +138,40 @@ def read_numbers(name: str, text: str) -> list[int]:
     return [int(one) for one in found]
 
 
+@dataclass(frozen=True)
+class Decoder:
+    """A row of the table before it is measured."""
+
+    canvases: int
+    mode: str
+    worth: float | None
+    policy: Policy
+
+
 def decoders_of(
-    denoiser: Denoiser, threshold: float, depths: list[int], modes: list[str]
-) -> Iterator[tuple[int, str, Policy]]:
-    """The rule alone, and checked drafts around it: (k, mode, policy)."""
+    denoiser: Denoiser, threshold: float, depths: list[int], modes: list[str], worths: list[float | None]
+) -> Iterator[Decoder]:
+    """The rule alone, and checked drafts around it.
+
+    Args:
+        denoiser: with a head that has a cascade.
+        threshold: of the rule.
+        depths: k.
+        modes: exact, subset.
+        worths: of the drafts.
+    """
     from decoding.policy_by_name import make_policy
 
-    yield 1, "", make_policy("threshold", {"threshold": threshold}, denoiser)
-    for k in depths:
-        for mode in modes:
-            settings: dict[str, Any] = {"rule": "threshold", "threshold": threshold, "canvases": k, "mode": mode}
-            yield k, mode, make_policy("verified", settings, denoiser)
+    yield Decoder(1, "", None, make_policy("threshold", {"threshold": threshold}, denoiser))
+    for k, mode, worth in itertools.product(depths, modes, worths):
+        settings: dict[str, Any] = {"rule": "threshold", "threshold": threshold, "canvases": k, "mode": mode}
+        settings |= {} if worth is None else {"worth": worth}
+        yield Decoder(k, mode, worth, make_policy("verified", settings, denoiser))
 
 
 def measure(
     denoiser: Denoiser,
-    decoders: list[tuple[int, str, Policy]],
+    decoders: list[Decoder],
     task: str,
     prompts: list[str],
     batch: int,
@@ -156,57 +183,76 @@ def measure(
 
     Args:
         denoiser: the model.
-        decoders: k, mode and policy of each.
+        decoders: the rule alone first.
         task: whose prompts.
         prompts: decoded.
         batch: rows decoded together.
         lengths: of canvas and block.
         repeats: timed decodes of each.
     """
+    parts = [prompts[start : start + batch] for start in range(0, len(prompts), batch)]
+    found: list[Price | None] = [None] * len(decoders)
+    texts: list[str] = []
+    for turn in range(repeats + 1):
+        for index, decoder in enumerate(decoders):
+            some = parts[: max(1, len(parts) // 4)] if turn == 0 else parts
+            price, own = timed(denoiser, decoder, task, some, lengths)
+            if turn == 0:
+                continue
+            texts = own if index == 0 else texts
+            price = replace(price, equal=sum(one == other for one, other in zip(own, texts, strict=True)))
+            last = found[index]
+            found[index] = price if last is None or price.ms < last.ms else last
+    return [price for price in found if price is not None]
+
+
+def timed(
+    denoiser: Denoiser, decoder: Decoder, task: str, parts: list[list[str]], lengths: tuple[int, int]
+) -> tuple[Price, list[str]]:
+    """One decode of all parts, and the texts.
+
+    Args:
+        denoiser: the model.
+        decoder: what decodes.
+        task: whose prompts.
+        parts: prompts of each batch.
+        lengths: of canvas and block.
+    """
     from decoding.api import generate
 
-    parts = [prompts[start : start + batch] for start in range(0, len(prompts), batch)]
-    best, figures = [float("inf")] * len(decoders), [{} for _ in decoders]  # type: list[float], list[dict[str, float]]
     engine = denoiser.engine
-    failed = [0] * len(decoders)
-    for turn in range(repeats + 1):
-        for index, (_, _, policy) in enumerate(decoders):
-            before = 0 if engine is None else engine.fallbacks
-            some = parts[: max(1, len(parts) // 4)] if turn == 0 else parts
-            made = [generate(denoiser, part, policy, gen_length=lengths[0], block_length=lengths[1]) for part in some]
-            failed[index] = (0 if engine is None else engine.fallbacks) - before
-            if turn:
-                best[index] = min(best[index], sum(one.seconds for one in made))
-                figures[index] = {
-                    name: sum(int(getattr(one, name).sum()) for one in made) / len(prompts)
-                    for name in ("rounds", "sequence_forwards", "looks", "drafts", "drafts_true")
-                }
-    kind = "plain" if engine is None else "graphs"
-    return [
-        Price(
-            task,
-            batch,
-            k,
-            mode,
-            kind,
-            len(prompts),
-            **figures[i],
-            ms=1000 * best[i] / len(prompts),
-            fallbacks=failed[i],
-        )
-        for i, (k, mode, _) in enumerate(decoders)
-    ]
+    before = 0 if engine is None else engine.fallbacks
+    made = [generate(denoiser, part, decoder.policy, gen_length=lengths[0], block_length=lengths[1]) for part in parts]
+    count = sum(map(len, parts))
+    price = Price(
+        task=task,
+        batch=len(parts[0]),
+        canvases=decoder.canvases,
+        mode=decoder.mode,
+        worth=decoder.worth,
+        engine="plain" if engine is None else "graphs",
+        prompts=count,
+        equal=count,
+        **{name: sum(int(getattr(one, name).sum()) for one in made) / count for name in MEANS},
+        ms=1000 * sum(one.seconds for one in made) / count,
+        fallbacks=0 if engine is None else engine.fallbacks - before,
+    )
+    return price, [text for one in made for text in one.text]
 
 
 def table(rows: list[Price]) -> str:
     """Lines for people, each decoder's time beside that of the rule alone."""
     lines = []
     for row in rows:
-        alone = rows[0].ms
-        name = row.mode or "rule alone"
+        alone, name = rows[0], row.mode or "rule alone"
+        worth = "" if row.worth is None else f" worth {row.worth:g}"
+        true = row.drafts_true / row.drafts if row.drafts else 0.0
         lines.append(
-            f"{row.task:>16} batch {row.batch:>3} k {row.canvases} {name:>10} {row.engine}: {row.rounds:6.2f} rounds "
-            f"{row.sequence_forwards:7.2f} forwards {row.looks:6.2f} looks {row.ms:8.2f} ms ({row.ms / alone:.2f})"
+            f"{row.task:>16} batch {row.batch:>3} k {row.canvases} {name:>10}{worth} {row.engine}: "
+            f"{row.rounds:6.2f} rounds ({row.rounds / alone.rounds:.2f}) "
+            f"{row.sequence_forwards:7.2f} forwards ({row.sequence_forwards / alone.sequence_forwards:.2f}) "
+            f"{row.looks:6.2f} looks, {true:.2f} of {row.drafts:.1f} drafts true, {row.equal} of {row.prompts} texts equal, "
+            f"{row.ms:8.2f} ms ({row.ms / alone.ms:.2f})"
         )
     return "\n".join(lines)
 

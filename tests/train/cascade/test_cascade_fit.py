@@ -158,8 +158,6 @@ def test_a_driver_that_can_be_checked_leads_with_drafts(base, countdown):
     stream = CascadeExamples(base, [countdown], [Threshold(0.6)], base.head.taps_ahead, batch_size=6, seed=0, depth=2)
     assert stream.leader(Threshold(0.6), 0.5) == Verified(Threshold(0.6), head=base.head, canvases=2)
     assert max(example.depth for example in islice(stream, 12)) == 2
-    with pytest.raises(ValueError, match="target must be one of candidates, residual, whole, got 'logits'"):
-        CascadeFitting(target="logits")
     with pytest.raises(ValueError, match="depth must be at least 1, got 0"):
         CascadeFitting(depth=0)
 
