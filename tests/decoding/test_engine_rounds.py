@@ -37,6 +37,14 @@ LEARNED = [
     ("learned-parity", {"gamma": 0.9, "gate": 2.0}),
     ("learned-parity", {"gamma": 0.9, "by": "cascade", "among": "candidates"}),
 ]
+CHECKED = [
+    {"rule": "threshold", "threshold": 0.7, "canvases": 2},
+    {"rule": "threshold", "threshold": 0.7, "canvases": 4, "mode": "subset"},
+    {"rule": "risk-sum", "risk_bound": 0.5, "canvases": 3, "worth": 1.0},
+    {"rule": "factor", "factor": 0.5, "canvases": 3, "source": "reading"},
+    {"rule": "sequential", "canvases": 4},
+    {"rule": "learned", "risk_bound": 0.1, "canvases": 3, "mode": "subset"},
+]
 FIGURES = ("sequences", "rounds", "sequence_forwards", "token_positions", "explored")
 
 
@@ -86,6 +94,17 @@ def test_rules_with_a_head_and_its_cascade(reasons, policy, settings, cache):
     same(
         *both(reasons, ["15,44,79,50", "2,3,4,24"], policy, gen_length=24, block_length=8, use_cache=cache, **settings)
     )
+
+
+@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize("settings", CHECKED, ids=[f"{one['rule']}-{one['canvases']}" for one in CHECKED])
+def test_checked_drafts(reasons, settings, cache):
+    canvas = {"gen_length": 24, "block_length": 8, "use_cache": cache}
+    plain, fast = both(reasons, ["15,44,79,50", "2,3,4,24"], "verified", **canvas, **settings)
+    same(plain, fast)
+    assert reasons[1].engine.fallbacks == 0
+    for name in ("looks", "drafts", "drafts_true"):
+        assert torch.equal(getattr(plain, name), getattr(fast, name)), name
 
 
 @pytest.mark.parametrize("cache", CACHES)
