@@ -29,7 +29,7 @@ def replay(
     """Calibrate every arm again and again on prompts of a table of outcomes, and judge each promise on all its other prompts.
 
     Args:
-        outcomes: a folder of tables that `python -m train.outcomes` wrote, or one of them.
+        outcomes: folders of tables that `python -m train.outcomes` wrote, with commas between them.
         arms: names, with commas between them.
         losses: flip, difference.
         promises: values of max_loss.
@@ -58,26 +58,37 @@ def replay(
     }
     found: list[Acceptance] = []
     for table in read_tables(outcomes):
-        running = [one.strip() for one in arms.split(",") if one.strip() in table.arms]
+        running = [one.strip() for one in arms.split(",") if whole(table, one.strip(), max(how["sizes"]))]
         found += acceptances(table, running, **how)
         print(report([row for row in found if row.task == table.task]), flush=True)
     if out is not None:
         save(found, out)
 
 
+def whole(table: OutcomeTable, arm: str, prompts: int) -> bool:
+    """Whether an arm ran on more prompts than a calibration takes."""
+    return arm in table.arms and len(table.complete(table.rows(arm))) > prompts
+
+
 def read_tables(outcomes: str) -> list[OutcomeTable]:
-    """Every table of a folder, or the one named.
+    """Every table of some folders or files, those of one task joined.
+
+    Args:
+        outcomes: folders and files, with commas between them.
 
     Raises:
-        ValueError: where there is none.
+        ValueError: where there is none, and for tables of a task on other prompts.
     """
     from decoding.comparison.replay.table import OutcomeTable
 
-    path = Path(outcomes)
-    files = [path] if path.is_file() else sorted(path.glob("*.npz"))
-    if not files:
-        raise ValueError(f"outcomes must be a folder with tables of python -m train.outcomes, got {outcomes}")
-    return [OutcomeTable.load(file) for file in files]
+    found: dict[str, OutcomeTable] = {}
+    for path in (Path(one.strip()) for one in outcomes.split(",")):
+        files = [path] if path.is_file() else sorted(path.glob("*.npz"))
+        if not files:
+            raise ValueError(f"outcomes must be a folder with tables of python -m train.outcomes, got {path}")
+        for table in map(OutcomeTable.load, files):
+            found[table.task] = found[table.task].joined(table) if table.task in found else table
+    return list(found.values())
 
 
 def report(found: list[Acceptance]) -> str:

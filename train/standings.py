@@ -17,7 +17,7 @@ def standings(
     """Choose arm and dial of either side on the first prompts of a table, and compare them on the prompts behind.
 
     Args:
-        outcomes: a folder of tables that `python -m train.outcomes` wrote, or one of them.
+        outcomes: folders of tables that `python -m train.outcomes` wrote, with commas between them.
         num_dev: prompts that choose.
         num_prompts: prompts that are reported and choose nothing.
         tolerances: how far under one token a round a setting may be on the prompts that choose.

@@ -48,6 +48,10 @@ class Splits:
             raise ValueError(f"outcomes must hold {arm} on the first {self.dev + self.test} prompts, got fewer")
         return Curve.of(self.weights(test=test), right=right, rounds=rounds, forwards=forwards, tokens=rounds)
 
+    def holds(self, arm: str) -> bool:
+        """Whether an arm ran on all prompts of both parts."""
+        return bool((self.table.columns["right"][self.table.rows(arm), : self.dev + self.test] >= 0).all())
+
     def weights(self, *, test: bool) -> Array:
         """Resamples of the prompts of one part."""
         return curves.resample(self.test if test else self.dev, seed=2 * self.seed + test)
@@ -164,7 +168,7 @@ def contest(splits: Splits, *, tolerance: float) -> Contest:
     for arm in table.arms:
         cell = table.cells[table.rows(arm)[0]]
         side = "checked" if cell.policy == CHECKED else "rival" if cell.kind == "headless" else "other"
-        if arm != REFERENCE:
+        if arm != REFERENCE and splits.holds(arm):
             sides[side].append(standing(splits, arm, tolerance=tolerance))
     rival, checked = (_fewest(sides[side]) for side in ("rival", "checked"))
     both = rival is not None and checked is not None

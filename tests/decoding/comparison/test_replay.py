@@ -140,7 +140,7 @@ def test_checked_drafts_are_compared_with_the_best_rival_chosen_on_other_prompts
     json.dumps(found.row())
     none = contest(Splits(contest_table(), 1000, 2000), tolerance=-0.5)
     assert (none.rival, none.checked, none.ratio) == (None, None, None)
-    with pytest.raises(ValueError, match="outcomes must hold threshold on the first 4000 prompts, got fewer"):
+    with pytest.raises(ValueError, match="outcomes must hold sequential on the first 4000 prompts, got fewer"):
         contest(Splits(contest_table(), 1000, 3000), tolerance=0.01)
 
 
