@@ -53,8 +53,8 @@ class Policy(ABC):
     """Whether what it commits follows from canvas, block clock, recent readings and reading alone, on one canvas, and stands."""
 
     @classmethod
-    def brought(cls, head: Any) -> Mapping[str, Any]:
-        """Settings that a model's scoring head brings with it, for those that are not given."""
+    def brought(cls, head: Any, task: str | None) -> Mapping[str, Any]:
+        """Settings that a model's scoring head brings with it, for those that are not given; it may have some for a task."""
         return {}
 
     @property

@@ -11,12 +11,21 @@ from torch import Tensor, nn
 from models.denoiser import Denoiser, Prediction
 
 
-class Toy(Denoiser):
-    """A denoiser that computes every position and gives the rows asked for."""
+class WholeCanvas(Denoiser):
+    """A denoiser of whole canvases: there is nothing that a scoring head could tap, and nothing to keep in a cache."""
 
     @abstractmethod
-    def everywhere(self, tokens: Tensor) -> Tensor:
-        """Logits of every position, [N, L, V]."""
+    def logits_at(self, tokens: Tensor, rows: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """Logits of the rows asked for.
+
+        Args:
+            tokens: canvases [N, L].
+            rows: [N, L], the positions asked for, M in all.
+            attention_mask: [N, L], False on padding; None means no padding.
+
+        Returns:
+            [M, V].
+        """
 
     def forward(
         self,
@@ -31,7 +40,19 @@ class Toy(Denoiser):
         """See `Denoiser.forward`."""
         rows = torch.ones_like(tokens, dtype=torch.bool) if rows is None else rows
         positions = torch.ones_like(tokens) if attention_mask is None else attention_mask.long()
-        return Prediction(self.everywhere(tokens)[rows], rows, positions.sum(-1))
+        return Prediction(self.logits_at(tokens, rows, attention_mask), rows, positions.sum(-1))
+
+
+class Toy(WholeCanvas):
+    """A denoiser that computes every position and gives the rows asked for."""
+
+    @abstractmethod
+    def everywhere(self, tokens: Tensor) -> Tensor:
+        """Logits of every position, [N, L, V]."""
+
+    def logits_at(self, tokens: Tensor, rows: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """See `WholeCanvas.logits_at`."""
+        return self.everywhere(tokens)[rows]
 
 
 class TableDenoiser(Toy):

@@ -50,7 +50,8 @@ class Splits:
 
     def holds(self, arm: str) -> bool:
         """Whether an arm ran on all prompts of both parts."""
-        return bool((self.table.columns["right"][self.table.rows(arm), : self.dev + self.test] >= 0).all())
+        right = self.table.columns["right"][self.table.rows(arm), : self.dev + self.test]
+        return right.shape[1] == self.dev + self.test and bool((right >= 0).all())
 
     def weights(self, *, test: bool) -> Array:
         """Resamples of the prompts of one part."""

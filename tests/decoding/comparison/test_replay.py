@@ -10,7 +10,7 @@ import pytest
 
 from decoding.comparison.curves import Curve
 from decoding.comparison.replay.promises import acceptances, judge, replay
-from decoding.comparison.replay.standings import Splits, contest, read_off, same_texts
+from decoding.comparison.replay.standings import Splits, contest, read_off, same_texts, standing
 from decoding.comparison.replay.table import (
     ANSWER,
     COUNTED,
@@ -140,8 +140,8 @@ def test_checked_drafts_are_compared_with_the_best_rival_chosen_on_other_prompts
     json.dumps(found.row())
     none = contest(Splits(contest_table(), 1000, 2000), tolerance=-0.5)
     assert (none.rival, none.checked, none.ratio) == (None, None, None)
-    with pytest.raises(ValueError, match="outcomes must hold sequential on the first 4000 prompts, got fewer"):
-        contest(Splits(contest_table(), 1000, 3000), tolerance=0.01)
+    with pytest.raises(ValueError, match="outcomes must hold threshold on the first 4000 prompts, got fewer"):
+        standing(Splits(contest_table(), 1000, 3000), "threshold", tolerance=0.01)
 
 
 def test_exact_drafts_are_held_against_their_rule():
