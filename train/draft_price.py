@@ -114,8 +114,8 @@ def draft_price(
     found: list[Price] = []
     for about in tasks:
         prompts = [example.prompt for example in draw(about, "test", num_prompts, seed=seed)]
-        value = THRESHOLDS.get(about.name, OTHERWISE) if threshold is None else threshold
-        decoders = list(decoders_of(denoiser, value, depths, kinds, worths))
+        c = THRESHOLDS.get(about.name, OTHERWISE) if threshold is None else threshold
+        decoders = list(decoders_of(denoiser, c, depths, kinds, worths))
         for size in sizes:
             some = prompts[: max(FEWEST, decodes * size)]
             lengths = (about.gen_length, about.block_length)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -50,7 +52,8 @@ def whole(example: CascadeExample, cascade: Cascade) -> Float[Tensor, ""]:
     if example.logits is None:
         raise ValueError("example must hold the logits of its next forward for the whole distribution, got none")
     reading = example.reading
-    after, left = cascade.states(reading.taps, reading.rows, example.committed, reading.token)
+    taps: Any = reading.taps
+    after, left = cascade.states(taps, reading.rows, example.committed, reading.token)
     after = after[example.left[left]]
     said = linear(after, cascade.base.lm_head.weight).float().log_softmax(-1)
     wanted = example.logits.float().log_softmax(-1)
