@@ -13,6 +13,8 @@ from torch import Tensor
 
 from models.denoiser import Denoiser
 
+MOST_COPIES = 1 << 16
+
 
 @dataclass(frozen=True)
 class Prompts:
@@ -51,7 +53,9 @@ def read_prompts(
         ValueError: for an empty prompt, a mask id in a prompt, an id outside the vocabulary, or padding on the right.
     """
     if not isinstance(copies, int) or isinstance(copies, bool) or copies < 1:
-        raise ValueError(f"num_return_sequences must be a whole number of at least 1, got {copies!r}")
+        raise ValueError(f"num_return_sequences must be a whole number of at least 1, got {str(copies)[:60]}")
+    if copies > MOST_COPIES:
+        raise ValueError(f"num_return_sequences must be at most {MOST_COPIES}, got {copies:.3g}")
     if hasattr(prompts, "__array__") and not isinstance(prompts, Tensor):
         prompts = _as_tensor("prompts", prompts)
     if isinstance(prompts, Tensor):
@@ -69,6 +73,19 @@ def read_prompts(
     )
     _check(batch, denoiser)
     return batch
+
+
+def read_one(prompt: Any, denoiser: Denoiser, *, chat: bool | None = None) -> list[int]:
+    """The ids of one prompt: a string, a chat, or ids.
+
+    Raises:
+        ValueError: as `read_prompts`.
+    """
+    rows = _id_lists(prompt.tolist() if hasattr(prompt, "tolist") else prompt, denoiser, chat)
+    if len(rows) != 1:
+        raise ValueError(f"a prompt must be a string, a chat or a list of ids, got {len(rows)} of them")
+    _check(_pad_left(rows), denoiser)
+    return rows[0]
 
 
 def leave_room(prompts: Sequence[str], denoiser: Denoiser, gen_length: int) -> list[bool]:

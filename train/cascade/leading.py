@@ -15,6 +15,7 @@ from decoding.policy import Needs, Policy, rank
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal
 from models.denoiser import Denoiser
+from models.ranks import find_ranks
 from train.cascade.examples import CascadeExample, TaskPrompts, examples
 
 BARREN = 100  # decodes of a task one after the other in which every round is the last, after which it is left out
@@ -64,7 +65,7 @@ class CascadeExamples(IterableDataset[CascadeExample]):
     """Examples without end; prompts, drivers and parts are drawn from a seed.
 
     A task that has fewer than `positions` in which something is still to be learned goes first; then every task gives as many
-    examples, whatever its rounds.
+    examples, whatever its rounds. Of several processes each draws its own, without end, for they take every step together.
     """
 
     def __init__(
@@ -119,3 +120,5 @@ class CascadeExamples(IterableDataset[CascadeExample]):
                 self.barren[least] = 0
                 given[least] += 1
                 yield example
+        if any(self.learned) and find_ranks().size > 1:
+            raise ValueError("tasks must give examples without end where several processes fit, got none any more")

@@ -17,8 +17,8 @@ from train.head.settings import CascadeTarget
 LEAST = -12.0  # log-probability below which a change is none
 
 
-def loss_of(example: CascadeExample, cascade: Cascade, target: CascadeTarget) -> Float[Tensor, ""]:
-    """The loss of an example, averaged over the positions left.
+def losses_of(example: CascadeExample, cascade: Cascade, target: CascadeTarget) -> Float[Tensor, " M"]:
+    """The loss of an example at every position left.
 
     `candidates`: KL of the next forward from the cascade over the state's five candidates and the rest as one. `residual`: half
     the squared error of the change of these six log-probabilities. `whole`: KL over the whole vocabulary, and that of `candidates`
@@ -34,16 +34,16 @@ def loss_of(example: CascadeExample, cascade: Cascade, target: CascadeTarget) ->
     said = example.foretold(cascade)
     if target == "residual":
         return residual(example.target, said)
-    return divergence(example.target, said).mean()
+    return divergence(example.target, said)
 
 
-def residual(target: Float[Tensor, "M 6"], said: Float[Tensor, "M 6"]) -> Float[Tensor, ""]:
+def residual(target: Float[Tensor, "M 6"], said: Float[Tensor, "M 6"]) -> Float[Tensor, " M"]:
     """Half the squared error of the log-probabilities, those under LEAST as LEAST; what the state said cancels out."""
     error: Tensor = target.clamp(min=LEAST) - said.clamp(min=LEAST)
-    return 0.5 * error.square().sum(-1).mean()
+    return 0.5 * error.square().sum(-1)
 
 
-def whole(example: CascadeExample, cascade: Cascade) -> Float[Tensor, ""]:
+def whole(example: CascadeExample, cascade: Cascade) -> Float[Tensor, " M"]:
     """KL(next forward || softmax(W h)) over the vocabulary, h the cascade's state and W the LM head.
 
     Raises:
@@ -57,10 +57,10 @@ def whole(example: CascadeExample, cascade: Cascade) -> Float[Tensor, ""]:
     after = after[example.left[left]]
     said = linear(after, cascade.base.lm_head.weight).float().log_softmax(-1)
     wanted = example.logits.float().log_softmax(-1)
-    kl = (wanted.exp() * (wanted - said)).sum(-1).mean()
+    kl = (wanted.exp() * (wanted - said)).sum(-1)
     figures = (
         reading.top_tokens[example.left], reading.top_log_probs[example.left], reading.log_normaliser[example.left],
     )  # fmt: skip
     out = (cascade.base.lm_head.weight, cascade.rest.weight, cascade.rest.bias)
-    rest: Tensor = divergence(example.target, distribution(after.detach(), figures, out)).mean()
+    rest: Tensor = divergence(example.target, distribution(after.detach(), figures, out))
     return torch.add(kl, rest)

@@ -62,7 +62,7 @@ def reference_of(runner: Runner, arm: Arm) -> dict[str, Any]:
         runner: in which the arm has run.
         arm: with one value of its dial.
     """
-    from decoding.comparison.shift import Reference
+    from decoding.comparison.shift.exchangeable import Reference
 
     (cell,) = runner.cells_of(arm)
     table = runner.ledger.table("dev", cell)

@@ -11,7 +11,8 @@ import pytest
 
 from decoding.api import generate
 from decoding.comparison.calibration import Calibration
-from decoding.comparison.shift import Gambler, Reference, ShiftTest, scores_of
+from decoding.comparison.shift.exchangeable import Gambler, Reference, ShiftTest, scores_of
+from decoding.comparison.shift.watch import figures_of
 from tests.decoding.comparison.test_calibration import made, toy
 
 NAMES = ("surprise", "forced", "failed_drafts")
@@ -110,8 +111,6 @@ def test_generate_says_once_that_prompts_are_of_another_kind(tmp_path, caplog):
 
 def test_generate_is_silent_on_prompts_like_those_calibrated_on_and_on_one_prompt_again_and_again(tmp_path, caplog):
     usual = generate(toy(), prompts(), calibrated=file_with(tmp_path, {}))
-    from decoding.comparison.shift import figures_of
-
     scores = scores_of(figures_of(usual))["surprise"]
     draws = random.Random(0)
     path = file_with(tmp_path, {"surprise": [one + draws.random() * 1e-3 - 5e-4 for one in scores]})
@@ -123,6 +122,11 @@ def test_generate_is_silent_on_prompts_like_those_calibrated_on_and_on_one_promp
         for _ in range(60):
             generate(toy(), "010101", calibrated=again)
     assert not caplog.records
+
+
+def test_a_file_with_broken_scores_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="calibrated must be a file of calibrate"):
+        Calibration.load(file_with(tmp_path, {"surprise": ["much"]}))
 
 
 def test_an_old_file_still_loads(tmp_path):

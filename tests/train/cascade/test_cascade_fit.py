@@ -27,7 +27,7 @@ from train.cascade.__main__ import cascade as command
 from train.cascade.examples import LAST, CascadeExample, TaskPrompts, candidates, divergence, examples
 from train.cascade.fit import driver_of, evaluate, fit_cascade
 from train.cascade.leading import CascadeExamples
-from train.cascade.targets import loss_of
+from train.cascade.targets import losses_of
 from train.commands.command_line import run, shipped
 from train.head.drivers import policy_of
 from train.head.fit import NAMES
@@ -141,7 +141,7 @@ def test_the_losses_of_an_unfitted_cascade_are_what_it_does_not_see(base, countd
     one = next(iter(led))
     change = one.target.clamp(min=-12) - one.unmoved().clamp(min=-12)
     cascade = Cascade(CascadeConfig(rank=4, base=base.fingerprint()), base).train()
-    losses = {target: loss_of(one, cascade, target) for target in ("candidates", "residual", "whole")}
+    losses = {target: losses_of(one, cascade, target).mean() for target in ("candidates", "residual", "whole")}
     assert losses["candidates"].item() == pytest.approx(divergence(one.target, one.unmoved()).mean().item(), rel=1e-3)
     assert losses["residual"].item() == pytest.approx(0.5 * change.square().sum(-1).mean().item(), rel=1e-3)
     assert losses["whole"].item() > 2 * losses["candidates"].item() * (1 - 1e-3)  # finer classes, and the rest beside
@@ -151,7 +151,7 @@ def test_the_losses_of_an_unfitted_cascade_are_what_it_does_not_see(base, countd
         assert cascade.inject.weight.grad.abs().sum() > 0
         assert cascade.rest.weight.grad.abs().sum() > 0
     with pytest.raises(ValueError, match="example must hold the logits"):
-        loss_of(replace(one, logits=None), cascade, "whole")
+        losses_of(replace(one, logits=None), cascade, "whole")
 
 
 def test_a_driver_that_can_be_checked_leads_with_drafts(base, countdown):
