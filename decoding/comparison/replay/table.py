@@ -117,6 +117,8 @@ class OutcomeTable:
     def joined(self, other: OutcomeTable) -> OutcomeTable:
         """Cells of both, over the same prompts; a cell of both is that of this table where it ran.
 
+        Texts are numbered within a table, so the other's are left out.
+
         Raises:
             ValueError: for another task or other prompts.
         """
@@ -125,14 +127,15 @@ class OutcomeTable:
             raise ValueError(f"tables must be of the same prompts, got {mine} and {theirs}")
         known = {_identity(cell): index for index, cell in enumerate(self.cells)}
         columns = {name: values.copy() for name, values in self.columns.items()}
+        theirs_too = {**other.columns, ANSWER: np.full_like(other.columns[ANSWER], MISSING)}
         new = [index for index, cell in enumerate(other.cells) if _identity(cell) not in known]
         for index, cell in enumerate(other.cells):
             if _identity(cell) in known:
                 row = known[_identity(cell)]
                 lacks = columns["right"][row] == MISSING
                 for name, values in columns.items():
-                    values[row, lacks] = other.columns[name][index, lacks]
-        whole = {name: np.vstack([values, other.columns[name][new]]) for name, values in columns.items()}
+                    values[row, lacks] = theirs_too[name][index, lacks]
+        whole = {name: np.vstack([values, theirs_too[name][new]]) for name, values in columns.items()}
         return replace(self, cells=(*self.cells, *(other.cells[index] for index in new)), columns=whole)
 
 
