@@ -14,18 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from models.ranks import find_ranks
+
 try:
     import fcntl
 except ImportError:  # no POSIX system, and no such lock
     fcntl = None  # type: ignore[assignment]
 
 LOCK = ".lock"
-RANKS = (
-    "RANK",
-    "WORLD_SIZE",
-    "LOCAL_RANK",
-    "MASTER_ADDR",
-)  # all four are set where a launcher started several processes
 TRIES = 100
 HELD = (errno.EACCES, errno.EAGAIN)
 
@@ -52,7 +48,7 @@ def hold_folder(folder: Path) -> Iterator[None]:
         return
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        if fcntl is not None and is_first_rank():
+        if fcntl is not None and find_ranks().first:
             stack.enter_context(_locked(folder))
         _mine[key] = 1
         try:
@@ -88,16 +84,6 @@ def hold_file(file: Path | None) -> Iterator[None]:
             if new and not file.stat().st_size:
                 file.unlink()
             raise
-
-
-def is_first_rank() -> bool:
-    """Whether this process is the only one of its run, or the first of those that a launcher started."""
-    return not is_distributed() or os.environ["RANK"] == "0"
-
-
-def is_distributed() -> bool:
-    """Whether a launcher started this process as one of several."""
-    return all(os.environ.get(name) for name in RANKS)
 
 
 @contextlib.contextmanager

@@ -109,8 +109,8 @@ MUTATIONS = tuple(
         ("a signal loses the step", "train/base/validation.py", " or self.stop.asked\n", "\n", PRETRAIN + " -k signal"),
         # locks
         ("no lock", LOCK, "fcntl.flock(file, fcntl.LOCK_EX |", "fcntl.flock(file, fcntl.LOCK_SH |", COMMAND + " -k second_writer"),
-        ("every rank locks", LOCK, "not is_distributed() or os.environ", "True or os.environ", COMMAND + " -k ranks"),
-        ("one variable makes ranks", LOCK, "return all(os.environ.get(name)", "return any(os.environ.get(name)", COMMAND + " -k leftovers"),
+        ("every rank locks", LOCK, "fcntl is not None and find_ranks().first", "fcntl is not None", COMMAND + " -k ranks"),
+        ("one variable makes ranks", "models/ranks.py", "return all(os.environ.get(name)", "return any(os.environ.get(name)", COMMAND + " -k leftovers"),
         ("nobody is named", LOCK, "file.read().strip() or", "'' or", COMMAND + " -k second_writer"),
         ("a refused call leaves a folder", LOCK, "            one.rmdir()\n", "            pass\n", COMMAND + " -k no_folder"),
         ("a refused call takes old folders along", LOCK, "        if one == first_made:\n            return\n", "", COMMAND + " -k no_folder"),

@@ -53,6 +53,7 @@ def cascade(
     import torch
 
     import models
+    from models.ranks import by_the_first
     from train.cascade.fit import fit_cascade
     from train.head.head_run import quieten
     from train.head.stages import cascade_done, named
@@ -67,10 +68,14 @@ def cascade(
     keep_options()
     if not done:
         print(fit_cascade(denoiser, tasks, fitting, out, seed=seed, asked=asked))
-    choice = choose_defaults(denoiser, tasks, trials, out, batch_size=fitting.batch_size, seed=seed)
     about = {"base": Path(model).name, "head": Path(head).name, "tasks": ", ".join(tasks)}
     about["cascade"] = f"{fitting.minutes:g} minutes, {fitting.blocks} blocks"
-    print(leave(out, choice, about, usage_of(out, first_prompts(tasks, seed=seed), model)))
+
+    def settle() -> str:
+        choice = choose_defaults(denoiser, tasks, trials, out, batch_size=fitting.batch_size, seed=seed)
+        return leave(out, choice, about, usage_of(out, first_prompts(tasks, seed=seed), model))
+
+    print(by_the_first(settle))
 
 
 if __name__ == "__main__":

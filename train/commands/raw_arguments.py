@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from decoding.files.folder_lock import is_distributed
+from models.ranks import is_distributed
 
 MOST_NODES = 100_000  # of a config with every alias written out
 LEFTOVERS = (
