@@ -91,6 +91,7 @@ def start(folder: Path, scenario: Scenario, plan: dict[str, Any]) -> subprocess.
     said = (folder.parent / f"{folder.name}.said").open("ab")
     command = [sys.executable, str(ROOT / "tests/kills/child.py"), str(folder.parent / f"{folder.name}.plan")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1"}
+    environment["PYTHONHASHSEED"] = "0"  # PEFT writes a set of names into adapter_config.json
     return subprocess.Popen(
         [*command, *scenario.arguments(folder)], cwd=folder, env=environment, stdout=said, stderr=said,
         start_new_session=True,
