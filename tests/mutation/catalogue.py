@@ -106,7 +106,7 @@ MUTATIONS = tuple(
         ("a NaN step is taken", "train/base/base_model.py", "            if finite:\n", "            if True:\n", PRETRAIN + " -k gradient"),
         ("a finished run is resumed", "train/pretrain.py", "max_minutes=max_minutes) >= 1:", "max_minutes=max_minutes) > 1:", PRETRAIN + " -k is_over"),
         ("a stop without a word", "train/pretrain.py", "    validation.stop.raise_if_asked()\n", "", PRETRAIN + " -k signal"),
-        ("a signal loses the step", "train/base/validation.py", " or self.stop.asked\n", "\n", PRETRAIN + " -k signal"),
+        ("a signal loses the step", "train/base/validation.py", " or self.stop.asked)", ")", PRETRAIN + " -k signal"),
         # locks
         ("no lock", LOCK, "fcntl.flock(file, fcntl.LOCK_EX |", "fcntl.flock(file, fcntl.LOCK_SH |", COMMAND + " -k second_writer"),
         ("every rank locks", LOCK, "fcntl is not None and find_ranks().first", "fcntl is not None", COMMAND + " -k ranks"),
