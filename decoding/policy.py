@@ -74,6 +74,13 @@ class Policy(ABC):
         """What a round must hold for this rule, declared once."""
         return Needs()
 
+    def check_blocks(self, num_blocks: int) -> None:  # noqa: B027 - most rules fit any canvas
+        """Refuse a canvas of so many blocks that the rule does not fit.
+
+        Raises:
+            ValueError: in one sentence.
+        """
+
     @abstractmethod
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """Which positions to commit, from the reading of `state` itself."""

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from decoding.calls.draws import Chances, chances_of
 from models.denoiser import Prediction, Tap
 from models.engine.window import WideTap
 
@@ -42,6 +43,11 @@ class Sampling:
     noise: bool = False
     draws: int = 0
     power: float = 1.0
+
+    @property
+    def at_random(self) -> bool:
+        """Whether anything is drawn."""
+        return self.temperature > 0 or self.noise or self.draws > 0
 
     def __post_init__(self) -> None:
         if not self.temperature >= 0:
@@ -230,7 +236,7 @@ def reading_of_figures(
     )
 
 
-def read(prediction: Prediction, sampling: Sampling, generator: torch.Generator | None = None) -> Reading:
+def read(prediction: Prediction, sampling: Sampling, generator: torch.Generator | Chances | None = None) -> Reading:
     """Read candidates and confidences off a prediction, in float32 and without a copy of the softmax.
 
     c = exp(z_x̂ - logsumexp z) with z the logits at temperature 1, as in LLaDA and Fast-dLLM; taken as the sigmoid of
@@ -238,12 +244,17 @@ def read(prediction: Prediction, sampling: Sampling, generator: torch.Generator 
     """
     rows, logits = prediction.rows, prediction.logits
     lines = max(1, LOGITS.get(logits.device.type, MANY_LOGITS) // logits.shape[-1])
-    chunks = [_read_chunk(z.float(), sampling, generator) for z in torch.split(logits, lines)]
+    chances = chances_of(generator)
+    asked = chances.at(rows)
+    chunks = [
+        _read_chunk(z.float(), sampling, asked.at(slice(n * lines, (n + 1) * lines)))
+        for n, z in enumerate(torch.split(logits, lines))
+    ]
     shape = tuple(rows.shape)
     blank = Reading.empty(shape, rows.device)
     figures = {n: torch.cat([figures[n] for figures, _ in chunks]) for n in chunks[0][0]}
     dense: dict[str, Any] = {n: _unpack(values, rows, getattr(blank, n)) for n, values in figures.items()}
-    noise = torch.rand(shape, generator=generator, device=rows.device) if sampling.noise else blank.noise
+    noise = chances.noise(shape, rows.device) if sampling.noise else blank.noise
     reading = replace(blank, rows=rows, noise=noise, taps=prediction.taps, **dense)
     if not sampling.draws:
         return reading
@@ -257,13 +268,13 @@ def _unpack(values: Tensor, rows: Tensor, base: Tensor) -> Tensor:
 
 
 def _read_chunk(
-    z: Float[Tensor, "m V"], sampling: Sampling, generator: torch.Generator | None
+    z: Float[Tensor, "m V"], sampling: Sampling, chances: Chances
 ) -> tuple[dict[str, Tensor], Draws | None]:
     normaliser = z.logsumexp(-1, keepdim=True)
     allowed = z.clone() if sampling.forbidden else z
     if sampling.forbidden:
         allowed[:, list(sampling.forbidden)] = -torch.inf
-    token = draw(allowed, sampling, generator)
+    token = draw(allowed, sampling, chances)
     chosen = z.gather(-1, token[:, None])
     others = z.scatter(-1, token[:, None], -torch.inf)
     log_odds = (chosen - others.logsumexp(-1, keepdim=True)).squeeze(-1)
@@ -275,7 +286,7 @@ def _read_chunk(
         confidence, log_risk = confidence.masked_fill(never, 0.0), log_risk.masked_fill(never, 0.0)
     top = allowed.topk(min(TOP, z.shape[-1]))
     missing = (0, TOP - top.indices.shape[-1])
-    draws = _draw_more(allowed - normaliser, sampling, generator) if sampling.draws else None
+    draws = _draw_more(allowed - normaliser, sampling, chances) if sampling.draws else None
     figures = {
         "token": token,
         "confidence": confidence,
@@ -288,14 +299,13 @@ def _read_chunk(
     return figures, draws
 
 
-def _draw_more(log_probs: Float[Tensor, "m V"], sampling: Sampling, generator: torch.Generator | None) -> Draws:
+def _draw_more(log_probs: Float[Tensor, "m V"], sampling: Sampling, chances: Chances) -> Draws:
     """Draws from p^power with their log p and uniform companions, and the log of the sum of p^power."""
     tempered = sampling.power * log_probs
     if not len(tempered):
         return Draws.empty((0,), sampling.draws, log_probs.device)
-    tokens = torch.multinomial(_drawable(tempered).softmax(-1), sampling.draws, replacement=True, generator=generator)
-    chances = torch.rand(tokens.shape, generator=generator, device=log_probs.device)
-    return Draws(tokens, log_probs.gather(-1, tokens), chances, tempered.logsumexp(-1))
+    tokens = chances.more(_drawable(tempered).softmax(-1), sampling.draws)
+    return Draws(tokens, log_probs.gather(-1, tokens), chances.companions(tokens), tempered.logsumexp(-1))
 
 
 def _drawable(z: Float[Tensor, "m V"]) -> Float[Tensor, "m V"]:
@@ -303,7 +313,7 @@ def _drawable(z: Float[Tensor, "m V"]) -> Float[Tensor, "m V"]:
     return z.masked_fill(~z.amax(-1, keepdim=True).isfinite(), 0.0)
 
 
-def draw(z: Float[Tensor, "m V"], sampling: Sampling, generator: torch.Generator | None) -> Int[Tensor, " m"]:
+def draw(z: Float[Tensor, "m V"], sampling: Sampling, generator: torch.Generator | Chances | None) -> Int[Tensor, " m"]:
     """The candidate token of each row: argmax at temperature 0, else a draw from the nucleus of softmax(z / T)."""
     if sampling.temperature == 0:
         return z.argmax(-1)
@@ -314,4 +324,4 @@ def draw(z: Float[Tensor, "m V"], sampling: Sampling, generator: torch.Generator
         ordered, order = probabilities.sort(-1, descending=True)
         beyond = ordered.cumsum(-1) - ordered >= sampling.top_p  # the mass before it already reaches top_p
         probabilities = probabilities.scatter(-1, order, ordered.masked_fill(beyond, 0.0))
-    return torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
+    return chances_of(generator).candidate(probabilities)

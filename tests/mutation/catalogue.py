@@ -190,7 +190,7 @@ MUTATIONS = tuple(
         ("the largest entropy counts", BOUNDS, "return sum_before(reading.entropy,", "return prefix_sum(reading.entropy,", BOUNDED),
         ("tokens behind an EOS", STATE, "tokens=state.tokens.masked_fill(past, state.layout.eos_id)", "tokens=state.tokens", STATES),
         ("an EOS behind a mask ends", STATE, "& ~state.masked & no_mask_before", "& ~state.masked", STATES),
-        ("a prompt's EOS ends", STATE, "(state.layout.block >= 0) & ~state.masked & no", "~state.masked & no", STATES),
+        ("a prompt's EOS ends", STATE, "(state.block >= 0) & ~state.masked & no", "~state.masked & no", STATES),
         ("the clock stands", STATE, "spent = state.spent + 1", "spent = state.spent", STATES),
     )
 )  # fmt: skip
