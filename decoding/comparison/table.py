@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,9 +71,9 @@ def _wrapped(sentence: str) -> str:
 def aligned(grid: Sequence[Sequence[str]]) -> list[str]:
     """Rows of text as columns, the first to the left; columns at the right that pass NARROW are left out."""
     widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
-    ends = accumulate(width + 2 for width in widths)  # with the gap behind each column
-    shown = [width for width, end in zip(widths, ends, strict=True) if end - 2 <= NARROW]
-    widths = shown or [NARROW]
+    ends = [end - 2 for end in itertools.accumulate(width + 2 for width in widths)]
+    fits = max(1, sum(end <= NARROW for end in ends))
+    widths = [min(widths[0], NARROW), *widths[1:fits]]
     found = []
     for row in grid:
         first, *rest = (cell[:width] for cell, width in zip(row, widths, strict=False))
