@@ -27,7 +27,6 @@ class Needs:
         draws: tokens drawn at every position from p^power, beside its candidate (`Reading.draws`).
         power: exponent of those draws, above 0.
         rounds: rounds of a decode at most, for a rule whose rounds may commit nothing; None for a rule that always commits.
-        drafts: whether its canvases carry states of their own, which a check rewrites; no engine captures those yet.
         greedy: whether the candidates must be the most likely tokens, so that no temperature goes with it.
     """
 
@@ -39,7 +38,6 @@ class Needs:
     power: float = 1.0
     rounds: int | None = None
     greedy: bool = False
-    drafts: bool = False
 
 
 @dataclass(frozen=True)
