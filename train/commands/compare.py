@@ -224,7 +224,14 @@ def divide(
 def checked_by(
     task: Task, dev: Sequence[Example], test: Sequence[Example], *, own: OwnCheck | None = None, agree: bool = False
 ) -> CheckedProblems:
-    """Dev and test prompts with the checker of their task, or one of the user's own."""
+    """Dev and test prompts with the checker of their task, or one of the user's own.
+
+    Args:
+        task: whose prompts these are.
+        dev, test: the prompts.
+        own: the user's check, or None.
+        agree: nothing judges a text: it counts as the reference's or not.
+    """
     examples = {example.prompt: example for example in (*dev, *test)}
     judge = [own.source] if own is not None else ["agreement"] if agree else []
     problems = Problems(
