@@ -147,7 +147,14 @@ def look_by_count(config: Mapping[str, Any], about: Measuring) -> dict[str, Any]
 
 
 def look_ms(denoiser: Denoiser, task: str, *, seed: int, batch_size: int = 8) -> dict[str, float]:
-    """Milliseconds of a round by itself, with the head, and with the head and one look, all in the same states."""
+    """Milliseconds of a round by itself, with the head, and with the head and one look, all in the same states.
+
+    Args:
+        denoiser: with its head.
+        task: whose prompts are decoded.
+        seed: of the prompts.
+        batch_size: prompts decoded together.
+    """
     from decoding import generate
     from decoding.policies.threshold import Threshold
     from decoding.policy_by_name import make_policy
