@@ -173,7 +173,7 @@ def test_a_head_gives_the_risk_of_what_its_policy_commits():
     replay = Replay(policy, 1, str)
 
     def watch(state, reading):
-        told.append(score(head, state, reading).risk[0, state.layout.block >= 0])
+        told.append(score(head, state, reading).risk[0, state.block[0] >= 0])
         replay.step(state, reading)
 
     made = generate(toy(), ["100"], policy, gen_length=LENGTH, block_length=SIZE, on_step=watch)
