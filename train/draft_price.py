@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from train.outcomes.workload import require_positive
+
 if TYPE_CHECKING:
     from decoding.policy import Policy
     from models.denoiser import Denoiser
@@ -90,15 +92,9 @@ def draft_price(
         device: where to run; by default the GPU if there is one.
         out: folder for draft-price.json, or none.
     """
-    for name, value in (("num_prompts", num_prompts), ("decodes", decodes), ("repeats", repeats)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+    require_positive({"num_prompts": num_prompts, "decodes": decodes, "repeats": repeats})
     sizes, depths = read_numbers("batches", batches), read_numbers("canvases", canvases)
-    kinds = [mode.strip() for mode in modes.split(",")]
-    for kind in kinds:
-        if kind not in ("exact", "subset"):
-            raise ValueError(f"modes must be exact or subset, got {kind!r}")
-    worths = [None if one.strip() == "none" else float(one) for one in worth.split(",")]
+    kinds, worths = read_modes(modes), read_worths(worth)
     from train.commands.compare import draw
     from train.commands.folders import check_head_folder, check_model
     from train.tasks import get
@@ -136,6 +132,31 @@ def read_numbers(name: str, text: str) -> list[int]:
     if not all(one.isdecimal() and int(one) > 0 for one in found):
         raise ValueError(f"{name} must be whole numbers from 1 with commas between them, got {text!r}")
     return [int(one) for one in found]
+
+
+def read_modes(text: str) -> list[str]:
+    """Modes with commas between them.
+
+    Raises:
+        ValueError: for another one.
+    """
+    found = [mode.strip() for mode in text.split(",")]
+    for mode in found:
+        if mode not in ("exact", "subset"):
+            raise ValueError(f"modes must be exact or subset, got {mode!r}")
+    return found
+
+
+def read_worths(text: str) -> list[float | None]:
+    """Numbers from 0, or none, with commas between them.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    try:
+        return [None if one.strip() == "none" else float(one) for one in text.split(",")]
+    except ValueError:
+        raise ValueError(f"worth must be none or numbers with commas between them, got {text!r}") from None
 
 
 @dataclass(frozen=True)

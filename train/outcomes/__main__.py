@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from decoding.comparison.arms import Arm, select
+from decoding.comparison.arms import Arm
 from train.commands.command_line import GOES_ON, run, shipped
 from train.commands.folders import MODEL, check_head_folder, check_model, find_head
+from train.outcomes.workload import order_jobs, require_positive, select_named
 from train.tasks import get
 
 if TYPE_CHECKING:
@@ -60,18 +61,14 @@ def outcomes(
         tf32: faster matrix products on a GPU, with inputs of 10 bits.
     """
     numbers = {"num_prompts": num_prompts, "num_rivals": num_rivals, "streams": streams, "slice_size": slice_size}
-    for name, value in (numbers | {"workers": workers, "batch_size": batch_size}).items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+    require_positive(numbers | {"workers": workers, "batch_size": batch_size})
     names = [get(name.strip()).name for name in task.split(",")]
     check_model(str(shipped(MODEL)) if model is None else model, "")
     head = find_head(model, head)
     if head is not None:
         check_head_folder(head)
-    running, _ = select(catalogue, arms, has_head=head is not None)
-    if arms is not None:
-        running = [arm for arm in running if arm.name in [name.strip() for name in arms.split(",")]]
-    from train.outcomes.jobs import How, jobs_of
+    running = select_named(catalogue, arms, has_head=head is not None)
+    from train.outcomes.jobs import How
     from train.outcomes.pool import draw_pools
     from train.outcomes.workers import run_jobs
 
@@ -80,12 +77,7 @@ def outcomes(
     started = time.monotonic()
     pools = draw_pools(names, num_prompts, seed=seed, streams=streams)
     sizes = {name: (len(pool), min(len(pool), num_rivals)) for name, pool in pools.items()}
-    jobs = [
-        job
-        for arm in sorted(running, key=lambda arm: arm.name not in everywhere)
-        for name in names
-        for job in jobs_of(name, arm, sizes[name][arm.name not in everywhere], slice_size=slice_size)
-    ]
+    jobs = order_jobs(running, everywhere, sizes, slice_size)
     left = None if seconds is None else seconds - (time.monotonic() - started)
     done = run_jobs(jobs, how, pools, Path(out) / "pieces", devices=devices.split(","), workers=workers, seconds=left)
     print(save_tables(running, jobs, done, how, pools, Path(out)))

@@ -128,7 +128,14 @@ def frozen(arm: Arm, task: str) -> Arm:
 
 
 def jobs_of(task: str, arm: Arm, prompts: int, *, slice_size: int) -> list[Job]:
-    """The jobs of an arm over the first prompts of a task."""
+    """The jobs of an arm over the first prompts of a task.
+
+    Args:
+        task: name.
+        arm: with its dial.
+        prompts: how many.
+        slice_size: prompts of a job at most.
+    """
     starts = range(0, prompts, slice_size)
     return [Job(task, cell, s, min(s + slice_size, prompts)) for s in starts for cell in frozen(arm, task).cells]
 
