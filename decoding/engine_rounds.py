@@ -169,7 +169,7 @@ def _own(carry: Carry) -> Carry:
 def _tensors(carry: Carry) -> list[Tensor]:
     """What a graph carries; the confidences of a proposal are written by its commit and read no more."""
     canvases, proposal = carry.canvases, carry.proposal
-    state: list[Any] = [getattr(canvases, f.name) for f in fields(DecodeState) if f.name != "layout"]
+    state: list[Any] = [getattr(canvases, f.name) for f in fields(DecodeState) if f.name not in ("layout", "memory")]
     plan = [
         getattr(proposal, f.name) for f in fields(Proposal) if f.name in ("tokens", "reason", "live", "log_confidence")
     ]

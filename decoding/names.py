@@ -52,6 +52,7 @@ POLICIES: Mapping[str, NamedPolicy] = {
     "learned-ete": NamedPolicy(f"{_HERE}.learned_ete:LearnedETE", head=True),
     "learned-parity": NamedPolicy(f"{_HERE}.learned_ete:LearnedParity", head=True),
     "verified": NamedPolicy(f"{_HERE}.verified:Verified", head=True),
+    "klass": NamedPolicy(f"{_HERE}.field.klass:KLASS"),
 }
 """The policies of this project; a policy of one's own is named `package.module:Class`."""
 

@@ -29,6 +29,11 @@ class Needs:
         rounds: rounds of a decode at most, for a rule whose rounds may commit nothing; None for a rule that always commits.
         drafts: whether its canvases carry states of their own, which a check rewrites; no engine captures those yet.
         greedy: whether the candidates must be the most likely tokens, so that no temperature goes with it.
+        earlier: whether a reading says how far each distribution has moved since the forward before (`Reading.drift`); one
+            canvas a round.
+        committed: whether committed positions of the canvas are read too.
+        hides: whether a forward sees no more than `Policy.visible` lets it.
+        memory: planes of `DecodeState.memory`, what a rule remembers of each position.
     """
 
     canvases: int = 1
@@ -40,6 +45,15 @@ class Needs:
     rounds: int | None = None
     greedy: bool = False
     drafts: bool = False
+    earlier: bool = False
+    committed: bool = False
+    hides: bool = False
+    memory: int = 0
+
+    @property
+    def plain(self) -> bool:
+        """Whether only the plain driver can serve them."""
+        return self.drafts or self.earlier or self.committed or self.hides or self.memory > 0
 
 
 @dataclass(frozen=True)
@@ -85,6 +99,10 @@ class Policy(ABC):
     def combine(self, reading: Reading, choice: Int[Tensor, " B"]) -> Reading:
         """What the next `propose` sees of the K readings: that of the canvas chosen, unless others have something to add."""
         return reading.at(choice)
+
+    def visible(self, state: DecodeState) -> Bool[Tensor, "... L"]:
+        """Positions that the next forward of `state` may attend to, where `needs.hides`; all of them otherwise."""
+        return torch.ones_like(state.masked)
 
     @property
     def takes_back(self) -> bool:

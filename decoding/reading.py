@@ -92,6 +92,7 @@ class Reading:
         log_normaliser: log sum exp of the logits.
         noise: uniform draws in [0, 1), or zeros where the policy has no random order.
         draws: more tokens of every position, where a policy asks for them; else None.
+        drift: KL(p || the p of the forward before) in nats, infinite where there was none; None unless a policy asks for it.
         taps: what a scoring head reads of the base forward.
     """
 
@@ -106,6 +107,7 @@ class Reading:
     noise: Float[Tensor, "... L"]
     taps: tuple[Tap | WideTap, ...] = ()
     draws: Draws | None = None
+    drift: Float[Tensor, "... L"] | None = None
 
     @property
     def log_confidence(self) -> Float[Tensor, "... L"]:
@@ -171,7 +173,8 @@ class Reading:
 
         dense = {n: getattr(blank, n).index_put(where, getattr(self, n)) for n in _dense_names()}
         draws = None if self.draws is None else self.draws.map(spread)
-        return Reading(**dense, taps=tuple(t.map(spread) for t in self.taps), draws=draws)
+        drift = None if self.drift is None else spread(self.drift)
+        return Reading(**dense, taps=tuple(t.map(spread) for t in self.taps), draws=draws, drift=drift)
 
     def at(self, choice: Int[Tensor, " B"]) -> Reading:
         """The reading of one canvas per prompt, from a [B, K] grid."""
@@ -184,7 +187,8 @@ class Reading:
         """The same function on every tensor."""
         dense: dict[str, Any] = {n: function(getattr(self, n)) for n in _dense_names()}
         taps = tuple(t.map(function) for t in self.taps)
-        return replace(self, **dense, taps=taps, draws=None if self.draws is None else self.draws.map(function))
+        draws = None if self.draws is None else self.draws.map(function)
+        return replace(self, **dense, taps=taps, draws=draws, drift=None if self.drift is None else function(self.drift))
 
     def first(self) -> Reading:
         """Each position as the first canvas of a [B, K] grid reads it that does; taps of canvas 0."""
@@ -203,7 +207,7 @@ class Reading:
         return replace(self, **dense, taps=taps, draws=None if self.draws is None else self.draws.map(pick))
 
 
-_DENSE = tuple(f.name for f in fields(Reading) if f.name not in ("taps", "draws"))
+_DENSE = tuple(f.name for f in fields(Reading) if f.name not in ("taps", "draws", "drift"))
 
 
 def _dense_names() -> tuple[str, ...]:

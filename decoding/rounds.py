@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from decoding.policy import Policy
+from decoding.earlier import Earlier
+from decoding.policy import Needs, Policy
 from decoding.reading import Reading, Sampling, read
 from decoding.state import DecodeState, Proposal, commit
-from models.denoiser import Denoiser
+from models.denoiser import Denoiser, Prediction
 
 OnStep = Callable[[DecodeState, Reading], None]
 
@@ -212,7 +213,10 @@ class PlainDriver(Driver):
 
     def enter(self, state: DecodeState, *, watched: bool) -> None:
         """One canvas for each row; the first proposal makes as many as it wants."""
-        self.carry = first_carry(state, 1)
+        batch, length = state.tokens.shape
+        memory = torch.zeros(batch, self.policy.needs.memory, length, device=state.tokens.device)
+        self.carry = first_carry(replace(state, memory=memory), 1)
+        self.earlier = Earlier(batch, length, state.tokens.device) if self.policy.needs.earlier else None
 
     def look(self) -> bool:
         """Pack the live canvases, run them, and spread what they say."""
@@ -220,23 +224,57 @@ class PlainDriver(Driver):
         if not len(index):
             return False
         row, branch = index.unbind(-1)
-        mask = self.attention_mask
         prediction = self.denoiser(
             canvases.tokens[row, branch],
-            attention_mask=None if mask is None else mask[row],
-            rows=canvases.feasible[row, branch],
+            attention_mask=self.seen(canvases, index),
+            rows=asked(canvases, self.policy.needs)[row, branch],
             taps=self.policy.needs.taps,
             owner=row,
             refresh=canvases.spent[row, branch] == 0,
         )
         shape = (canvases.tokens.shape[0], canvases.tokens.shape[1])
-        reading = read(prediction, self.sampling, self.generator).scatter(index, shape)
+        reading = self.understood(prediction, canvases, index).scatter(index, shape)
         used = torch.bincount(row, minlength=shape[0])
         self.sight = Sight(reading, used, torch.zeros_like(used).index_add(0, row, prediction.positions))
         self.nfe += 1
         return True
 
+    def seen(self, canvases: DecodeState, index: Int[Tensor, "N 2"]) -> Bool[Tensor, "N L"] | None:
+        """What each canvas may attend to: all but the padding, and but what the policy hides."""
+        row, branch = index.unbind(-1)
+        mask = None if self.attention_mask is None else self.attention_mask[row]
+        if not self.policy.needs.hides or canvases.layout.cached:  # a cache holds the keys and values of all
+            return mask
+        visible = self.policy.visible(canvases)[row, branch]
+        return visible if mask is None else mask & visible
+
+    def understood(self, prediction: Prediction, canvases: DecodeState, index: Int[Tensor, "N 2"]) -> Reading:
+        """The reading of the canvases, with how far it moved from the one before where the policy asks for it."""
+        if self.earlier is None:
+            return read(prediction, self.sampling, self.generator)
+        row, branch = index.unbind(-1)
+        drift = self.earlier.drift(prediction, row)
+        reading = read(narrowed(prediction, canvases.feasible[row, branch]), self.sampling, self.generator)
+        return replace(reading, drift=drift.masked_fill(~reading.rows, 0.0))
+
     def commit(self) -> None:
         """Write what was proposed, and see that it was something."""
         super().commit()
         self.heed(int(self.carry.alarm))
+
+
+def asked(state: DecodeState, needs: Needs) -> Bool[Tensor, "B K L"]:
+    """Positions whose distribution a forward gives: the masks of the opened blocks, and what the policy asks for beside them.
+
+    Distributions that are kept for the next forward include those of later blocks, unless a cache leaves them out.
+    """
+    if needs.committed:
+        canvas = (state.layout.block >= 0) & (state.layout.block < state.opened.unsqueeze(-1))
+        return canvas & state.unfinished.unsqueeze(-1)
+    return state.masked if needs.earlier and not state.layout.cached else state.feasible
+
+
+def narrowed(prediction: Prediction, rows: Bool[Tensor, "N L"]) -> Prediction:
+    """The prediction at those of its positions that are in `rows`."""
+    kept = prediction.rows & rows
+    return replace(prediction, logits=prediction.logits[kept[prediction.rows]], rows=kept)

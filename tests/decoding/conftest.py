@@ -128,6 +128,11 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         "learned": {"rule": Learned(HEAD, rule="sum", risk_bound=0.9, step_budget=2), "canvases": 5},
         "alone": {"rule": MarginThreshold(0.3), "canvases": 1},
     },
+    "klass": {
+        "default": {},
+        "lax": {"threshold": 0.3, "kl_threshold": 1.0},
+        "at-once": {"threshold": 0.3, "kl_threshold": 5.0, "history_length": 1},
+    },
 }
 """Name of a policy -> what its members of the grid are called -> their settings."""
 
