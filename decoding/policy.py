@@ -62,11 +62,13 @@ class Policy(ABC):
 
     `propose` and `choose` work on the whole batch: no `.item()`, no Python loop over rows or positions. Each unfinished row must
     commit at least one position a round unless `needs.rounds` says otherwise, and only positions that are masked. It may take back
-    fewer positions than it commits, none of them twice.
+    fewer positions than it commits, none of them twice unless it `repeats`.
     """
 
     checkable: ClassVar[bool] = False
     """Whether what it commits follows from canvas, block clock, recent readings and reading alone, on one canvas, and stands."""
+    repeats: ClassVar[bool] = False
+    """Whether it may take the same position back more than once."""
 
     @classmethod
     def brought(cls, head: Any) -> Mapping[str, Any]:

@@ -188,7 +188,9 @@ class Reading:
         dense: dict[str, Any] = {n: function(getattr(self, n)) for n in _dense_names()}
         taps = tuple(t.map(function) for t in self.taps)
         draws = None if self.draws is None else self.draws.map(function)
-        return replace(self, **dense, taps=taps, draws=draws, drift=None if self.drift is None else function(self.drift))
+        return replace(
+            self, **dense, taps=taps, draws=draws, drift=None if self.drift is None else function(self.drift)
+        )
 
     def first(self) -> Reading:
         """Each position as the first canvas of a [B, K] grid reads it that does; taps of canvas 0."""
