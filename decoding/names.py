@@ -46,12 +46,15 @@ POLICIES: Mapping[str, NamedPolicy] = {
     "random-parity": NamedPolicy(f"{_HERE}.ete:RandomParity"),
     "lopa": NamedPolicy(f"{_HERE}.lopa:LoPA"),
     "imh": NamedPolicy(f"{_HERE}.imh:IndependentMH"),
-    "wino": NamedPolicy(f"{_HERE}.remask:DraftVerify"),
+    "draft-verify": NamedPolicy(f"{_HERE}.remask:DraftVerify"),
     "remask-lowest": NamedPolicy(f"{_HERE}.remask:RemaskLowest"),
     "learned": NamedPolicy(f"{_HERE}.learned:Learned", head=True),
     "learned-ete": NamedPolicy(f"{_HERE}.learned_ete:LearnedETE", head=True),
     "learned-parity": NamedPolicy(f"{_HERE}.learned_ete:LearnedParity", head=True),
     "verified": NamedPolicy(f"{_HERE}.verified:Verified", head=True),
+    "wino": NamedPolicy(f"{_HERE}.field.wino:WINO"),
+    "dawn": NamedPolicy(f"{_HERE}.field.dawn:DAWN"),
+    "info-gain": NamedPolicy(f"{_HERE}.field.info_gain:InfoGain"),
     "klass": NamedPolicy(f"{_HERE}.field.klass:KLASS"),
 }
 """The policies of this project; a policy of one's own is named `package.module:Class`."""
