@@ -34,6 +34,11 @@ class Needs:
         committed: whether committed positions of the canvas are read too.
         hides: whether a forward sees no more than `Policy.visible` lets it.
         memory: planes of `DecodeState.memory`, what a rule remembers of each position.
+        shadows: whether committed positions of the newest block are read too, each by a mask row that does not see it; the
+            candidate there is the token that stands.
+        maps: last blocks of the base whose attention is read (`Reading.attention`), and the prompt and all committed positions
+            with it; 0 for none.
+        losses: whether a round may take back as much as it commits; a decode then ends within a round for each position.
     """
 
     canvases: int = 1
@@ -49,11 +54,15 @@ class Needs:
     committed: bool = False
     hides: bool = False
     memory: int = 0
+    shadows: bool = False
+    maps: int = 0
+    losses: bool = False
 
     @property
     def plain(self) -> bool:
         """Whether only the plain driver can serve them."""
-        return self.drafts or self.earlier or self.committed or self.hides or self.memory > 0
+        beside = self.earlier or self.committed or self.hides or self.memory > 0
+        return self.drafts or beside or self.shadows or self.maps > 0 or self.losses
 
 
 @dataclass(frozen=True)
@@ -61,7 +70,7 @@ class Policy(ABC):
     """A decoding rule: a frozen dataclass that holds its settings. A new decoder is one file with one final subclass.
 
     `propose` and `choose` work on the whole batch: no `.item()`, no Python loop over rows or positions. Each unfinished row must
-    commit at least one position a round unless `needs.rounds` says otherwise, and only positions that are masked. It may take back
+    commit at least one position a round unless `needs` say otherwise, and only positions that are masked. It may take back
     fewer positions than it commits, none of them twice unless it `repeats`.
     """
 

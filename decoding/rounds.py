@@ -194,9 +194,14 @@ class Driver(ABC):
     def close(self) -> None:  # noqa: B027 - a driver that holds nothing has nothing to give back
         """The decode is over, or left."""
 
+    def most_rounds(self) -> int | None:
+        """Rounds of a decode at most, where the policy may have some without a gain."""
+        needs = self.policy.needs
+        return int((self.carry.canvases.layout.block >= 0).sum()) if needs.losses else needs.rounds
+
     def heed(self, alarm: int) -> None:
         """Refuse logits that are none, and a round without a commit, in a rule that may have some a round beyond its last."""
-        most = self.policy.needs.rounds
+        most = self.most_rounds() if alarm else None
         if alarm >= 2:
             cause = "a weight is damaged, or the number format overflows"
             raise ValueError(
@@ -223,21 +228,34 @@ class PlainDriver(Driver):
         canvases, index = self.carry.canvases, self.carry.live.nonzero()  # the one small tensor the host waits for
         if not len(index):
             return False
-        row, branch = index.unbind(-1)
-        prediction = self.denoiser(
-            canvases.tokens[row, branch],
-            attention_mask=self.seen(canvases, index),
-            rows=asked(canvases, self.policy.needs)[row, branch],
-            taps=self.policy.needs.taps,
-            owner=row,
-            refresh=canvases.spent[row, branch] == 0,
-        )
+        row = index[:, 0]
+        prediction = self.predict(canvases, index)
         shape = (canvases.tokens.shape[0], canvases.tokens.shape[1])
         reading = self.understood(prediction, canvases, index).scatter(index, shape)
         used = torch.bincount(row, minlength=shape[0])
         self.sight = Sight(reading, used, torch.zeros_like(used).index_add(0, row, prediction.positions))
         self.nfe += 1
         return True
+
+    def predict(self, canvases: DecodeState, index: Int[Tensor, "N 2"]) -> Prediction:
+        """One forward over the live canvases, of the kind that the policy needs."""
+        needs, (row, branch) = self.policy.needs, index.unbind(-1)
+        tokens, mask = canvases.tokens[row, branch], self.seen(canvases, index)
+        rows = asked(canvases, needs)[row, branch]
+        if needs.shadows:
+            shadows = newest_block(canvases)[row, branch].nonzero()[:, 1].view(len(row), -1)
+            return self.denoiser.shadowed(tokens, shadows, attention_mask=mask, rows=rows)
+        if needs.maps:
+            rows = rows if mask is None else rows & mask.bool()
+            return self.denoiser.attended(tokens, needs.maps, attention_mask=mask, rows=rows)
+        return self.denoiser(
+            tokens,
+            attention_mask=mask,
+            rows=rows,
+            taps=needs.taps,
+            owner=row,
+            refresh=canvases.spent[row, branch] == 0,
+        )
 
     def seen(self, canvases: DecodeState, index: Int[Tensor, "N 2"]) -> Bool[Tensor, "N L"] | None:
         """What each canvas may attend to: all but the padding, and but what the policy hides."""
@@ -250,9 +268,10 @@ class PlainDriver(Driver):
 
     def understood(self, prediction: Prediction, canvases: DecodeState, index: Int[Tensor, "N 2"]) -> Reading:
         """The reading of the canvases, with how far it moved from the one before where the policy asks for it."""
-        if self.earlier is None:
-            return read(prediction, self.sampling, self.generator)
         row, branch = index.unbind(-1)
+        if self.earlier is None:
+            standing = canvases.tokens.masked_fill(canvases.masked, -1)[row, branch] if self.policy.needs.shadows else None
+            return read(prediction, self.sampling, self.generator, standing)
         drift = self.earlier.drift(prediction, row)
         reading = read(narrowed(prediction, canvases.feasible[row, branch]), self.sampling, self.generator)
         return replace(reading, drift=drift.masked_fill(~reading.rows, 0.0))
@@ -268,10 +287,19 @@ def asked(state: DecodeState, needs: Needs) -> Bool[Tensor, "B K L"]:
 
     Distributions that are kept for the next forward include those of later blocks, unless a cache leaves them out.
     """
+    if needs.shadows:
+        return state.feasible | (newest_block(state) & state.unfinished.unsqueeze(-1))
+    if needs.maps:
+        return (state.layout.block < state.opened.unsqueeze(-1)) & state.unfinished.unsqueeze(-1)
     if needs.committed:
         canvas = (state.layout.block >= 0) & (state.layout.block < state.opened.unsqueeze(-1))
         return canvas & state.unfinished.unsqueeze(-1)
     return state.masked if needs.earlier and not state.layout.cached else state.feasible
+
+
+def newest_block(state: DecodeState) -> Bool[Tensor, "B K L"]:
+    """The block opened last."""
+    return state.layout.block == state.opened.unsqueeze(-1) - 1
 
 
 def narrowed(prediction: Prediction, rows: Bool[Tensor, "N L"]) -> Prediction:

@@ -222,6 +222,7 @@ DIALS: Mapping[str, Dial] = {
     "entropy_bound": Dial(False, (0.00003, 0.0003, 0.0015, 0.006, 0.02, 0.1, 0.3, 0.75)),
     "risk_bound": Dial(False, (0.0002, 0.002, 0.006, 0.02, 0.06, 0.12, 0.25, 0.5)),
     "draft": Dial(True, (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.3)),
+    "tau_low": Dial(True, (0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)),
     "proposals": Dial(True, (16.0, 8.0, 4.0, 2.0, 1.0)),
     STEPS: Dial(True, (1.0, 0.75, 0.5, 0.375, 0.25, 0.1875, 0.125)),
 }
@@ -232,7 +233,7 @@ DIAL_OF: Mapping[str, str] = {
     **dict.fromkeys(("risk-sum", "learned", "learned-ete"), "risk_bound"),
     **dict.fromkeys(("quota", "dream-quota"), STEPS),
     **{"margin": "margin", "entropy": "entropy_threshold", "factor": "factor", "entropy-bound": "entropy_bound"},
-    **{"wino": "draft", "imh": "proposals"},
+    **{"draft-verify": "draft", "wino": "threshold", "imh": "proposals", "dawn": "tau_low", "info-gain": "threshold"},
 }
 """Policy -> its dial."""
 

@@ -25,7 +25,8 @@ HEADLESS = [
     ("random-parity", {"gamma": 1.0, "min_masks": 0}),
     ("lopa", {"threshold": 0.05}),
     ("imh", {}),
-    ("wino", {"draft": 0.02, "verify": 0.5}),
+    ("draft-verify", {"draft": 0.02, "verify": 0.5}),
+    ("info-gain", {"threshold": 0.02}),
     ("remask-lowest", {"threshold": 0.02}),
 ]
 LEARNED = [

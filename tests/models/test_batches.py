@@ -29,7 +29,9 @@ SETTINGS = {
     "learned": {"rule": "each", "risk_bound": 0.97, "step_budget": 3},
     "learned-ete": {"risk_bound": 1.0, "gamma": 1.0, "min_masks": 0, "share": 20.0},
     "learned-parity": LOOSE,
-    "wino": {"draft": 0.02, "verify": 0.5},
+    "draft-verify": {"draft": 0.02, "verify": 0.5},
+    "wino": {"threshold": 0.02, "threshold_back": 0.03},
+    "dawn": {"tau_low": 0.02, "tau_induce": 0.02, "threshold": 0.03},
     "verified": {"rule": "threshold", "threshold": 0.02},
     "remask-lowest": {"threshold": 0.02, "keep": 0.03},
 }
