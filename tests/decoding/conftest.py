@@ -252,7 +252,7 @@ def begin():
 
     def state_of(denoiser, policy, prompts, *, gen_length=GEN_LENGTH, block_length=None, early_stop=True):
         block_length = block_length or (gen_length if isinstance(policy, DreamQuota) else BLOCK_LENGTH)
-        return start(
+        state = start(
             nn.functional.pad(prompts, (0, gen_length)),
             gen_length=gen_length,
             block_length=block_length,
@@ -261,6 +261,8 @@ def begin():
             step_budget=policy.step_budget,
             initial_blocks=policy.initial_blocks,
         )
+        memory = torch.zeros(len(prompts), policy.needs.memory, state.tokens.shape[1])
+        return replace(state, memory=memory)
 
     return state_of
 

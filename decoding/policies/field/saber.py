@@ -12,7 +12,7 @@ from torch import Tensor
 from decoding.policies.remask import write
 from decoding.policies.rules import require
 from decoding.policy import Needs, Policy, rank
-from decoding.reading import Reading
+from decoding.reading import TINY, Reading
 from decoding.state import DecodeState, Proposal, Reason
 
 REMASKED = 8  # one position is masked again for so many commits, rounded up
@@ -52,25 +52,21 @@ class Saber(Policy):
         """The commits with what is taken back."""
         last, at_commit = state.memory.unbind(1)
         candidates = reading.rows & state.masked
-        chosen = self.commits(state, reading.log_risk.masked_fill(~candidates, 0.0), at_commit, candidates)
+        chosen = self.commits(reading.log_risk.masked_fill(~candidates, 0.0), at_commit, candidates)
         fallen = reading.log_risk.exp() - last.exp()
         taken = self.taken_back(state, chosen, fallen, candidates)
-        reason = (chosen * int(Reason.EXPLOIT)).masked_fill(taken, int(Reason.REVOKED))
-        at_commit = torch.where(chosen, reading.log_risk, at_commit)
+        reason = (chosen & ~taken) * int(Reason.EXPLOIT) + (taken & ~state.masked) * int(Reason.REVOKED)
+        at_commit = torch.where(chosen, reading.log_risk.clamp(max=-TINY), at_commit)
         last = torch.where(reading.rows, reading.log_risk, last)
         plan = Proposal.single(state, reading, reason)
         tokens = write(state, reading, reason)
         return replace(plan, tokens=tokens.unsqueeze(1), memory=torch.stack([last, at_commit], 1))
 
     def commits(
-        self,
-        state: DecodeState,
-        log_risk: Float[Tensor, "B L"],
-        at_commit: Float[Tensor, "B L"],
-        candidates: Bool[Tensor, "B L"],
+        self, log_risk: Float[Tensor, "B L"], at_commit: Float[Tensor, "B L"], candidates: Bool[Tensor, "B L"]
     ) -> Bool[Tensor, "B L"]:
         """The candidates less risky than the mean commit, or the `least` best ones where those are fewer."""
-        known = (state.reason > int(Reason.NONE)) & (state.reason != int(Reason.END))
+        known = at_commit < 0
         mean = (at_commit.exp() * known).sum(-1, keepdim=True) / known.sum(-1, keepdim=True).clamp(min=1)
         surer = candidates & known.any(-1, keepdim=True) & (log_risk.exp() < mean)
         first = candidates & (rank(-log_risk, candidates) < self.least)
