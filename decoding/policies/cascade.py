@@ -12,6 +12,7 @@ from torch import Tensor
 from decoding.policies.bounds import prefix_sum
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal, Reason
+from models.engine.graphs import compiled
 from models.engine.window import WideTap
 from models.heads.cascade import Cascade
 
@@ -44,20 +45,29 @@ def follow(
         first: what the first look foretells, where that is known.
     """
     token, confidence, left = reading.token, reading.confidence, reading.rows & (reason == 0)
-    wide = is_wide(reading)
+    wide, limit = is_wide(reading), torch.full((), bound, dtype=confidence.dtype, device=confidence.device)
+    take = compiled(_take, confidence.device) if wide else _take
     count = torch.zeros_like(state.round)
     for look in range(looks):
         if not wide and not left.any():
             break
         asked = replace(reading, rows=reading.rows & left.any(-1, keepdim=True))
         count = count + left.any(-1).long()
-        said, risk = first if first is not None and not look else foretell(cascade, asked, reason, token)
-        sure = left & (prefix_sum(risk, -risk, left) <= bound)
-        token, confidence = torch.where(sure, said, token), torch.where(sure, 1 - risk, confidence)
-        reason = torch.where(sure, int(Reason.CASCADE), reason)
-        left = left & ~sure & sure.any(-1, keepdim=True)  # elsewhere a look would say the same
+        said = first if first is not None and not look else foretell(cascade, asked, reason, token)
+        token, confidence, reason, left = take(said, (token, confidence, reason, left), limit)
     plan = Proposal.single(state, replace(reading, token=token), reason)
     return replace(plan, confidence=confidence.unsqueeze(1), looks=count)
+
+
+def _take(
+    said: Foretold, held: tuple[Tensor, Tensor, Tensor, Tensor], bound: Float[Tensor, ""]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Token, confidence, reason, and the positions left, after the safest of what a look foretells are taken."""
+    (likeliest, risk), (token, confidence, reason, left) = said, held
+    sure = left & (prefix_sum(risk, -risk, left) <= bound)
+    token, confidence = torch.where(sure, likeliest, token), torch.where(sure, 1 - risk, confidence)
+    reason = torch.where(sure, int(Reason.CASCADE), reason)
+    return token, confidence, reason, left & ~sure & sure.any(-1, keepdim=True)  # elsewhere a look would say the same
 
 
 def is_wide(reading: Reading) -> bool:
@@ -78,22 +88,21 @@ def foretell(cascade: Cascade, reading: Reading, reason: Int[Tensor, "B L"], tok
     left = reading.rows & ~committed
     log_probs = ask(cascade, reading, committed, token)
     if is_wide(reading):
-        return _spread(reading.taps[0], reading, left, log_probs)
-    best = log_probs[:, :-1].argmax(-1, keepdim=True)
-    risk = log_probs.scatter(-1, best, -torch.inf).logsumexp(-1).exp()
-    likeliest = reading.top_tokens[left].gather(-1, best).squeeze(-1)
+        tap: Any = reading.taps[0]
+        likeliest, risk = compiled(_likeliest, log_probs.device)(log_probs, tap.pick(reading.top_tokens))
+        return tap.spread(likeliest).masked_fill(~left, -1), tap.spread(risk).masked_fill(~left, 0.0)
+    likeliest, risk = _likeliest(log_probs, reading.top_tokens[left])
     return (
         torch.full_like(token, -1).masked_scatter(left, likeliest),
         torch.zeros_like(reading.confidence).masked_scatter(left, risk),
     )
 
 
-def _spread(tap: Any, reading: Reading, left: Bool[Tensor, "B L"], log_probs: Float[Tensor, "B W 6"]) -> Foretold:
-    """What is foretold in a window, at all places."""
+def _likeliest(log_probs: Float[Tensor, "*M 6"], tokens: Int[Tensor, "*M 5"]) -> tuple[Tensor, Tensor]:
+    """The likeliest candidate of each position and its risk."""
     best = log_probs[..., :-1].argmax(-1, keepdim=True)
     risk = log_probs.scatter(-1, best, -torch.inf).logsumexp(-1).exp()
-    likeliest = tap.pick(reading.top_tokens).gather(-1, best).squeeze(-1)
-    return tap.spread(likeliest).masked_fill(~left, -1), tap.spread(risk).masked_fill(~left, 0.0)
+    return tokens.gather(-1, best).squeeze(-1), risk
 
 
 def ask(

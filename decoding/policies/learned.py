@@ -18,6 +18,7 @@ from decoding.policy import Needs, Policy, best, rank
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal, Reason
 from models.engine.graphs import compiled
+from models.heads.conflict_output import Conflicts
 from models.heads.scoring_head import Scores, ScoringHead
 
 PASSES = 9  # odd: see compatible_set
@@ -119,8 +120,7 @@ class Learned(Policy):
         """The reason of every commit by the head's own risks, FORCED at the safest position of a row where none is safe."""
         risk = scores.risk
         if scores.conflicts is not None and self.rule in (*PAIRWISE, None):
-            total = self.rule != "pairs"
-            safe = compatible_set(risk, scores.conflicts.probability, reading.rows, self.risk_bound, total=total)
+            safe = within_conflicts(risk, scores.conflicts, reading, self.risk_bound, total=self.rule != "pairs")
         else:
             safe = safe_set(risk, reading.rows, self.risk_bound, each=self.rule == "each")
         nothing = ~safe.any(-1, keepdim=True)
@@ -141,11 +141,33 @@ def safe_set(risk: Tensor, rows: Bool[Tensor, "B L"], bound: float, *, each: boo
     return rows & (level < bound)
 
 
+def within_conflicts(
+    risk: Float[Tensor, "B L"], conflicts: Conflicts, reading: Reading, bound: float, *, total: bool
+) -> Bool[Tensor, "B L"]:
+    """The compatible set of a reading, in the window of an engine where that made it.
+
+    Args:
+        risk: r_i.
+        conflicts: of the same positions, or of the window.
+        reading: whose positions.
+        bound: b.
+        total: as in `compatible_set`.
+    """
+    if not is_wide(reading):
+        return compatible_set(risk, conflicts.probability, reading.rows, bound, total=total)
+    tap: Any = reading.taps[0]
+    walk = compiled(compatible_set, risk.device)
+    limit = torch.full((), bound, dtype=risk.dtype, device=risk.device)  # a number would be compiled into it
+    found = walk(tap.pick(risk), conflicts.probability, tap.pick(reading.rows) & tap.inside, limit, total=total)
+    taken: Tensor = tap.spread(found)
+    return taken & reading.rows
+
+
 def compatible_set(
     risk: Float[Tensor, "B L"],
     conflict: Float[Tensor, "B L L"],
     rows: Bool[Tensor, "B L"],
-    bound: float,
+    bound: float | Tensor,
     *,
     total: bool = False,
 ) -> Bool[Tensor, "B L"]:

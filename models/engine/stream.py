@@ -7,11 +7,12 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from models.engine import kernels
 from models.engine.block import Attend, run_blocks
+from models.engine.graphs import compiled
 from models.engine.weights import BlockWeights, read_block
 from models.engine.window import WideTap
 
@@ -34,26 +35,45 @@ def run_stream(
     """
     first = taps[0]
     states, canvas, place = first.states, first.canvas.unsqueeze(-1), first.place
-    cos, sin = (table[first.prompt.unsqueeze(-1), states] for table in (first.cos, first.sin))
+    cos, sin = compiled(_rotary, states.device)(first.cos, first.sin, first.prompt, states)
     hidden = (first.hidden[canvas, states] if changed is None else changed).contiguous()
-    weights, chosen = weights_of(stream), runs[:, None, :, None]
+    weights, own = weights_of(stream), compiled(_own, states.device)
 
     def attend(block: int) -> Attend:
         context = (taps[block].keys, taps[block].values)
-        base = [held.transpose(1, 2)[canvas, states].transpose(1, 2) for held in context]
+        chosen = runs if changed is not None or block else torch.zeros_like(runs)
 
         def attend_(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            own = base
-            if changed is not None or block:
-                own = [torch.where(chosen, new, held) for new, held in zip((key, value), base, strict=True)]
-            own = [states.contiguous() for states in own]
-            return kernels.attend_span(query, own[0], own[1], context, place, weights[block].scale)
+            keys, values = own(key, value, context, canvas, states, chosen)
+            return kernels.attend_span(query, keys, values, context, place, weights[block].scale)
 
         return attend_
 
     run_blocks(hidden, weights, (cos, sin), attend)
     norm = stream.norm
     return kernels.rms_norm(hidden.flatten(0, 1), norm.weight, norm.variance_epsilon).view_as(hidden)
+
+
+def _rotary(cos: Tensor, sin: Tensor, prompt: Int[Tensor, " N"], states: Int[Tensor, "N H"]) -> tuple[Tensor, Tensor]:
+    """The rotary table at the states of each prompt."""
+    return cos[prompt.unsqueeze(-1), states], sin[prompt.unsqueeze(-1), states]
+
+
+def _own(
+    key: Float[Tensor, "N h H d"],
+    value: Float[Tensor, "N h H d"],
+    context: tuple[Tensor, Tensor],
+    canvas: Int[Tensor, "N 1"],
+    states: Int[Tensor, "N H"],
+    chosen: Bool[Tensor, "N H"],
+) -> tuple[Tensor, Tensor]:
+    """New keys and values at the chosen states, those of the base's forward at the others."""
+
+    def merged(new: Tensor, held: Tensor) -> Tensor:
+        base = held.transpose(1, 2)[canvas, states].transpose(1, 2)
+        return torch.where(chosen[:, None, :, None], new, base).contiguous()
+
+    return merged(key, context[0]), merged(value, context[1])
 
 
 def weights_of(stream: Any) -> list[BlockWeights]:
@@ -72,7 +92,7 @@ def version_of(module: Any) -> tuple[int, ...]:
     )
 
 
-def predicting(tap: WideTap, asked: Bool[Tensor, "N W"]) -> Bool[Tensor, "N H"]:
-    """The states that predict the places of the window asked for."""
-    hits = torch.zeros(len(asked), asked.shape[1] + tap.shift, dtype=torch.long, device=asked.device)
-    return hits.scatter_add(1, tap.predictor, asked.long()) > 0
+def predicting(predictor: Int[Tensor, "N W"], asked: Bool[Tensor, "N W"], shift: int) -> Bool[Tensor, "N H"]:
+    """The states that predict the places of a window asked for; `shift` of them stand before it."""
+    hits = torch.zeros(len(asked), asked.shape[1] + shift, dtype=torch.long, device=asked.device)
+    return hits.scatter_add(1, predictor, asked.long()) > 0

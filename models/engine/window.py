@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from models.engine.graphs import compiled
 from models.engine.place import Place
 
 
@@ -71,27 +72,30 @@ class WideTap:
             buffer.index_copy_(0, index, held)
             buffer.transpose(1, 2)[index.unsqueeze(1), where] = new.transpose(1, 2)
 
-    @cached_property
+    @property
     def rows(self) -> Int[Tensor, "N W"]:
         """The places of the window, the last one repeated past the end."""
-        return (self.first.unsqueeze(-1) + self._steps(self.width)).clamp(max=self.hidden.shape[1] - 1)
+        return self._places[0]
 
-    @cached_property
+    @property
     def inside(self) -> Bool[Tensor, "N W"]:
         """Which of them lie on the canvas."""
-        return self.first.unsqueeze(-1) + self._steps(self.width) < self.hidden.shape[1]
+        return self._places[1]
 
-    @cached_property
+    @property
     def states(self) -> Int[Tensor, "N H"]:
         """The places whose hidden states the window needs: its own, and one before in a shifted family."""
-        steps = self._steps(self.width + self.shift) - self.shift
-        return (self.first.unsqueeze(-1) + steps).clamp(0, self.hidden.shape[1] - 1)
+        return self._places[2]
 
-    @cached_property
+    @property
     def predictor(self) -> Int[Tensor, "N W"]:
         """Which of `states` predicts each place of the window."""
-        source = self.source[self.prompt.unsqueeze(-1), self.rows]
-        return (source - self.first.unsqueeze(-1) + self.shift).clamp(0, self.width + self.shift - 1)
+        return self._places[3]
+
+    @cached_property
+    def _places(self) -> tuple[Tensor, ...]:
+        find = compiled(_places, self.first.device)
+        return find(self.first, self.source, self.prompt, width=self.width, shift=self.shift)
 
     @cached_property
     def place(self) -> Place:
@@ -107,12 +111,18 @@ class WideTap:
 
     def spread(self, values: Tensor) -> Tensor:
         """[N, W, ...] at all places; outside the window whatever stands at its ends."""
-        back = self._back
+        back = self._places[4]
         return values.gather(1, back if values.ndim == 2 else back.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
 
-    @cached_property
-    def _back(self) -> Int[Tensor, "N L"]:
-        return (self._steps(self.hidden.shape[1]) - self.first.unsqueeze(-1)).clamp(0, self.width - 1)
 
-    def _steps(self, count: int) -> Int[Tensor, " n"]:
-        return torch.arange(count, device=self.first.device)
+def _places(
+    first: Int[Tensor, "*N"], source: Int[Tensor, "B L"], prompt: Int[Tensor, "*N"], *, width: int, shift: int
+) -> tuple[Tensor, ...]:
+    """`rows`, `inside`, `states` and `predictor` of a window, and which of its places stands for each position of the canvas."""
+    length, start = source.shape[1], first.unsqueeze(-1)
+    steps = torch.arange(width, device=first.device)
+    rows = (start + steps).clamp(max=length - 1)
+    states = (start + torch.arange(-shift, width, device=first.device)).clamp(0, length - 1)
+    predictor = (source[prompt.unsqueeze(-1), rows] - start + shift).clamp(0, width + shift - 1)
+    back = (torch.arange(length, device=first.device) - start).clamp(0, width - 1)
+    return rows, start + steps < length, states, predictor, back

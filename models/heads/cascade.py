@@ -18,18 +18,17 @@ from torch import Tensor, nn
 
 from models.checkpoints.manifest import check_files, read_manifest, saving, settle
 from models.denoiser import Denoiser, Tap
-from models.engine.stream import predicting as states_of
+from models.engine.graphs import compiled
 from models.engine.stream import run_stream
 from models.engine.window import WideTap
 from models.heads.config import require_whole
+from models.heads.foretelling import distribution, enter, leave, shrunk
 from models.heads.saved_part import check_base, check_shapes, load_fitted, read_fitted, require_bound, write_fitted
 from models.heads.side_stream import SideStream, predicting, with_lora
 
 CASCADE = "cascade"
 """The folder of a cascade, inside that of its head."""
 FILE = "cascade.safetensors"
-TINY = 1e-7
-LEAST = -100.0  # log-probability of a candidate that is none
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,7 @@ class Cascade(nn.Module):
 
     base: Denoiser
     folded: nn.Module | None
+    curve: Tensor
 
     def __init__(self, config: CascadeConfig, denoiser: Denoiser) -> None:
         super().__init__()
@@ -83,6 +83,7 @@ class Cascade(nn.Module):
         self.rest = nn.Linear(width, 1)
         for parameter in (self.inject.weight, self.rest.weight, self.rest.bias):
             nn.init.zeros_(parameter)
+        self.curve = nn.Buffer(_curve(config), persistent=False)
         self.__dict__["base"] = denoiser  # its embedding and LM head are read, and are no part of this module
         self.__dict__["folded"] = None
         cast(Any, self).register_load_state_dict_post_hook(_unfold)
@@ -90,25 +91,8 @@ class Cascade(nn.Module):
     def trusting(self, foretold: Sequence[float], seen: Sequence[float]) -> Cascade:
         """Read from now on with risks as held-out states bear them out (see CascadeConfig)."""
         self.config = replace(self.config, foretold=tuple(foretold), seen=tuple(seen))
+        self.curve = _curve(self.config).to(self.curve.device)
         return self
-
-    def borne_out(self, log_probs: Float[Tensor, "M 6"]) -> Float[Tensor, "M 6"]:
-        """The distributions with as much taken from the likeliest as the risks of states held out ask for, shared by the others.
-
-        r = 1 - max p becomes max(r, s(r)), s being `seen` over `foretold` in logarithms, as far as the likeliest
-        stays the likeliest.
-        """
-        best = log_probs.argmax(-1, keepdim=True)
-        others = log_probs.scatter(-1, best, -torch.inf)
-        risk = others.logsumexp(-1, keepdim=True)
-        x, y = (torch.tensor(risks, device=risk.device).log() for risks in (self.config.foretold, self.config.seen))
-        place = torch.bucketize(risk, x)
-        low, high = (place - 1).clamp(min=0), place.clamp(max=len(x) - 1)
-        part = (risk - x[low]) / (x[high] - x[low]).clamp(min=TINY)
-        shrunk = torch.maximum(risk, torch.lerp(y[low], y[high], part.clamp(0, 1)))
-        most = -(others.amax(-1, keepdim=True) - risk).exp().log1p()
-        shrunk = torch.minimum(shrunk, torch.maximum(most, risk))
-        return (others + (shrunk - risk)).scatter(-1, best, (-shrunk.expm1()).log())
 
     def fold(self) -> Cascade:
         """Read from now on with the LoRA added into a copy of the blocks, for a quarter less time a look; `train()` ends it."""
@@ -160,11 +144,9 @@ class Cascade(nn.Module):
         after = (self.folded or self.stream)(taps, place, hidden)
         after = taps[0].hidden.new_zeros(taps[0].hidden.shape).index_put(place, after)[canvas, column]
         known = top_log_probs[left]
-        logits = torch.linalg.vecdot(self.base.lm_head.weight[top_tokens[left]], after.unsqueeze(1)).float()
-        logits = (logits - log_normaliser[left].unsqueeze(-1)).masked_fill(known <= LEAST, LEAST)
-        rest = rest_of(known) + self.rest(after.to(self.rest.weight.dtype))
-        log_probs = torch.cat([logits, rest], -1).log_softmax(-1)
-        return log_probs if self.training or not self.config.foretold else self.borne_out(log_probs)
+        figures = (top_tokens[left], known, log_normaliser[left])
+        log_probs = distribution(after, figures, (self.base.lm_head.weight, self.rest.weight, self.rest.bias))
+        return log_probs if self.training or not self.config.foretold else shrunk(log_probs, self.curve)
 
     def foretell_wide(
         self,
@@ -188,31 +170,24 @@ class Cascade(nn.Module):
         """
         taps = taps[-self.config.blocks :]
         tap = taps[0]
-        taken, left = (tap.pick(chosen) & tap.inside for chosen in (committed, rows & ~committed))
-        own = torch.nn.functional.pad(taken, (tap.shift, 0))
-        states = tap.states
-        hidden = tap.hidden[tap.canvas.unsqueeze(-1), states]
-        embedded = torch.nn.functional.embedding(token.gather(1, states).clamp(min=0), self.base.token_embedding.weight)
-        added = self.inject(embedded.to(self.inject.weight.dtype)) * own.unsqueeze(-1)
-        after = run_stream(
-            self.folded or self.stream, taps, own | states_of(tap, left), hidden + added.to(hidden.dtype)
+        place = (tap.rows, tap.inside, tap.states, tap.predictor)
+        weights = (self.base.token_embedding.weight, self.inject.weight)
+        runs, hidden = compiled(enter, rows.device)(
+            tap.hidden, tap.canvas, place, tap.shift, rows, committed, token, weights
         )
-        after = after.gather(1, tap.predictor.unsqueeze(-1).expand(-1, -1, after.shape[-1]))
-        known = tap.pick(top_log_probs)
-        logits = torch.linalg.vecdot(self.base.lm_head.weight[tap.pick(top_tokens)], after.unsqueeze(2)).float()
-        logits = (logits - tap.pick(log_normaliser).unsqueeze(-1)).masked_fill(known <= LEAST, LEAST)
-        rest = rest_of(known) + self.rest(after.to(self.rest.weight.dtype))
-        log_probs = torch.cat([logits, rest], -1).log_softmax(-1)
-        return log_probs if not self.config.foretold else self.borne_out(log_probs)
+        after = run_stream(self.folded or self.stream, taps, runs, hidden)
+        figures = (tap.pick(top_tokens), tap.pick(top_log_probs), tap.pick(log_normaliser))
+        out = (self.base.lm_head.weight, self.rest.weight, self.rest.bias)
+        return compiled(leave, rows.device)(after, tap.predictor, figures, out, self.curve)
+
+
+def _curve(config: CascadeConfig) -> Float[Tensor, "2 R"]:
+    """`foretold` and `seen` in logarithms."""
+    return torch.tensor([config.foretold, config.seen]).log()
 
 
 def _unfold(cascade: Cascade, _: object) -> None:
     cascade.__dict__["folded"] = None
-
-
-def rest_of(log_probs: Float[Tensor, "*M 5"]) -> Float[Tensor, "*M 1"]:
-    """Log-probability of all other tokens."""
-    return (-log_probs.exp().sum(-1, keepdim=True)).clamp(min=-1 + 1e-7).log1p()
 
 
 def own_state(cascade: Cascade) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Conflicts:
-    """Conflicts of all positions of a canvas, in low rank; meaningless where one of the two was not asked for.
+    """Conflicts of all positions of a canvas or a window of it, in low rank; meaningless where one of the two was not asked for.
 
     Attributes:
         query, key: q(x_i) and k(x_j).

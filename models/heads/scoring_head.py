@@ -37,7 +37,7 @@ class Scores:
     Attributes:
         risk_logit: logit of the probability that the candidate token is wrong.
         gain: predicted net cascade of committing it, in positions.
-        conflicts: which candidates change each other, of a head with that output.
+        conflicts: which candidates change each other, of a head with that output; in the window of a forward by the engine.
     """
 
     risk_logit: Float[Tensor, "*N L"]
@@ -153,27 +153,33 @@ class ScoringHead(nn.Module):
         else:
             inward = scaled if self.layers is None else torch.cat([scaled, self.layers(scaled, rows)], -1)
             correction = torch.where(rows.unsqueeze(-1), self.readout(inward), correction)
+            inward = in_window(taps, inward)
         log_risk = features[..., self.config.feature_names.index("log_risk")]
         prior = prior_of(log_risk).masked_fill(~rows, 0.0)
-        conflicts = None if self.pairs is None else self.pairs(inward, rows, prior, token)
+        asked = (in_window(taps, one) for one in (rows, prior, token))
+        conflicts = None if self.pairs is None else self.pairs(inward, *asked)
         risk_logit = prior + self.config.trust * correction[..., 0]
         return Scores(risk_logit=risk_logit, gain=correction[..., 1], conflicts=conflicts)
 
     def _read_stream(
         self, taps: tuple[Any, ...], scaled: Tensor, rows: Bool[Tensor, "N L"], correction: Float[Tensor, "N L 2"]
     ) -> tuple[Tensor, Float[Tensor, "N L 2"]]:
-        """What the read-out reads, packed or by the engine at all places, and what it says of `rows`."""
+        """What the read-out reads, packed or in the engine's window, and what it says of `rows`."""
         assert self.stream is not None
         tap = taps[0]
         if not isinstance(tap, WideTap):
             hidden = self.stream(taps, predicting(tap, rows)).to(scaled.dtype)
             inward = torch.cat([scaled[rows], hidden], -1)
             return inward, correction.masked_scatter(rows.unsqueeze(-1), self.readout(inward))
-        after = run_stream(self.stream, taps, states_of(tap, tap.pick(rows) & tap.inside))
+        after = run_stream(self.stream, taps, states_of(tap.predictor, tap.pick(rows) & tap.inside, tap.shift))
         after = after.gather(1, tap.predictor.unsqueeze(-1).expand(-1, -1, after.shape[-1])).to(scaled.dtype)
         inward = torch.cat([tap.pick(scaled), after], -1)
-        said = torch.where(rows.unsqueeze(-1), tap.spread(self.readout(inward)), correction)
-        return inward if self.pairs is None else tap.spread(inward), said
+        return inward, torch.where(rows.unsqueeze(-1), tap.spread(self.readout(inward)), correction)
+
+
+def in_window(taps: tuple[Any, ...], values: Tensor) -> Tensor:
+    """[N, L, ...] at the places of the window, where an engine made the forward; else as they are."""
+    return taps[-1].pick(values) if taps and isinstance(taps[-1], WideTap) else values
 
 
 def prior_of(log_risk: Float[Tensor, "*N L"]) -> Float[Tensor, "*N L"]:

@@ -23,8 +23,9 @@ from decoding.policy import Policy
 from decoding.reading import Reading, Sampling
 from decoding.state import Reason, start
 from models.denoiser import Denoiser
-from models.heads.cascade import Cascade, rest_of
+from models.heads.cascade import Cascade
 from models.heads.config import HeadConfig
+from models.heads.foretelling import rest_of
 from models.heads.scoring_head import ScoringHead
 from models.toys.toy import GroupDenoiser, TableDenoiser
 

@@ -20,7 +20,8 @@ from decoding.prompts import read_prompts
 from decoding.reading import Reading, Sampling
 from decoding.state import DecodeState, Proposal, start
 from models.denoiser import Denoiser, Prediction
-from models.heads.cascade import LEAST, Cascade, rest_of
+from models.heads.cascade import Cascade
+from models.heads.foretelling import LEAST, rest_of
 from train.head.fit import prompts_of
 from train.head.settings import TaskRun
 from train.tasks import get

@@ -13,6 +13,7 @@ from decoding.policies.bounds import RiskSum
 from decoding.policies.threshold import Threshold
 from models.heads.cascade import Cascade, CascadeConfig, load_cascade, save_cascade
 from models.heads.config import HeadConfig
+from models.heads.foretelling import shrunk
 from models.heads.scoring_head import ScoringHead
 from train.cascade.evaluation import borne_out, trust
 from train.cascade.examples import CascadeExamples, Part, TaskPrompts, examples
@@ -50,7 +51,7 @@ def test_the_fewer_positions_the_less_is_trusted():
 
 
 def said_by(cascade: Cascade, probabilities: list[float]) -> list[float]:
-    return cascade.borne_out(torch.tensor([probabilities]).log()).exp()[0].tolist()
+    return shrunk(torch.tensor([probabilities]).log(), cascade.curve).exp()[0].tolist()
 
 
 def test_what_is_not_borne_out_is_taken_from_the_likeliest(cascade):

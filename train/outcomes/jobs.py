@@ -1,0 +1,174 @@
+"""The pieces in which a table of outcomes is run: one decoder over a slice of the prompts, on any worker."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decoding.comparison.arms import Arm, Cell
+from decoding.comparison.replay.table import ANSWER, COUNTED, MISSING, OutcomeTable, StoredCell, number_texts
+from train.commands.calibrate import Canvas, make_problems
+from train.tasks import Example, get
+
+if TYPE_CHECKING:
+    from models.denoiser import Denoiser
+
+Table = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One decoder over one slice of the prompts of a task.
+
+    Attributes:
+        task: name.
+        cell: the decoder.
+        start, stop: of the slice.
+    """
+
+    task: str
+    cell: Cell
+    start: int
+    stop: int
+
+    @property
+    def name(self) -> str:
+        """Of the file with its outcomes."""
+        return f"{self.task}-{self.cell.key}-{self.start}-{self.stop}.npy"
+
+
+@dataclass(frozen=True)
+class How:
+    """What every job shares.
+
+    Attributes:
+        model: checkpoint folder or hub id.
+        head: folder of its scoring head, or None.
+        dtype: of the weights.
+        tf32: faster matrix products, with inputs of 10 bits.
+        batch_size: canvases of a forward at most.
+        seed: of policies that draw.
+    """
+
+    model: str
+    head: str | None
+    dtype: str
+    tf32: bool
+    batch_size: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A model on its device, with the prompts of every task."""
+
+    denoiser: Denoiser
+    pools: Mapping[str, Sequence[Example]]
+    how: How
+
+    @staticmethod
+    def start(how: How, pools: Mapping[str, Sequence[Example]], device: str | None) -> Worker:
+        """Load the model."""
+        import torch
+
+        import models
+
+        torch.set_float32_matmul_precision("high" if how.tf32 else "highest")
+        denoiser = models.load(how.model, head=how.head, dtype=how.dtype, device=device, engine="plain")
+        return Worker(denoiser, pools, how)
+
+    def run(self, job: Job) -> Table:
+        """The outcomes of a job, [prompts, columns of a run]; in half the batches where the memory is too small."""
+        import torch
+
+        size = self.how.batch_size
+        while True:
+            try:
+                return self._run(job, size)
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise
+                size //= 2
+                torch.cuda.empty_cache()
+
+    def _run(self, job: Job, canvases: int) -> Table:
+        from decoding.comparison.runs import COLUMNS, Ledger, run_cells
+        from decoding.policy_by_name import make_policy
+
+        kind = get(job.task)
+        canvas = Canvas(kind.gen_length, kind.block_length, 0.0, "none")
+        checked, _ = make_problems(kind, self.pools[job.task][job.start : job.stop], canvas)
+        policy = make_policy(job.cell.policy, job.cell.policy_settings, self.denoiser)
+        ledger = Ledger(None, {})
+        batch_size = max(1, canvases // policy.needs.canvases)
+        how: dict[str, Any] = {"batch_size": batch_size, "seed": self.how.seed, "progress": False}
+        run_cells(ledger, checked.problems, "dev", [(job.cell, policy, self.denoiser)], checked.check, **how)
+        table = ledger.table("dev", job.cell)
+        return np.stack([table[name] for name in COLUMNS], 1)
+
+
+def frozen(arm: Arm, task: str) -> Arm:
+    """The arm on a task, at the one point of its tuning space.
+
+    Raises:
+        ValueError: for a space of more than one point, which dev prompts would have to choose from.
+    """
+    there = arm.on(task)
+    points = there.draws(2, seed=0)
+    if len(points) > 1:
+        raise ValueError(f"tune of arm {arm.name} on {task} must hold one value of each setting, got {there.tune}")
+    return points[0]
+
+
+def jobs_of(task: str, arm: Arm, prompts: int, *, slice_size: int) -> list[Job]:
+    """The jobs of an arm over the first prompts of a task."""
+    starts = range(0, prompts, slice_size)
+    return [Job(task, cell, s, min(s + slice_size, prompts)) for s in starts for cell in frozen(arm, task).cells]
+
+
+def pack(
+    task: str, arms: Sequence[Arm], done: Mapping[str, Table], jobs: Sequence[Job], about: Mapping[str, Any]
+) -> OutcomeTable:
+    """The table of a task from the jobs that are done.
+
+    Args:
+        task: name.
+        arms: in the order of the table.
+        done: name of a job -> its outcomes.
+        jobs: all of the task.
+        about: what was run.
+    """
+    from decoding.comparison.runs import COLUMNS
+
+    cells = [(arm, cell) for arm in arms for cell in frozen(arm, task).cells]
+    row = {cell.key: index for index, (_, cell) in enumerate(cells)}
+    prompts = max(job.stop for job in jobs)
+    figures = np.full((len(cells), prompts, len(COLUMNS)), np.nan)
+    for job in jobs:
+        if job.name in done:
+            figures[row[job.cell.key], job.start : job.stop] = done[job.name]
+    columns = {
+        name: np.nan_to_num(figures[:, :, COLUMNS.index(name)], nan=MISSING).astype(np.int32) for name in COUNTED
+    }
+    columns[ANSWER] = number_texts(figures[:, :, COLUMNS.index(ANSWER)])
+    stored = tuple(
+        StoredCell(cell.arm, arm.kind, cell.policy, arm.dial, cell.dial, dict(cell.settings)) for arm, cell in cells
+    )
+    return OutcomeTable(task, stored, columns, about)
+
+
+def hash_of(pool: Sequence[Example]) -> str:
+    """Names the prompts of a pool."""
+    return hashlib.blake2b(json.dumps([example.prompt for example in pool]).encode(), digest_size=8).hexdigest()
+
+
+def read_done(folder: Path, jobs: Sequence[Job]) -> dict[str, Table]:
+    """The outcomes of jobs that an earlier call has finished."""
+    return {job.name: np.load(folder / job.name) for job in jobs if (folder / job.name).is_file()}
