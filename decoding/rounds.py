@@ -270,7 +270,9 @@ class PlainDriver(Driver):
         """The reading of the canvases, with how far it moved from the one before where the policy asks for it."""
         row, branch = index.unbind(-1)
         if self.earlier is None:
-            standing = canvases.tokens.masked_fill(canvases.masked, -1)[row, branch] if self.policy.needs.shadows else None
+            standing = (
+                canvases.tokens.masked_fill(canvases.masked, -1)[row, branch] if self.policy.needs.shadows else None
+            )
             return read(prediction, self.sampling, self.generator, standing)
         drift = self.earlier.drift(prediction, row)
         reading = read(narrowed(prediction, canvases.feasible[row, branch]), self.sampling, self.generator)

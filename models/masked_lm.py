@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers.masking_utils import create_bidirectional_mask
 
-from models.block_cache import BlockCache
 from models.attention_map import attention_map
+from models.block_cache import BlockCache
 from models.block_run import Recorder, Run, context_of, positions_of, predictors, themselves
 from models.checkpoints.files import combine, digest
 from models.checkpoints.tokenizer import Prompt, check_prompts, encode

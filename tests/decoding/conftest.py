@@ -100,7 +100,10 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         "head": {"proposals": 3, "future": HeadFuture(HEAD)},
         "alone": {"proposals": 1, "order": "random"},
     },
-    "draft-verify": {"two": {"draft": 0.3, "verify": 0.9, "groups": 2}, "one": {"draft": 0.5, "verify": 0.7, "groups": 1}},
+    "draft-verify": {
+        "two": {"draft": 0.3, "verify": 0.9, "groups": 2},
+        "one": {"draft": 0.5, "verify": 0.7, "groups": 1},
+    },
     "wino": {"wide": {"threshold": 0.2}, "narrow": {"threshold": 0.5, "threshold_back": 0.6}},
     "dawn": {
         "near": {"tau_low": 0.3, "tau_sink": 0.9},

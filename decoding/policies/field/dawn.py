@@ -22,8 +22,8 @@ PASSES = 16  # of the independent set: each settles every position whose rivals 
 class DAWN(Policy):
     """Dependency-aware decoding, arXiv 2602.06953, as in the authors' code.
 
-    With A the attention of the last blocks, without sinks (mean over queries > tau_sink) and diagonal, position j depends on i where
-    A_ji >= tau_edge. A round commits
+    With A the attention of the last blocks, less sinks (mean over queries > tau_sink) and diagonal, position j depends on i
+    where A_ji >= tau_edge. A round commits
       1. the confident: c >= threshold;
       2. the induced: c >= tau_induce, dependent on an anchor, a position that is no mask (of the prompt too) and is predicted with
          probability >= threshold;

@@ -71,7 +71,9 @@ class WINO(Policy):
         return torch.where((reason > 0) & (state.reason == int(Reason.REVOKED)), int(Reason.AGAIN), reason)
 
 
-def within_cap(masked: Bool[Tensor, "B L"], wide: Bool[Tensor, "B L"], place: Int[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
+def within_cap(
+    masked: Bool[Tensor, "B L"], wide: Bool[Tensor, "B L"], place: Int[Tensor, "B L"]
+) -> Bool[Tensor, "B L"]:
     """Of the positions in `wide` those among the first min(max(.7 n, 5), 20) of n masks, by their place in order of confidence."""
     most = masked.sum(-1, keepdim=True) * SHARE[0] // SHARE[1]
     return wide & (place < most.clamp(LEAST, MOST))
