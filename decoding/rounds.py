@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from decoding.asked import asked, narrowed, newest_block
 from decoding.earlier import Earlier
-from decoding.policy import Needs, Policy
+from decoding.policy import Policy
 from decoding.reading import Reading, Sampling, read
 from decoding.state import DecodeState, Proposal, commit
 from models.denoiser import Denoiser, Prediction
@@ -282,29 +283,3 @@ class PlainDriver(Driver):
         """Write what was proposed, and see that it was something."""
         super().commit()
         self.heed(int(self.carry.alarm))
-
-
-def asked(state: DecodeState, needs: Needs) -> Bool[Tensor, "B K L"]:
-    """Positions whose distribution a forward gives: the masks of the opened blocks, and what the policy asks for beside them.
-
-    Distributions that are kept for the next forward include those of later blocks, unless a cache leaves them out.
-    """
-    if needs.shadows:
-        return state.feasible | (newest_block(state) & state.unfinished.unsqueeze(-1))
-    if needs.maps:
-        return (state.layout.block < state.opened.unsqueeze(-1)) & state.unfinished.unsqueeze(-1)
-    if needs.committed:
-        canvas = (state.layout.block >= 0) & (state.layout.block < state.opened.unsqueeze(-1))
-        return canvas & state.unfinished.unsqueeze(-1)
-    return state.masked if needs.earlier and not state.layout.cached else state.feasible
-
-
-def newest_block(state: DecodeState) -> Bool[Tensor, "B K L"]:
-    """The block opened last."""
-    return state.layout.block == state.opened.unsqueeze(-1) - 1
-
-
-def narrowed(prediction: Prediction, rows: Bool[Tensor, "N L"]) -> Prediction:
-    """The prediction at those of its positions that are in `rows`."""
-    kept = prediction.rows & rows
-    return replace(prediction, logits=prediction.logits[kept[prediction.rows]], rows=kept)
