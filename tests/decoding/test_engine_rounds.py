@@ -28,6 +28,14 @@ HEADLESS = [
     ("draft-verify", {"draft": 0.02, "verify": 0.5}),
     ("info-gain", {"threshold": 0.02}),
     ("remask-lowest", {"threshold": 0.02}),
+    ("frechet", {"frechet_margin": 0.02}),
+    ("pc-sampler", {"per_round": 2}),
+]
+PLAIN = [
+    ("klass", {"threshold": 0.01, "kl_threshold": 5.0}),
+    ("freedave", {}),
+    ("saber", {}),
+    ("slow-fast", {"cycle_threshold": 0.01, "slow_rounds": 2}),
 ]
 LEARNED = [
     ("learned", {}),
@@ -87,6 +95,15 @@ def test_rules_with_a_head_and_its_cascade(reasons, policy, settings, cache):
     same(
         *both(reasons, ["15,44,79,50", "2,3,4,24"], policy, gen_length=24, block_length=8, use_cache=cache, **settings)
     )
+
+
+@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize(("policy", "settings"), PLAIN, ids=[name for name, _ in PLAIN])
+def test_what_needs_more_than_masks_is_served_plainly(goldens, policy, settings, cache):
+    before = goldens[1].engine.refused
+    prompts = [[5, 9, 77, 3, 8], [1, 2, 3, 4, 5, 6, 7]]
+    same(*both(goldens, prompts, policy, gen_length=16, block_length=8, use_cache=cache, **settings))
+    assert goldens[1].engine.refused == before + 1
 
 
 @pytest.mark.parametrize("cache", CACHES)

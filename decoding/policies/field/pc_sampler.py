@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar, final
 
 import torch
@@ -59,6 +60,12 @@ class PCSampler(Policy):
         """min(-c log f, clip); c itself without a background."""
         if not self.background:
             return reading.confidence
-        frequency = torch.tensor(self.background, device=reading.token.device)
+        frequency = on_device(self.background, reading.token.device)
         surprise = -(frequency[reading.token.clamp(min=0)] + RARE).log()
         return (reading.confidence * surprise).clamp(max=self.clip)
+
+
+@lru_cache(maxsize=4)
+def on_device(background: tuple[float, ...], device: torch.device) -> Float[Tensor, " V"]:
+    """The frequencies as a tensor, made once: a captured round copies nothing from the host."""
+    return torch.tensor(background, device=device)
