@@ -56,6 +56,11 @@ POLICIES: Mapping[str, NamedPolicy] = {
     "dawn": NamedPolicy(f"{_HERE}.field.dawn:DAWN"),
     "info-gain": NamedPolicy(f"{_HERE}.field.info_gain:InfoGain"),
     "klass": NamedPolicy(f"{_HERE}.field.klass:KLASS"),
+    "freedave": NamedPolicy(f"{_HERE}.field.freedave:FreeDave"),
+    "frechet": NamedPolicy(f"{_HERE}.field.frechet:FrechetProfile"),
+    "saber": NamedPolicy(f"{_HERE}.field.saber:Saber"),
+    "slow-fast": NamedPolicy(f"{_HERE}.field.slow_fast:SlowFast"),
+    "pc-sampler": NamedPolicy(f"{_HERE}.field.pc_sampler:PCSampler"),
 }
 """The policies of this project; a policy of one's own is named `package.module:Class`."""
 

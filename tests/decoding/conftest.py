@@ -66,7 +66,7 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "threshold": {"high": {"threshold": 0.9}, "low": {"threshold": 0.4}},
     "margin": {"low": {"margin": 0.3}},
     "entropy": {"high": {"entropy_threshold": 0.8}},
-    "factor": {"one": {"factor": 1.0}, "half": {"factor": 0.5}},
+    "factor": {"one": {"factor": 1.0}, "half": {"factor": 0.5}, "last": {"factor_last": True}},
     "entropy-bound": {"half": {"entropy_bound": 0.5}},
     "risk-sum": {"high": {"risk_bound": 0.6}},
     "sequential": {"default": {}, "right": {"order": "right_to_left"}},
@@ -147,6 +147,11 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         "lax": {"threshold": 0.3, "kl_threshold": 1.0},
         "at-once": {"threshold": 0.3, "kl_threshold": 5.0, "history_length": 1},
     },
+    "freedave": {"default": {}, "long": {"draft_steps": 9}, "alone": {"draft_steps": 1}},
+    "frechet": {"default": {}, "careful": {"frechet_margin": 0.6}},
+    "saber": {"default": {}, "one": {"least": 1}, "bold": {"least": 4}},
+    "slow-fast": {"default": {}, "short": {"threshold": 0.6, "slow_rounds": 2}, "one": {"slow_rounds": 1}},
+    "pc-sampler": {"default": {}, "two": {"bias": 0.0, "per_round": 2, "background": (0.5, 0.1, 0.2, 0.1, 0.05, 0.05)}},
 }
 """Name of a policy -> what its members of the grid are called -> their settings."""
 
@@ -250,7 +255,7 @@ def begin():
 
     def state_of(denoiser, policy, prompts, *, gen_length=GEN_LENGTH, block_length=None, early_stop=True):
         block_length = block_length or (gen_length if isinstance(policy, DreamQuota) else BLOCK_LENGTH)
-        return start(
+        state = start(
             nn.functional.pad(prompts, (0, gen_length)),
             gen_length=gen_length,
             block_length=block_length,
@@ -259,6 +264,8 @@ def begin():
             step_budget=policy.step_budget,
             initial_blocks=policy.initial_blocks,
         )
+        memory = torch.zeros(len(prompts), policy.needs.memory, state.tokens.shape[1])
+        return replace(state, memory=memory)
 
     return state_of
 
