@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from decoding.earlier import Earlier
 from decoding.policy import Needs, Policy
 from decoding.reading import Reading, Sampling, read
 from decoding.state import DecodeState, Proposal, commit
 from models.denoiser import Denoiser, Prediction
+from models.earlier import Earlier
 
 OnStep = Callable[[DecodeState, Reading], None]
 
