@@ -64,6 +64,20 @@ class Needs:
         beside = self.earlier or self.committed or self.hides or self.memory > 0
         return self.drafts or beside or self.shadows or self.maps > 0 or self.losses
 
+    def asked(self, state: DecodeState) -> Bool[Tensor, "... L"]:
+        """Positions whose distribution a forward gives: the masks of the opened blocks, and what is wanted beside them.
+
+        Distributions that are kept for the next forward include those of later blocks, unless a cache leaves them out.
+        """
+        opened = (state.layout.block < state.opened.unsqueeze(-1)) & state.unfinished.unsqueeze(-1)
+        if self.shadows:
+            return state.feasible | (newest_block(state) & opened)
+        if self.maps:
+            return opened
+        if self.committed:
+            return opened & (state.layout.block >= 0)
+        return state.masked if self.earlier and not state.layout.cached else state.feasible
+
 
 @dataclass(frozen=True)
 class Policy(ABC):
@@ -124,6 +138,11 @@ class Policy(ABC):
         """The canvas chosen, and what the next `propose` sees; a policy that checks its canvases rewrites what it keeps."""
         choice = self.choose(canvases, proposal, reading)
         return canvases.at(choice), self.combine(reading, choice)
+
+
+def newest_block(state: DecodeState) -> Bool[Tensor, "... L"]:
+    """The block opened last."""
+    return state.layout.block == state.opened.unsqueeze(-1) - 1
 
 
 def rank(score: Float[Tensor, "B L"], within: Bool[Tensor, "B L"]) -> Int[Tensor, "B L"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from itertools import repeat
 from typing import Any
@@ -261,7 +261,7 @@ def read(
     """
     rows, logits = prediction.rows, prediction.logits
     lines = max(1, LOGITS.get(logits.device.type, MANY_LOGITS) // logits.shape[-1])
-    stands = repeat(None) if standing is None else torch.split(standing[rows], lines)
+    stands: Iterable[Tensor | None] = repeat(None) if standing is None else torch.split(standing[rows], lines)
     parts = zip(torch.split(logits, lines), stands, strict=False)
     chunks = [_read_chunk(z.float(), sampling, generator, stand) for z, stand in parts]
     shape = tuple(rows.shape)

@@ -11,12 +11,11 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from decoding.asked import asked, narrowed, newest_block
-from decoding.earlier import Earlier
-from decoding.policy import Policy
+from decoding.policy import Policy, newest_block
 from decoding.reading import Reading, Sampling, read
 from decoding.state import DecodeState, Proposal, commit
 from models.denoiser import Denoiser, Prediction
+from models.earlier import Earlier, narrowed
 
 OnStep = Callable[[DecodeState, Reading], None]
 
@@ -242,7 +241,7 @@ class PlainDriver(Driver):
         """One forward over the live canvases, of the kind that the policy needs."""
         needs, (row, branch) = self.policy.needs, index.unbind(-1)
         tokens, mask = canvases.tokens[row, branch], self.seen(canvases, index)
-        rows = asked(canvases, needs)[row, branch]
+        rows = needs.asked(canvases)[row, branch]
         if needs.shadows:
             shadows = newest_block(canvases)[row, branch].nonzero()[:, 1].view(len(row), -1)
             return self.denoiser.shadowed(tokens, shadows, attention_mask=mask, rows=rows)

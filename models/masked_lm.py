@@ -231,13 +231,13 @@ class MaskedLM(Denoiser):
         last = range(max(0, len(self.blocks) - blocks), len(self.blocks))
         prediction = self.forward(tokens, attention_mask=attention_mask, rows=rows, taps=last)
         pairs = zip(self.blocks[last.start :], prediction.taps, strict=True)
-        attention = sum(attention_map(block, tap) for block, tap in pairs) / len(last)
+        attention = torch.stack([attention_map(block, tap) for block, tap in pairs]).mean(0)
         return replace(prediction, taps=(), attention=attention)
 
     def run_blocks(
         self,
         tokens: Int[Tensor, "N Q"],
-        attention_mask: Bool[Tensor, "N S"] | None,
+        attention_mask: Bool[Tensor, "N S"] | Float[Tensor, "N 1 Q S"] | None,
         rotary: tuple[Float[Tensor, "N Q d"], Float[Tensor, "N Q d"]],
         recorder: Recorder | None,
         taps: Container[int],

@@ -104,7 +104,7 @@ def _replace(context: Float[Tensor, "N H S d"], computed: Float[Tensor, "M H d"]
     return context.transpose(1, 2)
 
 
-def rotate(x: Float[Tensor, "*N H d"], cos: Float[Tensor, "*N h d"], sin: Float[Tensor, "*N h d"]) -> Tensor:
+def rotate(x: Float[Tensor, "... d"], cos: Float[Tensor, "... d"], sin: Float[Tensor, "... d"]) -> Tensor:
     """Queries or keys turned by their position (rotary embedding)."""
     first, second = x.chunk(2, -1)
     return x * cos + torch.cat([-second, first], -1) * sin

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import models
+from models.denoiser import Denoiser
 from models.toys.toy import GroupDenoiser
 
 TOKENS = torch.tensor([[5, 6, 7, 8, 1, 9, 1, 10], [1, 5, 5, 6, 1, 7, 8, 1]])
@@ -82,7 +83,7 @@ def test_padding_gives_and_gets_no_attention(deep, equal_up_to_rounding):
 
 
 def test_a_model_without_them_is_refused_in_a_sentence():
-    class Bare(models.Denoiser):
+    class Bare(Denoiser):
         def forward(self, tokens, **kwargs):
             raise NotImplementedError
 

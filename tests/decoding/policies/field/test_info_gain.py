@@ -68,7 +68,6 @@ def test_one_candidate_is_the_most_confident_position_a_round(run, denoisers, pr
         (lambda: InfoGain(0.0), r"threshold must lie in \(0, 1\], got 0.0"),
         (lambda: InfoGain(candidate_number=0), "candidate_number must be at least 1, got 0"),
         (lambda: InfoGain(position_temperature=0.0), "position_temperature must be above 0, got 0.0"),
-        (lambda: InfoGain(variant="gain"), "variant must be one of info_gain, lookum, got 'gain'"),
     ],
 )
 def test_settings_out_of_range_are_refused(make, sentence):

@@ -6,10 +6,10 @@ from math import inf, log
 import pytest
 import torch
 
-from decoding.earlier import Earlier, kullback_leibler
 from decoding.policies.field.klass import KLASS
 from decoding.state import Reason
 from models.denoiser import Prediction
+from models.earlier import Earlier, kullback_leibler
 
 EXPLOIT, FORCED = int(Reason.EXPLOIT), int(Reason.FORCED)
 CONFIDENCE = [0.95, 0.95, 0.95, 0.85]

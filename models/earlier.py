@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from models.denoiser import Prediction
@@ -49,3 +50,9 @@ def kullback_leibler(log_p: Float[Tensor, "m V"], log_q: Float[Tensor, "m V"]) -
     """KL(p || q) = sum_v p(v) (log p(v) - log q(v)) in nats; a token that p rules out adds nothing."""
     possible = log_p > -torch.inf
     return torch.where(possible, log_p.exp() * (log_p - log_q), 0.0).sum(-1)
+
+
+def narrowed(prediction: Prediction, rows: Bool[Tensor, "N L"]) -> Prediction:
+    """The prediction at those of its positions that are in `rows`."""
+    kept = prediction.rows & rows
+    return replace(prediction, logits=prediction.logits[kept[prediction.rows]], rows=kept)
