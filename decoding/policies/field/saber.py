@@ -54,7 +54,7 @@ class Saber(Policy):
         candidates = reading.rows & state.masked
         chosen = self.commits(reading.log_risk.masked_fill(~candidates, 0.0), at_commit, candidates)
         fallen = reading.log_risk.exp() - last.exp()
-        taken = self.taken_back(state, chosen, fallen, candidates)
+        taken = self.taken_back(state, chosen, fallen)
         reason = (chosen & ~taken) * int(Reason.EXPLOIT) + (taken & ~state.masked) * int(Reason.REVOKED)
         at_commit = torch.where(chosen, reading.log_risk.clamp(max=-TINY), at_commit)
         last = torch.where(reading.rows, reading.log_risk, last)
@@ -73,11 +73,7 @@ class Saber(Policy):
         return torch.where(surer.sum(-1, keepdim=True) < self.least, first, surer)
 
     def taken_back(
-        self,
-        state: DecodeState,
-        chosen: Bool[Tensor, "B L"],
-        fallen: Float[Tensor, "B L"],
-        candidates: Bool[Tensor, "B L"],
+        self, state: DecodeState, chosen: Bool[Tensor, "B L"], fallen: Float[Tensor, "B L"]
     ) -> Bool[Tensor, "B L"]:
         """The committed positions whose confidence fell most; none once nothing is left, none that was never read before."""
         number = chosen.sum(-1, keepdim=True).clamp(min=self.least)
@@ -85,5 +81,5 @@ class Saber(Policy):
         fresh = (state.opened > 1).unsqueeze(-1) & (state.layout.block == state.opened.unsqueeze(-1) - 1)
         seen = ~(fresh & (state.spent == 0).unsqueeze(-1))
         committed = (state.layout.block >= 0) & ~state.masked & (state.reason != int(Reason.END))
-        within = (committed | chosen) & seen & (candidates & ~chosen).any(-1, keepdim=True)
+        within = (committed | chosen) & seen & (state.feasible & ~chosen).any(-1, keepdim=True)
         return within & (rank(fallen, within) < torch.minimum(allowed, number - 1))

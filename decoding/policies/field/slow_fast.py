@@ -87,7 +87,8 @@ class SlowFast(Policy):
         """Commit in the scope of the round, and move the cycle on."""
         cycle, place = Cycle.of(state), offset(state)
         slow = cycle.step < self.slow_rounds
-        cycle = self.estimated(cycle, self.farthest(cycle, place, reading), slow, block_length(state))
+        now = torch.minimum(self.farthest(cycle, place, reading), block_length(state))
+        cycle = self.estimated(cycle, now, slow)
         within = place < torch.where(slow, block_length(state), cycle.end).unsqueeze(-1)
         scope = reading.rows & (place >= cycle.start.unsqueeze(-1)) & within
         accepted = scope & (reading.confidence >= self.threshold)
@@ -101,11 +102,8 @@ class SlowFast(Policy):
         sure = reading.rows & (reading.confidence >= self.cycle_threshold)
         return torch.where(sure, place + 1.0, cycle.start.unsqueeze(-1) + 1.0).amax(-1)
 
-    def estimated(
-        self, cycle: Cycle, now: Float[Tensor, " B"], slow: Bool[Tensor, " B"], length: Int[Tensor, ""]
-    ) -> Cycle:
+    def estimated(self, cycle: Cycle, now: Float[Tensor, " B"], slow: Bool[Tensor, " B"]) -> Cycle:
         """The cycle with one more estimate of its end; as it was once the end is settled."""
-        now = torch.minimum(now, length)
         alone = cycle.step == 0
         agree = ~alone & ((now - cycle.estimate).abs() / 2 < STEADY)
         mean = torch.where(alone, now, ((now + cycle.estimate) / 2).floor())
