@@ -2,6 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
+COMMANDS := fewer_rounds.py generate.py compare.py study.py calibrate.py
 
 .PHONY: setup demo train test lint format mutation
 .DEFAULT_GOAL := setup
@@ -24,9 +25,8 @@ train: $(READY)
 lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
 	mkdir -p .mypy_cache && cp train.py .mypy_cache/train_command  # beside train/, mypy takes train.py for the package
-	$(BIN)/mypy fewer_rounds.py generate.py compare.py study.py calibrate.py .mypy_cache/train_command
+	$(BIN)/mypy --num-workers 2 models decoding train $(COMMANDS) .mypy_cache/train_command
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup $(ARGS)

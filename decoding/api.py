@@ -16,6 +16,7 @@ from decoding.generation import Generation
 from decoding.loop import OnStep, decode
 from decoding.names import Request
 from decoding.policy import Policy
+from decoding.policy_by_name import by_default
 from decoding.policy_by_name import make_policy as make_policy
 from decoding.prompts import read_prompts
 from decoding.reading import Reading, Sampling
@@ -51,7 +52,7 @@ def generate(
             messages `{"role": ..., "content": ...}`), or a list of chats.
         policy: a policy, a name of `decoding.names.POLICIES` or `package.module:Class`, whose settings may follow as keywords.
             By default the rule that the settings mean in the field (`factor`, `threshold`, `steps`, `remasking`, ... in this
-            order), else `learned`.
+            order), else as the head decodes by default (`learned` where it does not say).
         gen_length: positions to generate, EOS included.
         block_length: must divide gen_length; by default 32 where it does, else gen_length.
         attention_mask: 0 on the left padding of token ids; a tensor, an array or lists.
@@ -78,6 +79,8 @@ def generate(
     given |= {"top_p": top_p} | ({} if early_stop else {"early_stop": False}) | ({"history": True} if history else {})
     request = resolve_calibrated(calibrated, policy, given | settings)
     denoiser = with_cache(as_denoiser(model, request.options), request.options.get("use_cache", "none"))
+    if policy is None and calibrated is None:
+        request = by_default(request, denoiser)
     rule = make_policy(request.policy, request.settings, denoiser)
     prompt = read_prompts(
         prompts, attention_mask, denoiser, chat=request.options.get("chat"), copies=num_return_sequences

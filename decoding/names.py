@@ -21,11 +21,13 @@ class NamedPolicy:
     Attributes:
         home: where the class is, "module:Class".
         fixed: settings that the name fixes.
+        dial: the setting that trades rounds for accuracy, of `decoding.comparison.arms.DIALS`; "" where it has none.
         head: whether the class has a field `head`, which gets the denoiser's scoring head.
     """
 
     home: str
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    dial: str = ""
     head: bool = False
 
 
@@ -34,33 +36,33 @@ POLICIES: Mapping[str, NamedPolicy] = {
     "sequential": NamedPolicy(f"{_HERE}.quota:Sequential"),
     "random": NamedPolicy(f"{_HERE}.quota:Sequential", {"order": "random"}),
     "left-to-right": NamedPolicy(f"{_HERE}.quota:Sequential", {"order": "left_to_right"}),
-    "quota": NamedPolicy(f"{_HERE}.quota:Quota"),
-    "dream-quota": NamedPolicy(f"{_HERE}.dream_quota:DreamQuota"),
-    "threshold": NamedPolicy(f"{_HERE}.threshold:Threshold"),
-    "margin": NamedPolicy(f"{_HERE}.threshold:MarginThreshold"),
-    "entropy": NamedPolicy(f"{_HERE}.threshold:EntropyThreshold"),
-    "factor": NamedPolicy(f"{_HERE}.bounds:Factor"),
-    "entropy-bound": NamedPolicy(f"{_HERE}.bounds:EntropyBound"),
-    "risk-sum": NamedPolicy(f"{_HERE}.bounds:RiskSum"),
-    "ete": NamedPolicy(f"{_HERE}.ete:BeamETE"),
-    "random-parity": NamedPolicy(f"{_HERE}.ete:RandomParity"),
-    "lopa": NamedPolicy(f"{_HERE}.lopa:LoPA"),
-    "imh": NamedPolicy(f"{_HERE}.imh:IndependentMH"),
-    "draft-verify": NamedPolicy(f"{_HERE}.remask:DraftVerify"),
-    "remask-lowest": NamedPolicy(f"{_HERE}.remask:RemaskLowest"),
-    "learned": NamedPolicy(f"{_HERE}.learned:Learned", head=True),
-    "learned-ete": NamedPolicy(f"{_HERE}.learned_ete:LearnedETE", head=True),
-    "learned-parity": NamedPolicy(f"{_HERE}.learned_ete:LearnedParity", head=True),
+    "quota": NamedPolicy(f"{_HERE}.quota:Quota", dial="steps"),
+    "dream-quota": NamedPolicy(f"{_HERE}.dream_quota:DreamQuota", dial="steps"),
+    "threshold": NamedPolicy(f"{_HERE}.threshold:Threshold", dial="threshold"),
+    "margin": NamedPolicy(f"{_HERE}.threshold:MarginThreshold", dial="margin"),
+    "entropy": NamedPolicy(f"{_HERE}.threshold:EntropyThreshold", dial="entropy_threshold"),
+    "factor": NamedPolicy(f"{_HERE}.bounds:Factor", dial="factor"),
+    "entropy-bound": NamedPolicy(f"{_HERE}.bounds:EntropyBound", dial="entropy_bound"),
+    "risk-sum": NamedPolicy(f"{_HERE}.bounds:RiskSum", dial="risk_bound"),
+    "ete": NamedPolicy(f"{_HERE}.ete:BeamETE", dial="threshold"),
+    "random-parity": NamedPolicy(f"{_HERE}.ete:RandomParity", dial="threshold"),
+    "lopa": NamedPolicy(f"{_HERE}.lopa:LoPA", dial="threshold"),
+    "imh": NamedPolicy(f"{_HERE}.imh:IndependentMH", dial="proposals"),
+    "draft-verify": NamedPolicy(f"{_HERE}.remask:DraftVerify", dial="draft"),
+    "remask-lowest": NamedPolicy(f"{_HERE}.remask:RemaskLowest", dial="threshold"),
+    "learned": NamedPolicy(f"{_HERE}.learned:Learned", dial="risk_bound", head=True),
+    "learned-ete": NamedPolicy(f"{_HERE}.learned_ete:LearnedETE", dial="risk_bound", head=True),
+    "learned-parity": NamedPolicy(f"{_HERE}.learned_ete:LearnedParity", dial="threshold", head=True),
     "verified": NamedPolicy(f"{_HERE}.verified:Verified", head=True),
-    "wino": NamedPolicy(f"{_HERE}.field.wino:WINO"),
-    "dawn": NamedPolicy(f"{_HERE}.field.dawn:DAWN"),
-    "info-gain": NamedPolicy(f"{_HERE}.field.info_gain:InfoGain"),
-    "klass": NamedPolicy(f"{_HERE}.field.klass:KLASS"),
+    "wino": NamedPolicy(f"{_HERE}.field.wino:WINO", dial="threshold"),
+    "dawn": NamedPolicy(f"{_HERE}.field.dawn:DAWN", dial="tau_low"),
+    "info-gain": NamedPolicy(f"{_HERE}.field.info_gain:InfoGain", dial="threshold"),
+    "klass": NamedPolicy(f"{_HERE}.field.klass:KLASS", dial="threshold"),
     "freedave": NamedPolicy(f"{_HERE}.field.freedave:FreeDave"),
-    "frechet": NamedPolicy(f"{_HERE}.field.frechet:FrechetProfile"),
-    "saber": NamedPolicy(f"{_HERE}.field.saber:Saber"),
-    "slow-fast": NamedPolicy(f"{_HERE}.field.slow_fast:SlowFast"),
-    "pc-sampler": NamedPolicy(f"{_HERE}.field.pc_sampler:PCSampler"),
+    "frechet": NamedPolicy(f"{_HERE}.field.frechet:FrechetProfile", dial="frechet_margin"),
+    "saber": NamedPolicy(f"{_HERE}.field.saber:Saber", dial="least"),
+    "slow-fast": NamedPolicy(f"{_HERE}.field.slow_fast:SlowFast", dial="threshold"),
+    "pc-sampler": NamedPolicy(f"{_HERE}.field.pc_sampler:PCSampler", dial="per_round"),
 }
 """The policies of this project; a policy of one's own is named `package.module:Class`."""
 

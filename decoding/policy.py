@@ -94,8 +94,8 @@ class Policy(ABC):
     """Whether it may take the same position back more than once."""
 
     @classmethod
-    def brought(cls, head: Any) -> Mapping[str, Any]:
-        """Settings that a model's scoring head brings with it, for those that are not given."""
+    def brought(cls, head: Any, task: str | None) -> Mapping[str, Any]:
+        """Settings that a model's scoring head brings with it, for those that are not given; it may have some for a task."""
         return {}
 
     @property

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from importlib import import_module
 from typing import Any, cast
 
 from decoding.checked_names import OF_VERIFIED, VERIFIED, CheckedSettings
-from decoding.names import ALIASES, NamedPolicy, find_policy, meant_rule
+from decoding.names import ALIASES, DEFAULT_POLICY, NamedPolicy, Request, find_policy, meant_rule
 from decoding.policy import Policy
 from models.denoiser import Denoiser
 
 
-def make_policy(policy: Policy | str, settings: Mapping[str, Any], denoiser: Denoiser) -> Policy:
+def make_policy(
+    policy: Policy | str, settings: Mapping[str, Any], denoiser: Denoiser, task: str | None = None
+) -> Policy:
     """A policy as it is, or the one of a name (`find_policy`), with its settings and, where it has a head, the denoiser's.
+
+    Args:
+        policy: or its name.
+        settings: of it, in any of the field's spellings.
+        denoiser: whose head is meant.
+        task: of the prompts, where the head may have defaults of its own for it.
 
     Raises:
         ValueError: for an unknown name, a setting that the policy does not have, or a model without the head it needs.
@@ -34,7 +42,16 @@ def make_policy(policy: Policy | str, settings: Mapping[str, Any], denoiser: Den
         raise ValueError(f"policy {policy} must have a model loaded with head=FOLDER, got one without a head")
     kind = policy_class(named)
     head = {"head": denoiser.head} if named.head else {}
-    return cast(Policy, kind(**head, **named.fixed, **{**kind.brought(denoiser.head), **settings}))
+    return cast(Policy, kind(**head, **named.fixed, **{**kind.brought(denoiser.head, task), **settings}))
+
+
+def by_default(request: Request, denoiser: Denoiser) -> Request:
+    """A call that names no policy and says nothing of one: as the denoiser's head decodes by default, where it says how."""
+    defaults = getattr(denoiser.head, "defaults", None)
+    if request.policy != DEFAULT_POLICY or request.settings or defaults is None:
+        return request
+    policy, settings = defaults.decoder
+    return replace(request, policy=policy, settings=settings)
 
 
 def policy_class(named: NamedPolicy) -> Any:

@@ -87,7 +87,8 @@ def random_model(folder: Path, device: torch.device, dtype: torch.dtype) -> Mask
     import torch
 
     from models.checkpoints.families import family_of
-    from models.checkpoints.loading import empty_model, finish, special_ids
+    from models.checkpoints.loading import empty_model, finish
+    from models.checkpoints.special_ids import special_ids
     from models.masked_lm import MaskedLM
 
     config = json.loads((folder / "config.json").read_text())

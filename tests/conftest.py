@@ -1,4 +1,4 @@
-"""What all tests share: how close two computations of the same numbers must be, and a small checkpoint."""
+"""What all tests share: when shapes are checked, how close two computations must be, and a small checkpoint."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests import shape_checks
+
+shape_checks.install()
 ROUNDINGS = 128  # through two blocks of width 64; 39 is the most that a kernel has shown
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    shape_checks.start_test()
 
 
 @pytest.fixture(scope="session")

@@ -6,14 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 import calibrate as calibrate_command
 import compare as compare_command
 import generate as generate_command
-from train.base.export import export
-from train.commands.command_line import run, shipped
+from tests.complaint import complaint
+from train.commands.command_line import run
 
 ROOT = Path(__file__).parents[1]
 PROMISE = ("--max_loss", "0.3", "--confidence", "0.9")  # seven prompts without a loss are enough
@@ -21,28 +19,9 @@ SMALL = ("--policy", "threshold", "--task", "countdown3", *PROMISE, "--num_promp
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory) -> Path:
+def tiny(tmp_path_factory, write_tiny) -> Path:
     """A LLaDA checkpoint of one small block with random weights and the shipped tokenizer."""
-    folder = tmp_path_factory.mktemp("tiny")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=768, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=2, max_position_embeddings=256, tie_word_embeddings=False,
-        rope_parameters={"rope_type": "default", "rope_theta": 1e4},
-    )  # fmt: skip
-    export(LlamaForCausalLM(config), folder, tokenizer=shipped("checkpoints/reason-7m"), mask_id=1, eos_id=0)
-    return folder
-
-
-def complaint(capsys, command, *arguments: str) -> str:
-    """The sentence on stderr of a command that ends with exit code 2."""
-    with pytest.raises(SystemExit) as ended:
-        run(command, arguments)
-    assert ended.value.code == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.count("\n") == 1
-    return printed.err.removesuffix("\n")
+    return write_tiny(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import generate as generate_command
 from models.toys.toy import TableDenoiser
+from tests.complaint import complaint
 from train.base.export import export
 from train.commands.command_line import parser_of, run, shipped, with_flags
 from train.commands.screen import Piece, Screen, wrap
@@ -36,17 +37,6 @@ def tiny(tmp_path_factory) -> Path:
         LlamaForCausalLM(config), folder, tokenizer=TOKENIZER, mask_id=words.mask_token_id, eos_id=words.eos_token_id
     )
     return folder
-
-
-def complaint(capsys, function, *arguments: str) -> str:
-    """The sentence on stderr of a command that ends with exit code 2."""
-    with pytest.raises(SystemExit) as ended:
-        run(function, arguments)
-    assert ended.value.code == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.count("\n") == 1
-    return printed.err.removesuffix("\n")
 
 
 SUM = ("--prompt", "2,3,4,24", "--task", "countdown3")

@@ -1,5 +1,6 @@
 """The comparing command: bad input is told in one sentence before torch is imported; a small run writes all it says it writes."""
 
+import gzip
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 
 import compare as compare_command
 from decoding.comparison.arms import Arm
+from tests.complaint import complaint as complaint_of
 from train.commands.command_line import parser_of, run
 from train.commands.compare import check_compare, draw
 from train.tasks import get
@@ -26,14 +28,7 @@ def tiny(tmp_path_factory, write_tiny) -> Path:
 
 
 def complaint(capsys, *arguments: str) -> str:
-    """The sentence on stderr of a command that ends with exit code 2."""
-    with pytest.raises(SystemExit) as ended:
-        run(compare_command.compare, [*CONFIG, *arguments])
-    assert ended.value.code == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.count("\n") == 1
-    return printed.err.removesuffix("\n")
+    return complaint_of(capsys, compare_command.compare, *CONFIG, *arguments)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +45,10 @@ def complaint(capsys, *arguments: str) -> str:
         (("--model", "checkpoints/nothing"), "model must be a checkpoint folder or a hub id, got 'checkpoints/nothing'"),
         (("--head", "tests"), "head must be a folder with head.safetensors, got tests"),
         (("--prompts", "x.jsonl"), "prompts must come with one task, got sudoku,multiplication"),
+        (("--replays", "101"), "replays must lie in [0, 100], got 101"),
+        (("--check", "json"), "check must be module:function of (prompt, text, response), got 'json'"),
+        (("--check", "json:laods"), "check must be module:function of (prompt, text, response), got 'json:laods' (module"),
+        (("--check", "math:sqrt"), "check must be module:function of (prompt, text, response), got 'math:sqrt' (too many"),
     ],
 )  # fmt: skip
 def test_bad_input_is_told_in_one_sentence(capsys, tmp_path, arguments, sentence):
@@ -106,13 +105,66 @@ def test_a_run_writes_its_results_and_goes_on_where_it_was(capsys, tmp_path, tin
     assert found["environment"]["versions"].keys() == {"python", "torch", "transformers"}
     assert found["environment"]["seed"] == 5
     assert printed.startswith("## countdown3, 3 test prompts")
-    assert (tmp_path / "table.md").read_text() in printed
-    assert printed.endswith("left out for want of a scoring head: learned\n\n")
+    assert all(len(line) <= 100 for line in printed.splitlines() if str(tmp_path) not in line)
+    for arm in ("sequential", "threshold"):
+        table = (tmp_path / "table.md").read_text().replace("\\*", "*").splitlines()
+        row = next(line for line in table if line.startswith(f"| {arm}"))
+        shown = next(line for line in printed.splitlines() if line.startswith(arm))
+        assert shown.split() == row.replace("|", " ").split()[: len(shown.split()) - 1] + shown.split()[-1:]
+    assert "left out for want of a scoring head: learned\n" in printed
+    files = {"comparison.json", "table.md", "texts.jsonl.gz", "traces.jsonl.gz"}
+    named = printed[printed.index("written to ") :]
+    assert all(name in named and (tmp_path / name).is_file() for name in files)
+    assert ("no report.html: " in named) or (tmp_path / "report.html").is_file()
     assert (tmp_path / "compare.yaml").is_file()
-    lines = (tmp_path / "countdown3.jsonl").read_text()
+    lines, texts = (tmp_path / "countdown3.jsonl").read_text(), (tmp_path / "texts.jsonl.gz").read_bytes()
+    rounds = (tmp_path / "traces.jsonl.gz").read_bytes()
     run(compare_command.compare, arguments)
+    assert (tmp_path / "texts.jsonl.gz").read_bytes() == texts
+    assert (tmp_path / "traces.jsonl.gz").read_bytes() == rounds
     assert (tmp_path / "countdown3.jsonl").read_text() == lines
     assert json.loads((tmp_path / "comparison.json").read_text())["results"] == found["results"]
+
+
+OWN = "catalogue:\n- {name: sequential, kind: headless, policy: sequential}\n"
+OWN += "- {name: threshold, kind: headless, policy: threshold, dial: threshold, values: [0.001, 1.0]}\n"
+
+
+def compare_own(tmp_path: Path, tiny: Path, *more: str) -> tuple[dict, list[dict]]:
+    """comparison.json and texts of a comparison on six prompts of a user's own."""
+    (tmp_path / "own.yaml").write_text(OWN)
+    rows = [{"prompt": f"{number},2,3,4", "response": "7"} for number in range(6)]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = ["--config", str(tmp_path / "own.yaml"), "--task", "text", "--prompts", str(tmp_path / "mine.jsonl")]
+    arguments += ["--model", str(tiny), "--gen_length", "8", "--block_length", "8", "--device", "cpu"]
+    run(compare_command.compare, [*arguments, "--report", "false", "--out", str(tmp_path / "out"), *more])
+    texts = gzip.decompress((tmp_path / "out" / "texts.jsonl.gz").read_bytes()).decode().splitlines()
+    return json.loads((tmp_path / "out" / "comparison.json").read_text()), [json.loads(line) for line in texts]
+
+
+def test_prompts_without_a_checker_are_judged_by_agreement_with_the_reference(tmp_path, tiny, capsys):
+    found, texts = compare_own(tmp_path, tiny)
+    assert "text has no checker: accuracy is the share of texts that are those of sequential" in capsys.readouterr().out
+    of = {(row["arm"], row["dial"]): row for row in found["results"] if row["split"] == "test"}
+    assert of["sequential", None]["accuracy"]["estimate"] == 1
+    assert of["threshold", 1.0]["accuracy"]["estimate"] == 1  # the best position alone, round by round
+    assert {row["right"] for row in texts} == {None}
+    careful, shown = ([row["text"] for row in texts if row["arm"] == arm] for arm in ("sequential", "threshold"))
+    dial = next(row["dial_shown"] for row in found["curves"] if row["arm"] == "threshold")
+    same = sum(a == b for a, b in zip(careful, shown, strict=True)) / len(careful)
+    assert of["threshold", dial]["accuracy"]["estimate"] == pytest.approx(same)
+
+
+def test_a_checker_of_ones_own_judges(tmp_path, tiny, monkeypatch):
+    (tmp_path / "my_checker.py").write_text(
+        "def odd(prompt, text, response):\n    assert response == '7'\n    return int(prompt[0]) % 2\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    found, texts = compare_own(tmp_path, tiny, "--check", "my_checker:odd")
+    assert all(row["right"] == int(row["prompt"][0]) % 2 for row in texts)
+    rights = [row["right"] for row in texts if row["arm"] == "sequential"]
+    row = next(row for row in found["results"] if (row["arm"], row["split"]) == ("sequential", "test"))
+    assert row["accuracy"]["estimate"] == pytest.approx(sum(rights) / len(rights))
 
 
 @pytest.mark.parametrize(

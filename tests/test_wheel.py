@@ -52,6 +52,9 @@ def test_wheel_holds_packages_configs_and_the_small_base(wheel):
     assert f"{data}/checkpoints/reason-7m/model.safetensors" in names
     commands = {file.name for file in ROOT.glob("*.py")} - {"fewer_rounds.py"}
     assert {f"{data}/{name}" for name in commands} <= names
+    report = {f"train/report/templates/{file.name}" for file in (ROOT / "train/report/templates").iterdir()}
+    schemas = {f"decoding/comparison/records/{kind}.schema.json" for kind in ("texts", "traces")}
+    assert report | schemas <= names
     assert {f"{package}/py.typed" for package in ("decoding", "models", "train")} <= names
     assert not any(name.startswith("tests") or "/runs/" in name for name in names)
 

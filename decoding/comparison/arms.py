@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from decoding.checked_names import VERIFIED, uses_head
-from decoding.names import find_policy
+from decoding.names import POLICIES, find_policy
 
 Kind = Literal["headless", "learned", "control", "ceiling"]
 Promise = Literal["dial", "one minus dial"]
@@ -231,17 +231,6 @@ DIALS: Mapping[str, Dial] = {
 }
 """The dials known by name, with values for any task."""
 
-DIAL_OF: Mapping[str, str] = {
-    **dict.fromkeys(("threshold", "ete", "random-parity", "learned-parity", "lopa", "remask-lowest"), "threshold"),
-    **dict.fromkeys(("risk-sum", "learned", "learned-ete"), "risk_bound"),
-    **dict.fromkeys(("quota", "dream-quota"), STEPS),
-    **{"margin": "margin", "entropy": "entropy_threshold", "factor": "factor", "entropy-bound": "entropy_bound"},
-    **{"draft-verify": "draft", "wino": "threshold", "imh": "proposals", "dawn": "tau_low", "info-gain": "threshold"},
-    **{"klass": "threshold", "slow-fast": "threshold", "frechet": "frechet_margin"},
-    **{"saber": "least", "pc-sampler": "per_round"},
-}
-"""Policy -> its dial."""
-
 
 def find_dial(policy: str, settings: Mapping[str, Any]) -> str:
     """The dial of a policy by name; of one around a `rule` the dial of that rule.
@@ -250,8 +239,8 @@ def find_dial(policy: str, settings: Mapping[str, Any]) -> str:
         ValueError: for a policy without one, or one of a user's own.
     """
     rule = str(settings.get("rule", "threshold" if policy == VERIFIED else None)).replace("_", "-")
-    name = DIAL_OF.get(rule) or DIAL_OF.get(policy)
-    if name is None:
+    name = next((POLICIES[one].dial for one in (rule, policy) if one in POLICIES), "")
+    if not name:
         raise ValueError(f"dial must be given for policy {policy}, which has none by name, got none")
     return name
 

@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from decoding.comparison.arms import Arm, check_arms
+from decoding.comparison.arms import REFERENCE, Arm, check_arms
 from decoding.comparison.parity import parity_study
 from decoding.comparison.problems import Check, Problems
+from decoding.comparison.records.record import Records
 from decoding.comparison.results import Row, calibration_rows, curve_rows, measure_arms, pair_rows, result_rows
 from decoding.comparison.risk_control import RiskControl
 from decoding.comparison.runner import Runner, make_runner, tune
@@ -54,6 +55,7 @@ def compare(
     seed: int = 0,
     progress: bool = True,
     control: RiskControl | None = None,
+    records: Records | None = None,
 ) -> Comparison:
     """Run the arms over the prompts of one task and compare them.
 
@@ -70,6 +72,7 @@ def compare(
         seed: of random policies, tuning and resamples.
         progress: show a bar.
         control: chooses dials on the dev split by this promise in place of the point estimate; then nothing is tuned there.
+        records: keeps texts and rounds at the settings shown; None keeps none.
 
     Raises:
         ValueError: for arms or settings that contradict each other, lines in `out` that belong to other settings, or an `out`
@@ -82,7 +85,7 @@ def compare(
         runner = make_runner(
             denoiser, problems, check, out=out, heads=heads, batch_size=batch_size, seed=seed, progress=progress
         )
-        return _parity(runner, arms, parity) if parity else _curves(runner, arms, tuning, control)
+        return _parity(runner, arms, parity) if parity else _curves(runner, arms, tuning, control, records)
 
 
 def _parity(runner: Runner, arms: Sequence[Arm], points: int) -> Comparison:
@@ -90,11 +93,17 @@ def _parity(runner: Runner, arms: Sequence[Arm], points: int) -> Comparison:
     return Comparison(results=study.results, pairs=study.pairs, parity=[study.parity])
 
 
-def _curves(runner: Runner, arms: Sequence[Arm], tuning: int, control: RiskControl | None) -> Comparison:
+def _curves(
+    runner: Runner, arms: Sequence[Arm], tuning: int, control: RiskControl | None, records: Records | None
+) -> Comparison:
+    if not runner.problems.checked:
+        _agree(runner, next(arm for arm in arms if arm.name == REFERENCE))
     arms = [tune(runner, arm, tuning) if tuning else replace(arm, tune={}) for arm in arms]
     runner.run(arms, "dev")
     runner.run(arms, "test")
     measured = measure_arms(runner, arms, control)
+    if records is not None:
+        records.add(runner, [(item.arm, item.cell) for item in measured])
     return Comparison(
         results=result_rows(runner, [(item.arm, cell) for item in measured for cell in item.cells], ["dev", "test"]),
         curves=curve_rows(runner, measured),
@@ -102,3 +111,9 @@ def _curves(runner: Runner, arms: Sequence[Arm], tuning: int, control: RiskContr
         calibration=calibration_rows(runner, measured),
         verdicts=verdicts(runner, measured),
     )
+
+
+def _agree(runner: Runner, reference: Arm) -> None:
+    """Judge every text by that of the reference, which runs first."""
+    runner.run([reference], "dev")
+    runner.ledger.agree_with = runner.cells_of(reference)[0].key

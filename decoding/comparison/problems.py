@@ -24,6 +24,7 @@ class Problems:
         references: prompt -> the only right answer, where there is one.
         temperature: of the draws; 0 takes the most likely token.
         use_cache: none, prefix or dual.
+        checked: whether a checker judges the answers; else a text is right that is also the reference's.
         judge: what says whether an answer is right, as a hash (`judge_of`): figures judged by another are not gone on with.
     """
 
@@ -36,6 +37,7 @@ class Problems:
     temperature: float = 0.0
     use_cache: str = "none"
     judge: str = ""
+    checked: bool = True
 
     def __post_init__(self) -> None:
         self.require_prompts("dev")

@@ -19,7 +19,7 @@ from decoding.comparison.arms import REFERENCE, Arm, Cell
 from decoding.comparison.curves import Array, Curve
 from decoding.comparison.problems import Check, Problems, Split
 from decoding.comparison.risk_control import Outcomes, RiskControl, TestedDial, fixed_sequence
-from decoding.comparison.runs import Ledger, run_cells
+from decoding.comparison.runs import Job, Ledger, run_cells
 from decoding.policy_by_name import make_policy
 from models.denoiser import Denoiser
 
@@ -66,12 +66,14 @@ class Runner:
         name = self.fingerprints[arm.name if arm.name in self.heads else ""] if arm.needs_head else None
         return tuple(replace(cell, head=name) for cell in arm.cells)
 
+    def job(self, cell: Cell) -> Job:
+        """A cell with its policy and the model that it runs on."""
+        denoiser = self.denoiser_of(cell.arm)
+        return cell, make_policy(cell.policy, cell.policy_settings, denoiser, self.problems.task), denoiser
+
     def run(self, arms: Sequence[Arm], split: Split) -> None:
         """Run every cell of the arms that has not run yet."""
-        jobs = []
-        for cell in {cell.key: cell for arm in arms for cell in self.cells_of(arm)}.values():
-            denoiser = self.denoiser_of(cell.arm)
-            jobs.append((cell, make_policy(cell.policy, cell.policy_settings, denoiser), denoiser))
+        jobs = [self.job(cell) for cell in {c.key: c for arm in arms for c in self.cells_of(arm)}.values()]
         run_cells(
             self.ledger,
             self.problems,

@@ -21,7 +21,7 @@ from decoding.comparison.curves import Array
 from decoding.comparison.problems import Check, Problems, Split
 from decoding.comparison.statistics import is_predicted, statistics
 from decoding.generation import Generation
-from decoding.loop import Counts
+from decoding.loop import Counts, OnStep
 from decoding.policy import Policy
 from decoding.prompts import read_prompts
 from decoding.state import DecodeState, Reason
@@ -46,6 +46,8 @@ COLUMNS = (
     "seconds",  # of the chunk, shared equally
     "answer",  # a number that names the text up to EOS
 )
+Job = tuple[Cell, Policy, Denoiser]  # what decodes, and on which model
+
 INFINITE = float("inf")
 RANGES = {  # of a column; of all others any number that is not negative
     "clean": (-1, INFINITE),
@@ -88,6 +90,10 @@ class Ledger:
 
     Nothing is written before the first lines are added.
 
+    Attributes:
+        texts: what this process has decoded: (split, cell) -> number of a prompt -> its text.
+        agree_with: key of a cell; where there is no checker, a text is right that is also that cell's.
+
     Args:
         path: the file; None keeps everything in memory.
         header: what all lines share; a file with another header is refused.
@@ -102,6 +108,8 @@ class Ledger:
     ) -> None:
         self.path, self.header, self.sizes, self.whole = path, dict(header), sizes, 0
         self.lines: dict[tuple[str, str], dict[int, list[float]]] = {}
+        self.texts: dict[tuple[str, str], dict[int, str]] = {}
+        self.agree_with: str | None = None
         if path is not None and path.is_file():
             self._resume(path)
 
@@ -179,7 +187,12 @@ class Ledger:
         """Every column over the prompts of a split, in their order."""
         kept = self.lines[split, cell.key]
         values = np.array([kept[prompt] for prompt in sorted(kept)])
-        return {name: values[:, index] for index, name in enumerate(COLUMNS)}
+        table = {name: values[:, index] for index, name in enumerate(COLUMNS)}
+        if self.agree_with is None:
+            return table
+        careful, place = self.lines[split, self.agree_with], COLUMNS.index("answer")
+        same = [careful[prompt][place] == kept[prompt][place] for prompt in sorted(kept)]
+        return table | {"right": np.array(same, dtype=float)}
 
 
 def _number(name: str, value: object) -> float:
@@ -193,7 +206,7 @@ def run_cells(
     ledger: Ledger,
     problems: Problems,
     split: Split,
-    jobs: Sequence[tuple[Cell, Policy, Denoiser]],
+    jobs: Sequence[Job],
     check: Check,
     *,
     batch_size: int,
@@ -216,26 +229,44 @@ def run_cells(
     encoded = {id(denoiser): Encoded.of(problems, split, denoiser) for _, _, denoiser in jobs}
     schedule = list(interleave(len(prompts), len(jobs), batch_size))
     for chunk, number in tqdm(schedule, desc=f"{problems.task} {split}", disable=None if progress else True):
-        cell, policy, denoiser = jobs[number]
+        cell, _, denoiser = jobs[number]
         index = list(range(chunk, min(chunk + batch_size, len(prompts))))
         if ledger.has(split, cell, index):
             continue
         batch = encoded[id(denoiser)]
-        generator = torch.Generator(denoiser.device).manual_seed(seed * 1_000_003 + chunk)
-        mask = None if batch.attention_mask is None else batch.attention_mask[index]
-        made = generate(
-            denoiser,
-            batch.tokens[index],
-            policy,
-            gen_length=problems.gen_length,
-            block_length=cell.settings.get(BLOCK_LENGTH) or problems.block_length,
-            attention_mask=mask,
-            generator=generator,
-            temperature=problems.temperature,
-            use_cache=cell.settings.get(USE_CACHE, problems.use_cache),
-        )
+        made = decode_chunk(problems, batch, jobs[number], index, seed=seed)
         right = [check(prompts[i], text) for i, text in zip(index, made.text, strict=True)]
         ledger.add(split, cell, index, measure(made, right, batch.reference[index]))
+        ledger.texts.setdefault((split, cell.key), {}).update(zip(index, made.text, strict=True))
+
+
+def decode_chunk(
+    problems: Problems, encoded: Encoded, job: Job, index: Sequence[int], *, seed: int, on_step: OnStep | None = None
+) -> Generation:
+    """Decode neighbouring prompts of a split by one cell.
+
+    Args:
+        problems: the lengths of the canvas.
+        encoded: every prompt of the split.
+        job: the cell with its policy and denoiser.
+        index: numbers of the prompts; the first of them and `seed` seed the draws.
+        seed: of policies that draw.
+        on_step: called with state and reading before every commit; only reads.
+    """
+    cell, policy, denoiser = job
+    mask = None if encoded.attention_mask is None else encoded.attention_mask[index]
+    return generate(
+        denoiser,
+        encoded.tokens[index],
+        policy,
+        gen_length=problems.gen_length,
+        block_length=cell.settings.get(BLOCK_LENGTH) or problems.block_length,
+        attention_mask=mask,
+        generator=torch.Generator(denoiser.device).manual_seed(seed * 1_000_003 + index[0]),
+        temperature=problems.temperature,
+        use_cache=cell.settings.get(USE_CACHE, problems.use_cache),
+        on_step=on_step,
+    )
 
 
 def interleave(prompts: int, jobs: int, batch_size: int) -> Iterator[tuple[int, int]]:

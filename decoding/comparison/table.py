@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 HEAD = ("arm", "dial", "accuracy %", "rounds", "sequence forwards", "token positions", "ms a prompt")
 AGAINST = (f"rounds / {RIVAL}", f"forwards / {RIVAL}", f"accuracy − {RIVAL}")
 NARROW = 100
+TERMINAL = (0, 1, 2, 3, 4, 6)  # columns of HEAD that a terminal shows
 UNREACHED = "\\* no setting within one point of the reference on dev; the most accurate one there is shown."
 
 
@@ -27,7 +28,7 @@ def table(comparison: Comparison, *, narrow: bool = False) -> str:
 
     Args:
         comparison: what was measured.
-        narrow: only the arms' own figures, wrapped to NARROW columns.
+        narrow: for a terminal: aligned, of the arms' own figures as many as fit, and wrapped to NARROW columns.
     """
     return "\n".join(_of_task(comparison, task, narrow=narrow) for task in tasks(comparison))
 
@@ -54,12 +55,29 @@ def _of_task(comparison: Comparison, task: str, *, narrow: bool) -> str:
     if any(row["rounds_at_reference"] is None for row in curves.values()):
         sentences.append(UNREACHED)
     sentences += [_parity(row) for row in comparison.parity if row["task"] == task]
-    if narrow:
-        head, rows = head[:4], [row[:4] for row in rows]
-        sentences = [textwrap.fill(s, NARROW - 2, subsequent_indent="  ", break_on_hyphens=False) for s in sentences]
     grid = [head, ("---",) * len(head), *(row + [""] * (len(head) - len(row)) for row in rows)] if rows else []
     lines = [f"| {' | '.join(cells)} |" for cells in grid]
+    if narrow:
+        lines = aligned([[row[i].replace("\\", "") for i in TERMINAL] for row in (list(head), *rows)]) if rows else []
+        sentences = [_wrapped(sentence.replace("\\", "")) for sentence in sentences]
     return "\n".join([f"## {_title(task, shown)}", "", *lines, "", *(f"- {sentence}" for sentence in sentences), ""])
+
+
+def _wrapped(sentence: str) -> str:
+    return textwrap.fill(sentence, NARROW - 2, subsequent_indent="  ", break_on_hyphens=False)
+
+
+def aligned(grid: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of text as columns, the first to the left; columns at the right that pass NARROW are left out."""
+    widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
+    while len(widths) > 1 and sum(widths) + 2 * (len(widths) - 1) > NARROW:
+        widths.pop()
+    widths[0] = min(widths[0], NARROW)
+    found = []
+    for row in grid:
+        first, *rest = (cell[:width] for cell, width in zip(row, widths, strict=False))
+        found.append("  ".join([first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(rest, widths[1:], strict=True))]))
+    return [line.rstrip() for line in found]
 
 
 def _cells(row: Row, curve: Row | None, pair: Row | None) -> list[str]:

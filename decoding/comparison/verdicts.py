@@ -16,11 +16,13 @@ ENOUGH = 500  # prompts; no claim from a curve of fewer
 LEVEL = 0.05
 NOTHING_TO_WIN = 0.10  # best headless arm this close to the practical ceiling
 MOST = 0.5
+UNCHECKED = "no checker"  # the finding that says so
 
 
 def verdicts(runner: Runner, measured: Sequence[Measured]) -> list[Row]:
     """Every sentence about one task, as rows {task, arm, finding, sentence}."""
     sentences = [
+        *judged_by_agreement(runner),
         *sample_size(runner),
         *reference_failures(measured),
         *headroom(measured),
@@ -34,6 +36,13 @@ def verdicts(runner: Runner, measured: Sequence[Measured]) -> list[Row]:
 
 
 Sentences = Iterator[tuple[str | None, str, str]]
+
+
+def judged_by_agreement(runner: Runner) -> Sentences:
+    """Say where there is no checker."""
+    if not runner.problems.checked:
+        what = f"accuracy is the share of texts that are those of {REFERENCE}"
+        yield None, UNCHECKED, f"{runner.problems.task} has no checker: {what}."
 
 
 def sample_size(runner: Runner) -> Sentences:

@@ -16,9 +16,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Literal, final
 
 import torch
@@ -26,12 +24,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from decoding.policies.bounds import within_factor
+from decoding.policies.candidates import CANDIDATE_RULES, IMPLICIT_SCOPES, TINY
 from decoding.policies.rules import at_least_one, confident, require, require_one_of
-from decoding.policy import Needs, Policy, best
+from decoding.policy import Needs, Policy
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal, Reason
 
-TINY = 1e-30  # below any confidence that can win, so that logarithms stay finite
 CandidateRule = Literal["nearest", "band", "information"]
 Frontier = Literal["frontier", "feasible"]
 Scope = Literal["block", "global"]
@@ -132,7 +130,7 @@ class ExplorePolicy(Policy):
             explores = triggered | ~exploited.any(-1)
             implied = IMPLICIT_SCOPES[self.implicit_scope](state, reading, left) & explores.unsqueeze(-1)
             reason = torch.where(implied, int(Reason.IMPLICIT), reason)
-        score, eligible = CANDIDATE_RULES[self.candidate_rule](self, reading)
+        score, eligible = CANDIDATE_RULES[self.candidate_rule](reading, self.c_info, self.threshold)
         within = left & (reason == 0) & eligible & (triggered & self.targeted).unsqueeze(-1)
         order = torch.argsort(score.masked_fill(~within, -torch.inf), dim=-1, descending=True, stable=True)
         candidates = order[:, : self.branches]
@@ -140,13 +138,7 @@ class ExplorePolicy(Policy):
 
 
 def trigger(
-    state: DecodeState,
-    reading: Reading,
-    left: Bool[Tensor, "B L"],
-    *,
-    over: Frontier,
-    gamma: float,
-    min_masks: int,
+    state: DecodeState, reading: Reading, left: Bool[Tensor, "B L"], *, over: Frontier, gamma: float, min_masks: int
 ) -> Bool[Tensor, " B"]:
     """TriggerExplore: mean confidence below gamma, and more than min_masks of the opened blocks' masks left.
 
@@ -166,48 +158,6 @@ def earliest_block(state: DecodeState, left: Bool[Tensor, "B L"]) -> Bool[Tensor
     """Positions of the earliest block that holds one of `left`."""
     block = state.layout.block.expand_as(left)
     return block == torch.where(left, block, state.layout.num_blocks).amin(-1, keepdim=True)
-
-
-def best_of_each_block(state: DecodeState, reading: Reading, left: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
-    """The most confident of `left` in every block that has one."""
-    layout = state.layout
-    member = layout.block == torch.arange(layout.num_blocks, device=left.device).unsqueeze(-1)  # [blocks, L]
-    within = left.unsqueeze(1) & member
-    score = reading.log_odds.unsqueeze(1).masked_fill(~within, -torch.inf)
-    first = torch.nn.functional.one_hot(score.argmax(-1), left.shape[-1]).bool()
-    return (first & within).any(1)
-
-
-def best_of_all(state: DecodeState, reading: Reading, left: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
-    """The most confident of `left`."""
-    return best(reading.log_odds, left)
-
-
-IMPLICIT_SCOPES: Mapping[str, Callable[[DecodeState, Reading, Tensor], Tensor]] = MappingProxyType(
-    {"block": best_of_each_block, "global": best_of_all}
-)
-
-
-def nearest(policy: ExplorePolicy, reading: Reading) -> tuple[Tensor, Tensor]:
-    """Eq. 6, variant A: smallest |c - c_info|."""
-    return -(reading.confidence - policy.c_info).abs(), reading.rows
-
-
-def band(policy: ExplorePolicy, reading: Reading) -> tuple[Tensor, Tensor]:
-    """Eq. 6, variant B: most confident among c_info <= c < C."""
-    c = reading.confidence
-    return reading.log_odds, (c >= policy.c_info) & (c < policy.threshold)
-
-
-def information(policy: ExplorePolicy, reading: Reading) -> tuple[Tensor, Tensor]:
-    """Eq. 6, variant C: largest -c^a log c with a = -1 / log c_info, whose peak e^(-1/a) is c_info."""
-    log_c = reading.log_confidence.clamp(min=math.log(TINY))
-    return -(-log_c / math.log(policy.c_info)).exp() * log_c, reading.rows
-
-
-CANDIDATE_RULES: Mapping[str, Callable[[ExplorePolicy, Reading], tuple[Tensor, Tensor]]] = MappingProxyType(
-    {"nearest": nearest, "band": band, "information": information}
-)
 
 
 def by_confidence(reading: Reading, threshold: float, factor: float | None) -> Bool[Tensor, "B L"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, final
 
 import torch
@@ -85,11 +85,9 @@ class Learned(Policy):
         require(self.share > 0, "share", "be above 0", self.share)
 
     @classmethod
-    def brought(cls, head: ScoringHead | None) -> Mapping[str, Any]:
+    def brought(cls, head: ScoringHead | None, task: str | None) -> Mapping[str, Any]:
         """The defaults that were chosen for the head on dev prompts, where they were."""
-        if head is None or head.defaults is None:
-            return {}
-        return asdict(head.defaults)
+        return {} if head is None or head.defaults is None else head.defaults.of(task).settings
 
     @property
     def needs(self) -> Needs:

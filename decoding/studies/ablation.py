@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from decoding.comparison.arms import Arm
 from decoding.comparison.curves import Array, ratio_of_means
 from decoding.comparison.results import Row, estimate
-from decoding.comparison.runner import Runner, make_runner
+from decoding.comparison.runner import Runner
 from decoding.studies.inputs import StudyInputs
 from decoding.studies.picture import head, whiskers
 
@@ -63,17 +63,7 @@ def measure(
     denoiser = inputs.denoiser()
     rows = []
     for task in tasks:
-        checked = inputs.problems(task, prompts)
-        runner = make_runner(
-            denoiser,
-            checked.problems,
-            checked.check,
-            out=None,
-            heads=None,
-            batch_size=batch_size,
-            seed=inputs.seed,
-            progress=False,
-        )
+        runner = inputs.runner(denoiser, inputs.problems(task, prompts), batch_size=batch_size)
         rows += task_rows(runner, base, sweeps, grid or {})
     cut = [f"{prompts} prompts a task; the full config takes 200"] if prompts < 200 else []
     return {"base": base, "rows": rows, "cut": cut + ([] if grid else ["no grid: one setting at a time"])}

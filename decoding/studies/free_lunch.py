@@ -19,7 +19,7 @@ from decoding.api import with_cache
 from decoding.comparison.arms import Arm
 from decoding.comparison.curves import Array, ratio_of_means, resample
 from decoding.comparison.results import Row, estimate
-from decoding.comparison.runner import Runner, make_runner
+from decoding.comparison.runner import Runner
 from decoding.studies.inputs import StudyInputs
 from decoding.studies.picture import head, whiskers
 from models.denoiser import Denoiser
@@ -84,17 +84,7 @@ def measure(
     decoded = []
     denoiser = inputs.denoiser()
     for task in tasks:
-        checked = inputs.problems(task, prompts)
-        runner = make_runner(
-            denoiser,
-            checked.problems,
-            checked.check,
-            out=None,
-            heads=None,
-            batch_size=1,
-            seed=inputs.seed,
-            progress=False,
-        )
+        runner = inputs.runner(denoiser, inputs.problems(task, prompts), batch_size=1)
         decoded += decode_rows(runner, shared, branches)
     cut = [f"{prompts} prompts a task, one at a time; the full config takes 40"] if prompts < 40 else []
     return {"shared": shared, "latency": latency, "knees": knees, "decoded": decoded, "cut": cut}

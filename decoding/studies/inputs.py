@@ -13,6 +13,7 @@ from decoding.comparison.problems import CheckedProblems
 from models.denoiser import Denoiser
 
 if TYPE_CHECKING:
+    from decoding.comparison.runner import Runner
     from models.heads.scoring_head import ScoringHead
 
 
@@ -90,6 +91,27 @@ class StudyInputs:
             dev: dev prompts at most.
         """
         return self.make_problems(task, prompts, dev)
+
+    def runner(self, denoiser: Denoiser, checked: CheckedProblems, *, batch_size: int) -> Runner:
+        """What runs arms on the prompts of a task and keeps nothing on disk.
+
+        Args:
+            denoiser: the model.
+            checked: the prompts and their checker.
+            batch_size: prompts in one forward.
+        """
+        from decoding.comparison.runner import make_runner
+
+        return make_runner(
+            denoiser,
+            checked.problems,
+            checked.check,
+            out=None,
+            heads=None,
+            batch_size=batch_size,
+            seed=self.seed,
+            progress=False,
+        )
 
     def generator(self, device: torch.device | None = None, *, offset: int = 0) -> torch.Generator:
         """A fresh source of randomness with the study's seed.

@@ -1,10 +1,11 @@
-"""The settings that `learned` takes with a head where none are given: `defaults.json` in the head's folder."""
+"""How a head decodes where nothing is said: `defaults.json` in its folder."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 FILE = "defaults.json"
 ALONE = "confidence"  # the rule that does not ask the head
@@ -19,30 +20,58 @@ class Defaults:
         rule: of `learned`; None means the head's own.
         risk_bound: in (0, 1].
         looks: at the cascade a round at most, at least 0; 0 with the rule `confidence` is `risk-sum`, which asks no head.
+        checked: whether the cascade drafts what that rule will commit and the next forward checks it (`verified`, mode exact, with
+            its own number of canvases): the rule's texts in fewer rounds. Only with the rule alone. Taken where no policy is named.
+        tasks: (name, defaults) of the tasks that have their own.
     """
 
     rule: str | None
     risk_bound: float
     looks: int
+    checked: bool = False
+    tasks: tuple[tuple[str, Defaults], ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 < self.risk_bound <= 1:
             raise ValueError(f"risk_bound must lie in (0, 1], got {self.risk_bound}")
         if self.looks < 0:
             raise ValueError(f"looks must be at least 0, got {self.looks}")
+        if self.checked and not self.alone:
+            raise ValueError(f"checked must go with the rule {ALONE} and no looks, got {self.rule} and {self.looks}")
 
     @property
     def alone(self) -> bool:
-        """Whether the head is left out."""
+        """Whether the head's risks are left out."""
         return self.rule == ALONE and not self.looks
+
+    def of(self, task: str | None) -> Defaults:
+        """Those of a task: its own, or what holds for all others."""
+        return dict(self.tasks).get(task or "", replace(self, tasks=()))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What `learned` takes; it does not check drafts."""
+        return {"rule": self.rule, "risk_bound": self.risk_bound, "looks": self.looks}
+
+    @property
+    def decoder(self) -> tuple[str, dict[str, Any]]:
+        """Name and settings of the policy that is meant where none is named."""
+        if self.checked:
+            return "verified", {"rule": "risk-sum", "risk_bound": self.risk_bound}
+        return "learned", self.settings
 
 
 def write_defaults(defaults: Defaults, folder: Path) -> None:
     """Write `defaults.json`, aside and renamed."""
     folder.mkdir(parents=True, exist_ok=True)
     aside = folder / (FILE + ".part")
-    aside.write_text(json.dumps(asdict(defaults), indent=1) + "\n", encoding="utf-8")
+    raw = {**_raw(defaults), **({"tasks": {n: _raw(one) for n, one in defaults.tasks}} if defaults.tasks else {})}
+    aside.write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
     aside.replace(folder / FILE)
+
+
+def _raw(defaults: Defaults) -> dict[str, Any]:
+    return {**defaults.settings, **({"checked": True} if defaults.checked else {})}
 
 
 def read_defaults(folder: Path) -> Defaults | None:
@@ -56,6 +85,10 @@ def read_defaults(folder: Path) -> Defaults | None:
         return None
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
-        return Defaults(**{field.name: raw[field.name] for field in fields(Defaults)})
-    except (KeyError, TypeError, ValueError) as error:
+        return replace(_defaults(raw), tasks=tuple((n, _defaults(one)) for n, one in raw.get("tasks", {}).items()))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{file} must hold rule, risk_bound and looks of a head, got {error}") from error
+
+
+def _defaults(raw: Any) -> Defaults:
+    return Defaults(raw["rule"], raw["risk_bound"], raw["looks"], bool(raw.get("checked", False)))

@@ -8,14 +8,13 @@ Vocabulary {0, 1, mask = 2}; the sequence is the right end of the canvas, blocks
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from models.denoiser import Denoiser, Prediction
+from models.toys.toy import WholeCanvas
 
 MASK = 2
 TINY = 1e-300
@@ -63,7 +62,7 @@ class BlockHMMConfig:
         return torch.full((count, count), other, dtype=torch.double).fill_diagonal_(self.stay)
 
 
-class BlockHMM(Denoiser):
+class BlockHMM(WholeCanvas):
     """Exact marginals of every position given whatever is revealed, in any order.
 
     Every block is enumerated (2^B patterns), the states are summed out forwards and backwards, in float64. A revealed
@@ -94,19 +93,8 @@ class BlockHMM(Denoiser):
         """Where token ids must live."""
         return self.emission.device
 
-    def forward(
-        self,
-        tokens: Tensor,
-        *,
-        attention_mask: Tensor | None = None,
-        rows: Tensor | None = None,
-        taps: Sequence[int] = (),
-        owner: Tensor | None = None,
-        refresh: Tensor | None = None,
-    ) -> Prediction:
-        """See `Denoiser.forward`."""
-        rows = torch.ones_like(tokens, dtype=torch.bool) if rows is None else rows
-        seen = (torch.ones_like(tokens) if attention_mask is None else attention_mask.long()).sum(-1)
+    def logits_at(self, tokens: Tensor, rows: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """See `WholeCanvas.logits_at`."""
         length = self.config.length
         canvas, wanted = tokens[:, -length:], rows[:, -length:]
         probabilities = self.marginals(canvas)
@@ -114,7 +102,7 @@ class BlockHMM(Denoiser):
             probabilities = torch.where((canvas == MASK).unsqueeze(-1), probabilities, self.of_the_others(canvas))
         before = tokens.shape[1] - length
         probabilities = nn.functional.pad(probabilities, (0, 1, before, 0))
-        return Prediction(probabilities.clamp(min=TINY).log().float()[rows], rows, seen)
+        return probabilities.clamp(min=TINY).log().float()[rows]
 
     def marginals(self, canvas: Int[Tensor, "N T"]) -> Float[Tensor, "N T 2"]:
         """p(x_i = v | revealed) for every position; a revealed position is certain of itself."""

@@ -16,8 +16,8 @@ from models.checkpoints.files import check_names, combine, digest, read_json, st
 from models.checkpoints.manifest import check_files, read_manifest, settle
 from models.checkpoints.sums import byte_sum, check_finite, check_sums, spelled
 from models.checkpoints.tokenizer import check_prompts, encode, load_tokenizer
-from models.denoiser import Denoiser, Prediction
 from models.devices import find_device
+from models.toys.toy import WholeCanvas
 
 KIND = "dilated-convolutions"
 
@@ -61,7 +61,7 @@ class Layer(nn.Module):
         return changed
 
 
-class ConvolutionalDenoiser(Denoiser):
+class ConvolutionalDenoiser(WholeCanvas):
     """p(x_i | revealed tokens) at every masked i, by residual dilated convolutions in both directions; no attention.
 
     Left padding changes nothing: every layer reads it as it reads what lies outside the sequence.
@@ -98,21 +98,9 @@ class ConvolutionalDenoiser(Denoiser):
         normed: Tensor = self.norm(hidden)
         return normed
 
-    def forward(
-        self,
-        tokens: Tensor,
-        *,
-        attention_mask: Tensor | None = None,
-        rows: Tensor | None = None,
-        taps: Sequence[int] = (),
-        owner: Tensor | None = None,
-        refresh: Tensor | None = None,
-    ) -> Prediction:
-        """See `Denoiser.forward`; there is nothing that a scoring head could tap."""
-        rows = torch.ones_like(tokens, dtype=torch.bool) if rows is None else rows
-        context = torch.ones_like(tokens) if attention_mask is None else attention_mask.long()
-        logits = self.unembed(self.hidden_states(tokens, attention_mask)[rows])
-        return Prediction(logits, rows, context.sum(-1))
+    def logits_at(self, tokens: Tensor, rows: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """See `WholeCanvas.logits_at`."""
+        return self.unembed(self.hidden_states(tokens, attention_mask)[rows])
 
     def unembed(self, hidden: Float[Tensor, "*M D"]) -> Float[Tensor, "*M V"]:
         """Logits, by the transposed embedding."""

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from models.denoiser import Denoiser, Prediction
+from models.denoiser import Denoiser
+from models.toys.toy import WholeCanvas
 
 RATE = 40.0  # so fast a sine that contexts one token apart get errors that have nothing in common
 
 
-class Perturbed(Denoiser):
+class Perturbed(WholeCanvas):
     """Another denoiser with noise on its logits: z + strength * g(context, position, token), E g = 0, E g^2 = 1.
 
     g is a fixed function of everything revealed, sqrt 2 sin(w . onehot(tokens) + phase), so that the model is one model, wrong in
@@ -51,17 +50,7 @@ class Perturbed(Denoiser):
         noise = torch.unflatten(wave, 1, (self.length, self.vocab_size))
         return nn.functional.pad(noise, (0, 0, tokens.shape[1] - self.length, 0))
 
-    def forward(
-        self,
-        tokens: Tensor,
-        *,
-        attention_mask: Tensor | None = None,
-        rows: Tensor | None = None,
-        taps: Sequence[int] = (),
-        owner: Tensor | None = None,
-        refresh: Tensor | None = None,
-    ) -> Prediction:
-        """See `Denoiser.forward`."""
-        prediction = self.inner(tokens, attention_mask=attention_mask, rows=rows)
-        logits = prediction.logits + self.strength * self.error(tokens)[prediction.rows].to(prediction.logits.dtype)
-        return Prediction(logits, prediction.rows, prediction.positions)
+    def logits_at(self, tokens: Tensor, rows: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """See `WholeCanvas.logits_at`."""
+        logits: Tensor = self.inner(tokens, attention_mask=attention_mask, rows=rows).logits
+        return logits + self.strength * self.error(tokens)[rows].to(logits.dtype)

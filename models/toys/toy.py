@@ -13,12 +13,21 @@ from models.block_run import context_of
 from models.denoiser import Denoiser, Prediction
 
 
-class Toy(Denoiser):
-    """A denoiser that computes every position and gives the rows asked for."""
+class WholeCanvas(Denoiser):
+    """A denoiser of whole canvases: there is nothing that a scoring head could tap, and nothing to keep in a cache."""
 
     @abstractmethod
-    def everywhere(self, tokens: Tensor) -> Tensor:
-        """Logits of every position, [N, L, V]."""
+    def logits_at(self, tokens: Tensor, rows: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """Logits of the rows asked for.
+
+        Args:
+            tokens: canvases [N, L].
+            rows: [N, L], the positions asked for, M in all.
+            attention_mask: [N, L], False on padding; None means no padding.
+
+        Returns:
+            [M, V].
+        """
 
     def forward(
         self,
@@ -32,7 +41,20 @@ class Toy(Denoiser):
     ) -> Prediction:
         """See `Denoiser.forward`."""
         rows = torch.ones_like(tokens, dtype=torch.bool) if rows is None else rows
-        return Prediction(self.everywhere(tokens)[rows], rows, context_of(tokens, attention_mask).sum(-1))
+        positions = torch.ones_like(tokens) if attention_mask is None else attention_mask.long()
+        return Prediction(self.logits_at(tokens, rows, attention_mask), rows, positions.sum(-1))
+
+
+class Toy(WholeCanvas):
+    """A denoiser that computes every position and gives the rows asked for."""
+
+    @abstractmethod
+    def everywhere(self, tokens: Tensor) -> Tensor:
+        """Logits of every position, [N, L, V]."""
+
+    def logits_at(self, tokens: Tensor, rows: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """See `WholeCanvas.logits_at`."""
+        return self.everywhere(tokens)[rows]
 
     def shadowed(
         self, tokens: Tensor, shadows: Tensor, *, attention_mask: Tensor | None = None, rows: Tensor | None = None

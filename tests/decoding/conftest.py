@@ -1,168 +1,34 @@
-"""The grid that every decoding invariant runs over: a new policy joins with its settings in SETTINGS."""
+"""The grid that every decoding invariant runs over: a new policy joins with its row in `policy_settings`."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from importlib import import_module
-from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from decoding.features import NAMES
 from decoding.loop import decode
 from decoding.names import POLICIES
-from decoding.policies.bounds import RiskSum
 from decoding.policies.dream_quota import DreamQuota
-from decoding.policies.imh import HeadFuture
-from decoding.policies.learned import Learned
-from decoding.policies.quota import Quota, Sequential
-from decoding.policies.threshold import MarginThreshold, Threshold
 from decoding.policy import Policy
 from decoding.reading import Reading, Sampling
 from decoding.state import Reason, start
 from models.denoiser import Denoiser
-from models.heads.cascade import Cascade
-from models.heads.config import HeadConfig
-from models.heads.foretelling import rest_of
-from models.heads.scoring_head import ScoringHead
 from models.toys.toy import GroupDenoiser, TableDenoiser
+from tests.decoding.policy_settings import ROWS
 
 GEN_LENGTH, BLOCK_LENGTH = 12, 4
 
 
-class Echo(Cascade):
-    """Says the reading's own candidates, the surer the more of its row is committed."""
-
-    def __init__(self) -> None:
-        nn.Module.__init__(self)
-        self.taps = ()
-
-    def forward(self, taps, rows, committed, token, top_tokens, top_log_probs, log_normaliser):
-        left = rows & ~committed
-        surer = 1 + committed.sum(-1, keepdim=True).expand(rows.shape)[left]
-        known = top_log_probs[left]
-        return (torch.cat([known, rest_of(known)], -1) * surer.unsqueeze(-1)).log_softmax(-1)
-
-
-def linear_head(seed: int | None, *, pairs: int = 0, foretells: bool = False) -> ScoringHead:
-    """A head on the features alone: untrained, or with a seed one of opinions drawn at random."""
-    head = ScoringHead(HeadConfig("linear", NAMES, pairs=pairs)).requires_grad_(False)
-    if seed is not None:
-        head.readout.weight.normal_(std=0.3, generator=torch.Generator().manual_seed(seed))
-    if foretells:
-        head.cascade = Echo()
-    return head
-
-
-HEAD = linear_head(seed=0)
-PAIRS = linear_head(None, pairs=4)
-FORETELLING = linear_head(seed=0, foretells=True)
-FORETELLING_PAIRS = linear_head(None, pairs=4, foretells=True)
-EAGER = {"gamma": 0.8, "min_masks": 1, "branches": 3, "step_budget": 2}  # explores in most rounds
-
-SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
-    "threshold": {"high": {"threshold": 0.9}, "low": {"threshold": 0.4}},
-    "margin": {"low": {"margin": 0.3}},
-    "entropy": {"high": {"entropy_threshold": 0.8}},
-    "factor": {"one": {"factor": 1.0}, "half": {"factor": 0.5}, "last": {"factor_last": True}},
-    "entropy-bound": {"half": {"entropy_bound": 0.5}},
-    "risk-sum": {"high": {"risk_bound": 0.6}},
-    "sequential": {"default": {}, "right": {"order": "right_to_left"}},
-    "random": {"default": {}},
-    "left-to-right": {"default": {}},
-    "quota": {
-        "even": {"steps": 6},
-        "uneven": {"steps": 9, "order": "entropy"},
-        "random": {"steps": 6, "order": "random"},
-        "margin": {"steps": 3, "order": "margin"},
-    },
-    "dream-quota": {  # its schedule is of the whole canvas
-        "short": {"steps": 6},
-        "long": {"steps": 40, "order": "margin"},
-        "random": {"steps": 20, "order": "random"},
-    },
-    "ete": {
-        "default": {},
-        "eager": EAGER,
-        "band": {**EAGER, "candidate_rule": "band", "frontier": "feasible", "alpha": 0.5},
-        "information": {**EAGER, "candidate_rule": "information", "eq7_over": "masks", "implicit_scope": "global"},
-        "factor": {**EAGER, "factor": 0.5, "eq7_threshold": 0.6, "step_budget": None},
-        "no-implicit": {**EAGER, "implicit": False, "initial_blocks": 2, "branches": 1},
-        "no-targeted": {**EAGER, "targeted": False, "initial_blocks": 99},
-    },
-    "random-parity": {"eager": EAGER},
-    "lopa": {"narrow": {"threshold": 0.7, "branches": 2}, "wide": {"branches": 20}},
-    "imh": {
-        "default": {"alpha": 2.0, "proposals": 4},
-        "left": {"alpha": 1.0, "proposals": 3, "chain": 5, "order": "left_to_right"},
-        "head": {"proposals": 3, "future": HeadFuture(HEAD)},
-        "alone": {"proposals": 1, "order": "random"},
-    },
-    "draft-verify": {
-        "two": {"draft": 0.3, "verify": 0.9, "groups": 2},
-        "one": {"draft": 0.5, "verify": 0.7, "groups": 1},
-    },
-    "wino": {"wide": {"threshold": 0.2}, "narrow": {"threshold": 0.5, "threshold_back": 0.6}},
-    "dawn": {
-        "near": {"tau_low": 0.3, "tau_sink": 0.9},
-        "induced": {"tau_low": 0.5, "tau_induce": 0.3, "threshold": 0.6, "tau_sink": 0.9},
-    },
-    "info-gain": {
-        "default": {},
-        "lookum": {"candidate_number": 3, "threshold": 0.5, "position_temperature": 2.0, "variant": "lookum"},
-        "one": {"candidate_number": 1},
-    },
-    "remask-lowest": {"one": {"threshold": 0.3, "count": 1}, "all": {"threshold": 0.2, "keep": 1.0, "count": 20}},
-    "learned": {
-        "each": {"head": HEAD, "risk_bound": 0.5, "rule": "each"},
-        "sum": {"head": HEAD, "rule": "sum", "risk_bound": 0.9, "step_budget": 2},
-        "pairs": {"head": PAIRS, "rule": "pairs", "risk_bound": 0.9},
-        "cascade": {"head": FORETELLING, "risk_bound": 0.5},
-        "cascade-confidence": {"head": FORETELLING, "risk_bound": 0.8, "rule": "confidence", "looks": 3, "share": 0.5},
-        "cascade-pairs": {"head": FORETELLING_PAIRS, "risk_bound": 0.9, "looks": 1, "step_budget": 2},
-    },
-    "learned-ete": {
-        "eager": {**EAGER, "head": FORETELLING, "risk_bound": 0.3},
-        "quiet": {"head": FORETELLING, "risk_bound": 0.6, "looks": 1, "share": 0.5, "gamma": 0.0},
-        "band": {**EAGER, "head": FORETELLING, "candidate_rule": "band", "implicit": True, "initial_blocks": 2},
-    },
-    "learned-parity": {
-        "eager": {**EAGER, "head": HEAD},
-        "all": {"gamma": 0.8, "min_masks": 1, "initial_blocks": 2, "head": HEAD, "among": "all"},
-        "gate": {**EAGER, "head": HEAD, "gate": 0.5},
-        "cascade": {**EAGER, "head": FORETELLING, "by": "cascade"},
-    },
-    "verified": {
-        "threshold": {"rule": Threshold(0.6), "head": FORETELLING},
-        "reading": {"rule": Sequential(), "canvases": 3, "worth": 0.5},
-        "quota": {"rule": Quota(steps=6), "head": FORETELLING, "canvases": 2},
-        "subset": {"rule": RiskSum(0.6), "head": FORETELLING, "mode": "subset", "draft_share": 0.5},
-        "learned": {"rule": Learned(HEAD, rule="sum", risk_bound=0.9, step_budget=2), "canvases": 5},
-        "alone": {"rule": MarginThreshold(0.3), "canvases": 1},
-    },
-    "klass": {
-        "default": {},
-        "lax": {"threshold": 0.3, "kl_threshold": 1.0},
-        "at-once": {"threshold": 0.3, "kl_threshold": 5.0, "history_length": 1},
-    },
-    "freedave": {"default": {}, "long": {"draft_steps": 9}, "alone": {"draft_steps": 1}},
-    "frechet": {"default": {}, "careful": {"frechet_margin": 0.6}},
-    "saber": {"default": {}, "one": {"least": 1}, "bold": {"least": 4}},
-    "slow-fast": {"default": {}, "short": {"threshold": 0.6, "slow_rounds": 2}, "one": {"slow_rounds": 1}},
-    "pc-sampler": {"default": {}, "two": {"bias": 0.0, "per_round": 2, "background": (0.5, 0.1, 0.2, 0.1, 0.05, 0.05)}},
-}
-"""Name of a policy -> what its members of the grid are called -> their settings."""
-
-
 def members(name: str) -> dict[str, Policy]:
-    """The policy of that name with each of its settings; none where it has none in `SETTINGS`."""
+    """The policy of that name with each of its settings; none where it has no row."""
     module, _, kind = POLICIES[name].home.partition(":")
     make = getattr(import_module(module), kind)
     return {
         f"{name}-{label}": make(**POLICIES[name].fixed, **settings)
-        for label, settings in SETTINGS.get(name, {}).items()
+        for label, settings in (ROWS[name].toys if name in ROWS else {}).items()
     }
 
 
@@ -230,12 +96,6 @@ class Counting(Denoiser):
 @pytest.fixture
 def denoisers():
     return DENOISERS
-
-
-@pytest.fixture
-def settings():
-    """Of every policy in the grid, by name."""
-    return SETTINGS
 
 
 @pytest.fixture

@@ -195,6 +195,7 @@ def test_every_name_leads_to_a_class_that_the_package_exports():
         assert issubclass(kind, decoding.Policy)
         assert set(policy.fixed) <= set(kind.__dataclass_fields__)
         assert policy.head == ("head" in kind.__dataclass_fields__)
+        assert not policy.dial or policy.dial in kind.__dataclass_fields__
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import torch
 
 import models
 from decoding.loop import decode
-from decoding.policies.ete import BeamETE, best_of_each_block
+from decoding.policies.candidates import best_of_each_block
+from decoding.policies.ete import BeamETE
 from decoding.policies.lopa import LoPA
 from decoding.policies.quota import ORDERS, Quota
 from decoding.policies.rules import at_least_one

@@ -13,28 +13,7 @@ from decoding.policy_by_name import make_policy
 from models.heads.cascade import Cascade, CascadeConfig
 from models.heads.config import HeadConfig
 from models.heads.scoring_head import ScoringHead
-
-LOOSE = {"gamma": 1.0, "min_masks": 0, "branches": 3, "step_budget": 3, "threshold": 0.02}
-SETTINGS = {
-    "quota": {"steps": 8},
-    "dream-quota": {"steps": 8},
-    "threshold": {"threshold": 0.02},
-    "factor": {"factor": 4.0},
-    "margin": {"margin": 0.001},
-    "entropy": {"entropy_threshold": 6.0},
-    "entropy-bound": {"entropy_bound": 9.0},
-    "risk-sum": {"risk_bound": 3.0},
-    "ete": LOOSE,
-    "lopa": {"threshold": 0.02, "branches": 3},
-    "learned": {"rule": "each", "risk_bound": 0.97, "step_budget": 3},
-    "learned-ete": {"risk_bound": 1.0, "gamma": 1.0, "min_masks": 0, "share": 20.0},
-    "learned-parity": LOOSE,
-    "draft-verify": {"draft": 0.02, "verify": 0.5},
-    "wino": {"threshold": 0.02, "threshold_back": 0.03},
-    "dawn": {"tau_low": 0.02, "tau_induce": 0.02, "threshold": 0.03},
-    "verified": {"rule": "threshold", "threshold": 0.02},
-    "remask-lowest": {"threshold": 0.02, "keep": 0.03},
-}
+from tests.decoding.policy_settings import ROWS
 
 
 @pytest.fixture(params=["llada", "dream"], scope="module")
@@ -53,20 +32,20 @@ def denoiser(goldens, request):
 @pytest.mark.parametrize("cache", ["none", "prefix", "dual"])
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_batch_of_four_is_its_rows_one_by_one(denoiser, policy, cache):
-    settings = SETTINGS.get(policy, {})
+    settings = ROWS[policy].golden
     rule = make_policy(policy, settings, denoiser)
     if rule.needs.noise or rule.needs.draws:
         pytest.skip("draws from one generator for all rows: equal in law, not in tokens")
     if rule.needs.shadows and denoiser.shifted:
         pytest.skip("shadow rows predict in place, and Dream does not")
-    block = 16 if policy == "dream-quota" else 8  # its canvas is one block
-    canvas = {"gen_length": 16, "block_length": block, "use_cache": cache}
+    block = 8 if policy == "dream-quota" else 4  # its canvas is one block
+    canvas = {"gen_length": 8, "block_length": block, "use_cache": cache}
     prompts = [list(range(3, 3 + length)) for length in (9, 4, 7, 12)]
     together = generate(denoiser, prompts, policy, **canvas, **settings)
     for row, prompt in enumerate(prompts):
         alone = generate(denoiser, [prompt], policy, **canvas, **settings)
-        assert torch.equal(together.sequences[row, -16:], alone.sequences[0, -16:])
+        assert torch.equal(together.sequences[row, -8:], alone.sequences[0, -8:])
         for name in ("rounds", "sequence_forwards", "token_positions"):
             assert getattr(together, name)[row] == getattr(alone, name)[0], name
     if policy not in ("sequential", "left-to-right", "dream-quota", "quota"):
-        assert together.rounds.max() < 16  # the settings let several positions pass
+        assert together.rounds.max() < 8  # the settings let several positions pass

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
-from typing import final
+from typing import Any, final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -128,9 +128,7 @@ class Recorded(Denoiser):
         *,
         attention_mask: Bool[Tensor, "N L"] | None = None,
         rows: Bool[Tensor, "N L"] | None = None,
-        taps: Sequence[int] = (),
-        owner: Int[Tensor, " N"] | None = None,
-        refresh: Bool[Tensor, " N"] | None = None,
+        **_: Any,
     ) -> Prediction:
         """See `Denoiser.forward`: the inner prediction, of whole canvases without a cache."""
         prediction: Prediction = self.inner(tokens, attention_mask=attention_mask, rows=rows, taps=self.read_at)

@@ -12,9 +12,12 @@ from decoding.comparison.arms import USE_CACHE, Arm, require_different, select
 from decoding.comparison.problems import CheckedProblems, Problems, Split, judge_of
 from train.commands.calibrated_arm import require_arm
 from train.commands.command_line import keep_options, shipped
+from train.commands.comparison_files import written
 from train.commands.folders import MODEL, check_adapter, check_head_folder, check_model, find_head
+from train.commands.own_check import OwnCheck, find_check
 from train.tasks import Example, Task, get, require_answers, require_permission
 from train.tasks.hub import HUB
+from train.tasks.text import TEXT
 
 if TYPE_CHECKING:
     from decoding.comparison.compare import Comparison
@@ -62,6 +65,7 @@ def check_compare(
     block_length: int | None = None,
     use_cache: str | None = None,
     run_code: bool = False,
+    check: str | None = None,
 ) -> CompareCall:
     """Refuse what cannot be compared, and fill in what was left out.
 
@@ -81,6 +85,8 @@ def check_compare(
         gen_length, block_length: in place of the tasks' own.
         use_cache: none, prefix or dual, of every arm that does not say it itself.
         run_code: let checkers run what the models write, where they have to.
+        check: module:function in place of the tasks' checkers. Without it prompts of task `text` are judged by agreement with
+            the reference.
 
     Raises:
         ValueError: in one sentence with name, rule and value.
@@ -90,8 +96,9 @@ def check_compare(
             raise ValueError(f"{name} must be at least 1, got {value}")
     tasks = [get(name.strip(), run_code=run_code) for name in task.split(",")]
     require_different("task", [kind.name for kind in tasks])
+    own = find_check(check)
     for kind in tasks:
-        require_permission(kind, run_code)
+        require_permission(kind, run_code or own is not None)
     if isinstance(prompts, str) and len(tasks) > 1:
         raise ValueError(f"prompts must come with one task, got {task}")
     fitted = head is not None  # maybe on these very files; the one that ships is fitted on generated prompts
@@ -113,6 +120,7 @@ def check_compare(
                 rule = f"divide gen_length {kind.gen_length} of task {kind.name}"
                 raise ValueError(f"block_length of arm {arm.name} must {rule}, got {length!r}")
     sizes: dict[str, Any] = {"num_prompts": num_prompts, "num_dev": num_dev, "seed": seed, "seen": fitted}
+    sizes |= {"own": own, "agree": own is None and TEXT.name in [kind.name for kind in tasks]}
     checked = [make_problems(kind, prompts, **sizes) for kind in tasks]
     return CompareCall(tuple(running), tuple(left_out), tuple(checked), model, head, adapter)
 
@@ -132,6 +140,8 @@ def make_problems(
     num_dev: int,
     seed: int,
     seen: bool = False,
+    own: OwnCheck | None = None,
+    agree: bool = False,
 ) -> CheckedProblems:
     """The prompts of one task, all different: dev from its generator, test from a file or from its generator.
 
@@ -143,14 +153,17 @@ def make_problems(
         num_prompts, num_dev: at most, at least 1.
         seed: of the generator.
         seen: a head may know the file's train split.
+        own: checker in place of the task's.
+        agree: leave task `text`, which has no checker, to agreement with the reference.
 
     Raises:
         ValueError: if the file holds no prompt, or one that cannot be read or judged.
     """
+    judged = own is not None or (agree and task.name == TEXT.name)  # needs no answers
     if task.make is None:
         few = min(num_dev, max(1, num_prompts // DEV_SHARE))
-        dev, test = divide(task, prompts, num_prompts=num_prompts, num_dev=few, seen=seen)
-        return _checked(task, dev, test)
+        dev, test = divide(task, prompts, num_prompts=num_prompts, num_dev=few, seen=seen, judged=judged)
+        return _checked(task, dev, test, own=own, agree=agree and task.name == TEXT.name)
     dev = draw(task, "dev", num_dev, seed=seed)
     if not isinstance(prompts, str):
         test = draw(task, "test", num_prompts, seed=seed)
@@ -160,12 +173,19 @@ def make_problems(
         test = list(itertools.islice(different.values(), num_prompts))
         if not test:
             raise ValueError(f"prompts must hold at least one prompt of task {task.name}, got none in {prompts}")
-        require_answers(task, test)
-    return _checked(task, dev, test)
+        if not judged:
+            require_answers(task, test)
+    return _checked(task, dev, test, own=own)
 
 
 def divide(
-    task: Task, prompts: str | Mapping[str, str] | None, *, num_prompts: int, num_dev: int, seen: bool = False
+    task: Task,
+    prompts: str | Mapping[str, str] | None,
+    *,
+    num_prompts: int,
+    num_dev: int,
+    seen: bool = False,
+    judged: bool = False,
 ) -> tuple[list[Example], list[Example]]:
     """Dev and test prompts of a benchmark in the order of its file: dev those of the dev split, test any others.
 
@@ -176,6 +196,7 @@ def divide(
         prompts: its file, task -> file, or None for the hub.
         num_prompts, num_dev: at most, at least 1.
         seen: a head may know the file's train split.
+        judged: answers are not needed.
 
     Raises:
         ValueError: if the file holds too few prompts, or one that cannot be judged.
@@ -194,12 +215,16 @@ def divide(
         raise ValueError(
             f"prompts must hold prompts of task {task.name} for dev and for test, got {len(dev)} and {len(test)} in {source}"
         )
-    require_answers(task, (*dev, *test))
+    if not judged:
+        require_answers(task, (*dev, *test))
     return dev, test
 
 
-def _checked(task: Task, dev: Sequence[Example], test: Sequence[Example]) -> CheckedProblems:
+def _checked(
+    task: Task, dev: Sequence[Example], test: Sequence[Example], *, own: OwnCheck | None = None, agree: bool = False
+) -> CheckedProblems:
     examples = {example.prompt: example for example in (*dev, *test)}
+    judge = [own.source] if own is not None else ["agreement"] if agree else []
     problems = Problems(
         task=task.name,
         dev=tuple(example.prompt for example in dev),
@@ -207,8 +232,13 @@ def _checked(task: Task, dev: Sequence[Example], test: Sequence[Example]) -> Che
         gen_length=task.gen_length,
         block_length=task.block_length,
         references={p: example.response for p, example in examples.items() if task.unique_answer and example.response},
-        judge=judge_of([(e.response, e.answer) for e in examples.values()]),
+        judge=judge_of([(e.response, e.answer) for e in examples.values()], *judge),
+        checked=not agree,
     )
+    if own is not None:
+        return CheckedProblems(problems, lambda prompt, text: own(prompt, text, examples[prompt].response))
+    if agree:
+        return CheckedProblems(problems, lambda prompt, text: False)
     return CheckedProblems(problems, lambda prompt, text: task.check(examples[prompt], text))
 
 
@@ -270,11 +300,12 @@ def run_compare(
     device: str | None = None,
     dtype: str | None = None,
     tf32: bool = False,
-    narrow: bool = False,
     calibrated: str | None = None,
     control: RiskControl | None = None,
+    replays: int | None = None,
+    report: bool = False,
 ) -> str:
-    """Run every task, write comparison.json, table.md and a picture of the curves as they come, and return the tables.
+    """Run every task, write its results as they come, and return tables for a terminal with the names of the files.
 
     Args:
         call: what `check_compare` let through.
@@ -286,14 +317,16 @@ def run_compare(
         device: where to run; by default the GPU if there is one.
         dtype: of the weights; by default float32 on the CPU and the checkpoint's own elsewhere.
         tf32: let the GPU round the inputs of matrix products to 10 bits.
-        narrow: return fewer columns than table.md has.
         calibrated: file of the arm that `with_calibrated` added.
         control: chooses dials by this promise in place of the point estimate.
+        replays: prompts of a task whose rounds are kept beside all texts; None keeps neither.
+        report: write report.html at the end.
     """
     import torch
 
     import models
     from decoding.comparison.compare import Comparison, compare
+    from decoding.comparison.records.record import Records
     from decoding.comparison.runner import make_runner, refuse_settings
     from decoding.comparison.table import plot, table
     from decoding.provenance import environment, write_text
@@ -314,6 +347,7 @@ def run_compare(
             denoiser, checked.problems, checked.check, **how, progress=False
         )  # refuses lines of another comparison
     keep_options()
+    how |= {"records": None if replays is None else Records(folder, replays)}
     for checked in tasks:
         whole += compare(
             denoiser, call.arms, checked.problems, checked.check, tuning=tuning, parity=parity, control=control, **how
@@ -321,4 +355,4 @@ def run_compare(
         whole.save(folder / "comparison.json", environment(device=denoiser.device, seed=seed))
         write_text(folder / "table.md", table(whole))
         plot(whole, folder)
-    return "\n".join([table(whole, narrow=narrow), *left_out])
+    return "\n".join([table(whole, narrow=True), *left_out, written(folder, report=report)])

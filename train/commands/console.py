@@ -13,6 +13,7 @@ from train.commands.command_line import shipped
 FILES = ("generate", "compare", "train", "study", "calibrate")
 MODULES = {
     "profile": ("train.head_cost", "what a round costs, with and without a scoring head"),
+    "report": ("train.report", "write report.html of a finished comparison"),
     "lm-eval": ("train.harness", "lm-evaluation-harness on a masked diffusion language model"),
     "fit-cascade": ("train.cascade", "give a scoring head its cascade"),
     "compact": ("train.compact", "make a scoring head small"),

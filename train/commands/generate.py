@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from decoding.checked_names import needs_head, uses_head
 from decoding.comparison.calibration import Calibration
-from decoding.names import DEFAULT_POLICY, find_policy, resolve
+from decoding.names import DEFAULT_POLICY, Request, find_policy, resolve
+from models.heads.defaults import read_defaults
 from train.commands.answering.bulk import Long, fit_prompts, run_bulk
 from train.commands.answering.call import GenerateCall, counts_of
 from train.commands.answering.conversation import Conversation, run_chat
@@ -79,8 +80,8 @@ def check_generate(
         raise ValueError(f"head must be a folder with head.safetensors for policy {request.policy}, got {head}")
     if reads or policy is None:
         head = find_head(model, head, adapter)
-    if policy is None and request.policy == DEFAULT_POLICY and head is None:
-        request = resolve("ete", options)
+    if policy is None and request.policy == DEFAULT_POLICY:
+        request = by_default(request, options, head, task)
     which = (request.policy, request.settings, find_policy(request.policy).head)
     used = head if uses_head(*which) else None
     if used is None and needs_head(*which):
@@ -88,6 +89,24 @@ def check_generate(
     check_settings(request.policy, request.settings)
     model = str(shipped(MODEL)) if model is None else model
     return GenerateCall(asked, kind, request, model, used, adapter, calibrated)
+
+
+def by_default(request: Request, options: Mapping[str, Any], head: str | None, task: str | None) -> Request:
+    """The request where no policy is named: `ete` without a head, else as the head decodes by default, on the task if it says so.
+
+    Args:
+        request: with `learned`.
+        options: it was made of.
+        head: folder, or None.
+        task: name, or None.
+    """
+    if head is None:
+        return resolve("ete", options)
+    defaults = read_defaults(Path(head))
+    if request.settings or defaults is None:
+        return request
+    policy, settings = defaults.of(task).decoder
+    return resolve(policy, {**options, **settings})
 
 
 def with_lengths(task: Task | None, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -247,7 +247,7 @@ def compare_heads(head_run: HeadRun) -> str:
     if call is None:
         return "no task with a checker to compare on"
     options: dict[str, Any] = {"batch_size": head_run.batch_size, "seed": head_run.seed}
-    options |= {"device": head_run.device, "dtype": head_run.dtype, "narrow": True}
+    options |= {"device": head_run.device, "dtype": head_run.dtype}
     return run_compare(call, out=str(head_run.out), **options)
 
 

@@ -20,7 +20,9 @@ def shared_out(task: Task, file: str, split: str) -> list[Example]:
     """
     found = {example.prompt: example for example in task.read(file) if task.split_of(example.prompt) != "test"}
     if len(found) < 2:
-        raise ValueError(f"{file} must hold a prompt to fit on and one to judge by, got {len(found)} in all")
+        raise ValueError(
+            f"{file} must hold a prompt to fit on and one to judge by beside those of the test split, got {len(found)}"
+        )
     dev = {prompt for prompt in found if task.split_of(prompt) == "dev"}
     others = sorted(found.keys() - dev, key=lambda prompt: hashlib.blake2b(prompt.encode()).digest())
     dev |= set(others[: max(0, max(1, min(DEV, len(found) // 4)) - len(dev))])

@@ -20,6 +20,7 @@ POINT = 0.0075  # accuracy whose loss makes the rule alone more careful: two pro
 MARGIN = 0.03  # accuracy under the rule's that the interval of a difference may reach down to
 LOSS = 0.005  # and its estimate
 ATTEMPTS = 3  # settings that are put to the further prompts one after the other
+WORTH_CANVASES = 0.95  # of the rounds, under which checked drafts are worth their canvases
 FIRST = 0.01  # the bound a search begins at
 
 
@@ -74,14 +75,15 @@ class Confirmed:
 
     @property
     def keeps(self) -> bool:
-        """Whether no task loses answers."""
-        return all(one.keeps for one in self.tasks.values())
+        """Whether no task loses answers; checked drafts cannot."""
+        return self.setting.checked or all(one.keeps for one in self.tasks.values())
 
     @property
     def wins(self) -> bool:
-        """Whether no task loses answers or rounds, and one saves rounds by its interval."""
+        """Whether no task loses answers or rounds, and one saves rounds by its interval: enough to be worth canvases, if any."""
         slower = any(one.ratio.low > 1 for one in self.tasks.values())
-        return self.keeps and not slower and any(one.ratio.high < 1 for one in self.tasks.values())
+        least = WORTH_CANVASES if self.setting.checked else 1
+        return self.keeps and not slower and any(one.ratio.high < least for one in self.tasks.values())
 
 
 @dataclass(frozen=True)
@@ -122,8 +124,48 @@ class Choice:
         return {**chosen, "agreed": list(self.agreed), "confirmed": lines}
 
 
+@dataclass(frozen=True)
+class Choices:
+    """What is chosen for every task, and for prompts of none of them.
+
+    Attributes:
+        each: task -> what was chosen for it.
+        defaults: what is written into the head's folder.
+    """
+
+    each: Mapping[str, Choice]
+    defaults: Defaults
+
+    @staticmethod
+    def of(decode: Decode, each: Mapping[str, Choice], *, checked: bool) -> Choices:
+        """Prompts of no task get what all tasks agree on, else the rule alone at the most careful of their bounds.
+
+        Args:
+            decode: figures of the screened prompts of every task under a setting.
+            each: task -> its choice.
+            checked: whether the rule alone may have its drafts checked, where that saves rounds.
+        """
+        alone = min((one.rule for one in each.values()), key=lambda rule: rule.risk_bound)
+        agreed = {one.defaults for one in each.values()}
+        general = agreed.pop() if len(agreed) == 1 else alone
+        if general == alone and len(each) > 1 and checked and all(one.enough for one in each.values()):
+            setting = replace(alone, checked=True)
+            rule, ours = decode(alone, "screen"), decode(setting, "screen")
+            tried = Confirmed(setting, {task: Against.of(ours[task], rule[task]) for task in rule})
+            general = setting if tried.wins else general
+        own = tuple((task, one.defaults) for task, one in each.items() if one.defaults != general)
+        return Choices(each, replace(general, tasks=own))
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, as data."""
+        general = asdict(replace(self.defaults, tasks=()))
+        return {"defaults": general, "tasks": {task: one.as_json() for task, one in self.each.items()}}
+
+
 def choose(decode: Decode, forms: Sequence[Defaults], bounds: Sequence[float], n: Mapping[str, int]) -> Choice:
     """Try the forms of the head at several bounds, put the best to further prompts, and take the first that wins.
+
+    The rule alone with its drafts checked has the rule's bound and texts: it is taken where nothing else wins and it saves rounds.
 
     Args:
         decode: figures of the prompts of every task under a setting.
@@ -138,7 +180,7 @@ def choose(decode: Decode, forms: Sequence[Defaults], bounds: Sequence[float], n
         return Choice(rule, rule, (), n)
     rule = settled(decode, recommended(decode, ordered), ordered)
     against = decode(rule, "screen")
-    tried = {form: climb(decode, form, ordered, against) for form in forms}
+    tried = {form: climb(decode, form, ordered, against) for form in forms if not form.checked}
     found = sorted(
         ((mean_ratio(tables, against), s) for some in tried.values() for s, tables in some.items()), key=_first
     )
@@ -154,6 +196,12 @@ def choose(decode: Decode, forms: Sequence[Defaults], bounds: Sequence[float], n
         confirmed.append(Confirmed(setting, {t: Against.of(tables[t], reference[t]) for t in tables}))
         if chosen == rule and confirmed[-1].wins:
             chosen = setting
+    for form in forms if chosen == rule else ():
+        if form.checked:
+            setting = replace(form, risk_bound=rule.risk_bound)
+            tables = decode(setting, "screen")
+            confirmed.append(Confirmed(setting, {t: Against.of(tables[t], against[t]) for t in tables}))
+            chosen = setting if confirmed[-1].wins else chosen
     return Choice(chosen, rule, tuple(confirmed), n)
 
 

@@ -23,7 +23,7 @@ from train.head.fit import prompts_of
 from train.head.settings import TaskRun
 from train.tasks import get
 from train.tasks.task import Example, Task
-from train.trials.choice import Choice, Part, Tables, choose
+from train.trials.choice import Choices, Decode, Part, choose
 from train.trials.ending import name_of
 from train.trials.settings import Trials
 
@@ -168,7 +168,7 @@ def choose_defaults(
     batch_size: int,
     seed: int,
     run_code: bool = False,
-) -> Choice:
+) -> Choices:
     """Decode dev prompts with the denoiser's head and without, and write what is chosen to `defaults.json` (`choose`).
 
     Args:
@@ -182,28 +182,34 @@ def choose_defaults(
     """
     denoiser.head.defaults = None  # what is tried is told in full
     panels = [Panel.of(denoiser, n, run, trials, seed=seed, run_code=run_code) for n, run in tasks.items()]
-    counts = {panel.task.name: len(panel.confirm) for panel in panels}
-    runners: list[Runner] = []
+    runners: dict[str, Runner] = {}
 
-    def decode(setting: Defaults, part: Part) -> Tables:
-        if not runners:
-            runners.extend(
-                make_runner(
-                    denoiser,
-                    replace(panel.problems, judge=judge_of(panel.judged or careful_of(panel, denoiser, trials))),
-                    check_of(panel, denoiser, trials, out / FOLDER, batch_size=batch_size),
-                    out=out / FOLDER,
-                    heads=None,
-                    batch_size=batch_size,
-                    seed=seed,
-                    progress=False,
-                )
-                for panel in panels
+    def runner_of(panel: Panel) -> Runner:
+        if panel.task.name not in runners:
+            runners[panel.task.name] = make_runner(
+                denoiser,
+                replace(panel.problems, judge=judge_of(panel.judged or careful_of(panel, denoiser, trials))),
+                check_of(panel, denoiser, trials, out / FOLDER, batch_size=batch_size),
+                out=out / FOLDER,
+                heads=None,
+                batch_size=batch_size,
+                seed=seed,
+                progress=False,
             )
-        return {runner.problems.task: figures(runner, setting, part) for runner in runners}
+        return runners[panel.task.name]
 
-    chosen = choose(decode, forms_of(denoiser), trials.bounds, counts)
-    chosen = replace(chosen, agreed=tuple(panel.task.name for panel in panels if not panel.judged))
+    def decode_on(some: Sequence[Panel]) -> Decode:
+        return lambda setting, part: {one.task.name: figures(runner_of(one), setting, part) for one in some}
+
+    forms = forms_of(denoiser)
+    each = {
+        panel.task.name: replace(
+            choose(decode_on([panel]), forms, trials.bounds, {panel.task.name: len(panel.confirm)}),
+            agreed=() if panel.judged else (panel.task.name,),
+        )
+        for panel in panels
+    }
+    chosen = Choices.of(decode_on(panels), each, checked=any(form.checked for form in forms))
     denoiser.head.defaults = chosen.defaults
     write_json(out / FOLDER / "choice.json", chosen.as_json())
     write_defaults(chosen.defaults, out)
@@ -224,20 +230,21 @@ def figures(runner: Runner, setting: Defaults, part: Part) -> dict[str, Array]:
 
 def arm_of(setting: Defaults) -> Arm:
     """The decoder that a setting is."""
-    if setting.alone:
+    if setting.alone and not setting.checked:
         return Arm("rule alone", "headless", "risk-sum", settings={"risk_bound": setting.risk_bound})
-    return Arm("head", "learned", "learned", settings=settings_of(setting))
-
-
-def settings_of(setting: Defaults) -> dict[str, Any]:
-    """The same as settings of `learned`."""
-    return {"rule": setting.rule, "risk_bound": setting.risk_bound, "looks": setting.looks}
+    policy, settings = setting.decoder
+    return Arm("checked" if setting.checked else "head", "learned", policy, settings=settings)
 
 
 def forms_of(denoiser: Denoiser) -> Sequence[Defaults]:
-    """What a head may do: its own rule, and, with a cascade, two looks behind the rule alone and behind its own."""
+    """What a head may do: its own rule, and, with a cascade, two looks behind the rule alone and its own, and checked drafts."""
     head = denoiser.head
     own = [] if not head.config.trust and not head.config.pairs else [Defaults(None, 1.0, 0)]
     if head.cascade is None:
         return own
-    return [*own, Defaults(ALONE, 1.0, 2), *(replace(one, looks=2) for one in own)]
+    return [
+        *own,
+        Defaults(ALONE, 1.0, 2),
+        *(replace(one, looks=2) for one in own),
+        Defaults(ALONE, 1.0, 0, checked=True),
+    ]

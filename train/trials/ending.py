@@ -6,13 +6,14 @@ import csv
 import shlex
 import textwrap
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from decoding.provenance import write_text
 from models.heads.defaults import Defaults
-from train.trials.choice import Against, Choice, Confirmed
+from train.trials.choice import Against, Choice, Choices, Confirmed
 from train.trials.evidence import ENOUGH
 
 SAVING = 0.97  # of the rounds, from which a setting that was not taken is worth a word
@@ -22,6 +23,8 @@ COLUMNS = ("decoder", "bound", "right %", "rounds", "right - rule, points", "rou
 
 def name_of(setting: Defaults) -> str:
     """What people call a setting."""
+    if setting.checked:
+        return "rule, checked drafts"
     first = "rule alone" if setting.rule == "confidence" else "head"
     looks = {0: "", 1: " + 1 look"}.get(setting.looks, f" + {setting.looks} looks")
     return f"{'rule' if looks and first != 'head' else first}{looks}"
@@ -90,25 +93,42 @@ def _line(one: Confirmed, found: Against, *, starred: bool) -> tuple[str, ...]:
     )
 
 
-def card(choice: Choice, about: Mapping[str, Any], usage: str) -> str:
+def card(choices: Choices, about: Mapping[str, Any], usage: str) -> str:
     """The README of the head's folder.
 
     Args:
-        choice: its defaults and what they rest on.
+        choices: its defaults and what they rest on.
         about: what it was made of and how, a line each.
         usage: the command that uses it.
     """
     made = "\n".join(f"- {name}: {value}" for name, value in about.items())
-    chosen = choice.defaults
-    rule = "the head's own" if chosen.rule is None else chosen.rule
-    settings = f"rule {rule}, risk_bound {chosen.risk_bound:g}, looks {chosen.looks}"
-    figures = f"\n```\n{table(choice)}\n```\n" if choice.confirmed else ""
+    tables = [table(choice) for choice in choices.each.values() if choice.confirmed]
+    figures = "\n```\n" + "\n\n".join(tables) + "\n```\n" if tables else ""
+    general = replace(choices.defaults, tasks=())
+    named = [(task, one) for task, one in choices.defaults.tasks] + [
+        ("any other prompt" if choices.defaults.tasks else "any prompt", general)
+    ]
+    settings = "\n".join(f"- {task}: {settings_of(one)}" for task, one in named)
     return (
-        f"# A scoring head\n\n{sentence(choice)}\n{figures}\n"
-        f"Settings that `learned` takes by default (`defaults.json`): {settings}.\n\n```sh\n{usage}\n```\n\n{made}\n\n"
+        f"# A scoring head\n\n{sentences(choices)}\n{figures}\n"
+        f"How it decodes where no policy is named (`defaults.json`):\n\n{settings}\n\n```sh\n{usage}\n```\n\n{made}\n\n"
         "Accuracies are paired, with intervals of Agresti and Min; rounds with bootstrap intervals over prompts. "
         "`metrics.json`,\n`cascade/metrics.json` and `trials/choice.json` hold every figure with its n.\n"
     )
+
+
+def settings_of(one: Defaults) -> str:
+    """Policy and settings in words."""
+    policy, settings = one.decoder
+    return ", ".join(
+        [f"`{policy}`", *(f"{name} {'of the head' if value is None else value}" for name, value in settings.items())]
+    )
+
+
+def sentences(choices: Choices) -> str:
+    """What was won on each task."""
+    many = len(choices.each) > 1
+    return "\n".join((f"{task}: " if many else "") + sentence(choice) for task, choice in choices.each.items())
 
 
 def picture(out: Path) -> Path | None:
@@ -139,24 +159,25 @@ def losses(file: Path) -> list[tuple[float, float]]:
     return [(float(row["step"]), float(row[name])) for row in rows for name in names if row[name]]
 
 
-def leave(out: Path, choice: Choice, about: Mapping[str, Any], usage: str) -> str:
+def leave(out: Path, choices: Choices, about: Mapping[str, Any], usage: str) -> str:
     """Write README.md and the picture, and return what the job says last.
 
     Args:
         out: folder of the head.
-        choice: what was chosen, and by which figures.
+        choices: what was chosen, and by which figures.
         about: facts of the run, for the page.
         usage: the command that decodes with the head.
     """
-    write_text(out / "README.md", card(choice, about, usage))
+    write_text(out / "README.md", card(choices, about, usage))
     picture(out)
-    return f"{said_of(choice)}\n\nThe head lies in {out}. It decodes with:\n{usage}"
+    return f"{said_of(choices)}\n\nThe head lies in {out}. It decodes with:\n{usage}"
 
 
-def said_of(choice: Choice) -> str:
-    """The table, and what was won in one sentence."""
-    said = textwrap.fill(sentence(choice), WIDTH, break_on_hyphens=False)
-    return "\n\n".join(part for part in (table(choice), said) if part)
+def said_of(choices: Choices) -> str:
+    """The tables, and what was won in one sentence a task."""
+    said = [textwrap.fill(line, WIDTH, break_on_hyphens=False) for line in sentences(choices).splitlines()]
+    tables = [table(choice) for choice in choices.each.values()]
+    return "\n\n".join(part for part in (*tables, "\n".join(said)) if part)
 
 
 def usage_of(out: Path, prompts: Mapping[str, str], model: str | None) -> str:

@@ -18,27 +18,10 @@ from decoding.comparison.risk_control import RiskControl
 from decoding.comparison.runner import control_dial, make_runner
 from decoding.names import resolve
 from decoding.policies.threshold import Threshold
-from models.toys.toy import GroupDenoiser
+from tests.decoding.comparison.toys import toy
 
 CONTROL = RiskControl("flip", 0.5, 0.9)
 CANVAS = {"gen_length": 6, "block_length": 3}
-
-
-class Digits:
-    """A tokenizer of the digits themselves."""
-
-    def __call__(self, text, **_):
-        return {"input_ids": [int(digit) for digit in text]}
-
-    def decode(self, ids, **_):
-        return "".join(map(str, ids))
-
-
-def toy(certainty: float = 0.999999) -> GroupDenoiser:
-    denoiser = GroupDenoiser(2, 3, certainty=certainty)
-    denoiser.tokenizer = Digits()
-    denoiser.encode = lambda prompts, chat=None: [Digits()(prompt)["input_ids"] for prompt in prompts]
-    return denoiser
 
 
 def made(**changes) -> Calibration:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from decoding.comparison.compare import Comparison
-from decoding.comparison.table import picture, plot, styles, table
+from decoding.comparison.table import NARROW, aligned, picture, plot, styles, table
 
 
 def row(arm: str, kind: str, rounds: float, *, split: str = "test", n: int = 2000, task: str = "sums") -> dict:
@@ -67,3 +67,15 @@ def test_a_comparison_without_curves_has_no_picture(tmp_path) -> None:
 def test_a_task_with_a_parity_study_alone_is_named_without_prompts() -> None:
     study = {"task": "sums", "operating_point": None, "points": []}
     assert table(Comparison(parity=[study])).startswith("## sums\n")
+
+
+def test_a_terminal_gets_aligned_columns_that_fit() -> None:
+    head = ["arm", "dial", "accuracy %", "rounds"]
+    assert aligned([head, ["a", "0.9", "97.0 [96.0, 98.0]", "3.1"], ["learned", "", "9.0 [8.0, 10.0]", "12.5"]]) == [
+        "arm      dial         accuracy %  rounds",
+        "a         0.9  97.0 [96.0, 98.0]     3.1",
+        "learned          9.0 [8.0, 10.0]    12.5",
+    ]
+    wide = aligned([["arm", "b" * 60, "c" * 60], ["x" * 20, "1", "2"]])
+    assert [len(line) for line in wide] == [82, 82]
+    assert all(len(line) <= NARROW for line in aligned([["y" * 120, "1"]]))

@@ -96,7 +96,7 @@ def states_of(made: Generation) -> dict[tuple[int, int], dict[str, torch.Tensor]
     }
 
 
-CANVASES = [(8, "none"), (4, "none"), (2, "none"), (4, "prefix"), (4, "dual"), (2, "dual")]
+CANVASES = [(8, "none"), (4, "prefix"), (4, "dual"), (2, "dual")]
 
 
 @pytest.mark.parametrize(("block_length", "cache"), CANVASES)

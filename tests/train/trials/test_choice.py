@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models.heads.defaults import CAREFUL, Defaults, read_defaults, write_defaults
-from train.trials.choice import Against, behind, choose, recommended
+from train.trials.choice import Against, Choices, behind, choose, recommended
 from train.trials.ending import WIDTH, card, name_of, sentence, table
 from train.trials.evidence import ENOUGH, Paired, worded
 from train.trials.settings import Trials
@@ -26,7 +26,7 @@ class World:
     def __call__(self, setting, part):
         self.asked.append((setting, part))
         n = self.sizes[part]
-        kind = "rule" if setting.alone else "looks" if setting.looks else "head"
+        kind = "checked" if setting.checked else "rule" if setting.alone else "looks" if setting.looks else "head"
         right = np.ones(n)
         right[: round(n * self.lost(kind, setting.risk_bound))] = 0
         spread = 0.1 * (np.arange(n) % 3)
@@ -142,15 +142,53 @@ def test_what_is_printed_fits_and_marks_the_default():
     assert all(len(line) <= WIDTH for line in lines)
     assert sum("*" in line for line in lines) == len(COUNTS)
     assert name_of(chosen.defaults) == "rule + 2 looks"
-    text = card(chosen, {"base": "reason-7m"}, "python generate.py")
+    text = card(Choices({"sudoku": chosen}, chosen.defaults), {"base": "reason-7m"}, "python generate.py")
     assert sentence(chosen) in text
-    assert "risk_bound 0.03, looks 2" in text
+    assert "- any prompt: `learned`, rule confidence, risk_bound 0.03, looks 2" in text
+
+
+CHECKED = Defaults("confidence", 1.0, 0, checked=True)
+
+
+def test_checked_drafts_are_taken_where_nothing_else_wins():
+    def looks_lose(kind, bound):
+        return 0.1 if kind == "looks" else bold_is_wrong(kind, bound)
+
+    world = World({"rule": 6, "head": 6, "looks": 3, "checked": 4}, looks_lose)
+    chosen = choose(world, [OWN, LOOKS, CHECKED], BOUNDS, COUNTS)
+    assert chosen.defaults == Defaults("confidence", 0.03, 0, checked=True)
+    assert sentence(chosen).startswith("Won: 33% fewer rounds at equal accuracy")
+    assert (CHECKED, "confirm") not in world.asked  # its texts are the rule's
+    world = World({"rule": 6, "head": 6, "looks": 3, "checked": 5.8}, looks_lose)
+    assert choose(world, [OWN, LOOKS, CHECKED], BOUNDS, COUNTS).defaults == chosen.rule  # too little for its canvases
+
+
+def test_looks_that_win_are_taken_before_checked_drafts():
+    world = World({"rule": 6, "head": 6, "looks": 3, "checked": 2}, bold_is_wrong)
+    assert choose(world, [LOOKS, CHECKED], BOUNDS, COUNTS).defaults == Defaults("confidence", 0.03, 2)
+
+
+def test_each_task_has_its_own_defaults_and_other_prompts_the_careful_ones():
+    world = World({"rule": 6, "head": 6, "looks": 3, "checked": 4}, bold_is_wrong)
+    bold = choose(world, [LOOKS], BOUNDS, COUNTS)
+    world = World({"rule": 6, "head": 6, "looks": 7, "checked": 4}, lambda kind, bound: 0.05 if bound > 0.005 else 0.0)
+    careful = choose(world, [LOOKS], BOUNDS, COUNTS)
+    each = {"sudoku": careful, "sums": bold}
+    found = Choices.of(world, each, checked=False).defaults
+    assert found == Defaults("confidence", 0.003, 0, tasks=(("sums", Defaults("confidence", 0.03, 2)),))
+    assert found.of("sums").looks == 2
+    assert found.of("sudoku") == found.of(None) == Defaults("confidence", 0.003, 0)
+    assert Choices.of(world, each, checked=True).defaults.of(None).checked
+    assert Choices.of(world, {"a": bold, "b": bold}, checked=True).defaults == bold.defaults
 
 
 def test_defaults_are_read_back_and_damage_is_told(tmp_path):
     assert read_defaults(tmp_path) is None
     write_defaults(Defaults(None, 0.02, 1), tmp_path)
     assert read_defaults(tmp_path) == Defaults(None, 0.02, 1)
+    both = Defaults("confidence", 0.02, 0, checked=True, tasks=(("lists", Defaults(None, 0.1, 2)),))
+    write_defaults(both, tmp_path)
+    assert read_defaults(tmp_path) == both
     (tmp_path / "defaults.json").write_text('{"rule": null}')
     with pytest.raises(ValueError, match=r"defaults\.json must hold rule, risk_bound and looks of a head, got "):
         read_defaults(tmp_path)

@@ -72,9 +72,11 @@ def test_the_shipped_head_looks_ahead(base, tmp_path, few_will_do):
     base.put_on(load_head(Path(HEAD), base))
     found = chosen(base, tmp_path)
     assert found.defaults.looks > 0
-    assert found.won.tasks["multiplication"].ratio.high < 0.9
+    assert found.each["multiplication"].won.tasks["multiplication"].ratio.high < 0.9
     assert read_defaults(tmp_path) == base.head.defaults == found.defaults
-    assert json.loads((tmp_path / "trials" / "choice.json").read_text())["n"] == {"multiplication": 24}
+    assert json.loads((tmp_path / "trials" / "choice.json").read_text())["tasks"]["multiplication"]["n"] == {
+        "multiplication": 24
+    }
     again = chosen(base, tmp_path)  # from what is kept
     assert again == found
 
@@ -86,7 +88,7 @@ def test_a_cascade_of_random_weights_is_left_out(plain, tmp_path, few_will_do):
         torch.nn.init.normal_(own, std=0.5)
     plain.head.cascade = cascade
     found = chosen(plain, tmp_path)
-    assert found.defaults == found.rule
+    assert found.defaults == found.each["multiplication"].rule
     assert decodes_as_the_rule(plain, tmp_path)
 
 
@@ -95,13 +97,14 @@ def test_a_cascade_of_another_task_is_left_out(plain, tmp_path, few_will_do):
     fitting = CascadeFitting(steps=6, prompts=16, batch_size=8, blocks=1, rank=4, learning_rate=0.01, drivers=drivers)
     fit_cascade(plain, {"lists": TaskRun(prompts=16, dev_prompts=2)}, fitting, tmp_path / "lists", seed=0)
     found = chosen(plain, tmp_path)
-    assert found.defaults == found.rule
+    assert found.defaults == found.each["multiplication"].rule
     assert decodes_as_the_rule(plain, tmp_path)
 
 
 def test_a_head_that_adds_nothing_is_the_rule(plain, tmp_path, few_will_do):
     found = chosen(plain, tmp_path)
-    assert (found.confirmed, found.defaults) == ((), found.rule)
+    (choice,) = found.each.values()
+    assert (choice.confirmed, choice.defaults, found.defaults) == ((), choice.rule, choice.rule)
     assert decodes_as_the_rule(plain, tmp_path)
 
 
@@ -110,7 +113,7 @@ def test_few_prompts_decide_nothing_and_are_not_decoded(base, tmp_path, monkeypa
     monkeypatch.setattr(module, "make_runner", lambda *_, **__: 1 / 0)
     found = chosen(base, tmp_path)
     assert found.defaults == Defaults("confidence", 0.003, 0) or found.defaults == Defaults("confidence", 0.03, 0)
-    assert not found.enough
+    assert not found.each["multiplication"].enough
 
 
 def test_defaults_are_settings_of_learned_where_none_are_given(base, tmp_path):
@@ -126,6 +129,22 @@ def test_defaults_are_settings_of_learned_where_none_are_given(base, tmp_path):
     (tmp_path / "defaults.json").unlink()
     base.put_on(load_head(tmp_path, base))
     assert make_policy("learned", {}, base).risk_bound == before.risk_bound
+
+
+def test_a_call_without_a_policy_is_decoded_as_the_head_says(base):
+    base.put_on(load_head(Path(HEAD), base))
+    task = get("multiplication")
+    prompts = [e.prompt for e in dev_prompts(task, TaskRun(), 4, seed=9)]
+    how = {"gen_length": task.gen_length, "block_length": task.block_length}
+    base.head.defaults = Defaults("confidence", 0.01, 0, checked=True)
+    made = generate(base, prompts, **how)
+    rule = generate(base, prompts, "risk-sum", risk_bound=0.01, **how)
+    assert type(made.policy).__name__ == "Verified"
+    assert torch.equal(made.sequences, rule.sequences)
+    assert type(generate(base, prompts, threshold=0.9, **how).policy).__name__ == "Threshold"
+    base.head.defaults = Defaults("confidence", 0.01, 0, tasks=(("multiplication", Defaults("sum", 0.07, 1)),))
+    assert make_policy("learned", {}, base, "multiplication").risk_bound == 0.07
+    assert generate(base, prompts, **how).policy.risk_bound == 0.01
 
 
 def test_prompts_of_a_file_are_shared_out_and_judged_by_their_checker(base, tmp_path):
@@ -144,7 +163,7 @@ def test_prompts_of_a_file_are_shared_out_and_judged_by_their_checker(base, tmp_
 def test_without_answers_a_text_is_right_that_the_careful_rule_writes(plain, tmp_path, few_will_do, monkeypatch):
     monkeypatch.setattr(Panel, "judged", property(lambda self: False))
     found = chosen(plain, tmp_path)
-    assert found.agreed == ("multiplication",)
+    assert found.each["multiplication"].agreed == ("multiplication",)
     (file,) = (tmp_path / "trials").glob("multiplication-careful-*.json")
     kept = json.loads(file.read_text())
     assert len(kept) == 32

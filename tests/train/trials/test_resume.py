@@ -5,15 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 import train.cascade.fit
 import train.trials.defaults
 from decoding.traces.labelling import Labelling
 from models.heads.defaults import Defaults, read_defaults
-from train.base.export import export
-from train.commands.command_line import shipped
 from train.commands.train import run_train
 from train.head.head_run import HeadRun
 from train.head.settings import CascadeFitting, Fitting, TaskRun
@@ -25,17 +21,9 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
+def base(tmp_path_factory, write_tiny) -> Path:
     """A LLaDA checkpoint of two small blocks with random weights."""
-    folder = tmp_path_factory.mktemp("base")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=768, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=2, max_position_embeddings=256, tie_word_embeddings=False,
-        rope_parameters={"rope_type": "default", "rope_theta": 1e4},
-    )  # fmt: skip
-    export(LlamaForCausalLM(config), folder, tokenizer=shipped("checkpoints/reason-7m"), mask_id=1, eos_id=0)
-    return folder
+    return write_tiny(tmp_path_factory.mktemp("base"), layers=2)
 
 
 def job(base: Path, out: Path) -> HeadRun:

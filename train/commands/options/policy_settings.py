@@ -58,10 +58,10 @@ def describe(policy: str) -> Description:
 
 def policy_lines(name: str) -> Iterator[str]:
     """The policy of a name and its settings, for people."""
-    found = describe(name)
+    found, dial = describe(name), "" if ":" in name else find_policy(name).dial
     yield from entry(name, found.summary)
     for setting in found.settings.values():
-        yield from entry(f"    --{setting.name}", said(setting))
+        yield from entry(f"    --{setting.name}", said(setting) + " The dial." * (setting.name == dial))
 
 
 def said(setting: Setting) -> str:

@@ -1,0 +1,53 @@
+"""A user's own checker, named as module:function."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+
+
+@dataclass(frozen=True)
+class OwnCheck:
+    """Says whether a text is right, in the place of a task's checker.
+
+    Attributes:
+        name: module:function.
+        function: (prompt, text, response) -> right; the response is "" where the file gives none.
+    """
+
+    name: str
+    function: Callable[[str, str, str], object]
+
+    @property
+    def source(self) -> str:
+        """Name and source, so that what another version has judged is not gone on with."""
+        try:
+            return self.name + inspect.getsource(self.function)
+        except (OSError, TypeError):
+            return self.name
+
+    def __call__(self, prompt: str, text: str, response: str) -> bool:
+        """Whether the text is right."""
+        return bool(self.function(prompt, text, response))
+
+
+def find_check(name: str | None) -> OwnCheck | None:
+    """Import a checker; None where none is named.
+
+    Raises:
+        ValueError: for a place without a function that takes three texts.
+    """
+    if name is None:
+        return None
+    module, colon, wanted = name.partition(":")
+    rule = "check must be module:function of (prompt, text, response)"
+    if not (module and colon and wanted):
+        raise ValueError(f"{rule}, got {name!r}")
+    try:
+        function = getattr(import_module(module), wanted)
+        inspect.signature(function).bind("", "", "")
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{rule}, got {name!r} ({error})") from error
+    return OwnCheck(name, function)
