@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 COMMANDS := fewer_rounds.py generate.py compare.py study.py calibrate.py
 
-.PHONY: setup demo train test lint format mutation
+.PHONY: setup demo train test lint format mutation kills fuzz
 .DEFAULT_GOAL := setup
 
 setup: $(READY)
@@ -38,3 +38,11 @@ format: $(READY)
 # breaks the code in more than a hundred ways, on copies of the tree, and sees that a test fails each time
 mutation: $(READY)
 	$(BIN)/python -m tests.mutation $(ARGS)
+
+# ends every command that writes by SIGKILL, hundreds of times, and sees that it goes on as if nothing had been
+kills: $(READY)
+	$(BIN)/python -m tests.kills $(ARGS)
+
+# the properties of the gate on many more cases: FUZZ times as many, and 1,000 damaged files of every kind
+fuzz: $(READY)
+	FUZZ=$${FUZZ:-20} OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -o addopts=--import-mode=importlib -n auto $(ARGS) tests/properties

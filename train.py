@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from decoding.comparison.arms import Arm
 from decoding.traces.labelling import Labelling
+from models.ranks import by_the_first
 from train.commands.command_line import GOES_ON, run
 from train.commands.train import run_train
 from train.head.estimate import estimate_run
@@ -75,7 +76,7 @@ def train(  # one option a line, hence its length
     options |= {"budget_hours": budget_hours, "trials": trials}
     head_run = HeadRun(out=Path(out), tasks=only(tasks, task, prompts, leave_out), **options)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    print(estimate_run(head_run) if estimate else run_train(head_run))
+    print(by_the_first(lambda: estimate_run(head_run)) if estimate else run_train(head_run))
 
 
 if __name__ == "__main__":

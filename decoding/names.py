@@ -5,6 +5,7 @@ Imports nothing heavy, so that a command judges its arguments before it loads an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -82,13 +83,13 @@ def find_policy(name: str, subject: str = "policy") -> NamedPolicy:
     module, colon, kind = name.partition(":")
     if not colon:
         known = f"{', '.join(POLICIES)}, or package.module:Class"
-        raise ValueError(f"{subject} must be one of {known}, got {name!r}{nearest(name, POLICIES)}")
+        raise ValueError(f"{subject} must be one of {known}, got {shown(name)}{nearest(name, POLICIES)}")
     try:
         found = getattr(import_module(module), kind)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"{subject} must be a class that can be imported, got {name!r} ({error})") from error
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise ValueError(f"{subject} must be a class that can be imported, got {shown(name)} ({error})") from error
     if not hasattr(found, "__dataclass_fields__") or not hasattr(found, "propose"):
-        raise ValueError(f"{subject} must be a Policy, a dataclass with `propose`, got {name!r}")
+        raise ValueError(f"{subject} must be a Policy, a dataclass with `propose`, got {shown(name)}")
     return NamedPolicy(name, head="head" in found.__dataclass_fields__)
 
 
@@ -175,6 +176,8 @@ WITHOUT_EFFECT: Mapping[str, tuple[tuple[Any, ...], str]] = {
 CACHES: Mapping[Any, str] = {None: "none", False: "none", "": "none", "none": "none", True: "prefix"} | {
     name: name for name in ("prefix", "dual")
 }
+LONGEST = 120  # characters of a value that is shown
+WHOLE = 2**53  # up to which a float holds every whole number
 RANGES: Mapping[str, tuple[int, bool, float]] = {
     "threshold": (0, True, 1),
     "top_p": (0, True, 1),
@@ -223,6 +226,8 @@ def resolve(policy: Any, given: Mapping[str, Any]) -> Request:
     Raises:
         ValueError: for contradictions and values out of range; the sentence holds the name, the rule and the value.
     """
+    if not isinstance(policy, str | None) and not hasattr(policy, "propose"):
+        raise ValueError(f"policy must be a name or a policy object, got {shown(policy)}")
     settings = canonical(given)
     name = _name(policy, settings) if policy is None or isinstance(policy, str) else ""
     gen_length, block_length = _lengths(settings, whole=name == "dream-quota")
@@ -255,11 +260,13 @@ def canonical(given: Mapping[str, Any]) -> dict[str, Any]:
         if spelling in WITHOUT_EFFECT:
             neutral, why = WITHOUT_EFFECT[spelling]
             if value not in neutral:
-                raise ValueError(f"{spelling} must be {neutral[0]!r} because {why}, got {value!r}")
+                raise ValueError(f"{spelling} must be {shown(neutral[0])} because {why}, got {shown(value)}")
         elif value is not None or spelling not in _OF_THE_FIELD:
             name = ALIASES.get(spelling, spelling)
             if name in values and values[name] != value:
-                raise ValueError(f"{spelled[name]} and {spelling} must agree, got {values[name]!r} and {value!r}")
+                raise ValueError(
+                    f"{spelled[name]} and {spelling} must agree, got {shown(values[name])} and {shown(value)}"
+                )
             values[name], spelled[name] = value, spelling
     return _with_cache(values)
 
@@ -272,12 +279,12 @@ def plain(value: Any) -> Any:
 def _with_cache(values: dict[str, Any]) -> dict[str, Any]:
     dual = values.pop("dual_cache", False)
     if dual and values.get("use_cache", True) not in (True, "dual"):
-        raise ValueError(f"use_cache must be 'dual' with dual_cache, got {values['use_cache']!r}")
+        raise ValueError(f"use_cache must be 'dual' with dual_cache, got {shown(values['use_cache'])}")
     if dual:
         values["use_cache"] = "dual"
     if "use_cache" in values:
-        if values["use_cache"] not in CACHES:
-            raise ValueError(f"use_cache must be none, prefix or dual, got {values['use_cache']!r}")
+        if not isinstance(values["use_cache"], str | bool | None) or values["use_cache"] not in CACHES:
+            raise ValueError(f"use_cache must be none, prefix or dual, got {shown(values['use_cache'])}")
         values["use_cache"] = CACHES[values["use_cache"]]
     return values
 
@@ -293,7 +300,7 @@ def _lengths(settings: dict[str, Any], *, whole: bool) -> tuple[int, int]:
 
 def _whole(name: str, value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        raise ValueError(f"{name} must be a whole number of at least 1, got {shown(value)}")
     return value
 
 
@@ -302,11 +309,23 @@ def _check_ranges(values: Mapping[str, Any]) -> None:
         value = values.get(name)
         if value is None:
             continue
-        number = isinstance(value, int | float) and not isinstance(value, bool)
+        number = isinstance(value, int | float) and not isinstance(value, bool) and is_number(value)
+        number = number and (name == "factor" or value < float("inf"))
         if not number or not low <= value <= high or (open_below and value == low):
             within = f"lie in {'(' if open_below else '['}{low}, {high}]"
             rule = within if high < float("inf") else f"be {'above' if open_below else 'at least'} {low}"
-            raise ValueError(f"{name} must {rule}, got {value!r}")
+            raise ValueError(f"{name} must {rule}, got {shown(value)}")
+
+
+def shown(value: object) -> str:
+    """A value as a complaint shows it: as Python writes it, a long one cut."""
+    text = repr(value)
+    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+
+
+def is_number(value: int | float) -> bool:
+    """Whether a number is one that a float holds; infinity is, NaN is not."""
+    return abs(value) <= WHOLE if isinstance(value, int) else not math.isnan(value)
 
 
 def _name(policy: str | None, settings: Mapping[str, Any]) -> str:
@@ -342,19 +361,19 @@ def _settings(name: str, settings: dict[str, Any], gen_length: int, block_length
         raise ValueError(f"steps must be a multiple of the number of blocks ({blocks}), got {left['steps']}")
     for rule in RULES.keys() & left.keys() - {"threshold", "factor"}:
         if RULES[rule] != name.removeprefix("dream-"):
-            raise ValueError(f"{rule} must be left out with policy {name}, got {left[rule]!r}")
+            raise ValueError(f"{rule} must be left out with policy {name}, got {shown(left[rule])}")
     return left
 
 
 def _order(name: str, remasking: Any, order: str | None) -> dict[str, str]:
-    if remasking not in REMASKING:
-        raise ValueError(f"remasking must be one of {', '.join(REMASKING)}, got {remasking!r}")
+    if not isinstance(remasking, str) or remasking not in REMASKING:
+        raise ValueError(f"remasking must be one of {', '.join(REMASKING)}, got {shown(remasking)}")
     policy, meant = REMASKING[remasking]
     if name == policy and meant is None:
         return {}
     if name in ORDERED and meant is not None:
         if order not in (None, meant):
-            raise ValueError(f"order must be {meant} with remasking {remasking}, got {order!r}")
+            raise ValueError(f"order must be {meant} with remasking {remasking}, got {shown(order)}")
         return {"order": str(meant)}
     if meant == "confidence" and name in ("threshold", "factor"):
         return {}  # both rank by confidence anyway

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from importlib import import_module
-from typing import Any, cast
+from typing import Any, Literal, cast, get_origin
 
 from decoding.checked_names import OF_VERIFIED, VERIFIED, CheckedSettings
-from decoding.names import ALIASES, DEFAULT_POLICY, NamedPolicy, Request, find_policy, meant_rule
+from decoding.names import (
+    ALIASES,
+    DEFAULT_POLICY,
+    NamedPolicy,
+    Request,
+    find_policy,
+    is_number,
+    meant_rule,
+    shown,
+)
 from decoding.policy import Policy
 from models.denoiser import Denoiser
+
+MOST = 1 << 17
+"""No count of a policy is larger: what asks for more is a slip, and would be allocated."""
+WORDS = {
+    "int": f"a whole number from -{MOST} to {MOST}",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "None": "null",
+}
 
 
 def make_policy(
@@ -41,6 +61,7 @@ def make_policy(
     if named.head and denoiser.head is None and policy != VERIFIED:
         raise ValueError(f"policy {policy} must have a model loaded with head=FOLDER, got one without a head")
     kind = policy_class(named)
+    check_kinds(kind, settings)
     head = {"head": denoiser.head} if named.head else {}
     return cast(Policy, kind(**head, **named.fixed, **{**kind.brought(denoiser.head, task), **settings}))
 
@@ -83,3 +104,42 @@ def with_rule(settings: Mapping[str, Any], denoiser: Denoiser) -> dict[str, Any]
     if checked.rule == "learned" and rest.setdefault("looks", 0):
         raise ValueError(f"looks must be 0 with policy {VERIFIED}, which checks what it foretells, got {rest['looks']}")
     return {**checked.own, "rule": make_policy(checked.rule, rest, denoiser)}
+
+
+def check_kinds(kind: type[Any], settings: Mapping[str, Any]) -> None:
+    """Refuse settings of another type than the policy's field has; what is no number, truth or text is the policy's affair.
+
+    Args:
+        kind: the policy's class, a dataclass.
+        settings: by the names of its fields.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    declared = {field.name: str(field.type) for field in fields(kind)}
+    for name, value in settings.items():
+        allowed = [_plain(kind, word.strip()) for word in declared.get(name, "").split("|")]
+        if all(word in WORDS for word in allowed) and not any(_is(word, value) for word in allowed):
+            rule = " or ".join(WORDS[word] for word in allowed)
+            raise ValueError(f"{name} must be {rule}, got {shown(value)}")
+
+
+def _plain(kind: type[Any], word: str) -> str:
+    """A type as it is declared; the names of a Literal are text."""
+    for base in kind.__mro__:
+        if get_origin(vars(sys.modules[base.__module__]).get(word)) is Literal:
+            return "str"
+    return word
+
+
+def _is(word: str, value: Any) -> bool:
+    """Whether a value is of a type of WORDS."""
+    if word == "None":
+        return value is None
+    if word in ("bool", "str"):
+        return isinstance(value, bool if word == "bool" else str)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    if word == "int":
+        return isinstance(value, int) and abs(value) <= MOST
+    return is_number(value)

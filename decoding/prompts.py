@@ -13,6 +13,8 @@ from torch import Tensor
 
 from models.denoiser import Denoiser
 
+MOST_COPIES = 1 << 16
+
 
 @dataclass(frozen=True)
 class Prompts:
@@ -51,7 +53,9 @@ def read_prompts(
         ValueError: for an empty prompt, a mask id in a prompt, an id outside the vocabulary, or padding on the right.
     """
     if not isinstance(copies, int) or isinstance(copies, bool) or copies < 1:
-        raise ValueError(f"num_return_sequences must be a whole number of at least 1, got {copies!r}")
+        raise ValueError(f"num_return_sequences must be a whole number of at least 1, got {str(copies)[:60]}")
+    if copies > MOST_COPIES:
+        raise ValueError(f"num_return_sequences must be at most {MOST_COPIES}, got {copies:.3g}")
     if hasattr(prompts, "__array__") and not isinstance(prompts, Tensor):
         prompts = _as_tensor("prompts", prompts)
     if isinstance(prompts, Tensor):

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import torch
 
+from models.ranks import launched
+
 
 def find_device(device: torch.device | str | None) -> torch.device:
     """The device of a name; by default the GPU if there is one, else the CPU.
+
+    Of several processes of a run each has a GPU of its own, the one of its number on the machine.
 
     Args:
         device: `cpu`, `cuda`, `cuda:1`, `mps`, ...
@@ -14,6 +18,8 @@ def find_device(device: torch.device | str | None) -> torch.device:
     Raises:
         ValueError: for a name that torch does not know, or a device that this machine does not have.
     """
+    if launched().size > 1 and torch.cuda.is_available() and str(device or "cuda") == "cuda":
+        return _own_gpu()
     if device is None or device == "":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -26,6 +32,20 @@ def find_device(device: torch.device | str | None) -> torch.device:
     if found.type == "meta":
         raise ValueError(f"device must be one that holds values, got {device!r}")
     return found
+
+
+def _own_gpu() -> torch.device:
+    """The GPU of this process among those of its machine."""
+    local, there = launched().local, torch.cuda.device_count()
+    if local >= there:
+        raise ValueError(f"processes on a machine must be at most its GPUs ({there}), got number {local + 1}")
+    torch.cuda.set_device(local)
+    return torch.device(f"cuda:{local}")
+
+
+def lightning_devices(device: torch.device) -> int | list[int]:
+    """What a Lightning trainer is told so that it runs on a device that a model is on."""
+    return 1 if device.index is None else [device.index]
 
 
 def find_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype | None:

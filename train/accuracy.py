@@ -10,7 +10,7 @@ from train.tasks import TASKS, Example, Split, Task, get, require_answers, requi
 
 def accuracy(
     *,
-    model: str = "checkpoints/reason-7m",
+    model: str | None = None,
     tasks: tuple[str, ...] = (),
     num_prompts: int = 500,
     split: Split = "test",
@@ -24,7 +24,7 @@ def accuracy(
     """Decode fresh prompts of every task with `sequential` at temperature 0 and print the share that the checker accepts.
 
     Args:
-        model: folder or hub id of the base.
+        model: folder or hub id of the base; default the shipped model.
         tasks: task names; empty means all.
         num_prompts: prompts of each task.
         split: test, dev or train.
@@ -46,8 +46,9 @@ def accuracy(
     import models
     from decoding import generate
     from decoding.provenance import write_json
+    from train.commands.folders import MODEL, or_shipped
 
-    denoiser = models.load(model, device=device, dtype=torch.float32)
+    denoiser = models.load(or_shipped(model, MODEL), device=device, dtype=torch.float32)
     table: dict[str, Any] = {}
     for task, examples in checked:
         right = 0
@@ -68,7 +69,7 @@ def accuracy(
         print(f"{task.name:16s} {share:.3f} +- {half:.3f} (n = {len(examples)})", flush=True)
     if out is not None:
         about = {
-            "model": model,
+            "model": model or MODEL,
             "split": split if prompts is None else prompts,
             "seed": seed,
             "device": str(denoiser.device),

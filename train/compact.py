@@ -9,17 +9,18 @@ if TYPE_CHECKING:
     from models.heads.cascade import Cascade
 
 
-def compact(*, head: Path, out: Path, model: str = "checkpoints/reason-7m", rank: int | None = None) -> None:
+def compact(*, head: Path, out: Path, model: str | None = None, rank: int | None = None) -> None:
     """Round every matrix of a head and its cascade to bfloat16, and cut the cascade's LoRA to its largest singular values.
 
     Args:
         head: folder of the head.
         out: a folder apart from it and without a head, for a copy of everything there with smaller weights.
-        model: folder or hub id of the base it was fitted on.
+        model: folder or hub id of the base it was fitted on; default the shipped model.
         rank: of the LoRA that the cascade keeps, below its own; None keeps all of it.
     """
-    from train.commands.folders import check_head_folder, check_model
+    from train.commands.folders import MODEL, check_head_folder, check_model, or_shipped
 
+    model = or_shipped(model, MODEL)
     check_model(model, "")
     check_head_folder(head)
     here, there = head.resolve(), out.resolve()

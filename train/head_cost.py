@@ -41,8 +41,8 @@ class Beside(Policy):
 
 def head_cost(
     *,
-    model: str = "checkpoints/reason-7m",
-    head: str = "checkpoints/reason-7m-head",
+    model: str | None = None,
+    head: str | None = None,
     task: str = "sudoku",
     threshold: float = 0.9,
     batch_size: int = 8,
@@ -55,8 +55,8 @@ def head_cost(
     """Time a round with and without a head on the same states, and count what heads add at the 8B shape.
 
     Args:
-        model: folder or hub id of the base.
-        head: folder of its scoring head.
+        model: folder or hub id of the base; default the shipped model.
+        head: folder of its scoring head; default the shipped one.
         task: whose test prompts are decoded.
         threshold: of the headless policy that leads through the states.
         batch_size: prompts decoded together.
@@ -69,17 +69,17 @@ def head_cost(
     for name, value in (("batch_size", batch_size), ("repeats", repeats)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
-    import json
-
     import models
     from decoding.features import NAMES
     from decoding.provenance import environment, write_json
+    from models.checkpoints.json_files import read_object
+    from train.commands.folders import HEAD, MODEL, or_shipped
     from train.head.operations import LLADA_8B, shape_of, table
     from train.tasks import get
 
     about = get(task)
-    counted = LLADA_8B if shape is None else shape_of(json.loads((shape / "config.json").read_text()))
-    denoiser = models.load(model, device=device, head=head)
+    counted = LLADA_8B if shape is None else shape_of(read_object(shape / "config.json"))
+    denoiser = models.load(or_shipped(model, MODEL), device=device, head=or_shipped(head, HEAD))
     timed = measure(denoiser, task, threshold=threshold, batch_size=batch_size, repeats=repeats, seed=seed)
     sizes: dict[str, int] = {"prompt": 128, "gen_length": 256, "block_length": 32}
     counts = {**sizes, "heads": table(counted, NAMES, **sizes)}

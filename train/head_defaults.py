@@ -15,7 +15,7 @@ def head_defaults(
     task: str,
     trials: Trials = Trials(),  # noqa: B008 (frozen)
     prompts: str | None = None,
-    model: str = "checkpoints/reason-7m",
+    model: str | None = None,
     out: Path | None = None,
     batch_size: int = 16,
     seed: int = 0,
@@ -30,7 +30,7 @@ def head_defaults(
         task: names of the tasks that no setting may lose answers on, with commas between them.
         trials: how many dev prompts of each, and which risk bounds.
         prompts: file of prompts of the one task, in place of its generator.
-        model: folder or hub id of the base.
+        model: folder or hub id of the base; default the shipped model.
         out: folder that gets `defaults.json` and `trials/`; by default the head's own.
         batch_size: prompts at a time.
         seed: of the prompts.
@@ -38,9 +38,10 @@ def head_defaults(
         dtype: of the base.
         run_code: let checkers run what the base writes.
     """
-    from train.commands.folders import check_head_folder, check_model
+    from train.commands.folders import MODEL, check_head_folder, check_model, or_shipped
     from train.tasks import get, require_permission
 
+    model = or_shipped(model, MODEL)
     check_model(model, "")
     check_head_folder(head)
     names = names_of(task)

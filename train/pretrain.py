@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 import pickle
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import lightning
 import torch
@@ -14,6 +16,8 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from decoding.files.folder_lock import hold_folder
+from models.devices import find_device, lightning_devices
+from models.ranks import find_ranks, the_first_before
 from train.base.base_model import BaseModelFit, CompileMode, Fit, ModelShape
 from train.base.export import load_weights
 from train.base.rows import TaskData, TaskRows, load_task
@@ -27,6 +31,7 @@ from train.tasks.renumbered.gsm8k_renumbered import RenumberedTask
 logger = logging.getLogger(__name__)
 
 BASE_SHAPE, BASE_FIT = ModelShape(), Fit()
+BROKEN = (pickle.UnpicklingError, zipfile.BadZipFile, NotImplementedError)
 MASK_TOKENS = ("<|mdm_mask|>", "<|mask|>")
 
 
@@ -101,9 +106,10 @@ def pretrain(
         raise ValueError(f"points must lie in (0, 1], got {points}")
     lightning.seed_everything(fit.seed, verbose=False)
     torch.set_float32_matmul_precision("high")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = find_device(None)
     words = AutoTokenizer.from_pretrained(tokenizer)
-    train_data, dev_data = load_data(tasks, tokenizer, dev_rows=dev_rows, seed=fit.seed, cache=cache, device=device)
+    rows: dict[str, Any] = {"dev_rows": dev_rows, "seed": fit.seed, "cache": cache, "device": device}
+    train_data, dev_data = the_first_before(lambda: load_data(tasks, tokenizer, **rows))
     model = LlamaForCausalLM(shape.config(vocabulary=len(words), eos_id=words.eos_token_id))
     if init is not None and not resume:
         load_weights(model, init)
@@ -143,9 +149,12 @@ def refuse_finished(checkpoint: Path, *, max_steps: int | None, max_minutes: flo
     if not checkpoint.is_file():
         raise ValueError(f"resume needs {CHECKPOINT} in out, got {str(checkpoint.parent)!r} without it")
     try:
+        damaged = zipfile.ZipFile(checkpoint).testzip()
+        if damaged is not None:
+            raise ValueError(f"other bytes than were written in {damaged}")
         done = torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)["base_model_fit"]
         steps, minutes = int(done["steps"]), float(done["minutes"])
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, *BROKEN) as error:
         why = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{checkpoint} must be a whole checkpoint of this command, got {why}") from error
     if progress(step=steps, minutes=minutes, max_steps=max_steps, max_minutes=max_minutes) >= 1:
@@ -206,15 +215,22 @@ def find_mask_id(words: PreTrainedTokenizerBase) -> int:
 
 def make_trainer(out: Path, validation: ValidateAndExport, device: torch.device) -> lightning.Trainer:
     """Build a trainer that only runs steps; `ValidateAndExport` decides when to keep and when to stop."""
+    if not find_ranks().first:
+        return trainer_on(device, [], validation)
     table = CSVLogger(out, name="log")  # a new version for each command: a resumed run keeps the earlier tables
     loggers: list[Logger] = [table]
     try:
         loggers.append(TensorBoardLogger(out, name="log", version=table.version))
     except ModuleNotFoundError:
         logger.info("no TensorBoard here: metrics go to the CSV file alone")
+    return trainer_on(device, loggers, validation)
+
+
+def trainer_on(device: torch.device, loggers: list[Logger], validation: ValidateAndExport) -> lightning.Trainer:
+    """The trainer of one process, on one device; the module adds up what several processes find."""
     return lightning.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=1,
+        devices=lightning_devices(device),
         max_epochs=-1,
         logger=loggers,
         callbacks=[validation],

@@ -25,7 +25,7 @@ def real_size(
     metadata: Path,
     out: Path,
     work: Path,
-    tokenizer: Path = Path("checkpoints/reason-7m"),
+    tokenizer: Path | None = None,
     gen_length: int = 64,
     device: str = "cuda",
 ) -> None:
@@ -35,7 +35,7 @@ def real_size(
         metadata: folder with config.json and model.safetensors.index.json of a published checkpoint.
         out: folder for real-size.json.
         work: folder for the random checkpoint (16 GB at 8B) and the head; the checkpoint is removed afterwards.
-        tokenizer: folder of a tokenizer that encodes the prompts.
+        tokenizer: folder of a tokenizer that encodes the prompts; default the shipped model's.
         gen_length: of the decodes, a multiple of 32.
         device: where the model goes; GPU memory is reported on cuda alone.
     """
@@ -44,6 +44,9 @@ def real_size(
             raise ValueError(f"metadata must be a folder with {name}, got {metadata}")
     if gen_length < 32 or gen_length % 32:
         raise ValueError(f"gen_length must be a multiple of 32, got {gen_length}")
+    from train.commands.folders import MODEL, or_shipped
+
+    tokenizer = Path(or_shipped(None if tokenizer is None else str(tokenizer), MODEL))
     checkpoint = work / "checkpoint"
     if checkpoint.exists():
         raise ValueError(f"work must hold no folder checkpoint, which is written and removed, got one in {work}")

@@ -5,7 +5,6 @@ Imports nothing heavy, so that a command judges the file before it loads anythin
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from decoding.comparison.arms import setting_of
 from decoding.files.png import save_png
 from decoding.names import Request, canonical, resolve
+from models.checkpoints.json_files import read_object
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -123,11 +123,13 @@ class Calibration:
             ValueError: for another file, and for one in which no setting holds.
         """
         try:
-            found = json.loads(Path(path).read_text(encoding="utf-8"))
+            found = read_object(Path(path))
             conditions = Conditions(**{f.name: found["conditions"][f.name] for f in fields(Conditions)})
             values = {f.name: found[f.name] for f in fields(Calibration)}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = f"{type(error).__name__} {error}"
+            _require_kinds({**asdict(conditions), **values})
+        except (ValueError, KeyError, TypeError) as error:
+            cause = error.__cause__ or error
+            reason = f"{type(cause).__name__} {cause}"
             raise ValueError(f"calibrated must be a file of calibrate.py, got {path} ({reason})") from error
         if values["chosen"] is None:
             raise ValueError(
@@ -176,6 +178,41 @@ class Calibration:
             wanted, got = getattr(self.conditions, f.name), getattr(call, f.name)
             if wanted != got:
                 raise ValueError(f"{f.name} must be {wanted!r} as calibrated in {path}, got {got!r}")
+
+
+_NUMBERS = (
+    *("chosen", "bound", "max_loss", "confidence", "temperature"),
+    *("n", "gen_length", "block_length"),
+)
+_TEXTS = ("policy", "dial", "loss", "task", "prompts", "model", "head", "use_cache", "dtype", "engine")
+_NULLS = ("chosen", "bound", "head", "engine")
+_OF_A_ROW = ("value", "loss", "bound", "rounds")
+
+
+def _require_kinds(values: Mapping[str, Any]) -> None:
+    """Refuse values of a wrong kind, before one of them becomes a setting.
+
+    Raises:
+        TypeError: naming the first.
+    """
+    texts, numbers = {name: values[name] for name in _TEXTS}, {name: values[name] for name in _NUMBERS}
+    wrong = [
+        name for name, value in texts.items() if not (isinstance(value, str) or (value is None and name in _NULLS))
+    ]
+    wrong += [name for name, value in numbers.items() if not (_is_number(value) or (value is None and name in _NULLS))]
+    ids, rows = values["end_ids"], values["tested"]
+    wrong += ["settings"] if not isinstance(values["settings"], dict) else []
+    wrong += ["end_ids"] if not isinstance(ids, list) or not all(type(one) is int for one in ids) else []
+    sound = isinstance(rows, list) and all(
+        isinstance(row, dict) and all(_is_number(row.get(name)) for name in _OF_A_ROW) for row in rows
+    )
+    if wrong or not sound or not isinstance(values["checked"], bool):
+        name = [*wrong, *([] if sound else ["tested"]), "checked"][0]
+        raise TypeError(f"of another kind of value in {name}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def resolve_calibrated(path: str | Path | None, policy: Any, given: Mapping[str, Any]) -> Request:

@@ -19,6 +19,7 @@ from decoding.comparison.verdicts import verdicts
 from decoding.files.folder_lock import hold_folder
 from decoding.provenance import write_json
 from models.denoiser import Denoiser
+from models.ranks import find_ranks
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,9 @@ class Comparison:
         return Comparison(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
 
     def save(self, path: Path, environment: Mapping[str, Any]) -> None:
-        """Write everything as JSON, aside and renamed."""
-        write_json(path, {**asdict(self), "environment": dict(environment)}, allow_nan=False)
+        """Write everything as JSON, aside and renamed; of several processes the first does so."""
+        if find_ranks().first:
+            write_json(path, {**asdict(self), "environment": dict(environment)}, allow_nan=False)
 
 
 def compare(

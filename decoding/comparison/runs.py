@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +26,9 @@ from decoding.loop import Counts, OnStep
 from decoding.policy import Policy
 from decoding.prompts import read_prompts
 from decoding.state import DecodeState, Reason
+from models.checkpoints.json_files import parse, whole_lines
 from models.denoiser import Denoiser
+from models.ranks import Ranks, find_ranks
 
 COLUMNS = (
     "right",
@@ -85,6 +88,10 @@ def canvas_of(answer: str, gen_length: int, denoiser: Denoiser) -> list[int]:
     return [*ids] + [denoiser.eos_id if denoiser.eos_id is not None else -1] * (gen_length - len(ids))
 
 
+class OtherSettings(ValueError):
+    """A ledger whose header is not that of this comparison."""
+
+
 class Ledger:
     """Every figure of every run, a line of JSON for each (split, cell, prompt), in a file that a later call goes on with.
 
@@ -110,38 +117,44 @@ class Ledger:
         self.lines: dict[tuple[str, str], dict[int, list[float]]] = {}
         self.texts: dict[tuple[str, str], dict[int, str]] = {}
         self.agree_with: str | None = None
-        if path is not None and path.is_file():
+        if path is not None and path.exists():
             self._resume(path)
 
     def _resume(self, path: Path) -> None:
-        data = path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]  # a killed run may leave half a line
-        for number, line in enumerate(whole.decode("utf-8", "replace").splitlines(), 1):
+        lines = whole_lines(path)
+        for number, line in enumerate((one.decode("utf-8", "replace") for one in lines), 1):
             try:
-                record = json.loads(line)
+                record = parse(line, finite=False)  # what is no number is named by its column
                 if number == 1:
                     self._agree(path, record)
                 else:
                     self._keep(record["split"], record["cell"], record["prompt"], [record[name] for name in COLUMNS])
-            except (json.JSONDecodeError, KeyError, TypeError, AttributeError, RecursionError) as error:
-                what = "the header" if number == 1 else "a line"
-                raise ValueError(f"{path}, line {number} must be {what} of a comparison, got {line[:60]!r}") from error
             except ForeignLine as error:
                 raise ValueError(f"{path}, line {number}: {error}") from error
-        self.whole = len(whole)
+            except OtherSettings:
+                raise
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                what = "the header" if number == 1 else "a line"
+                raise ValueError(f"{path}, line {number} must be {what} of a comparison, got {line[:60]!r}") from error
+        self.whole = sum(len(line) + 1 for line in lines)
 
     def _agree(self, path: Path, settings: Mapping[str, object]) -> None:
         if not settings.keys() & self.header.keys():
             raise ForeignLine(f"a comparison must begin with its header, got {', '.join(settings) or 'an empty line'}")
         for name, value in self.header.items():
             if settings.get(name) != json.loads(json.dumps(value)):
-                raise ValueError(
+                raise OtherSettings(
                     f"{name} must be {settings.get(name)!r} to go on with {path}, got {value!r}: choose another --out"
                 )
 
     def _keep(self, split: str, cell: str, prompt: object, values: Sequence[object]) -> None:
         size = None if self.sizes is None else self.sizes.get(split, 0)
-        if not isinstance(prompt, int) or prompt < 0 or (size is not None and prompt >= size):
+        if (
+            not isinstance(prompt, int)
+            or isinstance(prompt, bool)
+            or prompt < 0
+            or (size is not None and prompt >= size)
+        ):
             raise ForeignLine(f"prompt must be one of the {size} of split {split}, got {prompt!r}")
         found = [_number(name, value) for name, value in zip(COLUMNS, values, strict=True)]
         kept = self.lines.setdefault((split, cell), {})
@@ -154,8 +167,8 @@ class Ledger:
         kept = self.lines.get((split, cell.key), {})
         return all(prompt in kept for prompt in prompts)
 
-    def add(self, split: Split, cell: Cell, prompts: Sequence[int], table: Array) -> None:
-        """Write the lines of one chunk at once; those that a killed run left of it stay as they are.
+    def add(self, split: Split, cell: Cell, prompts: Sequence[int], table: Array) -> list[str]:
+        """Write the lines of one chunk at once, and return them; those that a killed run left of it stay as they are.
 
         Args:
             split: dev or test.
@@ -172,6 +185,28 @@ class Ledger:
             lines.append(json.dumps(names | dict(zip(COLUMNS, values, strict=True))) + "\n")
         if self.path is not None:
             self._append("".join(lines))
+        return lines
+
+    def aside(self, rank: int) -> Ledger:
+        """A new ledger for one process among several, in a file beside this one's, which `take_in` reads."""
+        path = None if self.path is None else self.path.with_name(f"{self.path.name}.rank-{rank}")
+        return Ledger(path, self.header, sizes=self.sizes)
+
+    def left_aside(self) -> list[Path]:
+        """Files of processes that were cut off."""
+        return [] if self.path is None else sorted(self.path.parent.glob(f"{self.path.name}.rank-*"))
+
+    def take_in(self, lines: Sequence[str], *, write: bool) -> None:
+        """Keep lines of other processes that are not there yet, and write them where one process does so for all."""
+        new = []
+        for line in lines:
+            record = json.loads(line)
+            split, cell, prompt = (record[name] for name in ("split", "cell", "prompt"))
+            if prompt not in self.lines.get((split, cell), {}):
+                self._keep(split, cell, prompt, [record[name] for name in COLUMNS])
+                new.append(line)
+        if write and new and self.path is not None:
+            self._append("".join(new))
 
     def _append(self, text: str) -> None:
         assert self.path is not None
@@ -215,6 +250,8 @@ def run_cells(
 ) -> None:
     """Run every cell over every prompt of a split, chunk by chunk, the order of the cells turned by one with every chunk.
 
+    Several processes of a run share the chunks out; then all have all lines, and the first writes them.
+
     Args:
         ledger: where the figures go, and what is already there.
         problems: prompts and lengths.
@@ -228,16 +265,23 @@ def run_cells(
     prompts = problems.split(split)
     encoded = {id(denoiser): Encoded.of(problems, split, denoiser) for _, _, denoiser in jobs}
     schedule = list(interleave(len(prompts), len(jobs), batch_size))
-    for chunk, number in tqdm(schedule, desc=f"{problems.task} {split}", disable=None if progress else True):
+    ranks, mine = find_ranks(), list[str]()
+    take_in_leftovers(ledger, ranks)
+    own = ledger if ranks.size == 1 else ledger.aside(ranks.rank)
+    chunks = {first: list(range(first, min(first + batch_size, len(prompts)))) for first, _ in schedule}
+    left = [(first, number) for first, number in schedule if not ledger.has(split, jobs[number][0], chunks[first])]
+    for chunk, number in tqdm(ranks.mine(left), desc=f"{problems.task} {split}", disable=None if progress else True):
         cell, _, denoiser = jobs[number]
-        index = list(range(chunk, min(chunk + batch_size, len(prompts))))
-        if ledger.has(split, cell, index):
-            continue
+        index = chunks[chunk]
         batch = encoded[id(denoiser)]
         made = decode_chunk(problems, batch, jobs[number], index, seed=seed)
         right = [check(prompts[i], text) for i, text in zip(index, made.text, strict=True)]
-        ledger.add(split, cell, index, measure(made, right, batch.reference[index]))
+        mine += own.add(split, cell, index, measure(made, right, batch.reference[index]))
         ledger.texts.setdefault((split, cell.key), {}).update(zip(index, made.text, strict=True))
+    if own is not ledger:
+        ledger.take_in(list(itertools.chain(*ranks.gather(mine))), write=ranks.first)
+        if own.path is not None:
+            own.path.unlink(missing_ok=True)
 
 
 def decode_chunk(
@@ -267,6 +311,22 @@ def decode_chunk(
         use_cache=cell.settings.get(USE_CACHE, problems.use_cache),
         on_step=on_step,
     )
+
+
+def take_in_leftovers(ledger: Ledger, ranks: Ranks) -> None:
+    """Put what several processes wrote aside before they were cut off into the ledger of all."""
+    if not any(ranks.gather(bool(ledger.left_aside()))):
+        return
+    files = ledger.left_aside() if ranks.first else []
+    lines: list[str] = []
+    for file in files:
+        _, *found = file.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
+        Ledger(file, ledger.header, sizes=ledger.sizes)  # refuses lines of another comparison
+        lines += [line for line in found if line.endswith("\n")]
+    ledger.take_in(ranks.decide(lines), write=ranks.first)
+    for file in files:
+        file.unlink()
+    ranks.barrier()
 
 
 def interleave(prompts: int, jobs: int, batch_size: int) -> Iterator[tuple[int, int]]:

@@ -14,18 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from models.ranks import find_ranks
+
 try:
     import fcntl
 except ImportError:  # no POSIX system, and no such lock
     fcntl = None  # type: ignore[assignment]
 
 LOCK = ".lock"
-RANKS = (
-    "RANK",
-    "WORLD_SIZE",
-    "LOCAL_RANK",
-    "MASTER_ADDR",
-)  # all four are set where a launcher started several processes
 TRIES = 100
 HELD = (errno.EACCES, errno.EAGAIN)
 
@@ -52,7 +48,7 @@ def hold_folder(folder: Path) -> Iterator[None]:
         return
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        if fcntl is not None and is_first_rank():
+        if fcntl is not None and find_ranks().first:
             stack.enter_context(_locked(folder))
         _mine[key] = 1
         try:
@@ -61,14 +57,33 @@ def hold_folder(folder: Path) -> Iterator[None]:
             del _mine[key]
 
 
-def is_first_rank() -> bool:
-    """Whether this process is the only one of its run, or the first of those that a launcher started."""
-    return not is_distributed() or os.environ["RANK"] == "0"
+@contextlib.contextmanager
+def hold_file(file: Path | None) -> Iterator[None]:
+    """Make a file that lines are added to, and let no other process add any until the end of the block; None holds nothing.
 
+    A file that was made for a block that failed goes again where nothing was written to it.
 
-def is_distributed() -> bool:
-    """Whether a launcher started this process as one of several."""
-    return all(os.environ.get(name) for name in RANKS)
+    Raises:
+        ValueError: if another process holds it.
+    """
+    if file is None or fcntl is None or (file.exists() and not file.is_file()):
+        yield
+        return
+    new = not file.exists()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("ab") as opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in HELD:
+                raise ValueError(f"out must be a file that no other run writes to, got {file}") from None
+            log.warning("%s cannot be locked (%s): see to it that nothing else writes there", file, error)
+        try:
+            yield
+        except BaseException:
+            if new and not file.stat().st_size:
+                file.unlink()
+            raise
 
 
 @contextlib.contextmanager

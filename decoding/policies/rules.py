@@ -9,6 +9,7 @@ from typing import Any, ClassVar, get_args
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from decoding.names import shown
 from decoding.policy import Policy, best
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal, Reason
@@ -27,7 +28,7 @@ def require(holds: bool, name: str, rule: str, value: object) -> None:
         ValueError: unless it holds.
     """
     if not holds:
-        raise ValueError(f"{name} must {rule}, got {value!r}")
+        raise ValueError(f"{name} must {rule}, got {shown(value)}")
 
 
 def require_one_of(names: Any, name: str, value: str) -> None:

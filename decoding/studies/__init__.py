@@ -31,5 +31,6 @@ STUDIES: Mapping[str, str] = {
     "block-hmm": "decoding.studies.block_hmm.study",
     "exploration": "decoding.studies.exploration",
     "limits": "decoding.studies.limits.study",
+    "trend": "decoding.studies.trend",
 }
 """Name -> module."""

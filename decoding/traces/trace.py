@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -21,6 +22,7 @@ from decoding.policies.ete import BeamETE
 from decoding.provenance import commit as commit_of_code
 from decoding.state import DecodeState, Layout, Proposal, Reason, commit
 from decoding.traces.branches import predict
+from models.checkpoints.json_files import read_object
 from models.denoiser import Denoiser
 
 if TYPE_CHECKING:
@@ -94,7 +96,8 @@ def write_part(rows: list[dict[str, Any]], file: Path) -> None:
     table = Dataset.from_dict({name: [row[name] for row in rows] for name in columns}, features=columns).data.table
     there = (file.parent / HEADER).is_file()
     origin = {ORIGIN: _origin_of(read_header(file.parent)).encode()} if there else {}
-    write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), **origin}), aside)
+    named = table.replace_schema_metadata({**(table.schema.metadata or {}), **origin})
+    write_table(named, aside, write_page_checksum=True)
     aside.rename(file)
 
 
@@ -132,14 +135,7 @@ def refuse_header(folder: Path, expected: Mapping[str, Any]) -> None:
 
 def read_header(folder: Path) -> dict[str, Any]:
     """The header of a folder of traces; a ValueError names a file that holds no JSON object."""
-    file = folder / HEADER
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} must be JSON, got {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{file} must hold a JSON object, got {_short(found)}")
-    return found
+    return read_object(folder / HEADER)
 
 
 def _origin_of(found: Mapping[str, Any]) -> str:
@@ -172,13 +168,14 @@ def load_table(folder: Path, denoiser: Denoiser) -> Dataset:
 def _read_part(file: Path, found: Mapping[str, Any]) -> Dataset:
     """One part, in memory: `Dataset.from_parquet` would leave a copy in the user's cache."""
     from datasets import Dataset
-    from pyarrow import ArrowInvalid
+    from pyarrow import ArrowException
     from pyarrow.parquet import read_table
 
     try:
-        table = read_table(file)
+        table = read_table(file, page_checksum_verification=True)
+        table.validate(full=True)
         part = Dataset(table)
-    except (ArrowInvalid, OSError) as error:
+    except (ArrowException, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{file} must be a whole parquet file, got a broken one") from error
     if part.features != table_features():
         raise ValueError(f"{file} must have the columns of this version's traces, got {', '.join(part.column_names)}")
@@ -195,9 +192,13 @@ def _check_place(file: Path, part: Dataset, found: Mapping[str, Any]) -> None:
     if name is None:
         raise ValueError(f"{file} must be named part-SPLIT-NUMBER.parquet, got another name")
     split, chunk, prompts = name["split"], found.get("chunk"), found.get("prompts")
-    if not isinstance(chunk, int) or not isinstance(prompts, dict):  # a table that was not collected
+    if chunk is None and prompts is None:  # a table that was not collected
         return
-    first, count = int(name["number"]) * chunk, prompts.get(split, [0])[0]
+    try:
+        first, count = int(name["number"]) * operator.index(chunk), operator.index(prompts.get(split, [0])[0])
+    except (TypeError, AttributeError, LookupError):
+        wanted = "the prompts of every split and how many are in a part"
+        raise ValueError(f"{file.parent / HEADER} must say {wanted}, got {_short([prompts, chunk])}") from None
     mine = range(first, min(first + chunk, count))
     if not mine:
         raise ValueError(f"{file} must be of the {count} {split} prompts of its run, got prompts from {first} on")

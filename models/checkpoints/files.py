@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from models.checkpoints.families import CheckpointError
+from models.checkpoints.json_files import read_object
 
 HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja")
 INDEX = "model.safetensors.index.json"
@@ -48,18 +48,10 @@ def read_json(file: Path) -> dict[str, Any]:
     """The object in a JSON file; CheckpointError where the file is missing or holds something else."""
     if not file.exists():
         raise CheckpointError(f"a checkpoint folder must hold {file.name}, got none in {file.parent}")
-    require_regular(file)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except (ValueError, OSError, RecursionError) as error:
-        raise CheckpointError(f"{file} must be readable JSON, got {error}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{file} must hold a JSON object, got {type(content).__name__}")
-    return content
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"the number {name}")
+        return read_object(file)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def require_regular(file: Path) -> None:

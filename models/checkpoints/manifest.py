@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from models.checkpoints.config_numbers import CheckpointError
+from models.checkpoints.json_files import read_object
 
 MANIFEST = "checksums.json"
 ASIDE = ".saving"
@@ -28,6 +29,8 @@ OWN: Mapping[str, tuple[str, ...]] = {
     "adapter": ("adapter_model.safetensors", "adapter_config.json"),
 }
 """Kind of a save -> its files, those of an earlier save that give way included."""
+FACTS = {"tensors", "shards", "base"}
+"""What a manifest of ours may say beside kind and files."""
 BLOCK = 1 << 20
 
 
@@ -81,6 +84,8 @@ def settle(folder: Path) -> None:
     if aside.is_symlink() or not (aside / MANIFEST).is_file():
         return
     found = read_manifest(aside)
+    if not found:  # of another tool
+        return
     names = {file.relative_to(aside) for file in _files(aside)}
     try:
         for name in sorted(names):
@@ -109,7 +114,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a folder, {} where there is none.
+    """The manifest of a folder, {} where there is none, or one of another tool, which has no kind of ours.
 
     Raises:
         CheckpointError: if it is damaged.
@@ -118,17 +123,38 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not file.exists():
         return {}
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        sound = content["kind"] in OWN and all(_is_inside(name) for name in content["files"])
-        if not sound or not isinstance(content.get("tensors", {}), dict):
+        content = read_object(file)
+        if not _is_ours(content):
+            return {}
+        if not _is_sound(content):
             raise ValueError("other entries")
-    except (ValueError, TypeError, KeyError, AttributeError, OSError, RecursionError) as error:
+    except ValueError as error:
         raise CheckpointError(f"{file} must hold the checksums of a save, got a damaged file ({error})") from error
-    return dict(content)
+    return content
+
+
+def _is_ours(content: Mapping[str, Any]) -> bool:
+    """Whether a manifest is none of another tool: it names a kind of save, or has lost that name alone."""
+    shaped = "files" in content and bool(content.keys() & {"kind", *FACTS})
+    return not content or content.get("kind") in tuple(OWN) or shaped
+
+
+def _is_sound(content: Mapping[str, Any]) -> bool:
+    """Whether a manifest names its kind, and files of its own folder with their sums."""
+    files, shards, tensors = (content.get(name) for name in ("files", "shards", "tensors"))
+    return (
+        content.get("kind") in tuple(OWN)
+        and isinstance(files, dict)
+        and isinstance([] if shards is None else shards, list)
+        and all(_is_inside(name) for name in (*files, *(shards or ())))
+        and ("tensors" not in content or isinstance(tensors, dict))
+        and isinstance(content.get("base", ""), str)
+    )
 
 
 def _is_inside(name: Any) -> bool:
-    return isinstance(name, str) and not Path(name).is_absolute() and ".." not in Path(name).parts
+    sound = isinstance(name, str) and bool(name) and "\0" not in name
+    return sound and not Path(name).is_absolute() and ".." not in Path(name).parts
 
 
 def check_files(folder: Path) -> dict[str, Any]:

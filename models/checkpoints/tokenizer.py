@@ -50,7 +50,11 @@ def _as_chat(tokenizer: Any, prompt: Prompt) -> str:
     wrong = [m for m in messages if not all(isinstance(m.get(key), str) for key in ("role", "content"))]
     if wrong:
         raise ValueError(f"messages of a chat must have a role and a content, both text, got {wrong[0]!r}")
-    text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    try:
+        text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # a template is a program: it raises what it likes
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"the chat template of the tokenizer must render the messages, got {why}") from error
     return text
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from models.checkpoints.json_files import read_object
+
 FILE = "defaults.json"
 ALONE = "confidence"  # the rule that does not ask the head
 CAREFUL = 0.01  # its bound where nothing has chosen one
@@ -32,10 +34,12 @@ class Defaults:
     tasks: tuple[tuple[str, Defaults], ...] = ()
 
     def __post_init__(self) -> None:
-        if not 0 < self.risk_bound <= 1:
+        if not isinstance(self.rule, str | None):
+            raise ValueError(f"rule must be a name or null, got {self.rule!r}")
+        if isinstance(self.risk_bound, bool) or not 0 < self.risk_bound <= 1:
             raise ValueError(f"risk_bound must lie in (0, 1], got {self.risk_bound}")
-        if self.looks < 0:
-            raise ValueError(f"looks must be at least 0, got {self.looks}")
+        if not isinstance(self.looks, int) or isinstance(self.looks, bool) or self.looks < 0:
+            raise ValueError(f"looks must be a whole number of at least 0, got {self.looks!r}")
         if self.checked and not self.alone:
             raise ValueError(f"checked must go with the rule {ALONE} and no looks, got {self.rule} and {self.looks}")
 
@@ -81,10 +85,10 @@ def read_defaults(folder: Path) -> Defaults | None:
         ValueError: if the file is none of this project's.
     """
     file = folder / FILE
-    if not file.is_file():
+    if not file.exists():
         return None
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
+        raw = read_object(file)
         return replace(_defaults(raw), tasks=tuple((n, _defaults(one)) for n, one in raw.get("tasks", {}).items()))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{file} must hold rule, risk_bound and looks of a head, got {error}") from error

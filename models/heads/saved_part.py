@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from models.checkpoints.files import require_regular
+from models.checkpoints.json_files import parse
 from models.checkpoints.sums import check_finite
 from models.denoiser import Denoiser
 from models.heads.side_stream import load_lora
@@ -59,8 +60,8 @@ def read_fitted(file: Path, kind: str, make: Callable[[dict[str, Any]], Config])
     try:
         require_regular(file)
         with safe_open(file, framework="pt") as opened:
-            return make(json.loads((opened.metadata() or {})["config"]))
-    except (KeyError, TypeError, AttributeError, ValueError, OSError, RecursionError, SafetensorError) as error:
+            return make(parse((opened.metadata() or {})["config"]))
+    except (KeyError, TypeError, AttributeError, ValueError, OSError, SafetensorError) as error:
         raise ValueError(f"{file} must be a {kind} of this project, got a foreign, broken or missing file") from error
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from models.checkpoints.families import CheckpointError
+from models.checkpoints.config_numbers import CheckpointError, whole
 from models.checkpoints.files import check_names, combine, digest, read_json, stream, weight_files
 from models.checkpoints.manifest import check_files, read_manifest, settle
 from models.checkpoints.sums import byte_sum, check_finite, check_sums, spelled
@@ -20,6 +20,7 @@ from models.devices import find_device
 from models.toys.toy import WholeCanvas
 
 KIND = "dilated-convolutions"
+MOST = 1 << 16  # of every size
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,24 @@ class ConvolutionalDenoiser(WholeCanvas):
         return {"model_type": KIND, **asdict(self.shape), "mask_token_id": self.mask_id, "eos_token_id": self.eos_id}
 
 
+def _shape_of(config: Mapping[str, Any]) -> tuple[ConvolutionShape, dict[str, int]]:
+    """Size and special ids of a config.json, judged before anything is built."""
+    sizes = ("vocab_size", "width", "passes", "max_length")
+    try:
+        dilations = {str(number): one for number, one in enumerate(config["dilations"])}
+        shape = ConvolutionShape(
+            **{name: whole(config, name, most=MOST) for name in sizes},
+            dilations=tuple(whole(dilations, name, most=MOST) for name in dilations),
+        )
+        special = {"mask_id": config["mask_token_id"], "eos_id": config["eos_token_id"]}
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"config.json must be that of a {KIND} model, got {error}") from error
+    for name, one in special.items():
+        if not isinstance(one, int) or isinstance(one, bool) or not 0 <= one < shape.vocab_size:
+            raise CheckpointError(f"{name} must lie in the vocabulary of {shape.vocab_size}, got {one!r}")
+    return shape, special
+
+
 def load_convolutional(folder: str | Path, *, device: torch.device | str | None = None) -> ConvolutionalDenoiser:
     """Load what `train.convolutional` saved, in float32.
 
@@ -137,8 +156,7 @@ def load_convolutional(folder: str | Path, *, device: torch.device | str | None 
     config = read_json(folder / "config.json")
     if config.pop("model_type", None) != KIND:
         raise CheckpointError(f"model_type must be {KIND!r} in {folder}, got another")
-    special = {"mask_id": config.pop("mask_token_id"), "eos_id": config.pop("eos_token_id")}
-    shape = ConvolutionShape(**{**config, "dilations": tuple(config["dilations"])})
+    shape, special = _shape_of(config)
     denoiser = ConvolutionalDenoiser(shape, tokenizer=load_tokenizer(folder), **special)
     weights = dict(stream(weight_files(folder)))
     check_names(denoiser, {name: tuple(tensor.shape) for name, tensor in weights.items()}, tied=False)

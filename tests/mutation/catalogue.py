@@ -39,6 +39,10 @@ GSM8K, MMLU, CODE = (f"train/tasks/benchmarks/{name}.py" for name in ("gsm8k", "
 ANSWERS, OTHERS = "tests/train/tasks/test_benchmark_answers.py", "tests/train/tasks/test_files_of_others.py"
 RULES, BOUNDS, THRESHOLD = (f"decoding/policies/{name}.py" for name in ("rules", "bounds", "threshold"))
 BOUNDED, PLAIN = "tests/decoding/policies/test_bounds.py", "tests/decoding/policies/test_threshold.py"
+JSON, MANIFEST, SEALED = (f"models/checkpoints/{name}.py" for name in ("json_files", "manifest", "files"))
+SAVES, STRICT = "tests/models/checkpoints/test_whole_saves.py", "tests/models/checkpoints/test_json_files.py"
+PROPERTIES = "-o addopts=--import-mode=importlib tests/properties"
+BULK, PROMISES = "tests/train/commands/test_bulk.py", "tests/decoding/comparison/test_calibration.py"
 STATE, STATES = "decoding/state.py", "tests/decoding/test_state.py"
 
 MUTATIONS = tuple(
@@ -72,8 +76,9 @@ MUTATIONS = tuple(
         # the ledger
         ("doubled lines", RUNS, "        if prompt in kept:\n", "        if False:\n", LEDGER),
         ("foreign prompts", RUNS, "(size is not None and prompt >= size)", "False", LEDGER),
-        ("negative prompts", RUNS, "or prompt < 0 or", "or", LEDGER),
-        ("prompts that are text", RUNS, "not isinstance(prompt, int) or", "", LEDGER),
+        ("negative prompts", RUNS, "            or prompt < 0\n", "", LEDGER),
+        ("prompts that are text", RUNS, "            not isinstance(prompt, int)\n            or isinstance(prompt, bool)\n", "            isinstance(prompt, bool)\n", LEDGER),
+        ("prompts that are true", RUNS, "            or isinstance(prompt, bool)\n", "", LEDGER),
         ("any split", RUNS, "self.sizes.get(split, 0)", "self.sizes.get(split)", LEDGER),
         ("NaN figures", RUNS, "or not low <= value <= high", "or value < low or value > high", LEDGER),
         ("figures below nothing", RUNS, "RANGES.get(name, (0, sys.float_info.max))", "RANGES.get(name, (-INFINITE, sys.float_info.max))", LEDGER),
@@ -81,7 +86,7 @@ MUTATIONS = tuple(
         ("another header", RUNS, "if settings.get(name) != json.loads(json.dumps(value)):", "if False:", LEDGER),
         ("half a line stays", RUNS, "            file.truncate(self.whole)\n            file.seek(self.whole)\n", "            file.seek(0, 2)\n", LEDGER),
         ("lines of a chunk again", RUNS, "            if prompt in known:\n                continue\n", "", LEDGER),
-        ("a header before the first line", RUNS, "        if path is not None and path.is_file():\n            self._resume(path)\n", "        if path is not None and path.is_file():\n            self._resume(path)\n        elif path is not None:\n            self._append('')\n", LEDGER),
+        ("a header before the first line", RUNS, "        if path is not None and path.exists():\n            self._resume(path)\n", "        if path is not None and path.exists():\n            self._resume(path)\n        elif path is not None:\n            self._append('')\n", LEDGER),
         # traces
         ("a copied part", TRACE, "    _check_place(file, part, found)\n", "", TRACES),
         ("a part of another run", TRACE, 'if origin not in ("", ', 'if False and origin not in ("", ', TRACES),
@@ -97,14 +102,14 @@ MUTATIONS = tuple(
         ("JSON in place", PROVENANCE, '    aside = file.with_name(file.name + ".part")\n', "    aside = file\n", WRITTEN),
         ("a code hash of the first floor", PROVENANCE, 'rglob("*.py")', 'glob("*.py")', WRITTEN),
         ("NaN in JSON", PROVENANCE, "allow_nan=allow_nan) + ", "allow_nan=True) + ", WRITTEN),
-        ("stale shards stay", "train/base/export.py", "        file.unlink()\n", "        pass\n", PRETRAIN + " -k over_another"),
+        ("stale shards stay", MANIFEST, "                file.unlink(missing_ok=True)\n", "                pass\n", PRETRAIN + " -k over_another"),
         ("a NaN step is taken", "train/base/base_model.py", "            if finite:\n", "            if True:\n", PRETRAIN + " -k gradient"),
         ("a finished run is resumed", "train/pretrain.py", "max_minutes=max_minutes) >= 1:", "max_minutes=max_minutes) > 1:", PRETRAIN + " -k is_over"),
         ("a stop without a word", "train/pretrain.py", "    validation.stop.raise_if_asked()\n", "", PRETRAIN + " -k signal"),
         ("a signal loses the step", "train/base/validation.py", " or self.stop.asked\n", "\n", PRETRAIN + " -k signal"),
         # locks
-        ("no lock", LOCK, "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB", COMMAND + " -k second_writer"),
-        ("every rank locks", LOCK, "not is_distributed() or os.environ", "True or os.environ", COMMAND + " -k ranks"),
+        ("no lock", LOCK, "fcntl.flock(file, fcntl.LOCK_EX |", "fcntl.flock(file, fcntl.LOCK_SH |", COMMAND + " -k second_writer"),
+        ("every rank locks", LOCK, "fcntl is not None and find_ranks().first", "fcntl is not None", COMMAND + " -k ranks"),
         ("one variable makes ranks", LOCK, "return all(os.environ.get(name)", "return any(os.environ.get(name)", COMMAND + " -k leftovers"),
         ("nobody is named", LOCK, "file.read().strip() or", "'' or", COMMAND + " -k second_writer"),
         ("a refused call leaves a folder", LOCK, "            one.rmdir()\n", "            pass\n", COMMAND + " -k no_folder"),
@@ -130,8 +135,8 @@ MUTATIONS = tuple(
         ("Latin-1 passes", FILES, "            if found is not None:\n", "            if False:\n", OTHERS),
         ("false gz", FILES, "if packed and start and start != GZIP:", "if False:", OTHERS),
         ("gz by another name", FILES, "if not packed and start == GZIP:", "if False:", OTHERS),
-        ("a key twice in a row", FILES, "    if len(known) < len(pairs):\n", "    if False:\n", OTHERS),
-        ("NaN in a row", FILES, ", parse_constant=_refuse", "", OTHERS),
+        ("a key twice in a row", JSON, "    if len(known) < len(pairs):\n", "    if False:\n", OTHERS),
+        ("NaN in a row", JSON, '"parse_constant": _refuse, ', "", OTHERS),
         ("half a letter in a row", TASK, "            require_text(name, getattr(example, name))\n", "            pass\n", OTHERS),
         ("null is a question", QUESTION, "else value not in (None, [], {})", "else value not in ([], {})", OTHERS),
         ("the instruction alone", QUESTION, '"\\n".join(dict.fromkeys(found.values()))', "next(iter(found.values()))", OTHERS),
@@ -154,6 +159,27 @@ MUTATIONS = tuple(
         ("fences with a bare language alone", CODE, "[ \\t]*[^`\\n]*\\n(.*?)", "[ \\t]*[\\w+-]*[ \\t]*\\n(.*?)", ANSWERS + " -k code"),
         ("futures stay where they are", CODE, "FUTURE.findall(text))) + FUTURE.sub", "FUTURE.findall(text)[:0])) + FUTURE.sub", ANSWERS + " -k code"),
         ("examples are run", CODE, "    if not tried:\n", "    if True:\n", ANSWERS + " -k code"),
+        # saves and what is read back
+        ("a fingerprint blind to names and shapes", SEALED, 'f"{name}{tuple(tensor.shape)}".encode() + ', "", "tests/models/checkpoints/test_fingerprint.py"),
+        ("a fingerprint of the first values", SEALED, "values[:: -(-values.numel() // SAMPLE) or 1]", "values[:SAMPLE]", "tests/models/checkpoints"),
+        ("the manifest moves first", MANIFEST, "        for name in sorted(names):\n", "        _move(aside / MANIFEST, folder / MANIFEST)\n        for name in sorted(names):\n", SAVES + " -k wherever"),
+        ("a save that was not whole is finished", MANIFEST, "or not (aside / MANIFEST).is_file():\n        return\n", "or not aside.is_dir():\n        return\n", SAVES + " -k wherever"),
+        ("files are not compared", MANIFEST, "        if sha256(file) != wanted:\n", "        if False:\n", SAVES + " -k flipped"),
+        ("absent files are not missed", MANIFEST, "        if not file.is_file():\n            raise CheckpointError(f\"{folder} must hold every", "        if not file.is_file():\n            continue\n            raise CheckpointError(f\"{folder} must hold every", SAVES + " -k gone"),
+        ("a damaged manifest is no manifest", MANIFEST, "        if not _is_sound(content):\n", "        if not _is_sound(content):\n            return {}\n        if not _is_sound(content):\n", SAVES + " -k none_is_refused"),
+        ("a manifest of another tool is damaged", MANIFEST, "        if not _is_ours(content):\n            return {}\n", "", SAVES + " -k another_tool"),
+        ("numbers without end", JSON, "return value if math.isfinite(value) else _refuse(text)", "return value", STRICT),
+        ("nesting without end", JSON, "    except RecursionError:\n", "    except ZeroDivisionError:\n", STRICT),
+        ("half a line is a line", JSON, '.split(b"\\n")[:-1]', '.split(b"\\n")', STRICT),
+        ("half a line stays there", JSON, "                stream.truncate(whole)\n", "                pass\n", STRICT),
+        ("lines that are no objects", JSON, "        if not isinstance(one, dict):\n", "        if False:\n", STRICT),
+        ("damaged pages are read", TRACE, "page_checksum_verification=True", "page_checksum_verification=False", TRACES + " -k flipped"),
+        ("pages without checksums", TRACE, "write_page_checksum=True", "write_page_checksum=False", TRACES + " -k flipped"),
+        ("two writers of one file", LOCK, "fcntl.flock(opened, fcntl.LOCK_EX", "fcntl.flock(opened, fcntl.LOCK_SH", BULK + " -k second_writer"),
+        ("answers without counts", "train/commands/answering/bulk.py", "    if wrong or not isinstance(line.get", "    if not isinstance(line.get", BULK + " -k other_lines"),
+        ("a promise of other kinds", "decoding/comparison/calibration.py", "            _require_kinds({**asdict(conditions), **values})\n", "", PROMISES + " -k kinds"),
+        ("a resume file with other bytes", "train/pretrain.py", "        if damaged is not None:\n", "        if False:\n", PRETRAIN + " -k resume_file"),
+        ("a chat template breaks", "models/checkpoints/tokenizer.py", "    except Exception as error:  # a template is a program: it raises what it likes\n", "    except ZeroDivisionError as error:\n", "tests/models/checkpoints/test_tokenizer.py -k template"),
         # rules
         ("below the threshold", RULES, "(reading.confidence >= threshold)", "(reading.confidence >= threshold - 0.2)", PLAIN),
         ("nothing is forced", RULES, " + forced * int(Reason.FORCED)", "", PLAIN),

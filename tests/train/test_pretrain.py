@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,17 @@ def test_a_broken_checkpoint_is_told_in_one_sentence(run: Any, tmp_path: Path, d
         file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(ValueError, match=r"resume.ckpt must be a whole checkpoint of this command, got "):
         run("broken", resume=True)
+
+
+def test_a_flipped_bit_of_a_resume_file_is_refused(run: Any) -> None:
+    file = run("flipped", stop_after_steps=3) / "resume.ckpt"
+    data = bytearray(file.read_bytes())
+    with zipfile.ZipFile(file) as packed:
+        largest = max(packed.infolist(), key=lambda one: one.file_size)
+    data[largest.header_offset + largest.file_size // 2 + 200] ^= 4
+    file.write_bytes(bytes(data))
+    with pytest.raises(ValueError, match=r"resume.ckpt must be a whole checkpoint of this command, got other bytes"):
+        run("flipped", resume=True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

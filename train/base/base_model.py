@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from models.ranks import find_ranks
 from train.base.diffusion_loss import Weighting, denoising_loss, mask_canvas, mask_rates
 from train.base.muon import StackedMuon
 from train.base.rows import Batch, TaskData, draw_task
@@ -148,6 +149,8 @@ class BaseModelFit(lightning.LightningModule):
         """Take the parts; weights stay float32, see `embed` for what runs in bfloat16."""
         super().__init__()
         progress(step=0, minutes=0.0, max_steps=max_steps, max_minutes=max_minutes)
+        if any(one.rows_for(fit.tokens_per_step) < find_ranks().size for one in data):
+            raise ValueError(f"tokens_per_step must hold a row for each process, got {fit.tokens_per_step}")
         self.model, self.data, self.fit_settings, self.mask_id = model, data, fit, mask_id
         self.max_steps, self.max_minutes = max_steps, max_minutes
         self.automatic_optimization = False
@@ -216,17 +219,25 @@ class BaseModelFit(lightning.LightningModule):
         return hidden
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """Mask the canvas of a batch and take the denoising loss."""
+        """Mask the canvas of a batch and take the denoising loss; of several processes the part of each, which add up to it."""
         canvas = batch.tokens[:, -batch.canvas :]
-        rows, device, fit = len(canvas), canvas.device, self.fit_settings
-        uniforms = torch.rand(rows, generator=generator, device=device)
+        device, fit = canvas.device, self.fit_settings
+        uniforms = torch.rand(len(canvas), generator=generator, device=device)
         rates = mask_rates(uniforms, floor=1 / batch.canvas, schedule=fit.mask_schedule)
         coins = torch.rand(canvas.shape, generator=generator, device=device)
         noisy, masked = mask_canvas(canvas, rates, coins, mask_id=self.mask_id)
-        tokens = torch.cat([batch.tokens[:, : -batch.canvas], noisy], dim=1)
+        tokens, padding = torch.cat([batch.tokens[:, : -batch.canvas], noisy], dim=1), batch.padding
+        part: float | Tensor = 1.0
+        if (ranks := find_ranks()).size > 1:  # all draw the whole batch, and each takes its rows
+            mine = slice(ranks.rank, None, ranks.size)
+            by_row = fit.weighting == "inverse"
+            part = len(canvas[mine]) / len(canvas) if by_row else masked[mine].sum() / masked.sum().clamp(min=1)
+            tokens, canvas, masked, rates = tokens[mine], canvas[mine], masked[mine], rates[mine]
+            padding = None if padding is None else padding[mine]
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
-            hidden = self.hidden_states(tokens, batch.padding)[:, -batch.canvas :]
-            return self.loss_of_canvas(hidden, self.model.lm_head.weight, canvas, masked, rates, fit.weighting)
+            hidden = self.hidden_states(tokens, padding)[:, -batch.canvas :]
+            loss: Tensor = self.loss_of_canvas(hidden, self.model.lm_head.weight, canvas, masked, rates, fit.weighting)
+        return part * loss
 
     def generator_at(self, step: int) -> torch.Generator:
         """Seed the generator for a step: a batch depends on the run's seed and the step alone."""
@@ -245,6 +256,7 @@ class BaseModelFit(lightning.LightningModule):
     def on_train_start(self) -> None:
         """Compile by rehearsal, then start the clock."""
         self.averages = [a.to(self.model.device) for a in self.averages]
+        find_ranks().equalise([*self.model.parameters(), *self.averages])
         began = time.monotonic()
         self.rehearse()
         if self.model.device.type == "cuda":
@@ -255,11 +267,13 @@ class BaseModelFit(lightning.LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Take one step on rows of one task."""
         fit, step = self.fit_settings, self.steps_done
-        factor = learning_rate_factor(self.progress, warmup=fit.warmup, decay=fit.decay)
+        ranks = find_ranks()
+        factor = learning_rate_factor(ranks.decide(self.progress), warmup=fit.warmup, decay=fit.decay)
         data = self.data[draw_task(step, [d.share for d in self.data], seed=fit.seed)]
         generator = self.generator_at(step)
         loss = self.loss(data.draw(data.rows_for(fit.tokens_per_step), generator), generator)
         self.manual_backward(loss)
+        ranks.sum_gradients(self.model.parameters())
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), fit.clip, foreach=True)
         finite = bool(torch.isfinite(norm))  # one bad batch must not end the run
         self.skipped += not finite
@@ -272,7 +286,7 @@ class BaseModelFit(lightning.LightningModule):
             optimiser.zero_grad(set_to_none=True)
         self.steps_done += 1
         self.average()
-        return loss.detach()
+        return ranks.sum(loss)
 
     @torch.no_grad()
     def average(self) -> None:

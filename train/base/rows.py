@@ -231,8 +231,7 @@ def load_task(
             else _generate(name, spec.rows, tokenizer, split=split, seed=seed, source=present[0] if present else None)
         )
         _store(made, entry)
-    stored = np.load(entry)
-    rows = Rows(stored[:, :-1], stored[:, -1].astype(np.int64))
+    rows = _kept(entry)
     data = load_rows(name, rows, spec, canvas=get(name).gen_length, device=device)
     if not spec.symmetric:
         return data
@@ -253,6 +252,25 @@ def _read(name: str, files: Sequence[Path], count: int, tokenizer: Path) -> Rows
 def _generate(name: str, count: int, tokenizer: Path, *, split: Split, seed: int, source: Path | None) -> Rows:
     workers = (os.cpu_count() or 1) if count > SMALL else 1
     return build(name, count, seed=seed, split=split, workers=workers, tokenizer=tokenizer, source=source)
+
+
+def _kept(entry: Path) -> Rows:
+    """The rows of a cache entry.
+
+    Raises:
+        ValueError: naming the file, if it holds anything else.
+    """
+    try:
+        stored = np.load(entry)
+        sound = stored.ndim == 2 and stored.shape[1] > 1 and stored.dtype == np.uint16
+        if not sound or not bool((0 < stored[:, -1]).all() and (stored[:, -1] < stored.shape[1]).all()):
+            raise ValueError(f"{stored.dtype} {stored.shape}")
+    except (ValueError, OSError, EOFError, MemoryError, SyntaxError, TypeError, AttributeError) as error:
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"{entry} must hold rows made earlier, got {why}: remove it, and they are made again"
+        ) from error
+    return Rows(stored[:, :-1], stored[:, -1].astype(np.int64))
 
 
 def _store(rows: Rows, entry: Path) -> None:

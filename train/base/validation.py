@@ -12,6 +12,7 @@ import lightning
 import torch
 from torch import Tensor
 
+from models.ranks import find_ranks
 from train.base.base_model import BaseModelFit
 from train.base.diffusion_loss import mask_canvas
 from train.base.export import export
@@ -97,11 +98,13 @@ class ValidateAndExport(lightning.Callback):
         module = _run(pl_module)
         if module.steps_done % self.log_every == 0:
             self._log_step(module, outputs)
-        self._keep_points(module)
-        over = module.progress >= 1 or self._time_is_up(module) or self.stop.asked
-        if over or module.minutes - self.last_minutes >= self.validate_minutes:
-            self.keep(trainer, module)
-            self.last_minutes = module.minutes
+        ranks = find_ranks()
+        over = ranks.decide(module.progress >= 1 or self._time_is_up(module) or self.stop.asked)
+        if ranks.first:
+            self._keep_points(module)
+            if over or module.minutes - self.last_minutes >= self.validate_minutes:
+                self.keep(trainer, module)
+                self.last_minutes = module.minutes
         if over:
             trainer.should_stop = True
 

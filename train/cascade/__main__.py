@@ -14,8 +14,8 @@ def cascade(
     tasks: dict[str, TaskRun],
     fitting: CascadeFitting,
     trials: Trials = Trials(),  # noqa: B008 (frozen)
-    model: str = "checkpoints/reason-7m",
-    head: str = "checkpoints/reason-7m-head",
+    model: str | None = None,
+    head: str | None = None,
     out: Path = Path("checkpoints/runs/cascade"),
     seed: int = 0,
     device: str | None = None,
@@ -33,8 +33,8 @@ def cascade(
         tasks: which prompts.
         fitting: how long, how large, and which drivers.
         trials: how many dev prompts choose the settings that the head decodes with by default, and among which bounds.
-        model: folder or hub id of the base.
-        head: folder of the scoring head that gets the cascade.
+        model: folder or hub id of the base; default the shipped model.
+        head: folder of the scoring head that gets the cascade; default the shipped one.
         out: folder of the head with it.
         seed: of prompts and draws.
         device: where to run; by default the GPU if there is one.
@@ -42,16 +42,18 @@ def cascade(
         tf32: faster matrix products on a GPU, with inputs of 10 bits.
     """
     from train.commands.command_line import keep_options
-    from train.commands.folders import check_head_folder, check_model
+    from train.commands.folders import HEAD, MODEL, check_head_folder, check_model, or_shipped
 
     if not tasks:
         raise ValueError("tasks must name at least one task, got none")
+    model, head = or_shipped(model, MODEL), or_shipped(head, HEAD)
     check_model(model, "")
     check_head_folder(head)
 
     import torch
 
     import models
+    from models.ranks import by_the_first
     from train.cascade.fit import fit_cascade
     from train.head.head_run import quieten
     from train.head.stages import cascade_done, named
@@ -66,10 +68,14 @@ def cascade(
     keep_options()
     if not done:
         print(fit_cascade(denoiser, tasks, fitting, out, seed=seed, asked=asked))
-    choice = choose_defaults(denoiser, tasks, trials, out, batch_size=fitting.batch_size, seed=seed)
     about = {"base": Path(model).name, "head": Path(head).name, "tasks": ", ".join(tasks)}
     about["cascade"] = f"{fitting.minutes:g} minutes, {fitting.blocks} blocks"
-    print(leave(out, choice, about, usage_of(out, first_prompts(tasks, seed=seed), model)))
+
+    def settle() -> str:
+        choice = choose_defaults(denoiser, tasks, trials, out, batch_size=fitting.batch_size, seed=seed)
+        return leave(out, choice, about, usage_of(out, first_prompts(tasks, seed=seed), model))
+
+    print(by_the_first(settle))
 
 
 if __name__ == "__main__":

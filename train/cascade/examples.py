@@ -22,6 +22,7 @@ from decoding.state import DecodeState, Proposal, start
 from models.denoiser import Denoiser, Prediction
 from models.heads.cascade import Cascade
 from models.heads.foretelling import LEAST, rest_of
+from models.ranks import find_ranks
 from train.head.fit import prompts_of
 from train.head.settings import TaskRun
 from train.tasks import get
@@ -235,7 +236,7 @@ class CascadeExamples(IterableDataset[CascadeExample]):
     """Examples without end; prompts, drivers and parts are drawn from a seed.
 
     A task that has fewer than `positions` in which something is still to be learned goes first; then every task gives as many
-    examples, whatever its rounds.
+    examples, whatever its rounds. Of several processes each draws its own, without end, for they take every step together.
     """
 
     def __init__(
@@ -281,3 +282,5 @@ class CascadeExamples(IterableDataset[CascadeExample]):
                 self.barren[least] = 0
                 given[least] += 1
                 yield example
+        if any(self.learned) and find_ranks().size > 1:
+            raise ValueError("tasks must give examples without end where several processes fit, got none any more")

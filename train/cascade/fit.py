@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,22 @@ from torch.utils.data import DataLoader
 from decoding.policy import Policy
 from decoding.provenance import environment, write_json
 from models.denoiser import Denoiser
-from models.heads.cascade import CASCADE, Cascade, CascadeConfig
+from models.devices import lightning_devices
+from models.heads.cascade import CASCADE, Cascade, CascadeConfig, load_cascade
 from models.heads.defaults import ALONE, CAREFUL, Defaults
 from models.heads.scoring_head import save_head
+from models.ranks import by_the_first, find_ranks
 from train.base.schedule import learning_rate_factor
 from train.cascade.evaluation import evaluate, trust
 from train.cascade.examples import CascadeExample, CascadeExamples, TaskPrompts, divergence
 from train.head.drivers import policy_of
+from train.head.loss import over_all
 from train.head.settings import CascadeFitting, TaskRun
 from train.trials.evidence import worded
 
 LONGEST = 3
 HELD = 64  # prompts of a task at most that are held out of the fit, an eighth of them where there are few
+RANK_STEP = 1_000_003  # between the seeds of two processes
 SAVES = 4  # times a run saves what it has
 
 
@@ -42,9 +46,9 @@ class CascadeModule(lightning.LightningModule):
         self.cascade, self.fitting, self.gathered = cascade, fitting, gathered
         self.began = time.monotonic()
         self.steps = 0
+        self.done = 0.0
 
-    @property
-    def done(self) -> float:
+    def share_done(self) -> float:
         """Share of the fit that is over: of the steps where they are given, else the lesser of minutes and positions.
 
         The positions are waited for until LONGEST times the minutes are over.
@@ -55,18 +59,25 @@ class CascadeModule(lightning.LightningModule):
         return min(1.0, max(minutes / LONGEST, min(minutes, self.gathered())))
 
     def on_train_start(self) -> None:
-        """The minutes begin."""
+        """The minutes begin, with the same weights at all processes."""
+        find_ranks().equalise_fitted(self.cascade)
         self.began = time.monotonic()
 
     def training_step(self, example: CascadeExample, batch_idx: int) -> Tensor:
-        """KL of the next forward from what the cascade says of it, averaged over positions."""
-        loss = divergence(example.target, example.foretold(self.cascade)).mean()
-        self.log("train/kl", loss.detach(), batch_size=1)
+        """KL of the next forward from what the cascade says of it, averaged over the positions of all processes."""
+        apart = divergence(example.target, example.foretold(self.cascade))
+        loss = over_all(apart.sum(), torch.tensor(len(apart), device=apart.device))
+        self.log("train/kl", find_ranks().sum(loss), batch_size=1)
         return loss
 
+    def on_after_backward(self) -> None:
+        """Every process has the gradient of its example: their sum is that of all."""
+        find_ranks().sum_gradients(self.cascade.parameters())
+
     def on_train_batch_end(self, outputs: object, batch: CascadeExample, batch_idx: int) -> None:
-        """The fit ends."""
+        """The fit goes on, or ends where the first process says so."""
         self.steps += 1
+        self.done = find_ranks().decide(self.share_done())
         if self.done >= 1:
             self.trainer.should_stop = True
 
@@ -104,7 +115,7 @@ class Keep(lightning.Callback):
         batch_idx: int,
     ) -> None:
         """Save when another part of the fit is over."""
-        if isinstance(pl_module, CascadeModule) and int(pl_module.done * SAVES) > self.saved:
+        if find_ranks().first and isinstance(pl_module, CascadeModule) and int(pl_module.done * SAVES) > self.saved:
             self.saved = int(pl_module.done * SAVES)
             save_head(self.denoiser.head, self.out)
 
@@ -133,8 +144,9 @@ def fit_cascade(
 ) -> str:
     """Fit the cascade of the denoiser's head and save the head with it and `cascade/metrics.json`; returns these as lines.
 
-    A part of the train prompts is held out, and says how far the risks that it foretells are to be trusted (`trust`). The head is
-    saved with the defaults of the rule alone: `choose_defaults` finds better ones.
+    Every process of a run leads prompts of its own, so a step is of one example each. A part of the train prompts is held out, and
+    says how far the risks that it foretells are to be trusted (`trust`). The head is saved with the defaults of the rule alone:
+    `choose_defaults` finds better ones.
 
     Args:
         denoiser: the base with its head; a cascade of another shape gives way to a new one.
@@ -153,33 +165,60 @@ def fit_cascade(
         TaskPrompts.of(name, run, "train", fitting.prompts, seed=seed).divided(HELD) for name, run in tasks.items()
     ]
     dev = [TaskPrompts.of(name, run, "dev", None, seed=seed) for name, run in tasks.items()]
-    how: dict[str, Any] = {"batch_size": fitting.batch_size}
     data = CascadeExamples(
         denoiser,
         [mine for mine, _ in train],
         drivers,
         denoiser.head.taps_ahead,
-        seed=seed,
+        seed=seed + RANK_STEP * find_ranks().rank,
         parts=fitting.parts,
-        positions=fitting.positions,
-        **how,
+        positions=-(-fitting.positions // find_ranks().size),
+        batch_size=fitting.batch_size,
     )
     steps = run_fit(
         denoiser, CascadeModule(cascade, fitting, lambda: data.share), DataLoader(data, batch_size=None), out
     )
-    held = trust(denoiser, [kept for _, kept in train], drivers, fitting.parts, **how)
+    learned = find_ranks().sum(torch.tensor(data.learned)).tolist()
+    held = [kept for _, kept in train]
+    about = {"steps": steps, "asked": asked}
+    said = by_the_first(
+        lambda: judge(denoiser, held, dev, drivers, fitting, out, seed=seed, learned=learned, about=about)
+    )
+    if said is None:
+        denoiser.head.cascade = load_cascade(out / CASCADE, denoiser)
+    return said or ""
+
+
+def judge(
+    denoiser: Denoiser,
+    held: Sequence[TaskPrompts],
+    dev: Sequence[TaskPrompts],
+    drivers: Sequence[Policy],
+    fitting: CascadeFitting,
+    out: Path,
+    *,
+    seed: int,
+    learned: Sequence[int],
+    about: Mapping[str, Any],
+) -> str:
+    """Hold a cascade that is fitted against prompts held out, save the head with it and its figures; these as lines.
+
+    Args:
+        denoiser, fitting, out, seed: as in `fit_cascade`.
+        held, dev: prompts of every task, held out of the fit, and of the dev split.
+        drivers: lead through the states.
+        learned: positions that each task gave.
+        about: steps of the fit, and what names the run.
+    """
+    how: dict[str, Any] = {"batch_size": fitting.batch_size}
+    held_positions = trust(denoiser, held, drivers, fitting.parts, **how)
     save_head(denoiser.head, out)
     found = {one.task: evaluate(denoiser, one, drivers, parts=fitting.parts, **how) for one in dev}
-    for name, learned in zip(tasks, data.learned, strict=True):
-        found[name]["learned"] = learned
-    about = {
-        "steps": steps,
-        "held_positions": held,
-        "asked": asked,
-        "fitting": asdict(fitting),
-        "environment": environment(device=denoiser.device, seed=seed),
-    }
-    write_json(out / CASCADE / "metrics.json", {"tasks": found, **about})
+    for name, positions in zip(found, learned, strict=True):
+        found[name]["learned"] = positions
+    origin = {"fitting": asdict(fitting), "environment": environment(device=denoiser.device, seed=seed)}
+    figures = {"tasks": found, **about, "held_positions": held_positions, **origin}
+    write_json(out / CASCADE / "metrics.json", figures)
     return "\n".join(line_of(name, one) for name, one in found.items())
 
 
@@ -207,8 +246,8 @@ def run_fit(denoiser: Denoiser, module: CascadeModule, data: DataLoader[CascadeE
     trainer = lightning.Trainer(
         max_epochs=1,
         accelerator="gpu" if denoiser.device.type == "cuda" else "cpu",
-        devices=1,
-        logger=CSVLogger(out, name="", version="cascade-logs"),
+        devices=lightning_devices(denoiser.device),
+        logger=CSVLogger(out, name="", version="cascade-logs") if find_ranks().first else False,
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=False,

@@ -14,6 +14,7 @@ from decoding.checked_names import needs_head, uses_head
 from decoding.comparison.arms import DIALS, Arm, dial_values, find_dial, setting_of
 from decoding.comparison.problems import CheckedProblems, Problems, judge_of
 from decoding.names import find_policy, resolve
+from models.ranks import find_ranks
 from train.commands.command_line import keep_options, shipped
 from train.commands.compare import draw
 from train.commands.folders import HEAD, MODEL, check_adapter, check_head_folder, check_model
@@ -278,10 +279,11 @@ def run_calibrate(
     keep_options()
     tested = control_dial(runner, call.arm, call.control, checked=call.checked)
     found = summarise(call, runner, [asdict(dial) for dial in tested])
-    write_json(Path(out) / FILE, found.record(environment(device=denoiser.device, seed=seed)), allow_nan=False)
     drawn = find_spec("matplotlib") is not None
-    if drawn:
-        plot(found, Path(out) / "calibration.png")
+    if find_ranks().first:
+        write_json(Path(out) / FILE, found.record(environment(device=denoiser.device, seed=seed)), allow_nan=False)
+        if drawn:
+            plot(found, Path(out) / "calibration.png")
     said = [f"left out: {long} prompts too long for the model"] if long else []
     said += [] if drawn else ["no picture: matplotlib is not installed"]
     return "\n".join([report(found, call.control), *said, f"written to {Path(out) / FILE}"])

@@ -19,6 +19,7 @@ import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from decoding.files.folder_lock import discard_new, first_missing, hold_folder
+from models.ranks import find_ranks
 from train.commands.interruption import Interrupted, interruptible
 from train.commands.options.spelling import settings_help, several, spread
 from train.commands.raw_arguments import check_arguments, check_configs, forget_launcher
@@ -87,7 +88,7 @@ def run(
             parser, namespace = _parse(function, given, default_config=default_config, positional=positional)
             options |= namespace.as_dict()
             values = parser.instantiate(namespace).as_dict()
-            with _holding(function, parser, namespace):
+            with _holding(function, parser, namespace), _said_once():
                 function(**{name: value for name, value in values.items() if name != "config"})
     except Interrupted as stopped:
         out = options.get("out")
@@ -104,7 +105,7 @@ def run(
 def keep_options() -> None:
     """Write the options of the running command into its folder: called once everything about them is judged."""
     keep = _keep.get()
-    if keep is not None:
+    if keep is not None and find_ranks().first:
         keep()
 
 
@@ -141,10 +142,20 @@ def _holding(function: Callable[..., object], parser: ArgumentParser, options: A
             yield
             keep_options()
         except BaseException:
-            discard_new(out, made)
+            if find_ranks().first:
+                discard_new(out, made)
             raise
         finally:
             _keep.reset(token)
+
+
+@contextlib.contextmanager
+def _said_once() -> Iterator[None]:
+    """Of several processes of a run the first alone writes to standard output."""
+    with contextlib.ExitStack() as stack:
+        if not find_ranks().first:
+            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+        yield
 
 
 def _save(parser: ArgumentParser, options: Any, file: Path) -> None:

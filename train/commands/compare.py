@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from decoding.comparison.arms import USE_CACHE, Arm, require_different, select
 from decoding.comparison.problems import CheckedProblems, Problems, Split, judge_of
+from models.ranks import find_ranks
 from train.commands.calibrated_arm import require_arm
 from train.commands.command_line import keep_options, shipped
 from train.commands.comparison_files import written
@@ -163,7 +164,7 @@ def make_problems(
     if task.make is None:
         few = min(num_dev, max(1, num_prompts // DEV_SHARE))
         dev, test = divide(task, prompts, num_prompts=num_prompts, num_dev=few, seen=seen, judged=judged)
-        return _checked(task, dev, test, own=own, agree=agree and task.name == TEXT.name)
+        return checked_by(task, dev, test, own=own, agree=agree and task.name == TEXT.name)
     dev = draw(task, "dev", num_dev, seed=seed)
     if not isinstance(prompts, str):
         test = draw(task, "test", num_prompts, seed=seed)
@@ -175,7 +176,7 @@ def make_problems(
             raise ValueError(f"prompts must hold at least one prompt of task {task.name}, got none in {prompts}")
         if not judged:
             require_answers(task, test)
-    return _checked(task, dev, test, own=own)
+    return checked_by(task, dev, test, own=own)
 
 
 def divide(
@@ -220,9 +221,10 @@ def divide(
     return dev, test
 
 
-def _checked(
+def checked_by(
     task: Task, dev: Sequence[Example], test: Sequence[Example], *, own: OwnCheck | None = None, agree: bool = False
 ) -> CheckedProblems:
+    """Dev and test prompts with the checker of their task, or one of the user's own."""
     examples = {example.prompt: example for example in (*dev, *test)}
     judge = [own.source] if own is not None else ["agreement"] if agree else []
     problems = Problems(
@@ -347,12 +349,14 @@ def run_compare(
             denoiser, checked.problems, checked.check, **how, progress=False
         )  # refuses lines of another comparison
     keep_options()
-    how |= {"records": None if replays is None else Records(folder, replays)}
+    first = find_ranks().first
+    how |= {"records": Records(folder, replays) if replays is not None and first else None}
     for checked in tasks:
         whole += compare(
             denoiser, call.arms, checked.problems, checked.check, tuning=tuning, parity=parity, control=control, **how
         )
         whole.save(folder / "comparison.json", environment(device=denoiser.device, seed=seed))
-        write_text(folder / "table.md", table(whole))
-        plot(whole, folder)
-    return "\n".join([table(whole, narrow=True), *left_out, written(folder, report=report)])
+        if first:
+            write_text(folder / "table.md", table(whole))
+            plot(whole, folder)
+    return "\n".join([table(whole, narrow=True), *left_out, written(folder, report=report and first)])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
+from models.checkpoints.json_files import read_object
 from train.commands.command_line import shipped
 
 MODEL, HEAD = "checkpoints/reason-7m", "checkpoints/reason-7m-head"
+
+
+def or_shipped(folder: str | None, name: str) -> str:
+    """The folder or hub id that was named; where none was, that of this name that ships, wherever the call comes from."""
+    return str(shipped(name)) if folder is None else folder
 
 
 def check_adapter(adapter: str | None) -> None:
@@ -54,7 +58,7 @@ def find_head(model: str | None, head: str | None = None, adapter: str | None = 
 def _by_fingerprint(model: Path) -> str | None:
     """The shipped head that was fitted on the weights in a folder; weights of another shape than a shipped base's are not read."""
     for folder in sorted(shipped("checkpoints").glob("*-head")):
-        fitted = json.loads((folder / "metrics.json").read_text(encoding="utf-8")).get("fitted_on", {})
+        fitted = read_object(folder / "metrics.json", finite=False).get("fitted_on", {})
         base = folder.with_name(fitted.get("name", "none"))
         if not base.is_dir() or not model.is_dir() or _shape(base) != _shape(model):
             continue
@@ -66,7 +70,7 @@ def _by_fingerprint(model: Path) -> str | None:
 
 
 def _shape(folder: Path) -> dict[str, object]:
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_object(folder / "config.json")
     return {name: value for name, value in config.items() if isinstance(value, int)}
 
 
@@ -94,18 +98,3 @@ def check_model(model: str, prompt: str) -> None:
         content = token.get("content")
         if token.get("id") == mask_id and isinstance(content, str) and content and content in prompt:
             raise ValueError(f"prompt must not hold the mask token, got {content!r} in it")
-
-
-def read_object(file: Path) -> dict[str, Any]:
-    """The JSON object in a file.
-
-    Raises:
-        ValueError: naming the file, where it holds anything else.
-    """
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} must be readable JSON, got {error}") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{file} must hold a JSON object, got {type(found).__name__}")
-    return found

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from decoding.checked_names import needs_head, uses_head
 from decoding.comparison.calibration import Calibration
 from decoding.names import DEFAULT_POLICY, Request, find_policy, resolve
+from models.checkpoints.json_files import read_object
 from models.heads.defaults import read_defaults
 from train.commands.answering.bulk import Long, fit_prompts, run_bulk
 from train.commands.answering.call import GenerateCall, counts_of
@@ -293,7 +294,7 @@ def unanswered(call: GenerateCall) -> str:
     known = Path(call.model) / "accuracy.json"
     if call.task is None or not known.is_file():
         return said
-    tasks = json.loads(known.read_text(encoding="utf-8")).get("tasks", {})
-    if any(name.startswith(call.task.name) for name in tasks):
+    tasks = read_object(known).get("tasks", {})
+    if not isinstance(tasks, dict) or any(name.startswith(call.task.name) for name in tasks):
         return said
     return f"{said}; {call.model} was not fitted on {call.task.name}, but on {', '.join(tasks)}"

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from decoding.files.folder_lock import is_distributed
+from models.ranks import is_distributed
 
 MOST_NODES = 100_000  # of a config with every alias written out
 LEFTOVERS = (
@@ -89,7 +89,7 @@ def check_config(file: Path) -> None:
     except UnicodeDecodeError as error:
         raise ValueError(f"config must be text in UTF-8, got {file} with other bytes at {error.start}") from None
     except yaml.YAMLError as error:
-        raise ValueError(f"config must be YAML, got {file}: {error}") from None
+        raise ValueError(f"config must be YAML, got {file}: {' '.join(str(error).split())}") from None
     except RecursionError:
         raise ValueError(f"config must be nested less deeply, got {file}") from None
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from decoding.comparison.arms import BLOCK_LENGTH
+from models.ranks import by_the_first, the_first_before
 from train.commands.command_line import keep_options
-from train.commands.compare import CompareCall, check_compare, run_compare
+from train.commands.compare import CompareCall, check_compare, run_compare, tasks_that_fit
 from train.head.settings import names_of
 from train.tasks import get
 from train.tasks.text import TEXT
@@ -42,15 +43,36 @@ def run_train(head_run: HeadRun) -> str:
     if head_run.budget_hours is not None:
         from train.head.estimate import cut_to_budget
 
-        head_run = cut_to_budget(head_run, denoiser, beam)
+        whole = head_run
+        head_run = the_first_before(lambda: cut_to_budget(whole, denoiser, beam))
         require_rows(head_run)
+    refuse_ledgers(head_run, denoiser)
     folders = gather(head_run, denoiser, beam, head_run.drivers, "traces", None)
     head = fit_heads(head_run, denoiser, beam, folders)
     cast(Any, denoiser).put_on(head)
     if head_run.cascade is not None:
         fit_own_cascade(head_run, denoiser, head_run.cascade, asked(head_run, denoiser, folders))
-    won = [] if head_run.trials is None else [settle(head_run, denoiser, head_run.trials)]
+    trials = head_run.trials
+    settled = None if trials is None else by_the_first(lambda: settle(head_run, denoiser, trials))
+    won = [] if settled is None else [settled]
     return "\n\n".join([compare_heads(head_run), *won])
+
+
+def refuse_ledgers(head_run: HeadRun, denoiser: Denoiser) -> None:
+    """Refuse figures of another run in the folder, those of the trials and of the closing comparison, before anything is done.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    from decoding.comparison.runner import make_runner
+    from train.trials.defaults import refuse_trials
+
+    how: dict[str, Any] = {"batch_size": head_run.batch_size, "seed": head_run.seed}
+    if head_run.trials is not None:
+        refuse_trials(denoiser, head_run.tasks, head_run.trials, head_run.out, run_code=head_run.run_code, **how)
+    call = compare_call(head_run, None)
+    for checked in () if call is None else tasks_that_fit(call, denoiser)[0]:
+        make_runner(denoiser, checked.problems, checked.check, out=head_run.out, heads=None, progress=False, **how)
 
 
 def fit_heads(head_run: HeadRun, denoiser: Denoiser, beam: Any, folders: list[Path]) -> ScoringHead:
@@ -62,8 +84,7 @@ def fit_heads(head_run: HeadRun, denoiser: Denoiser, beam: Any, folders: list[Pa
         beam: the look-ahead whose branches are labelled.
         folders: of the traces.
     """
-    from models.heads.cascade import CASCADE
-    from models.heads.defaults import ALONE, CAREFUL, FILE, Defaults
+    from models.heads.defaults import ALONE, CAREFUL, Defaults
     from models.heads.scoring_head import save_head
     from train.head.fit import fit, prepare
     from train.trials.trust import trust
@@ -74,12 +95,12 @@ def fit_heads(head_run: HeadRun, denoiser: Denoiser, beam: Any, folders: list[Pa
         data = prepare(denoiser, folders, first, threshold=threshold, seed=seed)
         one = fit(denoiser, data, first, head_run.out / "first", threshold=threshold, seed=seed)[first.variants[0]]
         folders += gather(head_run, denoiser, beam, head_run.relabel, "traces-own", one)
-    before = fitted(head_run.out, asked(head_run, denoiser, folders), denoiser)
+    name = asked(head_run, denoiser, folders)
+    before = fitted(head_run.out, name, denoiser)
     if before is not None:
         log.info("the heads are fitted already")
         return before
-    shutil.rmtree(head_run.out / CASCADE, ignore_errors=True)  # what belongs to another head
-    (head_run.out / FILE).unlink(missing_ok=True)
+    by_the_first(lambda: forget_other_head(head_run.out))
     data = prepare(denoiser, folders, head_run.fitting, threshold=threshold, seed=seed)
     tell_states(data)
     about = provenance_of(head_run, denoiser)
@@ -89,10 +110,19 @@ def fit_heads(head_run: HeadRun, denoiser: Denoiser, beam: Any, folders: list[Pa
     labels = trust(head, data, seed=seed)
     if head_run.trials is not None:
         head.defaults = Defaults(ALONE, CAREFUL, 0)  # until dev prompts have chosen others
-    save_head(head, head_run.out)
-    mark_fitted(head_run.out, asked(head_run, denoiser, folders))
+    by_the_first(lambda: save_head(head, head_run.out))
+    by_the_first(lambda: mark_fitted(head_run.out, name))
     log.info("of the head's correction %.0f %% are trusted (%d held-out labels)", 100 * head.config.trust, labels)
     return head
+
+
+def forget_other_head(out: Path) -> None:
+    """Take away what belongs to a head that was fitted in a folder before."""
+    from models.heads.cascade import CASCADE
+    from models.heads.defaults import FILE
+
+    shutil.rmtree(out / CASCADE, ignore_errors=True)
+    (out / FILE).unlink(missing_ok=True)
 
 
 def tell_states(data: Data) -> None:
@@ -228,7 +258,7 @@ def gather(
             beam_drives=head is None,
             blocks={name: driver[BLOCK_LENGTH] for name, driver in drivers.items() if BLOCK_LENGTH in driver},
             run_code=head_run.run_code,
-            stop=lambda: clock() > end,
+            stop=None if head_run.budget_hours is None else lambda: clock() > end,
             judged=keep_options,
             progress=lambda count: _advance(bar, count),
         )

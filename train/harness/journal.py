@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from models.checkpoints.json_files import cut_to_lines, read_lines
+
 
 class Journal:
     """Answers by the request that they answer, in a file of a folder.
@@ -28,14 +30,18 @@ class Journal:
         if self.file is None:
             return
         now = json.loads(json.dumps(dict(header)))
-        lines = _whole_lines(self.file)
+        cut_to_lines(self.file)
+        lines = read_lines(self.file, finite=False)
         if lines and lines[0] != now:
             differs = next(name for name in {*now, *lines[0]} if now.get(name) != lines[0].get(name))
             raise ValueError(
                 f"save_dir must hold answers of the same settings, or none, got {folder} with another {differs}: "
                 f"{lines[0].get(differs)!r} there, {now.get(differs)!r} now"
             )
-        self.known = {line["key"]: line for line in lines[1:]}
+        for number, line in enumerate(lines[1:], 2):
+            if not isinstance(line.get("key"), str):
+                raise ValueError(f"{self.file}, line {number} must name what it answers, got key {line.get('key')!r}")
+            self.known[line["key"]] = line
         if not lines:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             self._write(now)
@@ -61,15 +67,3 @@ class Journal:
         assert self.file is not None
         with self.file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line, ensure_ascii=False) + "\n")
-
-
-def _whole_lines(file: Path) -> list[dict[str, Any]]:
-    """The lines of a file; one that was cut off is taken away."""
-    if not file.is_file():
-        return []
-    data = file.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):
-        with file.open("r+b") as stream:
-            stream.truncate(len(whole))
-    return [json.loads(line) for line in whole.splitlines()]

@@ -18,13 +18,13 @@ from tqdm import tqdm
 import models
 from decoding import make_policy, provenance
 from decoding.names import Request, resolve
+from models.ranks import find_ranks
 from train.commands.answering.batches import decode_all
 from train.commands.answering.call import counts_of
 from train.commands.answering.memory import batch_size_for, told_in_one_sentence
 from train.harness.arguments import Evaluation, judge_arguments
 from train.harness.journal import Journal
 from train.harness.likelihood import log_likelihood_bound
-from train.harness.ranks import Ranks
 
 LIKELIHOOD_ROWS = 16  # canvases of one likelihood in a forward, where no batch size is given
 
@@ -42,8 +42,8 @@ class FewerRounds(TemplateLM):
     def __init__(self, **arguments: Any) -> None:
         super().__init__()
         self.evaluation: Evaluation = judge_arguments(arguments)
-        self.ranks = Ranks()
-        how: dict[str, Any] = {"device": self.ranks.device(self.evaluation.device), "dtype": self.evaluation.dtype}
+        self.ranks = find_ranks()
+        how: dict[str, Any] = {"device": self.evaluation.device, "dtype": self.evaluation.dtype}
         parts: dict[str, Any] = {"adapter": self.evaluation.adapter, "head": self.evaluation.head}
         self.denoiser = models.load(self.evaluation.model, **how, **parts)
         if self.denoiser.tokenizer is None:
@@ -186,11 +186,13 @@ class FewerRounds(TemplateLM):
 
     def all_gather(self, tensor: Tensor) -> Tensor:
         """Of all processes."""
-        return self.ranks.all_gather(tensor)
+        found = [one.to(tensor.device) for one in self.ranks.gather(tensor.cpu())]
+        return torch.stack(found) if tensor.ndim == 0 else torch.cat(found)
 
     def gather_object(self, obj: Any, dst: int = 0) -> list[Any] | None:
         """Of all processes, at one of them."""
-        return self.ranks.gather_object(obj, dst)
+        found = self.ranks.gather(obj)
+        return found if self.ranks.rank == dst else None
 
     def barrier(self) -> None:
         """Wait for all processes."""

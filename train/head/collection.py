@@ -23,6 +23,7 @@ from decoding.traces.labelling import Labelling
 from decoding.traces.trace import check_header, header, identity, refuse_header, write_part
 from decoding.traces.visits import visit
 from models.denoiser import Denoiser
+from models.ranks import by_the_first, find_ranks
 from train.head.labels import Accepts, Verdicts, label_by_finishing, label_held_back, rows_of, rows_of_bare, take
 from train.tasks.task import Example, Task
 
@@ -74,9 +75,16 @@ def decode_text(denoiser: Denoiser, canvas: Tensor) -> str:
     return str(denoiser.tokenizer.decode(list(takewhile(lambda token: token not in denoiser.end_ids, ids))))
 
 
+def place_of(folder: Path, split: str, part: int) -> Path:
+    """The file of a part."""
+    return folder / f"part-{split}-{part:05d}.parquet"
+
+
 @dataclass(frozen=True)
 class Collector:
     """Collects the traces of one task into a folder of parts, and goes on where an earlier run stopped.
+
+    Several processes of a run share the parts out; a part is the same whoever makes it.
 
     Args:
         denoiser: the base.
@@ -108,7 +116,7 @@ class Collector:
         folder: Path,
         *,
         progress: Callable[[int], None] = lambda _: None,
-        stop: Callable[[], bool] = lambda: False,
+        stop: Callable[[], bool] | None = None,
     ) -> None:
         """Collect all parts that are not there yet, the splits at the same pace.
 
@@ -116,15 +124,16 @@ class Collector:
             examples: split -> its prompts; those that the model has too few positions for are left out.
             folder: where the parts go.
             progress: told the number of prompts of every part.
-            stop: asked before every part but the first of a split; True leaves the rest out.
+            stop: asked before every part but the first of a split; True leaves the rest out. The first process asks for all.
 
         Raises:
             ValueError: if the folder holds traces of other prompts, another base or other settings.
         """
         kept = {split: without_long(self.denoiser, self.task, some) for split, some in examples.items()}
         with hold_folder(folder):
-            check_header(folder, self._settings(kept))
+            by_the_first(lambda: check_header(folder, self._settings(kept)))
             self._collect(kept, folder, progress, stop)
+            find_ranks().barrier()
 
     def check(self, examples: Mapping[str, Sequence[Example]], folder: Path) -> None:
         """Refuse what `run` would refuse of a folder, and write nothing.
@@ -161,18 +170,26 @@ class Collector:
         examples: Mapping[str, Sequence[Example]],
         folder: Path,
         progress: Callable[[int], None],
-        stop: Callable[[], bool],
+        stop: Callable[[], bool] | None,
     ) -> None:
+        ranks = find_ranks()
         sizes = {split: len(some) for split, some in examples.items()}
         parts = [(first / size, split, first) for split, size in sizes.items() for first in range(0, size, self.chunk)]
-        for _, split, first in sorted(parts):
-            part, batch = first // self.chunk, examples[split][first : first + self.chunk]
-            file = folder / f"part-{split}-{part:05d}.parquet"
-            if not file.exists():
-                if part and stop():
-                    continue
-                write_part(list(self.rows(batch, first, part, split)), file)
-            progress(len(batch))
+        for low in range(0, len(parts), ranks.size):
+            turn = [(split, first // self.chunk) for _, split, first in sorted(parts)[low : low + ranks.size]]
+            over = False
+            if stop is not None:  # the first process decides, about parts that are not there
+                asked = ranks.first and any(part and not place_of(folder, split, part).exists() for split, part in turn)
+                over = ranks.decide(asked and stop())
+            for number, (split, part) in enumerate(turn):
+                file, first = place_of(folder, split, part), part * self.chunk
+                batch = examples[split][first : first + self.chunk]
+                if not file.exists():
+                    if over and part:
+                        continue
+                    if number == ranks.rank:
+                        write_part(list(self.rows(batch, first, part, split)), file)
+                progress(len(batch))
 
     def rows(self, examples: Sequence[Example], first: int, part: int, split: str) -> Iterator[dict[str, Any]]:
         """The rows of one part.

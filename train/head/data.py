@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 from decoding.state import DecodeState
 from decoding.traces.branches import BARE, KINDS
 from decoding.traces.trace import rebuild
+from models.ranks import Ranks
 
 UNKNOWN = -1
 
@@ -64,6 +65,19 @@ class HeadBatch:
     def to(self, device: torch.device) -> HeadBatch:
         """The batch on another device."""
         return HeadBatch(**{f.name: getattr(self, f.name).to(device) for f in fields(HeadBatch)})
+
+    def of_rank(self, ranks: Ranks) -> HeadBatch:
+        """The states of one process among those that share the batch: one without a label where there are too few."""
+        count = len(self.state_index)
+        mine = torch.arange(count)[ranks.rank :: ranks.size] if ranks.rank < count else torch.zeros(1, dtype=torch.long)
+        labels = {f.name: getattr(self, f.name)[mine] for f in fields(HeadBatch) if f.name != "state"}
+        batch = HeadBatch(state=self.state.map(lambda v: v[mine]), **labels)
+        if ranks.rank < count:
+            return batch
+        unknown: dict[str, Any] = {
+            name: torch.full_like(labels[name], UNKNOWN) for name in ("reference", "harm", "position", "changed")
+        }
+        return replace(batch, unique=torch.zeros_like(batch.unique), **unknown)
 
 
 def cascade_gain(branch: dict[str, Any], alone: dict[str, Any], reference: np.ndarray, *, threshold: float) -> float:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from models.checkpoints.json_files import read_object
+from models.ranks import launched
 from train.head.drivers import make_drivers
 from train.head.head_run import HeadRun, load_base, quieten, reference_policy
 from train.head.settings import TaskRun
@@ -168,11 +170,7 @@ def cut_to_budget(
 
 def _earlier_cut(file: Path, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
     """What a run was cut to at first, if it was asked for the same."""
-    try:
-        stored = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file} must be JSON that a run wrote, got {error}") from error
-    known = stored if isinstance(stored, dict) else {}
+    known = read_object(file)
     earlier = {name: known.get(name) for name in wanted}
     cut = known.get("cut")
     if earlier != wanted or not isinstance(cut, dict) or cut.keys() != wanted["asked"].keys():
@@ -181,9 +179,10 @@ def _earlier_cut(file: Path, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _factor(head_run: HeadRun, whole: Size) -> float:
-    """How often the collection fits into the budget."""
+    """How often the collection fits into the budget, shared out among the processes of the run."""
     budget = float("inf") if head_run.budget_hours is None else head_run.budget_hours * 3600
-    return budget / (whole.seconds * (2 if head_run.relabel else 1)) if whole.seconds else float("inf")
+    passes = 2 if head_run.relabel else 1
+    return budget * launched().size / (whole.seconds * passes) if whole.seconds else float("inf")
 
 
 def _part(run: TaskRun, few: int) -> TaskRun:

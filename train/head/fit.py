@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,9 @@ from decoding.provenance import environment, write_json
 from decoding.traces.labelling import Labelling
 from decoding.traces.trace import check_drift, load_table
 from models.denoiser import Denoiser
+from models.devices import lightning_devices
 from models.heads.scoring_head import ScoringHead, save_head
+from models.ranks import alone, by_the_first, find_ranks
 from train.head.collection import Collector
 from train.head.conflict_metrics import collect_conflicts, conflict_figures
 from train.head.data import HeadData, columns
@@ -72,7 +75,7 @@ def collect(
     blocks: Mapping[str, int] | None = None,
     run_code: bool = False,
     progress: Callable[[int], None] = lambda _: None,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool] | None = None,
     judged: Callable[[], None] = lambda: None,
 ) -> None:
     """Collect the traces of every task into `folder/TASK`, train and dev prompts, going on where a run was cut off.
@@ -210,7 +213,8 @@ def fit_head(
     head = ScoringHead(config, denoiser).to(denoiser.device)
     first = [data.train[i] for i in range(min(8, len(data.train)))]
     head.normalise_by(torch.cat([one.features[one.reading.rows] for one in first]))
-    train, held = data.train, data.held
+    find_ranks().equalise_fitted(head)
+    train, held = data.train.of_this_process(), data.held.of_this_process()
     if recipe.shuffled:  # the held labels as well, or they would pick the weights
         train, held = train.with_shuffled_labels(seed), held.with_shuffled_labels(seed)
     trainer = make_trainer(denoiser, fitting, logs, KeepBest([held[i] for i in range(len(held))]))
@@ -220,19 +224,21 @@ def fit_head(
 
 
 def make_trainer(denoiser: Denoiser, fitting: Fitting, logs: Path | None, checkpoint: KeepBest) -> lightning.Trainer:
-    """One device, no checkpoints (a head is fitted in minutes and saved by us), CSV and TensorBoard logs.
+    """One device a process, no checkpoints (a head is fitted in minutes and saved by us), CSV and TensorBoard logs.
 
     Args:
         denoiser, fitting: say where to run, and for how many epochs.
         logs, checkpoint: folder of the logs, or None; keeps the weights that do best.
     """
     loggers: list[Logger] = []
-    if logs is not None:
-        loggers = [CSVLogger(str(logs), name="", version=""), TensorBoardLogger(str(logs), name="", version="")]
+    if logs is not None and find_ranks().first:
+        loggers = [CSVLogger(str(logs), name="", version="")]
+        with contextlib.suppress(ModuleNotFoundError):  # no TensorBoard here
+            loggers.append(TensorBoardLogger(str(logs), name="", version=""))
     return lightning.Trainer(
         max_epochs=fitting.epochs,
         accelerator="gpu" if denoiser.device.type == "cuda" else "cpu",
-        devices=1,
+        devices=lightning_devices(denoiser.device),
         logger=loggers,
         callbacks=[checkpoint],
         enable_checkpointing=False,
@@ -285,10 +291,13 @@ def fit(
     for number in range(fitting.seeds):  # seed by seed, so that a run that is cut off has every variant
         for name in fitting.variants:
             logs = out / "logs" / f"{name}-{number}"
-            shutil.rmtree(logs, ignore_errors=True)  # of the same fit, done before
+            by_the_first(lambda: shutil.rmtree(logs, ignore_errors=True))  # noqa: B023  (of the same fit, done before)
             head = fit_head(denoiser, data, VARIANTS[name], fitting, seed=seed + number, threshold=threshold, logs=logs)
-            metrics.setdefault(name, []).append(figures(head, data))
             heads.setdefault(name, head)
+            if not find_ranks().first:
+                continue
+            with alone():
+                metrics.setdefault(name, []).append(figures(head, data))
             log.info("head %s, seed %d, on dev prompts\n%s", name, seed + number, summary(metrics[name][-1]))
             first = name == fitting.variants[0] and number == 0
             save_head(head, out if first else out / "variants" / f"{name}-{number}")

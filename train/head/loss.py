@@ -7,6 +7,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from models.ranks import find_ranks
+
+
+def over_all(total: Tensor, count: Tensor) -> Tensor:
+    """total / n, n being the count of all processes, at least 1: the sum over these is the mean of the whole batch."""
+    mean: Tensor = total / find_ranks().sum(count).clamp(min=1)
+    return mean
+
 
 def risk_loss(
     logit: Float[Tensor, "S L"], wrong: Float[Tensor, "S L"], known: Bool[Tensor, "S L"], *, focus: float = 0.0
@@ -24,7 +32,7 @@ def risk_loss(
     """
     weight = 1 + focus * wrong * (logit.detach() < 0)
     each = binary_cross_entropy_with_logits(logit, wrong, reduction="none") * weight
-    return (each * known).sum() / known.sum().clamp(min=1)
+    return over_all((each * known).sum(), known.sum())
 
 
 def conflict_loss(
@@ -33,7 +41,7 @@ def conflict_loss(
     """Binary cross-entropy of "the branch changes the candidate at j" over the known pairs."""
     picked = logit.masked_fill(~known, 0.0)
     each = binary_cross_entropy_with_logits(picked, changed.to(picked.dtype), reduction="none")
-    return (each * known).sum() / known.sum().clamp(min=1)
+    return over_all((each * known).sum(), known.sum())
 
 
 def listwise_loss(
@@ -57,8 +65,7 @@ def listwise_loss(
     predicted = (score / temperature).masked_fill(~valid, low).log_softmax(-1)
     cross = -(wanted * predicted.masked_fill(~valid, 0.0)).sum(-1)
     entropy = torch.special.entr(wanted).sum(-1)
-    mean: Tensor = ((cross - entropy) * counts).sum() / counts.sum().clamp(min=1)
-    return mean
+    return over_all(((cross - entropy) * counts).sum(), counts.sum())
 
 
 def floored(eq7: Float[Tensor, "S K"], valid: Bool[Tensor, "S K"]) -> Float[Tensor, "S K"]:
@@ -75,5 +82,4 @@ def floored(eq7: Float[Tensor, "S K"], valid: Bool[Tensor, "S K"]) -> Float[Tens
 def huber_gain_loss(score: Float[Tensor, "S K"], gain: Float[Tensor, "S K"], valid: Bool[Tensor, "S K"]) -> Tensor:
     """Huber loss on the gain itself, so that its unit stays positions and can be set against risk."""
     each = torch.nn.functional.huber_loss(score, gain, reduction="none")
-    total: Tensor = (each * valid).sum() / valid.sum().clamp(min=1)
-    return total
+    return over_all((each * valid).sum(), valid.sum())

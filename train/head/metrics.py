@@ -127,6 +127,7 @@ def risk_figures(fitted_on: RiskEstimates, unseen: RiskEstimates, *, seed: int =
         "share_wrong": float(wrong.mean()),
         "enough": len(wrong) >= ENOUGH,
         "auroc": auroc(risk, wrong),
+        "calibration_error": calibration_error(1 - unseen.confidence, 1 - wrong),
         "auroc_interval": _plain(interval(weighted_auroc(risk, wrong, owner, weights[: 1 + AUROCS]))),
         "auroc_confidence": auroc(unseen.confidence, wrong),
         "brier_skill": _plain(skill((risk - wrong) ** 2, (base - wrong) ** 2)),
@@ -134,9 +135,22 @@ def risk_figures(fitted_on: RiskEstimates, unseen: RiskEstimates, *, seed: int =
     }
 
 
+def calibration_error(confidence: Array, right: Array, *, bins: int = 15) -> float:
+    """Expected calibration error: sum_b n_b / n |share right in b - mean confidence in b| (Guo et al. 2017, Eq. 3).
+
+    Args:
+        confidence: in [0, 1], of each position.
+        right: 1 where its token is.
+        bins: of equal width.
+    """
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    apart = np.bincount(place, weights=right - confidence, minlength=bins)
+    return float(np.abs(apart).sum() / len(right))
+
+
 def auroc(score: Array, wrong: Array) -> float:
     """Probability that a wrong position is rated riskier than a right one."""
-    metric = BinaryAUROC()
+    metric = BinaryAUROC(sync_on_compute=False)  # the first of several processes measures alone
     metric.update(torch.from_numpy(score), torch.from_numpy(wrong).long())
     return float(metric.compute())
 
@@ -183,7 +197,9 @@ class Choices:
 def collect_choices(head: ScoringHead, prepared: Sequence[Prepared], prompt_of: Sequence[int]) -> Choices:
     """Let the head, the beam, the most confident position and chance choose in every state whose branches are labelled."""
     head.eval()
-    ndcg = RetrievalNormalizedDCG(top_k=4, empty_target_action="skip")  # nothing to rank where all are equal
+    ndcg = RetrievalNormalizedDCG(
+        top_k=4, empty_target_action="skip", sync_on_compute=False
+    )  # nothing to rank where all are equal
     lines: list[list[float]] = []
     for one in prepared:
         scores = one.scored_by(head)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import lightning
 import torch
@@ -19,6 +20,7 @@ from decoding.reading import Reading
 from decoding.traces.branches import predict
 from models.denoiser import Denoiser
 from models.heads.scoring_head import Scores, ScoringHead
+from models.ranks import find_ranks
 from train.head.data import HeadBatch
 from train.head.loss import conflict_loss, floored, huber_gain_loss, listwise_loss, risk_loss
 from train.head.settings import Objective
@@ -136,6 +138,15 @@ class PreparedBatches(Dataset[Prepared]):
         control.shuffle_seed = seed
         return control
 
+    def of_this_process(self) -> PreparedBatches:
+        """This process's states of every batch; all of them where it runs alone."""
+        ranks = find_ranks()
+        if ranks.size == 1:
+            return self
+        mine = [batch.of_rank(ranks) for batch in self.batches]
+        how: dict[str, Any] = {"taps": self.taps, "threshold": self.threshold, "gigabytes": self.budget / 1e9}
+        return PreparedBatches(self.denoiser, mine, **how)
+
     def _prepared(self, index: int) -> Prepared:
         if index in self.kept:
             return self.kept[index]
@@ -198,16 +209,21 @@ class HeadModule(lightning.LightningModule):
     def training_step(self, prepared: Prepared, batch_idx: int) -> Tensor:
         """One batch."""
         losses = self.losses(prepared)
-        self.log_dict({f"train/{k}": v.detach() for k, v in losses.items()}, batch_size=1)
+        whole = find_ranks().sum(torch.stack(list(losses.values()))).unbind()
+        self.log_dict({f"train/{k}": v for k, v in zip(losses, whole, strict=True)}, batch_size=1)
         return losses["loss"]
+
+    def on_after_backward(self) -> None:
+        """Every process has the gradient of its states: their sum is that of the batch."""
+        find_ranks().sum_gradients(self.head.parameters())
 
     @torch.no_grad()
     def mean_loss(self, batches: Sequence[Prepared]) -> float:
         """Loss over whole batches, each counted once, without dropout."""
         self.head.eval()
-        total = sum(float(self.losses(one)["loss"]) for one in batches)
+        total = torch.tensor(sum(float(self.losses(one)["loss"]) for one in batches), dtype=torch.float64)
         self.head.train()
-        return total / max(1, len(batches))
+        return float(find_ranks().sum(total)) / max(1, len(batches))
 
     def transfer_batch_to_device(self, batch: Prepared, device: torch.device, dataloader_idx: int) -> Prepared:
         """Batches are on the device already."""

@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from models.checkpoints.json_files import read_object
+
 if TYPE_CHECKING:
     from models.denoiser import Denoiser
     from models.heads.scoring_head import ScoringHead
@@ -56,7 +58,6 @@ def cascade_done(out: Path, fitting: Any, asked_for: str) -> bool:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
+        return read_object(file, finite=False)
+    except ValueError:  # none, or a broken one: the stage is done again
         return {}
-    return found if isinstance(found, dict) else {}

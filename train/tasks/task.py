@@ -9,7 +9,7 @@ from typing import Literal
 
 from train.tasks.hub import HUB, Hub
 from train.tasks.question import is_there, refuse_parts
-from train.tasks.text_files import lines_of, parse_json, require_text, shorten
+from train.tasks.text_files import lines_of, parse_json, placed, require_text, shorten
 
 Split = Literal["train", "dev", "test"]
 Row = Mapping[str, object]
@@ -147,7 +147,7 @@ class Task:
             try:
                 example = _whole(parse(line.rstrip("\r\n"))) if line.strip() else None
             except ValueError as error:
-                raise ValueError(f"{path}, line {number}: {error}") from error
+                raise placed(f"{path}, line {number}", error) from error
             if example is not None:
                 yield example
 
@@ -158,7 +158,7 @@ class Task:
             try:
                 yield self.row(record)
             except ValueError as error:
-                raise ValueError(f"{self.hub.dataset}, row {number}: {error}") from error
+                raise placed(f"{self.hub.dataset}, row {number}", error) from error
 
     def parse_record(self, line: str) -> Example | None:
         """Read one line of a JSONL file; None for a record that is another task's.

@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from models.checkpoints.json_files import parse
+
+LONGEST = 400  # characters of a complaint
 GZIP = b"\x1f\x8b"
 WIDE = (b"\xff\xfe", b"\xfe\xff")  # how files of two bytes a letter begin
 STRANGE = re.compile("[\ud800-\udfff\0]")  # a byte that was no UTF-8, or zero
@@ -55,11 +58,9 @@ def parse_json(line: str) -> Any:
         ValueError: for text that is no JSON, a key that is there twice, NaN, or nesting without end.
     """
     try:
-        return json.loads(line, object_pairs_hook=_once, parse_constant=_refuse)
+        return parse(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"line must be JSON, got {shorten(line)} ({error.msg})") from error
-    except RecursionError:
-        raise ValueError(f"line must be nested less deeply, got {shorten(line)}") from None
 
 
 def require_text(name: str, text: str) -> str:
@@ -73,20 +74,12 @@ def require_text(name: str, text: str) -> str:
     return text
 
 
+def placed(place: str, error: ValueError) -> ValueError:
+    """A complaint about a row with its place before it, on one line, and cut where it shows a long value."""
+    said = " ".join(str(error).split())
+    return ValueError(f"{place}: {said if len(said) <= LONGEST else said[: LONGEST - 3] + '...'}")
+
+
 def shorten(text: str) -> str:
     """A text as it is shown in a complaint."""
     return repr(text if len(text) <= 60 else text[:57] + "...")
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    known = dict(pairs)
-    if len(known) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(
-            f"{next(name for name in names if names.count(name) > 1)} must be there once in a row, got it twice"
-        )
-    return known
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(f"numbers must be finite, got {constant}")

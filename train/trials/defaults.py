@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from decoding.comparison.problems import Check, Problems, Split, judge_of
 from decoding.comparison.runner import Runner, make_runner
 from decoding.prompts import leave_room
 from decoding.provenance import dtype_name, write_json
+from models.checkpoints.json_files import read_object
 from models.denoiser import Denoiser
 from models.heads.defaults import ALONE, Defaults, write_defaults
 from train.head.fit import prompts_of
@@ -142,9 +142,9 @@ def careful_texts(panel: Panel, denoiser: Denoiser, bound: float, file: Path, ba
         batch_size: prompts in one decode.
     """
     prompts = [example.prompt for example in (*panel.screen, *panel.confirm)]
-    if file.is_file():
-        kept: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
-        if kept.keys() == set(prompts):
+    if file.exists():
+        kept = read_object(file)
+        if kept.keys() == set(prompts) and all(isinstance(text, str) for text in kept.values()):
             return kept
     texts: list[str] = []
     for low in range(0, len(prompts), batch_size):
@@ -181,25 +181,18 @@ def choose_defaults(
         run_code: let checkers run what the base writes.
     """
     denoiser.head.defaults = None  # what is tried is told in full
-    panels = [Panel.of(denoiser, n, run, trials, seed=seed, run_code=run_code) for n, run in tasks.items()]
+    panels = panels_of(denoiser, tasks, trials, seed=seed, run_code=run_code)
     runners: dict[str, Runner] = {}
 
-    def runner_of(panel: Panel) -> Runner:
+    def runner(panel: Panel) -> Runner:
         if panel.task.name not in runners:
-            runners[panel.task.name] = make_runner(
-                denoiser,
-                replace(panel.problems, judge=judge_of(panel.judged or careful_of(panel, denoiser, trials))),
-                check_of(panel, denoiser, trials, out / FOLDER, batch_size=batch_size),
-                out=out / FOLDER,
-                heads=None,
-                batch_size=batch_size,
-                seed=seed,
-                progress=False,
-            )
+            check = check_of(panel, denoiser, trials, out / FOLDER, batch_size=batch_size)
+            made = runner_of(panel, denoiser, trials, check, out, batch_size=batch_size, seed=seed)
+            runners[panel.task.name] = made
         return runners[panel.task.name]
 
     def decode_on(some: Sequence[Panel]) -> Decode:
-        return lambda setting, part: {one.task.name: figures(runner_of(one), setting, part) for one in some}
+        return lambda setting, part: {one.task.name: figures(runner(one), setting, part) for one in some}
 
     forms = forms_of(denoiser)
     each = {
@@ -214,6 +207,58 @@ def choose_defaults(
     write_json(out / FOLDER / "choice.json", chosen.as_json())
     write_defaults(chosen.defaults, out)
     return chosen
+
+
+def panels_of(
+    denoiser: Denoiser, tasks: Mapping[str, TaskRun], trials: Trials, *, seed: int, run_code: bool
+) -> list[Panel]:
+    """The dev prompts of every task; arguments as in `choose_defaults`.
+
+    Args:
+        denoiser, tasks, trials, seed, run_code: of the choice.
+    """
+    return [Panel.of(denoiser, name, run, trials, seed=seed, run_code=run_code) for name, run in tasks.items()]
+
+
+def runner_of(
+    panel: Panel, denoiser: Denoiser, trials: Trials, check: Check, out: Path, *, batch_size: int, seed: int
+) -> Runner:
+    """What decodes the prompts of a panel and keeps the figures in `trials/`; refuses figures of other settings there.
+
+    Args:
+        panel: prompts of a task.
+        denoiser: the base.
+        trials: says how careful the rule is that judges where nothing else does.
+        check: of the texts.
+        out: folder of the head.
+        batch_size: prompts at a time.
+        seed: of the prompts.
+    """
+    problems = replace(panel.problems, judge=judge_of(panel.judged or careful_of(panel, denoiser, trials)))
+    how: dict[str, Any] = {"heads": None, "batch_size": batch_size, "seed": seed, "progress": False}
+    return make_runner(denoiser, problems, check, out=out / FOLDER, **how)
+
+
+def refuse_trials(
+    denoiser: Denoiser,
+    tasks: Mapping[str, TaskRun],
+    trials: Trials,
+    out: Path,
+    *,
+    batch_size: int,
+    seed: int,
+    run_code: bool = False,
+) -> None:
+    """Refuse figures in `trials/` that `choose_defaults` could not go on with, before there is a head; writes nothing.
+
+    Args:
+        denoiser, tasks, trials, out, batch_size, seed, run_code: as in `choose_defaults`.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    for panel in panels_of(denoiser, tasks, trials, seed=seed, run_code=run_code):
+        runner_of(panel, denoiser, trials, lambda prompt, text: False, out, batch_size=batch_size, seed=seed)
 
 
 def figures(runner: Runner, setting: Defaults, part: Part) -> dict[str, Array]:

@@ -150,3 +150,25 @@ def test_the_picture_shows_loss_bound_and_promise():
     assert {text.get_text() for text in axes.get_legend().get_texts()} == {
         "measured", "upper bound, confidence 0.9", "promise 0.5", "chosen"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"chosen": "0.4"},
+        {"settings": []},
+        {"policy": 3},
+        {"tested": [{}]},
+        {"tested": {}},
+        {"checked": 1},
+        {"n": None},
+        {"dial": None},
+    ],
+    ids=str,
+)
+def test_values_of_other_kinds_are_refused(file, change):
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(
+        ValueError, match=rf"^calibrated must be a file of calibrate.py, got .* in {next(iter(change))}\)"
+    ):
+        generate(toy(), "010", calibrated=file)

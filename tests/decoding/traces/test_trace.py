@@ -251,3 +251,27 @@ def test_a_header_that_is_no_object_is_refused_by_name(tmp_path, toy, text):
     for call in (lambda: load_table(tmp_path, toy), lambda: check_header(tmp_path, header(toy, BeamETE()))):
         with pytest.raises(ValueError, match=r"header.json must (be JSON|hold a JSON object), got "):
             call()
+
+
+@pytest.mark.parametrize("number", [0, 3, 5, 8, 11, 16])
+def test_a_flipped_bit_of_a_part_is_refused_by_its_file(tmp_path, toy, number):
+    from pyarrow.parquet import ParquetFile
+
+    collected(tmp_path, toy)
+    file = tmp_path / "part-train-00000.parquet"
+    column = ParquetFile(file).metadata.row_group(0).column(number)
+    start = column.dictionary_page_offset or column.data_page_offset
+    data = bytearray(file.read_bytes())
+    data[start + column.total_compressed_size - 1] ^= 1 << (number % 8)  # of the column's last page
+    file.write_bytes(bytes(data))
+    with pytest.raises(ValueError, match=r"part-train-00000.parquet must be a whole parquet file, got a broken one"):
+        load_table(tmp_path, toy)
+
+
+@pytest.mark.parametrize("change", [{"chunk": "2"}, {"chunk": None}, {"prompts": []}, {"prompts": {"train": 3}}])
+def test_a_header_of_other_kinds_is_refused(tmp_path, toy, change):
+    collected(tmp_path, toy)
+    file = tmp_path / "header.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(ValueError, match=r"header.json must say the prompts of every split|part of another one"):
+        load_table(tmp_path, toy)

@@ -162,3 +162,15 @@ def test_lladas_template_as_published(published):
     assert settings["chat_template"] == LLADA_TEMPLATE
     assert settings["added_tokens_decoder"]["126336"]["content"] == "<|mdm_mask|>"
     assert settings["added_tokens_decoder"]["126348"]["content"] == "<|eot_id|>"
+
+
+@pytest.mark.parametrize("template", ["{{ messages[9].x.y }}", "{% for", "{{ raise_exception('no') }}", "{{ 1 / 0 }}"])
+def test_a_template_that_breaks_is_told_in_one_sentence(checkpoint, template):
+    folder = checkpoint(chat=True)
+    file = folder / "tokenizer_config.json"
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"chat_template": template}))
+    (folder / "checksums.json").unlink(missing_ok=True)
+    denoiser = load(folder, device="cpu")
+    with pytest.raises(ValueError, match=r"^the chat template of the tokenizer must render the messages, got [^\n]+$"):
+        denoiser.encode(["hi"], chat=True)

@@ -131,6 +131,38 @@ def test_a_manifest_that_is_none_is_refused(base, text):
         models.load(base, device="cpu")
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"model.safetensors": "ab" * 32},
+        {"algorithm": "sha256", "files": {"model.safetensors": "ab" * 32}},
+        {"kind": "sha256", "entries": []},
+        {"base": "another"},
+    ],
+)
+def test_checksums_of_another_tool_are_no_manifest(base, content):
+    (base / MANIFEST).write_text(json.dumps(content))
+    denoiser = models.load(base, device="cpu")
+    assert check_files(base) == {}
+    assert denoiser.stored_bytes == ""
+    write(small(0), base)
+    assert check_files(base)["kind"] == "base"
+    aside = base / ASIDE
+    aside.mkdir()
+    (aside / MANIFEST).write_text(json.dumps(content))
+    models.load(base, device="cpu")  # what lies aside and is no save of ours is left alone
+    assert (aside / MANIFEST).is_file()
+
+
+def test_a_manifest_that_lost_the_name_of_its_kind_is_damaged(base):
+    file = base / MANIFEST
+    for wrong in ("kinc", "Kind"):
+        file.write_text(file.read_text().replace('"kind"', f'"{wrong}"'))
+        with pytest.raises(CheckpointError, match=r"must hold the checksums of a save, got a damaged file"):
+            models.load(base, device="cpu")
+        write(small(0), base)
+
+
 def test_sums_tell_changes_and_exchanges_apart():
     generator = torch.Generator().manual_seed(0)
     for count in (1, 5, 4096, 3 * 2**15 + 17):

@@ -8,6 +8,7 @@ import pytest
 
 import generate as generate_command
 import models
+from decoding.files.folder_lock import hold_file
 from decoding.names import resolve
 from train.commands.answering.batches import decode_all, make_batches
 from train.commands.answering.memory import batch_size_for, told_in_one_sentence
@@ -234,3 +235,29 @@ def test_out_of_memory_says_what_to_lower(error):
         raise error
     with pytest.raises(RuntimeError, match="else"), told_in_one_sentence(8, 512):
         raise RuntimeError("something else")
+
+
+def test_a_second_writer_of_one_file_is_refused(capsys, tiny, file, tmp_path):
+    out = tmp_path / "o.jsonl"
+    with hold_file(out):
+        told = refused(capsys, "--prompts", str(file), "--model", str(tiny), "--out", str(out))
+        assert f"out must be a file that no other run writes to, got {out}" in told
+    with pytest.raises(ZeroDivisionError), hold_file(tmp_path / "new.jsonl"):
+        raise ZeroDivisionError
+    assert not (tmp_path / "new.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    "change", [{"rounds": None}, {"rounds": "2"}, {"tokens": -1}, {"settings": []}, {"accepted": 1}, []]
+)
+def test_other_lines_are_refused_and_stay(capsys, tiny, file, tmp_path, change):
+    out = tmp_path / "o.jsonl"
+    how = ("--prompts", str(file), "--model", str(tiny), "--out", str(out))
+    run(generate_command.generate, [*how, *HOW])
+    capsys.readouterr()
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    lines[1] = lines[1] | change if isinstance(change, dict) else change
+    out.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    before = out.read_bytes()
+    assert "out must be a file of this command, or none, got other lines" in refused(capsys, *how)
+    assert out.read_bytes() == before

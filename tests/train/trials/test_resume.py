@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import train.cascade.fit
 import train.trials.defaults
+from decoding.comparison.arms import Arm
 from decoding.traces.labelling import Labelling
 from models.heads.defaults import Defaults, read_defaults
 from train.commands.train import run_train
@@ -70,3 +72,24 @@ def test_a_job_that_was_stopped_ends_as_one_that_was_not(base, tmp_path, monkeyp
     assert again == said.replace(str(tmp_path / "whole"), str(tmp_path / "parts"))
     assert "countdown3 has 4 dev prompts to decide by and needs 200" in " ".join(again.split())
     assert read_defaults(tmp_path / "parts") == Defaults("confidence", 0.1, 0)
+
+
+@pytest.mark.parametrize("where", ["trials/countdown3.jsonl", "countdown3.jsonl"])
+def test_figures_of_another_run_are_refused_before_anything_is_done(base, tmp_path, where):
+    arms = (Arm("sequential", "headless", "sequential"),)
+    mine = replace(job(base, tmp_path), catalogue=arms)
+    file = tmp_path / where
+    file.parent.mkdir(exist_ok=True)
+    file.write_text('{"task": "countdown3", "model": "another"}\n')
+    with pytest.raises(ValueError, match=r"model must be 'another' to go on with .*countdown3.jsonl, got "):
+        run_train(mine)
+    assert [one.relative_to(tmp_path).as_posix() for one in tmp_path.rglob("*") if one.is_file()] == [where]
+
+
+def test_the_figures_of_a_run_are_its_own(base, tmp_path):
+    arms = (Arm("sequential", "headless", "sequential"),)
+    mine = replace(job(base, tmp_path), catalogue=arms)
+    said = run_train(mine)
+    kept = (tmp_path / "countdown3.jsonl").read_bytes()
+    assert run_train(mine) == said
+    assert (tmp_path / "countdown3.jsonl").read_bytes() == kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import time
@@ -11,9 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
+from decoding.files.folder_lock import hold_file
+from models.checkpoints.json_files import cut_to_lines, read_lines
+from models.ranks import by_the_first, find_ranks, the_first_before
 from train.commands.answering.batches import Answer, decode_all
 from train.commands.answering.call import GenerateCall, counts_of
 from train.commands.answering.memory import batch_size_for
+from train.commands.answering.parts import merge_parts, part_of, read_parts, rows_of_others
 from train.commands.answering.prompt_file import Asked
 
 if TYPE_CHECKING:
@@ -21,6 +26,7 @@ if TYPE_CHECKING:
     from models.denoiser import Denoiser
 
 Long = Literal["refuse", "cut"]
+COUNTED = ("rounds", "sequence_forwards", "tokens", "seconds")
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,11 @@ class Totals:
     sequence_forwards: int = 0
     tokens: int = 0
     seconds: float = 0.0
+
+    @staticmethod
+    def of(lines: Sequence[Mapping[str, Any]]) -> Totals:
+        """Of all these lines."""
+        return functools.reduce(Totals.plus, lines, Totals())
 
     def plus(self, line: Mapping[str, Any]) -> Totals:
         """With one line more."""
@@ -100,41 +111,68 @@ def run_bulk(
     rule = make_policy(call.request.policy, call.request.settings, denoiser)
     refuse_equal_samples(denoiser, call, rule, samples)
     ids = fit_prompts(denoiser, call, long=long)
-    lines = lines_of(Path(out)) if out is not None else []
+    ranks = find_ranks()
+    if ranks.size > 1 and out is None:
+        raise ValueError(f"out must be a file where {ranks.size} processes answer, got none")
+    with hold_file(None if out is None or not ranks.first else Path(out)):
+        return _answer(denoiser, call, rule, ids, out=out, samples=samples, batch_size=batch_size, seed=seed)
+
+
+def _answer(
+    denoiser: Denoiser,
+    call: GenerateCall,
+    rule: Policy,
+    ids: list[list[int]],
+    *,
+    out: str | None,
+    samples: int,
+    batch_size: int | None,
+    seed: int,
+) -> str:
+    """Decode what the lines of `out` do not answer yet; arguments as in `run_bulk`."""
+    ranks = find_ranks()
+    lines = [] if out is None else the_first_before(lambda: lines_of(Path(out)))
+    aside = {} if out is None else the_first_before(lambda: read_parts(Path(out)))
     length = max(map(len, ids), default=0) + call.request.gen_length
     canvas = {"length": length, "gen_length": call.request.gen_length, "canvases": rule.needs.canvases}
-    size = batch_size or _size_before(lines) or batch_size_for(denoiser, **canvas)
+    size = ranks.decide(batch_size or _size_before([*lines, *aside.values()]) or batch_size_for(denoiser, **canvas))
     settings = {**call.settings(rule, seed), "dtype": str(next(denoiser.parameters()).dtype).removeprefix("torch.")}
     settings |= {"batch_size": size, "samples": samples}
     rows = [(asked, sample) for asked in call.prompts for sample in range(samples)]
-    for line, (asked, sample) in zip(lines, rows, strict=False):
-        check_line(line, asked, sample, settings, str(out))
+    for row, line in [*enumerate(lines[: len(rows)]), *((row, one) for row, one in aside.items() if row < len(rows))]:
+        check_line(line, *rows[row], settings, str(out))
     if len(lines) > len(rows):
         raise ValueError(
             f"out must hold answers to these prompts alone, got {len(lines)} lines for {len(rows)} in {out}"
         )
-    totals = Totals()
-    for line in lines:
-        totals = totals.plus(line)
     prompts = [ids[index // samples] for index in range(len(rows))]
+    done = {*range(len(lines)), *aside}
+    done |= rows_of_others([len(one) for one in prompts], size, done, ranks)
     answers = decode_all(
         denoiser,
         prompts,
         call.request,
         batch_size=size,
         seed=seed,
-        done=set(range(len(lines))),
+        done=done,
         calibrated=call.calibrated,
     )
-    with opened(out) as stream, progress(len(rows), len(lines)) as advance:
+    shared = out is not None and (ranks.size > 1 or len(aside) > 0)
+    made: dict[int, dict[str, Any]] = {}
+    with (
+        opened(str(part_of(Path(str(out)), ranks.rank)) if shared else out) as stream,
+        progress(len(rows) - (len(done) - len(lines) - len(aside)), len(lines) + len(aside)) as advance,
+    ):
         for answer in answers:
-            asked, sample = rows[answer.index]
-            line = line_of(answer, asked, sample, call, settings)
-            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+            made[answer.index] = line = line_of(answer, *rows[answer.index], call, settings)
+            stream.write(json.dumps([answer.index, line] if shared else line, ensure_ascii=False) + "\n")
             stream.flush()
-            totals = totals.plus(line)
             advance(line["tokens"])
-    return totals.report(out)
+    for found in (aside, *ranks.gather(made)):
+        made |= found
+    if shared:
+        by_the_first(lambda: merge_parts(Path(str(out)), made, len(lines)))
+    return Totals.of([*lines, *(made[row] for row in sorted(made) if row >= len(lines))]).report(out)
 
 
 def refuse_equal_samples(denoiser: Denoiser, call: GenerateCall, rule: Policy, samples: int) -> None:
@@ -214,22 +252,32 @@ def lines_of(out: Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: for a file that holds anything else.
     """
-    if not out.is_file():
-        return []
-    data = out.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):
-        with out.open("r+b") as file:
-            file.truncate(len(whole))
     try:
-        lines = [json.loads(line) for line in whole.splitlines()]
+        lines = read_lines(out)
+        for number, line in enumerate(lines, 1):
+            require_counted(line, number)
     except ValueError as error:
-        raise ValueError(
-            f"out must be a file of this command, or none, got {out} with other lines ({error})"
-        ) from error
-    if not all(isinstance(line, dict) and "settings" in line for line in lines):
-        raise ValueError(f"out must be a file of this command, or none, got {out} with other lines")
+        raise ValueError(f"out must be a file of this command, or none, got other lines ({error})") from error
+    cut_to_lines(out)
     return lines
+
+
+def require_counted(line: Mapping[str, Any], number: int) -> None:
+    """Refuse a line without the settings and the counts of an answer.
+
+    Raises:
+        ValueError: naming the line.
+    """
+    wrong = [name for name in COUNTED if not _is_count(line.get(name))]
+    if wrong or not isinstance(line.get("settings"), dict) or not isinstance(line.get("accepted", False), bool):
+        raise ValueError(f"line {number} must have settings, counts and a verdict, got {', '.join(wrong) or 'others'}")
+    size = line["settings"].get("batch_size")
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise ValueError(f"batch_size of line {number} must be a whole number of at least 1, got {size!r}")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
 
 
 def check_line(line: Mapping[str, Any], asked: Asked, sample: int, settings: Mapping[str, Any], out: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from train.tasks import Example, Task
 from train.tasks.hub import HUB
-from train.tasks.text_files import lines_of, parse_json, require_text
+from train.tasks.text_files import lines_of, parse_json, placed, require_text
 
 STDIN = "-"
 SUFFIXES = (".jsonl", ".jsonl.gz", ".txt", ".txt.gz")
@@ -74,7 +74,7 @@ def read_prompts(source: str, task: Task | None) -> Iterator[Asked]:
             require_text("prompt", str(asked.prompt))
             yield asked
         except ValueError as error:
-            raise ValueError(f"{name}, line {number}: {error}") from error
+            raise placed(f"{name}, line {number}", error) from error
 
 
 def _record(text: str, number: int, task: Task | None) -> Asked:

@@ -1,0 +1,176 @@
+"""Several processes of a run give what one gives: two of them here, over a file and the loopback device."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from decoding.comparison.runs import COLUMNS
+from models.ranks import Ranks, alone, by_the_first, find_ranks, launched
+from train.head.estimate import Size, _factor
+
+FILE = Path(__file__).with_name("several_processes.py")
+SIZE = 2
+TOLERANCE = 1e-9  # of the largest entry, in float64
+
+pytestmark = [
+    pytest.mark.xdist_group("several processes"),
+    pytest.mark.filterwarnings("ignore:.*(LeafSpec|num_workers|IterableDataset|number of training batches)"),
+]
+
+
+def launch(monkeypatch, rank: int, size: int) -> None:
+    values = {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank), "MASTER_ADDR": "localhost"}
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory, write_tiny) -> Path:
+    folder = tmp_path_factory.mktemp("several")
+    write_tiny(folder / "base", width=32, layers=2, sharpness=60)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def together(work) -> list[dict[str, Any]]:
+    """What two processes found, in `work/two`."""
+    out = work / "two"
+    out.mkdir()
+    processes = []
+    for rank in range(SIZE):
+        own = {"RANK": rank, "WORLD_SIZE": SIZE, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1"}
+        environment = os.environ | {name: str(value) for name, value in own.items()}
+        environment |= {
+            "GLOO_SOCKET_IFNAME": "lo",
+            "OMP_NUM_THREADS": str(torch.get_num_threads()),
+            "CUDA_VISIBLE_DEVICES": "",
+        }
+        command = [sys.executable, str(FILE), str(work), str(out)]
+        processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+    try:
+        for process in processes:
+            _, said = process.communicate(timeout=300)
+            assert process.returncode == 0, said[-2000:]
+    finally:
+        for process in processes:
+            process.kill()
+    return [torch.load(out / f"found-{rank}.pt", weights_only=False) for rank in range(SIZE)]
+
+
+@pytest.fixture(scope="module")
+def by_itself(work) -> dict[str, Any]:
+    """What one process finds, in `work/one`."""
+    spec = importlib.util.spec_from_file_location("several_processes", FILE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    (work / "one").mkdir()
+    found: dict[str, Any] = module.everything(work, work / "one")
+    return found
+
+
+def agree(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], tolerance: float) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, one in ours.items():
+        scale = float(one.abs().max())
+        torch.testing.assert_close(theirs[name], one, rtol=0, atol=tolerance * max(scale, 1e-300), msg=name)
+
+
+def lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_traces_are_the_same(work, together, by_itself):
+    from pyarrow.parquet import read_table
+
+    one, two = (sorted((work / name / "traces" / "countdown3").glob("part-*")) for name in ("one", "two"))
+    assert [file.name for file in one] == [file.name for file in two]
+    assert len(one) == 4
+    assert all(read_table(a).equals(read_table(b)) for a, b in zip(one, two, strict=True))
+
+
+def test_the_first_process_ends_a_collection_for_all(together, by_itself):
+    assert by_itself["ended"] == ["part-dev-00000.parquet", "part-train-00000.parquet"]
+    assert [found["ended"] for found in together] == [by_itself["ended"]] * SIZE
+
+
+@pytest.mark.parametrize("weighting", ["inverse", "uniform"])
+def test_gradients_of_a_base_are_those_of_the_whole_batch(together, by_itself, weighting):
+    for found in together:
+        agree(by_itself["base"][weighting], found["base"][weighting], TOLERANCE)
+
+
+@pytest.mark.parametrize("what", ["head", "cascade"])
+def test_gradients_of_what_is_fitted_are_those_of_the_whole_batch(together, by_itself, what):
+    assert any(value.abs().max() > 0 for value in by_itself[what].values())
+    for found in together:
+        agree(by_itself[what], found[what], 1e-5)
+
+
+def test_all_processes_end_a_fit_with_the_same_weights(together):
+    first, second = together
+    agree(first["fitted head"], second["fitted head"], 0.0)
+    agree(first["fitted cascade"][1], second["fitted cascade"][1], 0.0)
+    assert first["fitted cascade"][0].startswith("countdown3: learned from")
+    assert second["fitted cascade"][0] == ""
+
+
+def test_a_comparison_has_the_same_figures_of_every_prompt(work, together, by_itself):
+    one, two = (lines(work / name / "compare" / "countdown3.jsonl") for name in ("one", "two"))
+    assert one[0] == two[0]
+    timed = [name for name in COLUMNS if name != "seconds"]
+
+    def figures(records: list[dict[str, Any]]) -> list[list[Any]]:
+        return sorted([one[name] for name in ("split", "cell", "prompt", *timed)] for one in records)
+
+    assert figures(one[1:]) == figures(two[1:])
+    assert not list((work / "two" / "compare").glob("*.rank-*"))
+    assert (work / "two" / "compare" / "comparison.json").is_file()
+
+
+def test_answers_stand_in_the_order_of_the_prompts(work, together, by_itself):
+    one, two = (lines(work / name / "answers.jsonl") for name in ("one", "two"))
+    assert [{**line, "seconds": 0} for line in one] == [{**line, "seconds": 0} for line in two]
+    assert len(one) == 5
+    assert not list((work / "two").glob("*.rank-*"))
+
+
+def test_a_process_is_one_of_several_only_where_all_four_are_set(monkeypatch):
+    launch(monkeypatch, 1, 4)
+    assert find_ranks() == Ranks(1, 4, 1)
+    with alone():
+        assert find_ranks() == Ranks()
+        assert launched() == Ranks(1, 4, 1)
+    monkeypatch.delenv("MASTER_ADDR")
+    assert find_ranks() == Ranks()
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("RANK", "4")
+    with pytest.raises(ValueError, match="RANK must be at least 0 and below WORLD_SIZE, got 4 of 4"):
+        find_ranks()
+    monkeypatch.setenv("RANK", "one")
+    with pytest.raises(ValueError, match="must be whole numbers, got RANK=one"):
+        find_ranks()
+
+
+def test_items_are_dealt_and_one_process_has_them_all():
+    assert [Ranks(rank, 3).mine(range(7)) for rank in range(3)] == [range(0, 7, 3), range(1, 7, 3), range(2, 7, 3)]
+    assert list(Ranks().mine([1, 2])) == [1, 2]
+    assert by_the_first(lambda: 3) == 3
+
+
+def test_hours_are_shared_by_the_processes(monkeypatch):
+    run = SimpleNamespace(budget_hours=1.0, relabel={})
+    one = _factor(run, Size(seconds=7200))
+    launch(monkeypatch, 0, 4)
+    assert (one, _factor(run, Size(seconds=7200))) == (0.5, 2.0)

@@ -1,0 +1,124 @@
+"""The trend over sizes in miniature: a base from scratch to its stored result, and the study that reads these."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from decoding.studies.trend import draw, fit_line, measure
+from train.commands.command_line import run
+from train.trend.__main__ import trend
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*(LeafSpec|num_workers|IterableDataset|number of training batches)")
+
+BASE = {
+    "tokenizer": "checkpoints/reason-7m",
+    "max_steps": 4,
+    "validate_minutes": 10,
+    "points": [1.0],
+    "dev_rows": 4,
+    "shape": {"layers": 4, "width": 32, "heads": 2, "mlp_width": 48, "max_positions": 256},
+    "fit": {"tokens_per_step": 384},
+    "tasks": {"countdown3": {"share": 1.0, "rows": 32, "pad_to": 48}},
+}
+THRESHOLD = {"name": "threshold", "kind": "headless", "policy": "threshold", "dial": "threshold", "values": [0.9, 0.1]}
+LEARNED = {"name": "learned", "kind": "learned", "policy": "learned", "dial": "risk_bound", "values": [0.1, 0.9]}
+MEASURED = {
+    "name": "tiny",
+    "tasks": {"countdown3": {"prompts": 6, "dev_prompts": 3}},
+    "beam": {"threshold": 0.9, "branches": 2},
+    "drivers": {"threshold": {"policy": "threshold", "threshold": 0.1}},
+    "labelling": {"states_per_prompt": 2, "labelled": 1, "branches": 3, "strata": 1, "finished": 1, "dev_branches": 3},
+    "fitting": {"variants": ["lora"], "epochs": 1, "batch_size": 4, "rank": 2, "width": 16},
+    "cascade": {"steps": 2, "prompts": 8, "batch_size": 4, "rank": 2, "blocks": 1, "positions": 1, "parts": [0.3]},
+    "catalogue": [
+        {"name": "sequential", "kind": "headless", "policy": "sequential"},
+        THRESHOLD,
+        {**LEARNED, "settings": {"rule": "sum", "looks": 1}},
+    ],
+    "timed": {"headless": ["threshold"], "learned": ["learned"]},
+    "num_prompts": 3,
+    "num_dev": 2,
+    "timed_prompts": 1,
+    "batch_size": 4,
+    "device": "cpu",
+}
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("trend")
+    (folder / "base.yaml").write_text(yaml.safe_dump({**BASE, "out": "unused", "cache": str(folder / "rows")}))
+    places = {"base": folder / "base.yaml", "out": folder / "run", "results": folder / "results"}
+    places["prompts"] = folder / "prompts"
+    (folder / "measured.yaml").write_text(yaml.safe_dump(MEASURED | {name: str(p) for name, p in places.items()}))
+    for more in (["--stage=prompts"], []):
+        run(trend, ["--config", str(folder / "measured.yaml"), *more])
+    return folder
+
+
+def test_a_base_goes_from_rows_to_a_stored_result(stored):
+    files = sorted((stored / "results").iterdir())
+    assert [file.name for file in files] == ["tiny-1.json"]
+    found = json.loads(files[0].read_text())
+    assert (found["base"], found["point"], found["share_of_training"], found["steps"]) == ("tiny", 1, 1.0, 4)
+    assert (found["layers"], found["blocks_of_a_look"], found["cascade_steps"]) == (4, 1, 2)
+    one = found["tasks"]["countdown3"]
+    assert one["reference"]["n"] == 3
+    assert one["best"].keys() == {"headless", "learned"}
+    assert one["look_ms"].keys() == {"plain", "head", "look", "share_of_a_look"}
+    assert found["look_by_count"]["countdown3"]["uncached"]["operations"] > 0
+
+
+def test_a_call_that_is_repeated_does_nothing_again(stored, monkeypatch):
+    before = {file: file.stat().st_mtime_ns for file in stored.rglob("*.json")}
+    run(trend, ["--config", str(stored / "measured.yaml")])
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+
+
+def unit(base: str, point: int, parameters: float, layers: int, share: float) -> dict:
+    """A stored result in which the learned arm's share of the rounds is `share`."""
+    rounds = {"headless": 10.0, "learned": 10 * share, "verified": None}
+    best = {kind: value and {"rounds_at_reference": {"estimate": value}} for kind, value in rounds.items()}
+    task = {"reference": {"n": 500, "accuracy": {"estimate": 0.9}}, "best": best, "calibration_error": 0.01}
+    task |= {"seconds_a_prompt": {"headless": 1.0, "learned": 0.8}, "headroom": {"oracle_gain": {"estimate": 2.0}}}
+    task |= {"explained": {"estimate": 0.5}, "look_ms": {"share_of_a_look": 0.6}}
+    count = {"t": {"uncached": {"operations": 12.0}}}
+    names = {"base": base, "point": point, "parameters": parameters, "layers": layers, "share_of_training": point / 2}
+    return {**names, "look_by_count": count, "tasks": {"t": task}}
+
+
+def test_the_study_reads_a_straight_trend_off_at_the_target(tmp_path):
+    from matplotlib.figure import Figure
+
+    for number, power in enumerate((6, 7, 8)):
+        for point in (1, 2):
+            stored = unit(f"b{number}", point, 10.0**power, 2 ** (number + 2), 0.9 - 0.1 * number)
+            (tmp_path / f"b{number}-{point}.json").write_text(json.dumps(stored))
+    found = measure(None, results=str(tmp_path), parameters=1e10, layers=32)
+    assert found["cut"] == []
+    by = {(line["figure"], line["axis"]): line for line in found["lines"]}
+    assert by["rounds_learned", "parameters"]["foretold"]["estimate"] == pytest.approx(0.5)
+    assert by["rounds_learned", "layers"]["foretold"] == pytest.approx({"estimate": 0.6, "low": 0.6, "high": 0.6})
+    assert by["look_operations", "layers"]["foretold"]["estimate"] == pytest.approx(0.12)
+    assert not any(name == "rounds_verified" for name, _ in by)
+    figure = Figure()
+    draw(found, figure)
+    assert len(figure.axes) == 2 * 8
+
+
+def test_a_line_says_how_unsure_it_is():
+    from numpy import array
+
+    wide = fit_line(array([0.0, 1.0, 2.0]), array([0.0, 1.2, 1.9]), 4.0)
+    near = fit_line(array([0.0, 1.0, 2.0]), array([0.0, 1.2, 1.9]), 1.0)
+    assert wide["foretold"]["high"] - wide["foretold"]["low"] > near["foretold"]["high"] - near["foretold"]["low"] > 0
+    assert fit_line(array([1.0, 1.0, 1.0]), array([0.0, 1.0, 2.0]), 4.0) is None
+
+
+def test_a_folder_without_results_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"results must be a folder with what train.trend stores, got"):
+        measure(None, results=str(tmp_path))

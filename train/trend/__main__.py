@@ -1,0 +1,124 @@
+"""One point of the trend over sizes: ``python -m train.trend --config configs/trend/7m-16.yaml``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from decoding.comparison.arms import Arm
+from decoding.traces.labelling import Labelling
+from train.head.settings import CascadeFitting, Fitting, TaskRun
+
+
+def trend(  # one option a line, hence its length
+    *,
+    name: str,
+    base: Path,
+    tasks: dict[str, TaskRun],
+    beam: dict[str, Any],
+    drivers: dict[str, dict[str, Any]],
+    labelling: Labelling,
+    fitting: Fitting,
+    cascade: CascadeFitting,
+    catalogue: list[Arm],
+    timed: dict[str, list[str]],
+    out: Path,
+    results: Path = Path("docs/results/trend"),
+    point: int | None = None,
+    stage: Literal["all", "prompts", "training"] = "all",
+    prompts: Path = Path("checkpoints/runs/trend/prompts"),
+    num_prompts: int = 1000,
+    num_dev: int = 250,
+    timed_prompts: int = 20,
+    batch_size: int = 512,
+    seed: int = 0,
+    device: str | None = None,
+) -> None:
+    """Train a base, fit head and cascade on some points of its training, measure them, and store what the trend needs.
+
+    A call that is repeated goes on where it was cut off. Of several processes (`torchrun`) all train, fit and decode; what is timed
+    runs on the first.
+
+    Args:
+        name: of the base in the results.
+        base: config of `train.pretrain`, whose `points` are measured.
+        tasks: prompts that head and cascade are fitted on, and tasks that are measured.
+        beam: settings of `ete`, whose candidates the head's traces hold.
+        drivers: policies that lead through the states, name -> {policy: NAME, setting: value}.
+        labelling: how much of a decode becomes a trace.
+        fitting: how the head is fitted.
+        cascade: how its cascade is fitted.
+        catalogue: arms that are compared.
+        timed: what the results call it -> arms of that kind; the best of each on the dev prompts is timed.
+        out: folder of the base, with a folder of each point beside it.
+        results: folder of NAME-POINT.json.
+        point: the only one that is measured, from 1; by default all are.
+        stage: draw the prompts and end, train the base and end, or go on to the results.
+        prompts: folder of the prompts that are measured on, which all bases share.
+        num_prompts: test prompts of a task.
+        num_dev: dev prompts of a task, which choose the dials.
+        timed_prompts: of each task, decoded one by one against the clock.
+        batch_size: canvases in one forward.
+        seed: of prompts, draws and fits.
+        device: where to run; by default the GPU if there is one.
+    """
+    if not base.is_file():
+        raise ValueError(f"base must be a config of train.pretrain, got {base}")
+    arms = [arm.name for arm in catalogue]
+    unknown = sorted({arm for some in timed.values() for arm in some} - {*arms})
+    if unknown:
+        raise ValueError(f"timed must name arms of the catalogue ({', '.join(arms)}), got {', '.join(unknown)}")
+
+    from models.ranks import by_the_first, the_first_before
+    from train.commands.train import run_train
+    from train.head.head_run import HeadRun, quieten
+    from train.trend.measuring import Measuring, record
+    from train.trend.stages import compare_arms, draw_all, points_of, train_base
+
+    quieten()
+    drawn: dict[str, Any] = {"num_prompts": num_prompts, "num_dev": num_dev, "seed": seed}
+    if stage == "prompts":
+        by_the_first(lambda: draw_all(list(tasks), prompts, **drawn))
+        return
+    settings = train_base(base, out / "base")
+    if stage == "training":
+        return
+    problems = the_first_before(lambda: draw_all(list(tasks), prompts, **drawn))
+    chosen = points_of(settings) if point is None else [point]
+    for number in chosen:
+        model, folder = out / "base" / f"point-{number}", out / f"point-{number}"
+        file = results / f"{name}-{number}.json"
+        if file.is_file():
+            continue
+        run_train(
+            HeadRun(
+                model=str(model),
+                out=folder / "head",
+                tasks=tasks,
+                beam=beam,
+                drivers=drivers,
+                relabel={},
+                labelling=labelling,
+                fitting=fitting,
+                catalogue=(),
+                num_prompts=1,
+                num_dev=1,
+                batch_size=batch_size,
+                seed=seed,
+                device=device,
+                dtype="float32",
+                cascade=cascade,
+            )
+        )
+        compare_arms(catalogue, problems, model, folder, batch_size=batch_size, seed=seed, device=device)
+        about = Measuring(name, number, model, folder, tuple(tasks), cascade.blocks, timed_prompts, seed, device)
+        by_the_first(lambda: record(about, catalogue, timed, settings, file))  # noqa: B023
+
+
+if __name__ == "__main__":
+    import logging
+
+    from train.commands.command_line import GOES_ON, run
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    run(trend, kept=GOES_ON)

@@ -1,0 +1,110 @@
+"""The stages of one base of the trend, each of which is read back where it was finished before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from decoding.comparison.arms import Arm
+from decoding.comparison.problems import CheckedProblems
+from models.ranks import by_the_first, find_ranks
+from train.commands.command_line import parser_of
+from train.commands.compare import CompareCall, checked_by, draw, run_compare
+from train.tasks import Example, get
+
+TRAINED = "trained.json"
+
+
+def train_base(config: Path, out: Path) -> dict[str, Any]:
+    """Train a base as its config says, into a folder, unless it is there; returns the settings of the run.
+
+    Args:
+        config: of `train.pretrain`.
+        out: folder of the base, in place of the config's.
+
+    Raises:
+        ValueError: for a config without points.
+    """
+    from train.base.validation import CHECKPOINT
+    from train.pretrain import pretrain
+
+    parser = parser_of(pretrain)
+    parsed = parser.parse_args(["--config", str(config), "--out", str(out)])
+    settings: dict[str, Any] = json.loads(parser.dump(parsed, format="json"))
+    if not settings.get("points"):
+        raise ValueError(f"base must be a config with points, got {config} without")
+    if not (out / TRAINED).is_file():
+        values = parser.instantiate(parsed).as_dict()
+        begun = (out / CHECKPOINT).is_file()
+        pretrain(**{name: value for name, value in values.items() if name != "config"} | {"resume": begun})
+        by_the_first(lambda: leave_mark(out))
+    find_ranks().barrier()
+    return settings
+
+
+def leave_mark(out: Path) -> None:
+    """Say that a base is trained, and after how many steps and minutes."""
+    import torch
+
+    from decoding.provenance import write_json
+    from train.base.validation import CHECKPOINT
+
+    done = torch.load(out / CHECKPOINT, map_location="cpu", weights_only=True)["base_model_fit"]
+    write_json(out / TRAINED, {"steps": int(done["steps"]), "minutes": float(done["minutes"])})
+
+
+def points_of(settings: Mapping[str, Any]) -> list[int]:
+    """Numbers of the points of training that a base keeps."""
+    return list(range(1, len(settings["points"]) + 1))
+
+
+def draw_all(tasks: Sequence[str], folder: Path, *, num_prompts: int, num_dev: int, seed: int) -> list[CheckedProblems]:
+    """Prompts of all tasks with their checkers, kept in a folder: some generators take minutes.
+
+    Args:
+        tasks: names.
+        folder: of a file for each task, read where it is there and else written.
+        num_prompts, num_dev: test and dev prompts of a task.
+        seed: of the generators.
+    """
+    from decoding.provenance import write_json
+
+    found = []
+    for name in tasks:
+        task, file = get(name), folder / f"{name}-{num_dev}-{num_prompts}-{seed}.json"
+        if not file.is_file():
+            drawn = {"dev": draw(task, "dev", num_dev, seed=seed), "test": draw(task, "test", num_prompts, seed=seed)}
+            write_json(file, {split: [asdict(example) for example in some] for split, some in drawn.items()})
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        dev, test = ([Example(**fields) for fields in stored[split]] for split in ("dev", "test"))
+        found.append(checked_by(task, dev, test))
+    return found
+
+
+def compare_arms(
+    catalogue: Sequence[Arm],
+    problems: Sequence[CheckedProblems],
+    model: Path,
+    folder: Path,
+    *,
+    batch_size: int,
+    seed: int,
+    device: str | None,
+) -> None:
+    """Run all arms on the prompts of all tasks, into `folder/compare`.
+
+    Args:
+        catalogue: the arms.
+        problems: of every task.
+        model: the base.
+        folder: of the point, with its head.
+        batch_size: prompts at a time.
+        seed: of draws and resamples.
+        device: where to run.
+    """
+    call = CompareCall(tuple(catalogue), (), tuple(problems), str(model), str(folder / "head"))
+    out = str(folder / "compare")
+    run_compare(call, out=out, batch_size=batch_size, seed=seed, device=device, dtype="float32")
