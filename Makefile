@@ -26,7 +26,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	mkdir -p .mypy_cache && cp train.py .mypy_cache/train_command  # beside train/, mypy takes train.py for the package
-	$(BIN)/mypy --num-workers 2 models decoding train $(COMMANDS) .mypy_cache/train_command
+	$(BIN)/mypy models decoding train $(COMMANDS) .mypy_cache/train_command
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup $(ARGS)

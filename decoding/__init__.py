@@ -14,13 +14,16 @@ from decoding.names import POLICIES
 
 if TYPE_CHECKING:
     from decoding.api import generate
+    from decoding.calls.answers import Answer
+    from decoding.calls.many import generate_many
     from decoding.generation import Generation, Row
     from decoding.policy import Policy
     from decoding.policy_by_name import make_policy
 
-__all__ = ["Generation", "Policy", "Row", "generate", "make_policy"]
+__all__ = ["Answer", "Generation", "Policy", "Row", "generate", "generate_many", "make_policy"]
 
 _HOME = dict.fromkeys(("Generation", "Row"), "decoding.generation") | {"generate": "decoding.api"}
+_HOME |= {"Answer": "decoding.calls.answers", "generate_many": "decoding.calls.many"}
 _HOME |= {"Policy": "decoding.policy", "make_policy": "decoding.policy_by_name"}
 _HOME |= {kind: module for module, _, kind in (policy.home.partition(":") for policy in POLICIES.values())}
 

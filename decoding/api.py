@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from importlib import import_module
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
+from decoding.calls.fitting import as_denoiser, check_fit
+from decoding.calls.fitting import make_sampling as make_sampling
+from decoding.calls.fitting import with_cache as with_cache
+from decoding.calls.many import Fitted, decode_in_turns
+from decoding.calls.streaming import Stream
 from decoding.comparison.calibration import require_calibrated, resolve_calibrated
 from decoding.generation import Generation
 from decoding.loop import OnStep, decode
-from decoding.names import Request
 from decoding.policy import Policy
 from decoding.policy_by_name import by_default
 from decoding.policy_by_name import make_policy as make_policy
 from decoding.prompts import read_prompts
-from decoding.reading import Reading, Sampling
+from decoding.reading import Reading
 from decoding.state import DecodeState, start
-from decoding.streaming import Stream
-from models.denoiser import Denoiser
+
+AT_ONCE = 256  # rows of a longer list are decoded as places become free
 
 
 def generate(
@@ -70,7 +72,8 @@ def generate(
             model), `chat`, `logits_eos_inf`, `confidence_eos_eot_inf`, and the field's other spellings (`decoding.names.ALIASES`).
 
     Returns:
-        Sequences, text, counts per row, and the final state.
+        Sequences, text, counts per row, and the final state. Of more than 256 prompts that many are decoded at a
+        time, others taking the places of those that end, unless something is drawn or watched.
 
     Raises:
         ValueError: for contradictions and values out of range, in one sentence with name, rule and value.
@@ -103,15 +106,15 @@ def generate(
     stream = None if streamer is None else Stream.open(streamer, state, end_ids=end_ids, whole=rule.takes_back)
     hooks = (seen_by(seen) if keep else None, None if stream is None else stream.step, on_step)
     began = _now(denoiser.device)
-    final, counts = decode(
-        denoiser,
-        state,
-        rule,
-        attention_mask=batch.attention_mask,
-        sampling=make_sampling(request, denoiser, end_ids, rule),
-        generator=generator,
-        on_step=together([hook for hook in hooks if hook is not None]),
+    on_step, sampling = (
+        together([hook for hook in hooks if hook is not None]),
+        make_sampling(request, denoiser, end_ids, rule),
     )
+    if len(state.tokens) > AT_ONCE and on_step is None and not sampling.at_random:
+        final, counts = decode_in_turns(denoiser, batch, Fitted(request, rule, sampling, end_ids), batch_size=AT_ONCE)
+    else:
+        draws: dict[str, Any] = {"sampling": sampling, "generator": generator, "on_step": on_step}
+        final, counts = decode(denoiser, state, rule, attention_mask=batch.attention_mask, **draws)
     seconds = _now(denoiser.device) - began
     if stream is not None:
         stream.close(final)
@@ -129,108 +132,6 @@ def generate(
         tokenizer=denoiser.tokenizer,
         eos_id=end_ids[0] if end_ids else None,
         end_ids=end_ids,
-    )
-
-
-def as_denoiser(model: Any, options: Mapping[str, Any]) -> Denoiser:
-    """A Denoiser as it is, a folder or hub id loaded (once), a loaded model wrapped with the tokenizer and ids that are given."""
-    of_model = {name: options[name] for name in ("tokenizer", "mask_id", "eos_id") if name in options}
-    loaded = isinstance(model, Denoiser | str | Path)
-    if "tokenizer" in of_model and loaded:
-        raise ValueError(f"tokenizer must come with a loaded LLaDA or Dream model, got a {type(model).__name__}")
-    if isinstance(model, Denoiser):
-        return model
-    if isinstance(model, str | Path):
-        return _load(str(model))
-    if not hasattr(model, "config"):
-        raise ValueError(f"model must be a Denoiser, a folder or hub id, or a loaded model, got {type(model).__name__}")
-    return cast(Denoiser, import_module("models").wrap(model, **of_model))
-
-
-@lru_cache(maxsize=2)
-def _load(path_or_hub_id: str) -> Denoiser:
-    return cast(Denoiser, import_module("models").load(path_or_hub_id))
-
-
-def with_cache(denoiser: Denoiser, mode: str) -> Denoiser:
-    """The denoiser behind an empty block cache: `none`, `prefix` or `dual`."""
-    if mode == "none":
-        return denoiser
-    if not hasattr(denoiser, "with_cache"):
-        raise ValueError(f"use_cache must be none with a {type(denoiser).__name__}, got {mode!r}")
-    return cast(Denoiser, cast(Any, denoiser).with_cache(mode))
-
-
-def check_fit(
-    request: Request, denoiser: Denoiser, *, prompt_length: int, generator: torch.Generator | None
-) -> tuple[int, ...]:
-    """Refuse lengths, ids and a generator that do not fit the model; the ids that end an answer, given or the model's.
-
-    Args:
-        request: lengths and options of the call.
-        denoiser: the model.
-        prompt_length: longest prompt of the batch, in tokens.
-        generator: of the draws, on the model's device; None without draws.
-
-    Raises:
-        ValueError: in one sentence, for what does not fit.
-    """
-    if prompt_length + request.gen_length > denoiser.max_length:
-        longest = f"{prompt_length} + {request.gen_length}"
-        raise ValueError(f"prompt + gen_length must be at most the model's {denoiser.max_length}, got {longest}")
-    if generator is not None and generator.device.type != denoiser.device.type:
-        raise ValueError(f"generator must live on the model's device {denoiser.device}, got {generator.device}")
-    mask_id = request.options.get("mask_id", denoiser.mask_id)
-    if mask_id != denoiser.mask_id:
-        raise ValueError(f"mask_id must be the model's {denoiser.mask_id}, got {mask_id!r}")
-    given = request.options.get("eos_id")
-    if given is None:
-        return denoiser.end_ids
-    ids = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
-    for one in ids:
-        if not isinstance(one, int) or isinstance(one, bool) or not 0 <= one < denoiser.vocab_size:
-            raise ValueError(f"eos_id must lie in [0, {denoiser.vocab_size}), got {one!r}")
-    turn = [one for one in [denoiser.end_of_turn_id] if one is not None]
-    return tuple(dict.fromkeys([*ids, *turn])) if ids else denoiser.end_ids
-
-
-def make_sampling(request: Request, denoiser: Denoiser, end_ids: tuple[int, ...], rule: Policy) -> Sampling:
-    """Temperature and nucleus, the ids that are never a candidate or never confident, and what the policy wants drawn.
-
-    Args:
-        request: of the call.
-        denoiser: the model.
-        end_ids: the ids that end an answer, EOS first.
-        rule: the policy, which says what it wants drawn.
-
-    Raises:
-        ValueError: for options that contradict the policy.
-    """
-    options = request.options
-    # what changes nothing beside draws from p^power
-    for name, harmless in (("temperature", (0.0, 1 / rule.needs.power)), ("top_p", (1.0,))):
-        if rule.needs.draws and options.get(name, harmless[0]) not in harmless:
-            raise ValueError(
-                f"{name} must be left out with policy {request.policy}, which draws from p^alpha itself, got {options[name]}"
-            )
-    if options.get("confidence_eos_eot_inf") and rule.needs.looks:
-        raise ValueError(
-            f"confidence_eos_eot_inf must be left out where a cascade is looked at, got it with {rule.needs.looks} looks a round"
-        )
-    if options.get("temperature") and rule.needs.greedy:
-        raise ValueError(f"temperature must be 0 with policy {request.policy}, got {options['temperature']}")
-    eos = tuple(
-        one for one in end_ids if one != denoiser.end_of_turn_id
-    )  # LLaDA forbids EOS alone, not the end of a turn
-    forbidden = eos if options.get("logits_eos_inf") else ()
-    return Sampling(
-        temperature=options.get("temperature", 0.0),
-        top_p=options.get("top_p", 1.0),
-        forbidden=(denoiser.mask_id, *forbidden),
-        unconfident=end_ids if options.get("confidence_eos_eot_inf") else (),
-        noise=rule.needs.noise,
-        draws=rule.needs.draws,
-        power=rule.needs.power,
     )
 
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-from typing import Any, final
+from collections.abc import Hashable, Mapping
+from dataclasses import replace
+from typing import Any, cast, final
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 from torch.nn.functional import pad
 
+from decoding.calls.waiting import Entry
 from decoding.reading import Reading, read, reading_of_figures
-from decoding.rounds import Carry, Driver, Round, Sight, committed, counted, decided, first_carry
-from decoding.state import DecodeState, Proposal, crop, extend
+from decoding.rounds import KEPT, Carry, Driver, Round, Sight, committed, counted, decided, first_carry
+from decoding.state import TENSORS, DecodeState, extend
 from models.denoiser import Prediction
 from models.engine.graphs import compiled
 from models.engine.session import Session, Shape, copy_all
-from models.engine.stream import version_of
+from models.engine.weights import version_of
 
 COLUMNS = 64  # canvases have a multiple of this many positions, so that few shapes serve all lengths
 
@@ -32,41 +34,70 @@ class EngineDriver(Driver):
     session: Session
     captures = True
     left = width = 0
-    version: tuple[int, ...] = ()
+    version: tuple[Hashable, ...] = ()
 
     def enter(self, state: DecodeState, *, watched: bool) -> None:
         """Put a batch into the buffers of its shape."""
-        sampling, needs = self.sampling, self.policy.needs
-        self.draws = sampling.temperature > 0 or sampling.noise or sampling.draws > 0 or len(sampling.unconfident) > 0
+        sampling = self.sampling
+        self.draws = sampling.at_random or len(sampling.unconfident) > 0
         self.captures = not self.draws and not watched
-        batch, length = state.tokens.shape
+        head = getattr(self.policy, "head", None)
+        self.version = () if head is None else version_of(head)
+        self.number = torch.arange(len(state.tokens), device=state.tokens.device)
+        if self.queue is not None:
+            state, self.attention_mask = extend(state, max(0, self.queue.widest - state.tokens.shape[-1])), None
+        self._open(state)
+
+    def _open(self, state: DecodeState) -> None:
+        """Take the buffers of a shape and fill them."""
+        needs, (batch, length) = self.policy.needs, state.tokens.shape
         self.left = -length % COLUMNS if self.captures else 0
+        self.room = length + self.left
         mask = torch.ones_like(state.tokens, dtype=torch.bool) if self.attention_mask is None else self.attention_mask
-        mask = pad(mask.bool(), (self.left, 0))
+        mask = self.attention_mask = pad(mask.bool(), (self.left, 0))
         shape = Shape(
             prompts=batch,
             canvases=needs.canvases,
-            length=length + self.left,
+            length=self.room,
             mode=getattr(getattr(self.denoiser, "cache", None), "mode", "none"),
             taps=tuple(needs.taps),
-            padded=not bool(mask.all()),
+            padded=self.queue is not None or not bool(mask.all()),
             holes=bool((mask[:, :-1] & ~mask[:, 1:]).any()),
-            forbidden=sampling.forbidden,
+            forbidden=self.sampling.forbidden,
             logits=self.draws,
         )
         self.session = self.denoiser.engine.session(shape)
         self.session.begin(mask)
-        head = getattr(self.policy, "head", None)
-        self.version = () if head is None else version_of(head)
         self._fill(first_carry(extend(state, self.left), needs.canvases))
 
     def _fill(self, first: Carry) -> None:
         self.carry = first
         if self.captures:
             kept = self.session.carry or _own(first)
-            layout = replace(first.canvases.layout, block=kept.canvases.layout.block)  # its numbers are of this decode
+            layout = first.canvases.layout  # its numbers are of this decode
             self.session.carry = self.carry = replace(kept, canvases=replace(kept.canvases, layout=layout))
             copy_all(_tensors(self.carry), _tensors(first))
+        self._prepare()
+
+    def seat(self, entries: Mapping[int, Entry]) -> None:
+        """Let prompts begin, in buffers that hold them; only where none runs may these be too narrow."""
+        widest, kept = max(entry.size for entry in entries.values()), self.carry
+        if self.room is None or widest > self.room:
+            assert self.queue is not None
+            self.attention_mask = None
+            self._open(
+                extend(
+                    kept.canvases.map(lambda v: v[:, 0]),
+                    max(widest, self.queue.widest) - kept.canvases.tokens.shape[-1],
+                )
+            )
+            kept = self.carry
+        super().seat(entries)
+        if self.captures:
+            made, self.carry = self.carry, kept
+            copy_all(_tensors(kept), _tensors(made))
+        places = torch.tensor(sorted(entries), device=self.number.device)
+        self.session.begin(cast(Tensor, self.attention_mask), places)
         self._prepare()
 
     def _prepare(self) -> None:
@@ -77,6 +108,10 @@ class EngineDriver(Driver):
         """Replay the forwards that the plan asks for."""
         *flags, alarm = self.session.plan.flags.tolist()  # the one small tensor the host waits for
         self.heed(alarm)
+        if self.queue is not None:
+            live = self.carry.live.any(-1).tolist()
+            if self.turn_over({place for place, runs in enumerate(live) if runs}):
+                *flags, _ = self.session.plan.flags.tolist()
         if not flags[0] + flags[1]:
             return False
         self.width = self.session.forward(flags)
@@ -97,8 +132,7 @@ class EngineDriver(Driver):
             self._prepare()
             return
         layout, taps = self.carry.canvases.layout, self.policy.needs.taps
-        clock = tuple(getattr(layout, f.name) for f in fields(layout) if f.name != "block")
-        key = (self.session.shape, "turn", self.policy, self.width if taps else 0, clock, self.version)
+        key = (self.session.shape, "turn", self.policy, self.width if taps else 0, layout, self.version)
         self.denoiser.engine.graphs.run(key, self._turn, self._store)
 
     def _turn(self) -> Carry:
@@ -107,7 +141,8 @@ class EngineDriver(Driver):
         state, reading = decided(self.policy, self.carry, sight)
         proposal = self.policy.propose(state, reading)
         finish = compiled(committed, self.denoiser.device)
-        return finish(state, replace(reading, taps=()), proposal, counted(self.carry, sight))
+        counts = counted(self.carry, sight)
+        return finish(state, replace(reading, taps=()), proposal, counts, self.idle_rounds)
 
     def _store(self, made: Carry) -> None:
         copy_all(_tensors(self.carry), _tensors(made))
@@ -135,13 +170,12 @@ class EngineDriver(Driver):
         assert session.logits is not None
         logits = session.logits[row * shape[1] + branch, : self.width][asked]
         prediction = Prediction(logits, rows, session.plan.positions[row, branch])
-        return read(prediction, self.sampling, self.generator).scatter(index, (shape[0], shape[1]))
+        return read(prediction, self.sampling, self.chances(row, branch)).scatter(index, (shape[0], shape[1]))
 
     def leave(self) -> Round:
         """The last round, without the columns that only fill the buffers, in memory of its own."""
         last = super().leave()
-        state = crop(last.state, self.left).map(torch.clone)
-        state = replace(state, layout=replace(state.layout, block=state.layout.block.clone()))
+        state = extend(last.state, -self.left).map(torch.clone)
         spent = {
             n: getattr(last.counts, n).clone() for n in ("rounds", "sequence_forwards", "token_positions", "explored")
         }
@@ -158,19 +192,14 @@ def _own(carry: Carry) -> Carry:
     def copy(value: Tensor) -> Tensor:
         return value.contiguous().clone()
 
-    layout = carry.canvases.layout
-    canvases = replace(carry.canvases.map(copy), layout=replace(layout, block=copy(layout.block)))
-    names = ("tokens", "reason", "live", "log_confidence")
-    copies: dict[str, Any] = {name: copy(getattr(carry.proposal, name)) for name in names}
+    copies: dict[str, Any] = {name: copy(getattr(carry.proposal, name)) for name in KEPT}
     proposal = replace(carry.proposal, **copies)
-    return Carry(canvases, proposal, copy(carry.counts), copy(carry.alarm))
+    return Carry(carry.canvases.map(copy), proposal, copy(carry.counts), copy(carry.alarm))
 
 
 def _tensors(carry: Carry) -> list[Tensor]:
     """What a graph carries; the confidences of a proposal are written by its commit and read no more."""
     canvases, proposal = carry.canvases, carry.proposal
-    state: list[Any] = [getattr(canvases, f.name) for f in fields(DecodeState) if f.name not in ("layout", "memory")]
-    plan = [
-        getattr(proposal, f.name) for f in fields(Proposal) if f.name in ("tokens", "reason", "live", "log_confidence")
-    ]
-    return [canvases.layout.block, *state, *plan, carry.counts, carry.alarm]
+    state: list[Any] = [getattr(canvases, name) for name in TENSORS if name != "memory"]
+    plan = [getattr(proposal, name) for name in KEPT]
+    return [*state, *plan, carry.counts, carry.alarm]

@@ -36,7 +36,7 @@ def features(state: DecodeState, reading: Reading, exploit: Bool[Tensor, "... L"
     `exploit` marks the positions that will be committed in any case: a head must imagine those already revealed.
     """
     layout = state.layout
-    canvas = (layout.block >= 0).sum()
+    canvas = (state.block >= 0).sum(-1, keepdim=True)
     ratio = (state.masked.sum(-1, keepdim=True) / canvas).expand_as(reading.confidence)
     previous, before = state.recent_confidence[..., 0, :], state.recent_confidence[..., 1, :]
     left, right = _gaps(~state.masked, canvas)
@@ -54,7 +54,7 @@ def features(state: DecodeState, reading: Reading, exploit: Bool[Tensor, "... L"
         exploit.float(),
         ratio,
         state.frontier.float(),
-        (state.opened / layout.num_blocks).unsqueeze(-1).expand_as(ratio),
+        (state.opened / state.num_blocks).unsqueeze(-1).expand_as(ratio),
         left,
         right,
         (reading.token == eos).float(),
@@ -64,7 +64,7 @@ def features(state: DecodeState, reading: Reading, exploit: Bool[Tensor, "... L"
     return torch.stack([c.float() for c in columns], -1)
 
 
-def _gaps(revealed: Bool[Tensor, "... L"], far: Int[Tensor, ""]) -> tuple[Tensor, Tensor]:
+def _gaps(revealed: Bool[Tensor, "... L"], far: Int[Tensor, "... 1"]) -> tuple[Tensor, Tensor]:
     """log(1 + distance) to the nearest revealed position on the left and on the right; `far`, the canvas, where there is none."""
     length = revealed.shape[-1]
     position = torch.arange(length, device=revealed.device).expand_as(revealed)

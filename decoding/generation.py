@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +35,20 @@ class Row:
     looks: int
     drafts: int
     drafts_true: int
+
+    @staticmethod
+    def of(canvas: Sequence[int], counts: Sequence[int], *, end_ids: Sequence[int], tokenizer: Any) -> Row:
+        """The answer on a canvas.
+
+        Args:
+            canvas: its tokens.
+            counts: what it cost, in the order of the attributes.
+            end_ids: ids that end an answer.
+            tokenizer: spells it, or None.
+        """
+        end = next((i for i, token in enumerate(canvas) if token in end_ids), len(canvas))
+        text = None if tokenizer is None else str(tokenizer.decode(list(canvas[:end]), skip_special_tokens=True))
+        return Row(text, tuple(canvas[: end + 1]), *counts)
 
     @property
     def new_tokens(self) -> int:
@@ -98,7 +112,7 @@ class Generation:
     @property
     def canvas(self) -> Int[Tensor, "B G"]:
         """The generated part of the sequences."""
-        return self.sequences[:, self.state.layout.block >= 0]
+        return self.sequences[:, self.state.block[0] >= 0]
 
     @property
     def text(self) -> list[str]:
@@ -120,17 +134,12 @@ class Generation:
         Raises:
             IndexError: if there is no such row.
         """
-        canvas = self.canvas[index].tolist()
-        end = next((i for i, token in enumerate(canvas) if token in self.end_ids), len(canvas))
         counts = (
             *(self.rounds, self.sequence_forwards, self.token_positions, self.explored),
             *(self.looks, self.drafts, self.drafts_true),
         )
-        return Row(
-            None if self.tokenizer is None else self._spell(canvas[:end]),
-            tuple(canvas[: end + 1]),
-            *(int(count[index]) for count in counts),
-        )
+        numbers = [int(count[index]) for count in counts]
+        return Row.of(self.canvas[index].tolist(), numbers, end_ids=self.end_ids, tokenizer=self.tokenizer)
 
     def __repr__(self) -> str:
         rows = [self.row(index) for index in range(min(ROWS_SHOWN, len(self.sequences)))]
@@ -144,10 +153,6 @@ class Generation:
             f"{name}=[{', '.join(_short(repr(value)) for value in values)}{more}]" for name, values in columns.items()
         ]
         return f"Generation({', '.join(said)}, nfe={self.nfe}, seconds={self.seconds:.3g})"
-
-    def _spell(self, ids: list[int]) -> str:
-        text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
-        return text
 
 
 def _short(text: str) -> str:

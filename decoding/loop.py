@@ -9,11 +9,14 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from decoding.calls.draws import Counter
+from decoding.calls.waiting import Queue
 from decoding.engine_rounds import EngineDriver
+from decoding.plain_rounds import PlainDriver
 from decoding.policy import Policy
 from decoding.reading import Sampling
 from decoding.rounds import Counts as Counts
-from decoding.rounds import Driver, PlainDriver
+from decoding.rounds import Driver
 from decoding.rounds import OnStep as OnStep
 from decoding.rounds import Round as Round
 from decoding.state import DecodeState
@@ -28,7 +31,7 @@ def decode(
     *,
     attention_mask: Bool[Tensor, "B L"] | None = None,
     sampling: Sampling,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | Counter | None = None,
     on_step: OnStep | None = None,
 ) -> tuple[DecodeState, Counts]:
     """Commit until no mask is left; `on_step(state, reading)` sees every round before its commit, and only reads.
@@ -39,7 +42,7 @@ def decode(
         policy: decides.
         attention_mask: False on left padding; None where there is none.
         sampling: how candidates are drawn.
-        generator: of every draw, on the denoiser's device.
+        generator: of every draw, on the denoiser's device; a `Counter` draws for each row by itself.
         on_step: a hook.
 
     Returns:
@@ -71,23 +74,28 @@ def rounds(
     *,
     attention_mask: Bool[Tensor, "B L"] | None = None,
     sampling: Sampling,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | Counter | None = None,
     watched: bool = True,
+    queue: Queue | None = None,
 ) -> Iterator[Round]:
     """One batched forward a round over every live canvas, then choose, propose, commit; `decode` has the arguments.
 
-    Rows may be at different rounds, blocks and branch states; finished rows leave the batch. Unless `watched`, only the last round
-    is sure to be seen.
+    Rows may be at different rounds, blocks and branch states; finished rows leave the batch, and where a `queue` is given its
+    prompts take their places. Unless `watched`, only the last round is sure to be seen, and of a queue's prompts each one's last.
     """
-    settings = {"attention_mask": attention_mask, "sampling": sampling, "generator": generator}
+    for blocks in sorted(set(state.num_blocks.tolist())):
+        policy.check_blocks(blocks)
+    settings = {"attention_mask": attention_mask, "sampling": sampling, "generator": generator, "queue": queue}
     driver = driver_for(denoiser, policy, watched=watched, **settings)
     try:
         driver.enter(state, watched=watched)
         while driver.look():
+            yield from driver.ended
             round_ = driver.propose()
             if round_ is not None:
                 yield round_
             driver.commit()
+        yield from driver.ended
         yield driver.leave()
     finally:
         driver.close()

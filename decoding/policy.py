@@ -69,13 +69,13 @@ class Needs:
 
         Distributions that are kept for the next forward include those of later blocks, unless a cache leaves them out.
         """
-        opened = (state.layout.block < state.opened.unsqueeze(-1)) & state.unfinished.unsqueeze(-1)
+        opened = (state.block < state.opened.unsqueeze(-1)) & state.unfinished.unsqueeze(-1)
         if self.shadows:
             return state.feasible | (newest_block(state) & opened)
         if self.maps:
             return opened
         if self.committed:
-            return opened & (state.layout.block >= 0)
+            return opened & (state.block >= 0)
         return state.masked if self.earlier and not state.layout.cached else state.feasible
 
 
@@ -113,6 +113,13 @@ class Policy(ABC):
         """What a round must hold for this rule, declared once."""
         return Needs()
 
+    def check_blocks(self, num_blocks: int) -> None:  # noqa: B027 - most rules fit any canvas
+        """Refuse a canvas of so many blocks that the rule does not fit.
+
+        Raises:
+            ValueError: in one sentence.
+        """
+
     @abstractmethod
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """Which positions to commit, from the reading of `state` itself."""
@@ -142,7 +149,7 @@ class Policy(ABC):
 
 def newest_block(state: DecodeState) -> Bool[Tensor, "... L"]:
     """The block opened last."""
-    return state.layout.block == state.opened.unsqueeze(-1) - 1
+    return state.block == state.opened.unsqueeze(-1) - 1
 
 
 def rank(score: Float[Tensor, "B L"], within: Bool[Tensor, "B L"]) -> Int[Tensor, "B L"]:

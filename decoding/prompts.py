@@ -75,6 +75,19 @@ def read_prompts(
     return batch
 
 
+def read_one(prompt: Any, denoiser: Denoiser, *, chat: bool | None = None) -> list[int]:
+    """The ids of one prompt: a string, a chat, or ids.
+
+    Raises:
+        ValueError: as `read_prompts`.
+    """
+    rows = _id_lists(prompt.tolist() if hasattr(prompt, "tolist") else prompt, denoiser, chat)
+    if len(rows) != 1:
+        raise ValueError(f"a prompt must be a string, a chat or a list of ids, got {len(rows)} of them")
+    _check(_pad_left(rows), denoiser)
+    return rows[0]
+
+
 def leave_room(prompts: Sequence[str], denoiser: Denoiser, gen_length: int) -> list[bool]:
     """Say of each prompt whether the model has positions enough for it and `gen_length` more."""
     rows = _id_lists(prompts, denoiser, None) if prompts else []

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from decoding.calls.draws import Chances, chances_of
 from models.denoiser import Prediction, Tap
 from models.engine.window import WideTap
 
@@ -44,6 +45,11 @@ class Sampling:
     noise: bool = False
     draws: int = 0
     power: float = 1.0
+
+    @property
+    def at_random(self) -> bool:
+        """Whether anything is drawn."""
+        return self.temperature > 0 or self.noise or self.draws > 0
 
     def __post_init__(self) -> None:
         if not self.temperature >= 0:
@@ -245,7 +251,7 @@ def reading_of_figures(
 def read(
     prediction: Prediction,
     sampling: Sampling,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | Chances | None = None,
     standing: Int[Tensor, "... L"] | None = None,
 ) -> Reading:
     """Read candidates and confidences off a prediction, in float32 and without a copy of the softmax.
@@ -262,13 +268,17 @@ def read(
     rows, logits = prediction.rows, prediction.logits
     lines = max(1, LOGITS.get(logits.device.type, MANY_LOGITS) // logits.shape[-1])
     stands: Iterable[Tensor | None] = repeat(None) if standing is None else torch.split(standing[rows], lines)
-    parts = zip(torch.split(logits, lines), stands, strict=False)
-    chunks = [_read_chunk(z.float(), sampling, generator, stand) for z, stand in parts]
+    chances = chances_of(generator)
+    asked = chances.at(rows)
+    chunks = [
+        _read_chunk(z.float(), sampling, asked.at(slice(n * lines, (n + 1) * lines)), stand)
+        for n, (z, stand) in enumerate(zip(torch.split(logits, lines), stands, strict=False))
+    ]
     shape = tuple(rows.shape)
     blank = Reading.empty(shape, rows.device)
     figures = {n: torch.cat([figures[n] for figures, _ in chunks]) for n in chunks[0][0]}
     dense: dict[str, Any] = {n: _unpack(values, rows, getattr(blank, n)) for n, values in figures.items()}
-    noise = torch.rand(shape, generator=generator, device=rows.device) if sampling.noise else blank.noise
+    noise = chances.noise(shape, rows.device) if sampling.noise else blank.noise
     reading = replace(blank, rows=rows, noise=noise, taps=prediction.taps, attention=prediction.attention, **dense)
     if not sampling.draws:
         return reading
@@ -282,16 +292,13 @@ def _unpack(values: Tensor, rows: Tensor, base: Tensor) -> Tensor:
 
 
 def _read_chunk(
-    z: Float[Tensor, "m V"],
-    sampling: Sampling,
-    generator: torch.Generator | None,
-    standing: Int[Tensor, " m"] | None,
+    z: Float[Tensor, "m V"], sampling: Sampling, chances: Chances, standing: Int[Tensor, " m"] | None
 ) -> tuple[dict[str, Tensor], Draws | None]:
     normaliser = z.logsumexp(-1, keepdim=True)
     allowed = z.clone() if sampling.forbidden else z
     if sampling.forbidden:
         allowed[:, list(sampling.forbidden)] = -torch.inf
-    token = draw(allowed, sampling, generator)
+    token = draw(allowed, sampling, chances)
     if standing is not None:
         token = torch.where(standing >= 0, standing, token)
     chosen = z.gather(-1, token[:, None])
@@ -305,7 +312,7 @@ def _read_chunk(
         confidence, log_risk = confidence.masked_fill(never, 0.0), log_risk.masked_fill(never, 0.0)
     top = allowed.topk(min(TOP, z.shape[-1]))
     missing = (0, TOP - top.indices.shape[-1])
-    draws = _draw_more(allowed - normaliser, sampling, generator) if sampling.draws else None
+    draws = _draw_more(allowed - normaliser, sampling, chances) if sampling.draws else None
     figures = {
         "token": token,
         "confidence": confidence,
@@ -318,14 +325,13 @@ def _read_chunk(
     return figures, draws
 
 
-def _draw_more(log_probs: Float[Tensor, "m V"], sampling: Sampling, generator: torch.Generator | None) -> Draws:
+def _draw_more(log_probs: Float[Tensor, "m V"], sampling: Sampling, chances: Chances) -> Draws:
     """Draws from p^power with their log p and uniform companions, and the log of the sum of p^power."""
     tempered = sampling.power * log_probs
     if not len(tempered):
         return Draws.empty((0,), sampling.draws, log_probs.device)
-    tokens = torch.multinomial(_drawable(tempered).softmax(-1), sampling.draws, replacement=True, generator=generator)
-    chances = torch.rand(tokens.shape, generator=generator, device=log_probs.device)
-    return Draws(tokens, log_probs.gather(-1, tokens), chances, tempered.logsumexp(-1))
+    tokens = chances.more(_drawable(tempered).softmax(-1), sampling.draws)
+    return Draws(tokens, log_probs.gather(-1, tokens), chances.companions(tokens), tempered.logsumexp(-1))
 
 
 def _drawable(z: Float[Tensor, "m V"]) -> Float[Tensor, "m V"]:
@@ -333,7 +339,7 @@ def _drawable(z: Float[Tensor, "m V"]) -> Float[Tensor, "m V"]:
     return z.masked_fill(~z.amax(-1, keepdim=True).isfinite(), 0.0)
 
 
-def draw(z: Float[Tensor, "m V"], sampling: Sampling, generator: torch.Generator | None) -> Int[Tensor, " m"]:
+def draw(z: Float[Tensor, "m V"], sampling: Sampling, generator: torch.Generator | Chances | None) -> Int[Tensor, " m"]:
     """The candidate token of each row: argmax at temperature 0, else a draw from the nucleus of softmax(z / T)."""
     if sampling.temperature == 0:
         return z.argmax(-1)
@@ -344,4 +350,4 @@ def draw(z: Float[Tensor, "m V"], sampling: Sampling, generator: torch.Generator
         ordered, order = probabilities.sort(-1, descending=True)
         beyond = ordered.cumsum(-1) - ordered >= sampling.top_p  # the mass before it already reaches top_p
         probabilities = probabilities.scatter(-1, order, ordered.masked_fill(beyond, 0.0))
-    return torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
+    return chances_of(generator).candidate(probabilities)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import final
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
-from decoding.policy import Policy, newest_block
-from decoding.reading import Reading, Sampling, read
-from decoding.state import DecodeState, Proposal, commit
-from models.denoiser import Denoiser, Prediction
-from models.earlier import Earlier, narrowed
+from decoding.calls.draws import Chances, Counter, InOrder
+from decoding.calls.waiting import Entry, Queue, join
+from decoding.policy import Policy
+from decoding.reading import Reading, Sampling
+from decoding.state import DecodeState, Proposal, commit, extend
+from models.denoiser import Denoiser
 
 OnStep = Callable[[DecodeState, Reading], None]
 
@@ -48,12 +50,14 @@ class Round:
         reading: of that state.
         proposal: what the policy commits next; None once nothing is masked.
         counts: what the decode has cost so far.
+        entries: the prompts, where rows leave before the others have ended.
     """
 
     state: DecodeState
     reading: Reading
     proposal: Proposal | None
     counts: Counts
+    entries: tuple[Entry, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,29 @@ class Carry:
     def live(self) -> Bool[Tensor, "B K"]:
         """Canvases that the next forward reads."""
         return self.proposal.live & self.canvases.unfinished
+
+    def where(self, rows: Bool[Tensor, " B"], other: Carry) -> Carry:
+        """With these rows as they are in `other`, before its first round."""
+
+        def pick(name: str) -> Tensor:
+            new, old = getattr(other.proposal, name), getattr(self.proposal, name)
+            return torch.where(rows.view(-1, *[1] * (old.ndim - 1)), new, old)
+
+        chance = self.proposal.chance
+        kept: dict[str, Any] = {name: pick(name) for name in KEPT}
+        proposal = Proposal(**kept, chance=None if chance is None else chance.masked_fill(rows.unsqueeze(-1), 0.0))
+        counts = torch.where(rows, other.counts, self.counts)
+        return Carry(self.canvases.where(rows, other.canvases), proposal, counts, self.alarm)
+
+    def extend(self, left: int) -> Carry:
+        """With columns of padding put before every row; fewer than none take columns off."""
+        padded = {name: pad(getattr(self.proposal, name), (left, 0)) for name in ("tokens", "reason")}
+        proposal = replace(self.proposal, **padded, confidence=None, states=None)
+        return replace(self, canvases=extend(self.canvases, left), proposal=proposal)
+
+
+KEPT = ("tokens", "reason", "live", "log_confidence")
+"""What a round reads of the proposal before it; its confidences are written by its commit and read no more."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +143,9 @@ def counted(carry: Carry, sight: Sight) -> Int[Tensor, "4 B"]:
     return carry.counts + torch.stack([(used > 0).long(), used, sight.positions, (used > 1).long()])
 
 
-def committed(state: DecodeState, reading: Reading, proposal: Proposal, counts: Int[Tensor, "4 B"]) -> Carry:
+def committed(
+    state: DecodeState, reading: Reading, proposal: Proposal, counts: Int[Tensor, "4 B"], idle_rounds: int
+) -> Carry:
     """What the next round starts from.
 
     Args:
@@ -124,10 +153,12 @@ def committed(state: DecodeState, reading: Reading, proposal: Proposal, counts: 
         reading: of that state.
         proposal: what is committed.
         counts: what the decode has cost so far.
+        idle_rounds: of a row that may commit nothing.
     """
     canvases = commit(state, reading, proposal)
     idle = canvases.masked.sum(-1) >= state.masked.sum(-1, keepdim=True)
-    stuck = (idle.all(-1) & state.unfinished).any()  # a canvas that only verifies may be idle
+    late = counts[0] > idle_rounds
+    stuck = (idle.all(-1) & state.unfinished & late).any()  # a canvas that only verifies may be idle
     broken = ~reading.log_normaliser.isfinite().all()
     return Carry(canvases, proposal, counts, stuck.long() + 2 * broken.long())
 
@@ -146,7 +177,11 @@ class Driver(ABC):
         attention_mask: False on padding, or None.
         sampling: how candidates are drawn.
         generator: of every draw.
+        queue: prompts that take the places of rows that have ended, or None.
     """
+
+    room: int | None = None
+    ended: tuple[Round, ...] = ()
 
     def __init__(
         self,
@@ -155,10 +190,13 @@ class Driver(ABC):
         *,
         attention_mask: Bool[Tensor, "B L"] | None,
         sampling: Sampling,
-        generator: torch.Generator | None,
+        generator: torch.Generator | Counter | None,
+        queue: Queue | None = None,
     ) -> None:
         self.denoiser, self.policy, self.attention_mask = denoiser, policy, attention_mask
-        self.sampling, self.generator, self.nfe = sampling, generator, 0
+        self.sampling, self.generator, self.queue, self.nfe = sampling, generator, queue, 0
+        self.seats: dict[int, Entry] = {}
+        self.number: Int[Tensor, " B"]
         self.carry: Carry
         self.sight: Sight
         self.round: Round
@@ -166,6 +204,62 @@ class Driver(ABC):
     @abstractmethod
     def enter(self, state: DecodeState, *, watched: bool) -> None:
         """Begin with a batch; `watched` if every round is to be shown."""
+
+    def settled(self) -> Round:
+        """All rows, as if nothing were left to propose."""
+        shape, device = tuple(self.carry.canvases.tokens.shape), self.carry.canvases.tokens.device
+        nothing = Reading.empty(shape, device)
+        state, reading = self.policy.settle(self.carry.canvases, self.carry.proposal, nothing)
+        return Round(state, reading, None, counts_of(self.carry.counts, self.nfe))
+
+    def turn_over(self, running: Collection[int]) -> bool:
+        """Let the rows go that have ended, and seat prompts that wait in their places; whether any came."""
+        assert self.queue is not None
+        free = [place for place in range(len(self.carry.counts[0])) if place not in running]
+        done = [place for place in free if place in self.seats]
+        self.ended = (self._let_go(done),) if done else ()
+        entries = self.queue.take(len(free), self.room if running else None)
+        if entries:
+            self.seat(dict(zip(free, entries, strict=False)))
+        return bool(entries)
+
+    def _let_go(self, places: list[int]) -> Round:
+        """The last round of some rows."""
+        all_, index = self.settled(), torch.tensor(places, device=self.denoiser.device)
+        counts = counts_of(self.carry.counts[:, index], self.nfe)
+        entries = tuple(self.seats.pop(place) for place in places)
+        return replace(all_, state=all_.state.map(lambda v: v[index]), counts=counts, entries=entries)
+
+    def seat(self, entries: Mapping[int, Entry]) -> None:
+        """Let prompts begin at these places of the batch."""
+        self.seats |= entries
+        canvases = self.carry.canvases
+        batch, branches, width = canvases.tokens.shape
+        new = join(
+            entries,
+            canvases.layout,
+            batch=batch,
+            width=width,
+            initial_blocks=self.policy.initial_blocks,
+            device=canvases.tokens.device,
+        )
+        assert self.attention_mask is not None
+        self.attention_mask = torch.where(new.rows.unsqueeze(-1), new.attention_mask, self.attention_mask)
+        self.number = torch.where(new.rows, new.number, self.number)
+        self.carry = self.carry.where(new.rows, self.begun(new.state, branches))
+
+    def begun(self, state: DecodeState, canvases: int) -> Carry:
+        """Before the first round, with nothing in the policy's memory."""
+        batch, length = state.tokens.shape
+        memory = torch.zeros(batch, self.policy.needs.memory, length, device=state.tokens.device)
+        return first_carry(replace(state, memory=memory), canvases)
+
+    def chances(self, row: Int[Tensor, " N"], branch: Int[Tensor, " N"]) -> Chances:
+        """What the canvases of the next forward draw."""
+        if not isinstance(self.generator, Counter):
+            return InOrder(self.generator)
+        canvases = self.carry.canvases
+        return self.generator.of(self.number[row], canvases.round[row, branch], branch, canvases.tokens.shape[-1])
 
     @abstractmethod
     def look(self) -> bool:
@@ -182,103 +276,29 @@ class Driver(ABC):
         """Write what was proposed."""
         state, reading, proposal = self.round.state, self.round.reading, self.round.proposal
         assert proposal is not None
-        self.carry = committed(state, reading, proposal, counted(self.carry, self.sight))
+        self.carry = committed(state, reading, proposal, counted(self.carry, self.sight), self.idle_rounds)
+
+    @property
+    def idle_rounds(self) -> int:
+        """Rounds of a row that may commit nothing: all but the last of a rule that bounds them, or that has losses."""
+        needs = self.policy.needs
+        most = int((self.carry.canvases.block >= 0).sum(-1).max()) if needs.losses else needs.rounds
+        return 0 if most is None else most - 1
 
     def leave(self) -> Round:
         """The last round: nothing is left to propose."""
-        shape, device = tuple(self.carry.canvases.tokens.shape), self.carry.canvases.tokens.device
-        nothing = Reading.empty(shape, device)
-        state, reading = self.policy.settle(self.carry.canvases, self.carry.proposal, nothing)
-        return Round(state, reading, None, counts_of(self.carry.counts, self.nfe))
+        return self.settled()
 
     def close(self) -> None:  # noqa: B027 - a driver that holds nothing has nothing to give back
         """The decode is over, or left."""
 
-    def most_rounds(self) -> int | None:
-        """Rounds of a decode at most, where the policy may have some without a gain."""
-        needs = self.policy.needs
-        return int((self.carry.canvases.layout.block >= 0).sum()) if needs.losses else needs.rounds
-
     def heed(self, alarm: int) -> None:
         """Refuse logits that are none, and a round without a commit, in a rule that may have some a round beyond its last."""
-        most = self.most_rounds() if alarm else None
         if alarm >= 2:
             cause = "a weight is damaged, or the number format overflows"
             raise ValueError(
                 f"logits of the model must be finite, got NaN or infinity from forward {self.nfe} ({cause})"
             )
-        if alarm and (most is None or self.nfe >= most):
+        if alarm:
             rule = "a policy must commit a position of every unfinished row in a round"
             raise RuntimeError(f"{rule}, got none in round {self.nfe} from {self.policy!r}")
-
-
-@final
-class PlainDriver(Driver):
-    """Only the live canvases run; the host waits to learn which."""
-
-    def enter(self, state: DecodeState, *, watched: bool) -> None:
-        """One canvas for each row; the first proposal makes as many as it wants."""
-        batch, length = state.tokens.shape
-        memory = torch.zeros(batch, self.policy.needs.memory, length, device=state.tokens.device)
-        self.carry = first_carry(replace(state, memory=memory), 1)
-        self.earlier = Earlier(batch, length, state.tokens.device) if self.policy.needs.earlier else None
-
-    def look(self) -> bool:
-        """Pack the live canvases, run them, and spread what they say."""
-        canvases, index = self.carry.canvases, self.carry.live.nonzero()  # the one small tensor the host waits for
-        if not len(index):
-            return False
-        row = index[:, 0]
-        prediction = self.predict(canvases, index)
-        shape = (canvases.tokens.shape[0], canvases.tokens.shape[1])
-        reading = self.understood(prediction, canvases, index).scatter(index, shape)
-        used = torch.bincount(row, minlength=shape[0])
-        self.sight = Sight(reading, used, torch.zeros_like(used).index_add(0, row, prediction.positions))
-        self.nfe += 1
-        return True
-
-    def predict(self, canvases: DecodeState, index: Int[Tensor, "N 2"]) -> Prediction:
-        """One forward over the live canvases, of the kind that the policy needs."""
-        needs, (row, branch) = self.policy.needs, index.unbind(-1)
-        tokens, mask = canvases.tokens[row, branch], self.seen(canvases, index)
-        rows = needs.asked(canvases)[row, branch]
-        if needs.shadows:
-            shadows = newest_block(canvases)[row, branch].nonzero()[:, 1].view(len(row), -1)
-            return self.denoiser.shadowed(tokens, shadows, attention_mask=mask, rows=rows)
-        if needs.maps:
-            rows = rows if mask is None else rows & mask.bool()
-            return self.denoiser.attended(tokens, needs.maps, attention_mask=mask, rows=rows)
-        return self.denoiser(
-            tokens,
-            attention_mask=mask,
-            rows=rows,
-            taps=needs.taps,
-            owner=row,
-            refresh=canvases.spent[row, branch] == 0,
-        )
-
-    def seen(self, canvases: DecodeState, index: Int[Tensor, "N 2"]) -> Bool[Tensor, "N L"] | None:
-        """What each canvas may attend to: all but the padding, and but what the policy hides."""
-        row, branch = index.unbind(-1)
-        mask = None if self.attention_mask is None else self.attention_mask[row]
-        if not self.policy.needs.hides or canvases.layout.cached:  # a cache holds the keys and values of all
-            return mask
-        visible = self.policy.visible(canvases)[row, branch]
-        return visible if mask is None else mask & visible
-
-    def understood(self, prediction: Prediction, canvases: DecodeState, index: Int[Tensor, "N 2"]) -> Reading:
-        """The reading of the canvases, with how far it moved from the one before where the policy asks for it."""
-        row, branch = index.unbind(-1)
-        if self.earlier is None:
-            standing = (
-                canvases.tokens.masked_fill(canvases.masked, -1)[row, branch] if self.policy.needs.shadows else None
-            )
-            return read(prediction, self.sampling, self.generator, standing)
-        drift = self.earlier.drift(prediction, row)
-        reading = read(narrowed(prediction, canvases.feasible[row, branch]), self.sampling, self.generator)
-        return replace(reading, drift=drift.masked_fill(~reading.rows, 0.0))
-
-    def commit(self) -> None:
-        """Write what was proposed, and see that it was something."""
-        super().commit()
-        self.heed(int(self.carry.alarm))

@@ -29,19 +29,15 @@ class Reason(IntEnum):
 
 @dataclass(frozen=True)
 class Layout:
-    """What never changes during a decode.
+    """What never changes during a decode, and holds for all rows.
 
     Attributes:
-        block: block index of every position, -1 outside the canvas.
-        num_blocks: number of blocks.
         mask_id, eos_id: special ids; eos_id fills what follows an end, None switches the early stop off.
         step_budget: rounds per block before the next one opens (N); None opens a block only when the last is full.
         cached: whether the forward that opens a block decides what later forwards of that block read.
         also_ends: ids beside eos_id that end an answer, such as the end of a turn.
     """
 
-    block: Int[Tensor, " L"]
-    num_blocks: int
     mask_id: int
     eos_id: int | None
     step_budget: int | None
@@ -59,6 +55,8 @@ class DecodeState:
     """A batch of canvases in the middle of decoding, frozen; `...` is B, or B K while branches are open.
 
     Attributes:
+        block: block index of every position, -1 outside the canvas.
+        num_blocks: number of blocks.
         tokens: prompt and canvas, mask id where nothing is committed yet.
         masked: canvas positions still to be committed.
         opened: number of blocks opened so far; positions of later blocks are not feasible.
@@ -75,6 +73,8 @@ class DecodeState:
     """
 
     layout: Layout
+    block: Int[Tensor, "... L"]
+    num_blocks: Int[Tensor, "..."]
     tokens: Int[Tensor, "... L"]
     masked: Bool[Tensor, "... L"]
     opened: Int[Tensor, "..."]
@@ -93,14 +93,13 @@ class DecodeState:
     @property
     def feasible(self) -> Bool[Tensor, "... L"]:
         """S_t: masks in the opened blocks."""
-        return self.masked & (self.layout.block < self.opened[..., None])
+        return self.masked & (self.block < self.opened[..., None])
 
     @property
     def frontier(self) -> Bool[Tensor, "... L"]:
         """Masks of the earliest block that still has one."""
-        block = self.layout.block.expand_as(self.masked)
-        earliest = torch.where(self.masked, block, self.layout.num_blocks).amin(-1, keepdim=True)
-        return self.masked & (block == earliest)
+        earliest = torch.where(self.masked, self.block, self.num_blocks[..., None]).amin(-1, keepdim=True)
+        return self.masked & (self.block == earliest)
 
     @property
     def accepted(self) -> Bool[Tensor, "... L"]:
@@ -128,6 +127,11 @@ class DecodeState:
         """K states as the canvases of one: [B] becomes [B, K]."""
         return DecodeState(states[0].layout, *(torch.stack([getattr(s, n) for s in states], 1) for n in TENSORS))
 
+    @staticmethod
+    def cat(states: Sequence[DecodeState]) -> DecodeState:
+        """The rows of one state after those of another."""
+        return DecodeState(states[0].layout, *(torch.cat([getattr(s, n) for s in states]) for n in TENSORS))
+
     def where(self, rows: Bool[Tensor, " B"], other: DecodeState) -> DecodeState:
         """The state with these rows as they are in `other`."""
         pairs = ((getattr(other, n), getattr(self, n)) for n in TENSORS)
@@ -135,15 +139,14 @@ class DecodeState:
 
     def to(self, device: torch.device) -> DecodeState:
         """The state on another device."""
-        block = self.layout.block.to(device)
-        return replace(self.map(lambda v: v.to(device)), layout=replace(self.layout, block=block))
+        return self.map(lambda v: v.to(device))
 
     def count(self, reading: Reading) -> DecodeState:
         """Count the forward just read; rows without one (finished) stay as they are."""
         return replace(self, round=self.round + reading.rows.any(-1).long())
 
     def map(self, function: Callable[[Tensor], Tensor]) -> DecodeState:
-        """The same function on every tensor but the layout's, which all rows share."""
+        """The same function on every tensor."""
         return DecodeState(self.layout, *(function(getattr(self, name)) for name in TENSORS))
 
 
@@ -194,8 +197,8 @@ class Proposal:
 def start(
     tokens: Int[Tensor, "B L"],
     *,
-    gen_length: int,
-    block_length: int,
+    gen_length: int | Int[Tensor, " B"],
+    block_length: int | Int[Tensor, " B"],
     mask_id: int,
     eos_id: int | Sequence[int] | None,
     step_budget: int | None = None,
@@ -206,8 +209,8 @@ def start(
 
     Args:
         tokens: prompts, left padded.
-        gen_length: masks behind each, at least 1.
-        block_length: of a block, a divisor of gen_length.
+        gen_length: masks behind each, at least 1; of each row where they differ.
+        block_length: of a block, a divisor of gen_length; of each row where they differ.
         mask_id, eos_id: special ids; of several eos_id each ends an answer and the first fills what follows, None switches
             the early stop off.
         step_budget: rounds of a block before the next opens; None waits until it is full.
@@ -216,16 +219,18 @@ def start(
     """
     eos_id, *also_ends = (eos_id,) if eos_id is None or isinstance(eos_id, int) else tuple(eos_id) or (None,)
     batch, length = tokens.shape
-    position = torch.arange(length, device=tokens.device) - (length - gen_length)
-    block = torch.where(position >= 0, position.div(block_length, rounding_mode="floor"), -1)
-    num_blocks = gen_length // block_length
-    masked = (block >= 0).expand(batch, length).clone()
     count = torch.zeros(batch, dtype=torch.long, device=tokens.device)
+    masks, each = count + gen_length, count + block_length
+    position = torch.arange(length, device=tokens.device) - (length - masks).unsqueeze(-1)
+    block = torch.where(position >= 0, position.div(each.unsqueeze(-1), rounding_mode="floor"), -1)
+    num_blocks, masked = masks.div(each, rounding_mode="floor").clamp(min=1), block >= 0
     return DecodeState(
-        layout=Layout(block, num_blocks, mask_id, eos_id, step_budget, cached, tuple(also_ends)),
+        layout=Layout(mask_id, eos_id, step_budget, cached, tuple(also_ends)),
+        block=block,
+        num_blocks=num_blocks,
         tokens=tokens.masked_fill(masked, mask_id),
         masked=masked,
-        opened=count + min(initial_blocks, num_blocks),
+        opened=num_blocks.clamp(max=initial_blocks),
         spent=count,
         round=count,
         committed_round=torch.where(masked, -1, 0),
@@ -240,31 +245,18 @@ def start(
     )
 
 
-BLANK = {"tokens": 0, "committed_round": 0, "recent_token": -1}
-COUNTERS = ("opened", "spent", "round", "looks", "drafts", "drafts_true")
+BLANK = {"block": -1, "recent_token": -1}
+COUNTERS = ("num_blocks", "opened", "spent", "round", "looks", "drafts", "drafts_true")
 
 
 def extend(state: DecodeState, left: int) -> DecodeState:
-    """The state with columns of padding put before every row; `crop` takes them off again."""
+    """The state with columns of padding put before every row; fewer than none take columns off again."""
 
     def one(name: str) -> Tensor:
         value: Tensor = getattr(state, name)
         return value if name in COUNTERS else torch.nn.functional.pad(value, (left, 0), value=BLANK.get(name, 0))
 
-    block = torch.nn.functional.pad(state.layout.block, (left, 0), value=-1)
-    layout = replace(state.layout, block=block)
-    return DecodeState(layout, *(one(f.name) for f in fields(DecodeState) if f.name != "layout"))
-
-
-def crop(state: DecodeState, left: int) -> DecodeState:
-    """The state without its first columns."""
-
-    def one(name: str) -> Tensor:
-        value: Tensor = getattr(state, name)
-        return value if name in COUNTERS else value[..., left:]
-
-    layout = replace(state.layout, block=state.layout.block[left:])
-    return DecodeState(layout, *(one(f.name) for f in fields(DecodeState) if f.name != "layout"))
+    return DecodeState(state.layout, *map(one, TENSORS))
 
 
 def commit(state: DecodeState, reading: Reading, proposal: Proposal) -> DecodeState:
@@ -299,9 +291,7 @@ def end_after_eos(state: DecodeState) -> DecodeState:
     if state.layout.eos_id is None:
         return state
     no_mask_before = state.masked.long().cumsum(-1) == 0
-    ends = (
-        is_one_of(state.tokens, state.layout.end_ids) & (state.layout.block >= 0) & ~state.masked & no_mask_before
-    ).long()
+    ends = (is_one_of(state.tokens, state.layout.end_ids) & (state.block >= 0) & ~state.masked & no_mask_before).long()
     past = ends.cumsum(-1) - ends > 0
     filled = state.masked & past
     return replace(
@@ -327,5 +317,5 @@ def advance_clock(state: DecodeState) -> DecodeState:
     turn = ~state.feasible.any(-1)
     if state.layout.step_budget is not None:
         turn = turn | (spent >= state.layout.step_budget)
-    turn = turn & (state.opened < state.layout.num_blocks)
+    turn = turn & (state.opened < state.num_blocks)
     return replace(state, opened=state.opened + turn.long(), spent=torch.where(turn, 0, spent))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from models.block_run import BlockStack, Recorder, Run, context_of
 
@@ -113,6 +114,19 @@ class BlockCache:
             runs.append((whole, run))
             self._remember(denoiser, tokens[whole], rows[whole], owner[whole], run)
         return runs[0][1] if len(runs) == 1 else _join(runs, len(tokens), taps)
+
+    def extend(self, left: int) -> None:
+        """Follow canvases that get columns of padding on the left, or lose them."""
+        if self._kept is not None:
+            kept = self._kept
+            self._kept = replace(
+                kept,
+                tokens=pad(kept.tokens, (left, 0)),
+                start=kept.start + left,
+                end=kept.end + left,
+                keys=tuple(pad(keys, (0, 0, left, 0)) for keys in kept.keys),
+                values=tuple(pad(values, (0, 0, left, 0)) for values in kept.values),
+            )
 
     def _fitting(
         self, denoiser: BlockStack, tokens: Int[Tensor, "N L"], rows: Bool[Tensor, "N L"], owner: Int[Tensor, " N"]

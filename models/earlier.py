@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import final
 
@@ -44,6 +45,14 @@ class Earlier:
         self.place[row] = own.masked_scatter(prediction.rows, torch.arange(len(now), device=now.device))
         self.log_probs = now
         return drift
+
+    def extend(self, left: int) -> None:
+        """Put columns before every row; fewer than none take columns off."""
+        self.place = torch.nn.functional.pad(self.place, (left, 0), value=-1)
+
+    def forget(self, places: Sequence[int]) -> None:
+        """Other prompts begin at these places of the batch."""
+        self.place[list(places)] = -1
 
 
 def kullback_leibler(log_p: Float[Tensor, "m V"], log_q: Float[Tensor, "m V"]) -> Float[Tensor, " m"]:

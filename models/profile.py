@@ -205,8 +205,23 @@ def main() -> None:
     parser.add_argument("--shape", type=Path, help="a folder with config.json: random weights of that shape")
     parser.add_argument("--out", type=Path, help="where speed.json and speed.png go")
     parser.add_argument("--device", help="cpu or cuda")
-    speed: Any = import_module("decoding.comparison.speed")  # the library imports the other way
-    print(speed.table(speed.profile(**vars(parser.parse_args()))))
+    parser.add_argument(
+        "--continuous", action="store_true", help="rows that join and leave, against full and fixed batches"
+    )
+    mix = parser.add_argument_group("with --continuous")
+    mix.add_argument("--prompts", type=int, default=512, help="prompts of mixed length, with canvases of mixed length")
+    mix.add_argument("--rows", type=int, default=32, help="rows at a time")
+    mix.add_argument("--policy", default="threshold", help="by its name, with its own settings")
+    mix.add_argument("--use_cache", choices=("none", "prefix", "dual"), default="dual", help="of keys and values")
+    mix.add_argument("--engine", choices=("auto", "plain", "graphs"), default="auto", help="of the decodes")
+    given = vars(parser.parse_args())
+    if given.pop("continuous"):
+        given.pop("head")
+        batches: Any = import_module("decoding.comparison.continuous")  # the library imports the other way
+        return print(batches.table(batches.continuous(**given)))
+    speed: Any = import_module("decoding.comparison.speed")
+    names = ("model", "head", "shape", "out", "device")
+    print(speed.table(speed.profile(**{name: given[name] for name in names})))
 
 
 if __name__ == "__main__":

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 GIB = 2**30
 MARK = "<!-- price -->"
 STATES = 1_000_000  # rows of examples: the shipped cascade of reason-7m saw 3,552 batches of at most 384
-COLUMNS = ("shape", "K", "GPUs", "collection, states an hour", "head, states an hour")
-COLUMNS += ("cascade, steps an hour", "cascade, states an hour", "peak GiB a GPU", "GPU-hours for 1M states")
+COLUMNS = (
+    *("shape", "K", "GPUs", "collection, states an hour", "head, states an hour"),
+    *("cascade, steps an hour", "cascade, states an hour", "peak GiB a GPU", "GPU-hours for 1M states"),
+)
 
 
 @dataclass(frozen=True)
@@ -236,14 +238,15 @@ def fit_head(denoiser: MaskedLM, rows: list[Any], sizes: Sizes) -> dict[str, flo
     optimizer = torch.optim.AdamW([p for p in head.parameters() if p.requires_grad], lr=1e-4)
 
     def step(number: int) -> None:
-        module.losses(mine[number % len(mine)])["loss"].backward()
+        loss: Any = module.losses(mine[number % len(mine)])["loss"]
+        loss.backward()
         find_ranks().sum_gradients(head.parameters())
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
     for number in range(sizes.warm):
         step(number)
-    _, cost = clocked(lambda: [step(number) for number in range(sizes.steps)], denoiser.device)
+    _, cost = clocked(lambda: list(map(step, range(sizes.steps))), denoiser.device)
     states = sum(len(batches[number % len(batches)].state_index) for number in range(sizes.steps))
     return cost | {
         "states_an_hour": 3600 * states / cost["seconds"],
@@ -286,7 +289,8 @@ def fit_cascade(denoiser: MaskedLM, task: Task, examples: list[Example], sizes: 
         states = 0
         for one in islice(stream, count):
             apart = divergence(one.target, one.foretold(cascade))
-            over_all(apart.sum(), torch.tensor(len(apart), device=apart.device)).backward()
+            loss: Any = over_all(apart.sum(), torch.tensor(len(apart), device=apart.device))
+            loss.backward()
             find_ranks().sum_gradients(cascade.parameters())
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

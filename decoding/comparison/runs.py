@@ -385,7 +385,7 @@ def clean_commits(state: DecodeState, reference: Int[Tensor, "B G"]) -> tuple[In
     cascade commits behind a wrong one that is not its own, for the state it is made from holds these. What a second look commits
     behind a wrong commit of the first still counts: the state does not tell looks apart.
     """
-    canvas = state.layout.block >= 0
+    canvas = state.block[0] >= 0
     predicted = is_predicted(state)[:, canvas]
     differs = predicted & (state.tokens[:, canvas] != reference)
     round_index = state.committed_round[:, canvas]

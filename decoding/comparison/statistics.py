@@ -77,7 +77,7 @@ def information(state: DecodeState) -> Float[Tensor, "B L"]:
 
 def new_tokens(state: DecodeState, end_ids: int | Sequence[int]) -> Int[Tensor, " B"]:
     """Canvas tokens up to and including the first that ends an answer."""
-    canvas = state.layout.block >= 0
+    canvas = state.block >= 0
     ids = (end_ids,) if isinstance(end_ids, int) else end_ids
     ends = (is_one_of(state.tokens, ids) & canvas).long()
     ended_before = ends.cumsum(-1) - ends

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -70,9 +71,9 @@ def _wrapped(sentence: str) -> str:
 def aligned(grid: Sequence[Sequence[str]]) -> list[str]:
     """Rows of text as columns, the first to the left; columns at the right that pass NARROW are left out."""
     widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
-    while len(widths) > 1 and sum(widths) + 2 * (len(widths) - 1) > NARROW:
-        widths.pop()
-    widths[0] = min(widths[0], NARROW)
+    ends = [end - 2 for end in itertools.accumulate(width + 2 for width in widths)]
+    fits = max(1, sum(end <= NARROW for end in ends))
+    widths = [min(widths[0], NARROW), *widths[1:fits]]
     found = []
     for row in grid:
         first, *rest = (cell[:width] for cell, width in zip(row, widths, strict=False))

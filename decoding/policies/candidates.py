@@ -19,12 +19,13 @@ TINY = 1e-30  # below any confidence that can win, so that logarithms stay finit
 
 def best_of_each_block(state: DecodeState, reading: Reading, left: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
     """The most confident of `left` in every block that has one."""
-    layout = state.layout
-    member = layout.block == torch.arange(layout.num_blocks, device=left.device).unsqueeze(-1)  # [blocks, L]
-    within = left.unsqueeze(1) & member
-    score = reading.log_odds.unsqueeze(1).masked_fill(~within, -torch.inf)
-    first = torch.nn.functional.one_hot(score.argmax(-1), left.shape[-1]).bool()
-    return (first & within).any(1)
+    block, place = state.block.clamp(min=0), torch.arange(left.shape[-1], device=left.device).expand_as(state.block)
+    score = reading.log_odds.masked_fill(~left, -torch.inf)
+    most = torch.full_like(score, -torch.inf).scatter_reduce(-1, block, score, "amax")
+    equal = left & (score == most.gather(-1, block))
+    nowhere = torch.full_like(place, left.shape[-1])
+    first = nowhere.scatter_reduce(-1, block, torch.where(equal, place, nowhere), "amin")
+    return equal & (place == first.gather(-1, block))
 
 
 def best_of_all(state: DecodeState, reading: Reading, left: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:

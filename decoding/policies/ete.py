@@ -156,8 +156,7 @@ def trigger(
 
 def earliest_block(state: DecodeState, left: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
     """Positions of the earliest block that holds one of `left`."""
-    block = state.layout.block.expand_as(left)
-    return block == torch.where(left, block, state.layout.num_blocks).amin(-1, keepdim=True)
+    return state.block == torch.where(left, state.block, state.num_blocks[..., None]).amin(-1, keepdim=True)
 
 
 def by_confidence(reading: Reading, threshold: float, factor: float | None) -> Bool[Tensor, "B L"]:

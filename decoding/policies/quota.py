@@ -89,20 +89,15 @@ class Quota(OrderedPolicy):
         super().__post_init__()
         require(self.steps >= 1, "steps", "be at least 1", self.steps)
 
-    def steps_per_block(self, num_blocks: int) -> int:
-        """Rounds for each block.
-
-        Raises:
-            ValueError: if the blocks cannot share the steps equally.
-        """
+    def check_blocks(self, num_blocks: int) -> None:
+        """The blocks must share the steps equally."""
         rule = f"be a multiple of the number of blocks ({num_blocks})"
         require(self.steps % num_blocks == 0, "steps", rule, self.steps)
-        return self.steps // num_blocks
 
     def quota(self, state: DecodeState) -> Int[Tensor, " B"]:
         """How many positions each row commits in this round of its block."""
-        steps = self.steps_per_block(state.layout.num_blocks)
-        block_length = (state.layout.block == 0).sum()
+        steps = self.steps // state.num_blocks
+        block_length = (state.block == 0).sum(-1)
         return block_length // steps + (state.spent < block_length % steps).long()
 
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:

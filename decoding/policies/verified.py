@@ -109,6 +109,10 @@ class Verified(Policy):
         """Those of the rule."""
         return self.rule.initial_blocks
 
+    def check_blocks(self, num_blocks: int) -> None:
+        """What the rule fits."""
+        self.rule.check_blocks(num_blocks)
+
     @property
     def needs(self) -> Needs:
         """k canvases, a look for each draft, the blocks that the rule's head and the cascade read, and the likeliest tokens."""

@@ -131,7 +131,7 @@ class CommitEvaluator:
         self, commits: Commits, cascade: Bool[Tensor, "S L"]
     ) -> tuple[Int[Tensor, " S"], Int[Tensor, " S"]]:
         """Outcomes where the answer is unique, and how much of each cascade is right."""
-        canvas = commits.state.layout.block >= 0
+        canvas = self.made.state.block[0] >= 0
         reference = torch.full_like(commits.state.tokens, -1)
         reference[:, canvas] = self.reference[commits.row]
         wrong = (commits.state.tokens != reference) & ~commits.state.masked & canvas

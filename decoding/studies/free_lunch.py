@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ def measure(
     rows: tuple[int, ...] = (1, 4),
     lengths: tuple[int, ...] = (48, 162),
     caches: tuple[str, ...] = ("none", "dual"),
+    use_cache: Literal["none", "prefix", "dual"] = "none",
     block_length: int = 16,
     repeats: int = 5,
     tolerance: float = 1.25,
@@ -54,6 +55,7 @@ def measure(
         rows: prompts in a forward.
         lengths: tokens of prompt and canvas of the forwards that are timed.
         caches: none, prefix or dual: whole canvases, or only what a block cache computes anew.
+        use_cache: none, prefix or dual, of the decoding with every k.
         block_length: masks at the end of a canvas that are asked for.
         repeats: forwards timed of each kind; the median counts.
         tolerance: how much slower than k = 1 is still free, at least 1.
@@ -66,7 +68,7 @@ def measure(
         raise ValueError(f"branches must ascend from 1, got {branches}")
     if tolerance < 1:
         raise ValueError(f"tolerance must be at least 1, got {tolerance}")
-    shared = {"gamma": 0.7} if settings is None else settings
+    shared = {"use_cache": use_cache, **({"gamma": 0.7} if settings is None else settings)}
     timed = inputs.denoiser(dtype=getattr(torch, dtype))
     latency: list[Row] = []
     knees = []

@@ -92,13 +92,13 @@ class StudyInputs:
         """
         return self.make_problems(task, prompts, dev)
 
-    def runner(self, denoiser: Denoiser, checked: CheckedProblems, *, batch_size: int) -> Runner:
+    def runner(self, denoiser: Denoiser, checked: CheckedProblems, *, batch_size: int | None) -> Runner:
         """What runs arms on the prompts of a task and keeps nothing on disk.
 
         Args:
             denoiser: the model.
             checked: the prompts and their checker.
-            batch_size: prompts in one forward.
+            batch_size: prompts in one forward; None for the device's default.
         """
         from decoding.comparison.runner import make_runner
 

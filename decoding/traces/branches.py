@@ -101,7 +101,7 @@ def try_branches(
     free = reading.rows & (plan.reason == 0)
     position, kind, propensity = _draw_branches(reading, free, plan, labelling, generator)
     canvases = _committed(state, reading, plan.reason, position)
-    asked = state.masked & (state.layout.block < canvases.opened.amax(1, keepdim=True))
+    asked = state.masked & (state.block < canvases.opened.amax(1, keepdim=True))
     live = (position >= 0) & canvases.unfinished
     live[:, 0] = canvases.unfinished[:, 0]
     after = _read_in_batches(denoiser, canvases, live, asked, attention_mask, batch_size)

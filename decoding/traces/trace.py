@@ -191,7 +191,9 @@ def _check_place(file: Path, part: Dataset, found: Mapping[str, Any]) -> None:
     name = PART.fullmatch(file.name)
     if name is None:
         raise ValueError(f"{file} must be named part-SPLIT-NUMBER.parquet, got another name")
-    split, chunk, prompts = name["split"], found.get("chunk"), found.get("prompts")
+    split = name["split"]
+    chunk: Any = found.get("chunk")
+    prompts: Any = found.get("prompts")
     if chunk is None and prompts is None:  # a table that was not collected
         return
     try:
@@ -231,7 +233,9 @@ def rebuild(
     block = torch.where(position >= 0, position.div(block_length, rounding_mode="floor"), -1)
     nothing = torch.zeros(count, dtype=torch.long)
     state = DecodeState(
-        layout=Layout(block, gen // block_length, mask_id, eos_id, None),
+        layout=Layout(mask_id, eos_id, None),
+        block=block.expand(count, width),
+        num_blocks=torch.full((count,), gen // block_length),
         tokens=tokens,
         masked=(tokens == mask_id) & (block >= 0),
         opened=torch.tensor([row["opened"] for row in rows]),

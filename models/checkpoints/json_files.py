@@ -17,7 +17,7 @@ def parse(text: str, *, finite: bool = True) -> Any:
     Raises:
         ValueError: for text that is no JSON, a key that is there twice, nesting without end, and numbers that are none.
     """
-    numbers = {"parse_constant": _refuse, "parse_float": _finite} if finite else {}
+    numbers: dict[str, Any] = {"parse_constant": _refuse, "parse_float": _finite} if finite else {}
     try:
         return json.loads(text, object_pairs_hook=_once, **numbers)
     except RecursionError:

@@ -9,12 +9,10 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Any, Literal, get_args
 
-import torch
-
 from models.engine.graphs import Graphs, compiled
 from models.engine.plan import make_plan
 from models.engine.session import Session, Shape
-from models.engine.weights import BlockWeights, read_block
+from models.engine.weights import BlockWeights, read_block, version_of
 
 Kind = Literal["auto", "plain", "graphs"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -34,6 +32,7 @@ class Engine:
         self._denoiser = denoiser
         self.graphs = Graphs(denoiser.device, capture=capture)
         self._weights: list[BlockWeights] = []
+        self._version: tuple[Hashable, ...] = ()
         self._sessions: OrderedDict[Shape, Session] = OrderedDict()
         self.refused = 0
         self.in_use = threading.Lock()  # its buffers serve one decode at a time
@@ -60,10 +59,10 @@ class Engine:
         return self._sessions[shape]
 
     def _read_weights(self) -> list[BlockWeights]:
-        """The weights of all blocks; where they have moved since, whatever was captured on them is dropped."""
-        weights = [read_block(block) for block in self._denoiser.blocks]
-        if [_places(one) for one in weights] != [_places(one) for one in self._weights]:
-            self._weights = weights
+        """The weights of all blocks; where any weight has moved or changed since, whatever was captured on them is dropped."""
+        if self._version != version_of(self._denoiser):
+            self._weights = [read_block(block) for block in self._denoiser.blocks]
+            self._version = version_of(self._denoiser)  # reading may have moved them
             self._sessions.clear()
             self.graphs.forget(lambda _: True)
             self.graphs.device = self._denoiser.device
@@ -72,10 +71,6 @@ class Engine:
 
 def _shape_of(key: Hashable) -> Hashable:
     return key[0] if isinstance(key, tuple) else key
-
-
-def _places(weights: BlockWeights) -> tuple[int, ...]:
-    return tuple(value.data_ptr() for value in vars(weights).values() if isinstance(value, torch.Tensor))
 
 
 def engine_for(denoiser: Any, kind: str) -> Engine | None:

@@ -64,7 +64,8 @@ class Graphs:
             store(made)
 
     def forget(self, wanted: Callable[[Hashable], bool]) -> None:
-        """Drop the graphs whose key is wanted no more."""
+        """Drop the graphs whose key is wanted no more, and try anew what could not be captured for such a key."""
+        self._refused = {key for key in self._refused if not wanted(key)}
         self._kept = {key: graph for key, graph in self._kept.items() if not wanted(key)}
 
     def _take(self, key: Hashable, compute: Callable[[], Made], store: Callable[[Made], None] | None) -> None:

@@ -117,8 +117,8 @@ class Session:
             holes=self.shape.holes,
         )
 
-    def begin(self, attention_mask: Bool[Tensor, "B L"]) -> None:
-        """Forget all contexts and take the padding of a new batch."""
+    def begin(self, attention_mask: Bool[Tensor, "B L"], prompts: Int[Tensor, " n"] | None = None) -> None:
+        """Take the padding of a new batch, and forget all contexts, or those of the prompts alone that are new in it."""
         self.seen.copy_(attention_mask)
         cos, sin = self.model.rotary(positions_of(self.seen))
         self.cos.copy_(cos)
@@ -126,8 +126,8 @@ class Session:
         self.source.copy_(predictors(self.seen) if self.model.shifted else themselves(self.seen))
         self.size.copy_(self.seen.sum(-1))
         self.low.copy_(self.seen.long().argmax(-1))
-        self.contexts.valid.zero_()
-        self.contexts.age.zero_()
+        for held in (self.contexts.valid, self.contexts.age):
+            held.zero_() if prompts is None else held.index_fill_(0, prompts, 0)
 
     def prepare(
         self,

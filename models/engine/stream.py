@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,10 +13,10 @@ from torch import Tensor
 from models.engine import kernels
 from models.engine.block import Attend, run_blocks
 from models.engine.graphs import compiled
-from models.engine.weights import BlockWeights, read_block
+from models.engine.weights import BlockWeights, read_block, version_of
 from models.engine.window import WideTap
 
-_READ: WeakKeyDictionary[Any, tuple[tuple[int, ...], list[BlockWeights]]] = WeakKeyDictionary()
+_READ: WeakKeyDictionary[Any, tuple[tuple[Hashable, ...], list[BlockWeights]]] = WeakKeyDictionary()
 
 
 def run_stream(
@@ -83,13 +83,6 @@ def weights_of(stream: Any) -> list[BlockWeights]:
         _READ[stream] = state, [read_block(block) for block in stream.blocks]
         _READ[stream] = version_of(stream), _READ[stream][1]  # reading may have moved them
     return _READ[stream][1]
-
-
-def version_of(module: Any) -> tuple[int, ...]:
-    """What changes when a parameter of a module is moved or written to."""
-    return tuple(
-        number for p in module.parameters() for number in (p.data_ptr(), 0 if p.is_inference() else p._version)
-    )
 
 
 def predicting(predictor: Int[Tensor, "N W"], asked: Bool[Tensor, "N W"], shift: int) -> Bool[Tensor, "N H"]:

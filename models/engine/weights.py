@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, is_dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -85,6 +86,19 @@ def read_block(block: Any) -> BlockWeights:
         scale=float(attention.scaling),
         low_rank=low_rank,
     )
+
+
+def version_of(module: Any) -> tuple[Hashable, ...]:
+    """What changes when a parameter or buffer of a module is moved or written to, or a part gets another config or copy.
+
+    A head's config and its cascade's stand in graphs as constants; a folded copy is no part of its module.
+    """
+    tensors = chain(module.parameters(), module.buffers())
+    numbers = [n for t in tensors for n in (t.data_ptr(), 0 if t.is_inference() else t._version)]
+    parts = [vars(part) for part in module.modules()]
+    configs = [one for one in (part.get("config") for part in parts) if is_dataclass(one) and isinstance(one, Hashable)]
+    folded = [version_of(part["folded"]) for part in parts if part.get("folded") is not None]
+    return (*numbers, *configs, *folded)
 
 
 def fuse(parameters: Sequence[nn.Parameter]) -> Tensor:

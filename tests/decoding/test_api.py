@@ -176,8 +176,8 @@ def test_a_folder_is_loaded_once_and_equals_the_loaded_model():
     folder = Path(__file__).parents[1] / "golden" / "llada"
     prompt = torch.tensor([[3, 1, 4, 1, 5]])
     by_folder = generate(folder, prompt, "threshold", gen_length=8)
-    assert decoding.api._load(str(folder)) is decoding.api._load(str(folder))
-    native = decoding.api._load(str(folder)).model
+    assert decoding.calls.fitting._load(str(folder)) is decoding.calls.fitting._load(str(folder))
+    native = decoding.calls.fitting._load(str(folder)).model
     by_model = generate(native, prompt, "threshold", gen_length=8, mask_id=250, eos_id=251)
     assert torch.equal(by_folder.sequences, by_model.sequences)
     with pytest.raises(ValueError, match="mask_id must be given"):

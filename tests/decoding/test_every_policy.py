@@ -66,7 +66,7 @@ def test_nothing_commits_twice_unless_taken_back_once_and_only_feasible_position
         drafted = committed & (after.committed_round == before.round.unsqueeze(-1) + 1)  # what the next forward checked
         assert any_policy.needs.drafts or not drafted.any()
         assert (after.round == before.round + before.unfinished).all() or not drafted.any()
-        assert (after.layout.block < after.opened.unsqueeze(-1))[drafted].all()
+        assert (after.block < after.opened.unsqueeze(-1))[drafted].all()
         at_once = committed & ~drafted
         assert (at_once <= before.feasible).all()
         assert (after.committed_round[at_once] == before.round.unsqueeze(-1).expand_as(new)[at_once]).all()

@@ -37,7 +37,7 @@ def test_start_masks_the_canvas_and_numbers_its_blocks():
     tokens = torch.tensor([[7, 8, 1, 1, 1, 1]])
     state = start(tokens, gen_length=4, block_length=2, mask_id=5, eos_id=None, initial_blocks=9)
     assert state.tokens.tolist() == [[7, 8, 5, 5, 5, 5]]
-    assert state.layout.block.tolist() == [-1, -1, 0, 0, 1, 1]
+    assert state.block[0].tolist() == [-1, -1, 0, 0, 1, 1]
     assert state.opened.tolist() == [2]
     assert state.committed_round.tolist() == [[0, 0, -1, -1, -1, -1]]
 

@@ -110,7 +110,7 @@ MUTATIONS = tuple(
         # locks
         ("no lock", LOCK, "fcntl.flock(file, fcntl.LOCK_EX |", "fcntl.flock(file, fcntl.LOCK_SH |", COMMAND + " -k second_writer"),
         ("every rank locks", LOCK, "fcntl is not None and find_ranks().first", "fcntl is not None", COMMAND + " -k ranks"),
-        ("one variable makes ranks", LOCK, "return all(os.environ.get(name)", "return any(os.environ.get(name)", COMMAND + " -k leftovers"),
+        ("one variable makes ranks", "models/ranks.py", "return all(os.environ.get(name)", "return any(os.environ.get(name)", COMMAND + " -k leftovers"),
         ("nobody is named", LOCK, "file.read().strip() or", "'' or", COMMAND + " -k second_writer"),
         ("a refused call leaves a folder", LOCK, "            one.rmdir()\n", "            pass\n", COMMAND + " -k no_folder"),
         ("a refused call takes old folders along", LOCK, "        if one == first_made:\n            return\n", "", COMMAND + " -k no_folder"),
@@ -190,7 +190,7 @@ MUTATIONS = tuple(
         ("the largest entropy counts", BOUNDS, "return sum_before(reading.entropy,", "return prefix_sum(reading.entropy,", BOUNDED),
         ("tokens behind an EOS", STATE, "tokens=state.tokens.masked_fill(past, state.layout.eos_id)", "tokens=state.tokens", STATES),
         ("an EOS behind a mask ends", STATE, "& ~state.masked & no_mask_before", "& ~state.masked", STATES),
-        ("a prompt's EOS ends", STATE, "(state.layout.block >= 0) & ~state.masked & no", "~state.masked & no", STATES),
+        ("a prompt's EOS ends", STATE, "(state.block >= 0) & ~state.masked & no", "~state.masked & no", STATES),
         ("the clock stands", STATE, "spent = state.spent + 1", "spent = state.spent", STATES),
     )
 )  # fmt: skip

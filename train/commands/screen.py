@@ -88,7 +88,7 @@ class Screen:
 
     def spell(self, state: DecodeState) -> list[Piece]:
         """Every canvas position of row 0, with the reason of what was committed since the last picture."""
-        canvas = state.layout.block >= 0
+        canvas = state.block[0] >= 0
         rows: list[Any] = [
             v[0, canvas].tolist() for v in (state.tokens, state.masked, state.committed_round, state.reason)
         ]

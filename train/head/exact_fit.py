@@ -77,11 +77,11 @@ def reveal_some(
     state = start(
         sequences, gen_length=length, block_length=block_length, mask_id=denoiser.mask_id, eos_id=denoiser.eos_id
     )
-    block = torch.randint(state.layout.num_blocks, (count, 1), generator=generator)
+    block = torch.randint(length // block_length, (count, 1), generator=generator)
     share = torch.rand(count, 1, generator=generator)
     here = torch.rand(count, length, generator=generator) < share
     last = torch.arange(length).expand(count, -1) == (block + 1) * block_length - 1
-    masked = (state.layout.block > block) | ((state.layout.block == block) & (~here | last))
+    masked = (state.block > block) | ((state.block == block) & (~here | last))
     return replace(
         state,
         tokens=sequences.masked_fill(masked, denoiser.mask_id),
@@ -134,12 +134,12 @@ def label(denoiser: Denoiser, state: DecodeState, reference: Int[Tensor, "S L"],
 def with_history(denoiser: Denoiser, state: DecodeState, generator: torch.Generator) -> DecodeState:
     """The states with the two readings that a decode might have had before: of states with half as much of the block shown."""
     confidence, token = torch.zeros_like(state.recent_confidence), torch.full_like(state.recent_token, -1)
-    shown = ~state.masked & (state.layout.block == state.opened.unsqueeze(1) - 1)
+    shown = ~state.masked & (state.block == state.opened.unsqueeze(1) - 1)
     tokens = state.tokens
     for age in range(2):
         there = shown.any(-1, keepdim=True) & state.feasible
         shown = shown & (torch.rand(shown.shape, generator=generator) < 0.5)
-        here = state.layout.block == state.opened.unsqueeze(1) - 1
+        here = state.block == state.opened.unsqueeze(1) - 1
         tokens = tokens.masked_fill(here & ~shown, denoiser.mask_id)
         reading = predict(denoiser, tokens, there, None)
         confidence[:, age] = torch.where(there, reading.confidence, 0.0)

@@ -89,7 +89,7 @@ def label_by_finishing(
         answers[of, branch] = torch.where(won.unsqueeze(1), forced.cpu(), -1)
     label = torch.where(same | judged, changed.long(), -1)
     unharmed = right.unsqueeze(1)
-    inside = (state.layout.block >= 0) & unharmed.to(free.device)
+    inside = (state.block >= 0) & unharmed.to(free.device)
     return Verdicts(
         reference=torch.where(inside, free, -1),
         harm=torch.where(unharmed, label, -1),
@@ -144,7 +144,7 @@ def label_held_back(
         last = token_left_for_last(denoiser, take(state, index), position.to(device), attention_mask[index])
         harm[of, branch] = (last.cpu() != candidate[of, position]).long()
     nothing = torch.full_like(harm, -1)
-    reference = torch.where(state.layout.block >= 0, free, -1)
+    reference = torch.where(state.block >= 0, free, -1)
     return Verdicts(reference, harm, nothing, torch.full_like(branches.token, -1))
 
 

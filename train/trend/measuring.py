@@ -158,7 +158,7 @@ def look_ms(denoiser: Denoiser, task: str, *, seed: int, batch_size: int = 8) ->
     asked = {name: make_policy("learned", {"looks": looks}, denoiser) for name, looks in (("head", 0), ("look", 1))}
     rules = {"plain": Beside(leads, leads)} | {name: Beside(leads, policy) for name, policy in asked.items()}
     times: dict[str, list[float]] = {name: [] for name in rules}
-    lengths = {"gen_length": kind.gen_length, "block_length": kind.block_length}
+    lengths: dict[str, Any] = {"gen_length": kind.gen_length, "block_length": kind.block_length}
     for _ in range(REPEATS + 1):  # the first warms up
         for name, rule in rules.items():
             made = generate(denoiser, prompts, rule, **lengths)
@@ -187,7 +187,7 @@ def seconds_a_prompt(
     cells = {name: cell_of(catalogue, task, row) for name, row in best.items() if row is not None}
     rules = {name: make_policy(cell.policy, cell.policy_settings, denoiser) for name, cell in cells.items()}
     passes: dict[str, list[float]] = {name: [] for name in rules}
-    lengths = {"gen_length": kind.gen_length, "block_length": kind.block_length}
+    lengths: dict[str, Any] = {"gen_length": kind.gen_length, "block_length": kind.block_length}
     for turn in range(3):
         for name, rule in rules.items():
             few = prompts if turn else prompts[:2]

@@ -74,7 +74,7 @@ class Replay:
 
     def _note(self, state: DecodeState, reading: Reading, proposal: Proposal) -> Turn:
         rows = len(self.rounds)
-        canvas, risk = state.layout.block >= 0, risk_of(self.policy, state, reading)
+        canvas, risk = state.block[0] >= 0, risk_of(self.policy, state, reading)
         return Turn(
             state=canvas_of(state, rows),
             canvases=canvas_of(commit(state, reading, proposal), rows),
@@ -140,7 +140,7 @@ class Replay:
 
 def canvas_of(state: DecodeState, rows: int) -> DecodeState:
     """The canvas of the first rows, on the CPU."""
-    canvas = state.layout.block >= 0
+    canvas = state.block[0] >= 0  # the rows of a comparison have theirs at the same places
 
     def one(name: str) -> Tensor:
         value: Tensor = getattr(state, name)[:rows]

@@ -52,8 +52,8 @@ class PCSampler(Policy):
 
     def score(self, state: DecodeState, reading: Reading) -> Float[Tensor, "B L"]:
         """What comes first has most of."""
-        canvas = state.layout.block >= 0
-        place = (canvas.long().cumsum(-1) - 1).clamp(min=0) % (state.layout.block == 0).sum()
+        canvas = state.block >= 0
+        place = (canvas.long().cumsum(-1) - 1).clamp(min=0) % (state.block == 0).sum(-1, keepdim=True).clamp(min=1)
         return (-self.bias * place).exp() * self.calibrated(reading)
 
     def calibrated(self, reading: Reading) -> Float[Tensor, "B L"]:

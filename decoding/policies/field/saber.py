@@ -78,8 +78,8 @@ class Saber(Policy):
         """The committed positions whose confidence fell most; none once nothing is left, none that was never read before."""
         number = chosen.sum(-1, keepdim=True).clamp(min=self.least)
         allowed = (number + REMASKED - 1).div(REMASKED, rounding_mode="floor").clamp(min=self.least // 2)
-        fresh = (state.opened > 1).unsqueeze(-1) & (state.layout.block == state.opened.unsqueeze(-1) - 1)
+        fresh = (state.opened > 1).unsqueeze(-1) & (state.block == state.opened.unsqueeze(-1) - 1)
         seen = ~(fresh & (state.spent == 0).unsqueeze(-1))
-        committed = (state.layout.block >= 0) & ~state.masked & (state.reason != int(Reason.END))
+        committed = (state.block >= 0) & ~state.masked & (state.reason != int(Reason.END))
         within = (committed | chosen) & seen & (state.feasible & ~chosen).any(-1, keepdim=True)
         return within & (rank(fallen, within) < torch.minimum(allowed, number - 1))

@@ -120,13 +120,13 @@ class SlowFast(Policy):
         return replace(cycle, start=start, step=step.masked_fill(over, 0), settled=cycle.settled.masked_fill(over, 0))
 
 
-def block_length(state: DecodeState) -> Int[Tensor, ""]:
+def block_length(state: DecodeState) -> Int[Tensor, "..."]:
     """Positions of a block."""
-    return (state.layout.block == 0).sum()
+    return (state.block == 0).sum(-1)
 
 
 def offset(state: DecodeState) -> Int[Tensor, "... L"]:
     """Place of each position from the start of the newest block, negative before it."""
-    place = (state.layout.block >= 0).long().cumsum(-1) - 1
-    place = torch.where(state.layout.block >= 0, place, -len(place))
-    return place - (state.opened.unsqueeze(-1) - 1) * block_length(state)
+    place = (state.block >= 0).long().cumsum(-1) - 1
+    place = torch.where(state.block >= 0, place, -place.shape[-1])
+    return place - ((state.opened - 1) * block_length(state)).unsqueeze(-1)

@@ -81,6 +81,6 @@ def within_cap(
 
 def drafts_before(state: DecodeState) -> Int[Tensor, "B 1"]:
     """What the round before committed, before it took anything back; 30 in the first round of a block."""
-    last = ~state.masked & (state.committed_round == state.round.unsqueeze(-1) - 1) & (state.layout.block >= 0)
+    last = ~state.masked & (state.committed_round == state.round.unsqueeze(-1) - 1) & (state.block >= 0)
     number = last.sum(-1, keepdim=True)
     return torch.where((state.spent == 0).unsqueeze(-1), BEFORE_THE_FIRST, number)

@@ -123,8 +123,8 @@ def test_a_state_is_rebuilt_from_its_row():
     assert state.tokens[:, 3:].tolist() == [[2, 1, 2, 2, 2, 2]] * 2
     assert state.tokens[0, 1:3].tolist() == [0, 1]
     assert state.masked[0].tolist() == [False] * 3 + [True, False] + [True] * 4
-    assert state.layout.block.tolist() == [-1, -1, -1, 0, 0, 0, 1, 1, 1]
-    assert state.layout.num_blocks == 2
+    assert state.block[0].tolist() == [-1, -1, -1, 0, 0, 0, 1, 1, 1]
+    assert (state.num_blocks == 2).all()
     assert state.feasible.sum(-1).tolist() == [2, 5]
     assert (state.opened.tolist(), state.spent.tolist(), state.round.tolist()) == ([1, 2], [1, 0], [2, 3])
     assert state.committed_round[0].tolist() == [0, 0, 0, -1, 1, -1, -1, -1, -1]

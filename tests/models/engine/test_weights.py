@@ -1,10 +1,14 @@
 """Fused weights are the model's own: views, the same numbers, and read again where they moved."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import models
-from models.engine.weights import fuse, read_block
+from models.engine.graphs import Graphs
+from models.engine.weights import fuse, read_block, version_of
+from models.heads.cascade import CascadeConfig
 
 
 @pytest.fixture
@@ -59,3 +63,50 @@ def test_an_unknown_engine_is_refused(golden):
     with pytest.raises(ValueError, match=r"^engine must be one of auto, plain, graphs, got 'fast'$"):
         models.load(golden.folder, device="cpu", engine="fast")
     assert models.load(golden.folder, device="cpu").engine is None
+
+
+@pytest.mark.parametrize("part", ["lm_head", "final_norm", "token_embedding"])
+def test_weights_outside_the_blocks_are_seen_to_change(fresh, part):
+    fresh.use_engine("graphs")
+    fresh.engine._read_weights()
+    fresh.engine._sessions["a batch"] = "its buffers"
+    fresh.engine._read_weights()
+    assert fresh.engine._sessions
+    getattr(fresh, part).weight.data = getattr(fresh, part).weight.data.clone()
+    fresh.engine._read_weights()
+    assert not fresh.engine._sessions
+
+
+class Part(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight, self.mean = torch.nn.Parameter(torch.ones(2)), torch.nn.Buffer(torch.zeros(2))
+        self.config = CascadeConfig(blocks=1, base="x")
+        self.__dict__["folded"] = torch.nn.Linear(1, 1)
+
+
+def test_the_version_of_a_head_covers_its_cascade_buffers_config_and_folded_copy():
+    head = Part()
+    head.inner = Part()
+    changes = [
+        lambda: head.mean.add_(1),
+        lambda: head.inner.weight.add_(1),
+        lambda: setattr(head.inner, "config", replace(head.inner.config, foretold=(0.5,), seen=(0.6,))),
+        lambda: setattr(head, "config", replace(head.config, blocks=2)),
+        lambda: head.inner.__dict__.update(folded=torch.nn.Linear(1, 1)),
+        lambda: head.inner.__dict__.update(folded=None),
+    ]
+    seen = [version_of(head)]
+    assert version_of(head) == seen[0]
+    for change in changes:
+        with torch.no_grad():
+            change()
+        seen.append(version_of(head))
+        assert seen[-1] != seen[-2]
+
+
+def test_what_could_not_be_captured_is_tried_anew_once_it_is_forgotten():
+    graphs = Graphs(torch.device("cpu"), capture=True)
+    graphs._refused = {("a", 1), ("b", 1)}
+    graphs.forget(lambda key: key[0] == "a")
+    assert graphs._refused == {("b", 1)}

@@ -10,7 +10,7 @@ import generate as generate_command
 import models
 from decoding.files.folder_lock import hold_file
 from decoding.names import resolve
-from train.commands.answering.batches import decode_all, make_batches
+from train.commands.answering.batches import decode_all, decode_order
 from train.commands.answering.memory import batch_size_for, told_in_one_sentence
 from train.commands.answering.prompt_file import read_prompts
 from train.commands.command_line import run
@@ -185,12 +185,12 @@ def test_chats_in_a_file_are_rendered_by_the_template(capsys, tiny, instruct, tm
     )
 
 
-def test_rows_of_like_length_share_a_batch():
+def test_rows_of_like_length_are_decoded_together():
     lengths = [5, 1, 5, 1, 9, 9, 2, 2, *[7] * 40]
-    batches = make_batches(lengths, 2)
-    assert sorted(index for batch in batches for index in batch) == list(range(48))
-    assert batches[0] == (1, 3)
-    assert all(len({lengths[index] for index in batch}) == 1 for batch in batches)
+    order = decode_order(lengths, 2)
+    assert sorted(order) == list(range(48))
+    assert order[:9] == [1, 3, 6, 7, 0, 2, 8, 9, 10]
+    assert all(set(order[start : start + 16]) == set(range(start, start + 16)) for start in (0, 16, 32))
 
 
 def test_what_is_done_is_not_run_again(tiny):
@@ -202,8 +202,7 @@ def test_what_is_done_is_not_run_again(tiny):
     ids = denoiser.encode(PROMPTS)
     found = list(decode_all(denoiser, ids, request, batch_size=4, seed=0, done=set(range(4))))
     assert [answer.index for answer in found] == [4, 5, 6, 7]
-    first, *_ = make_batches([len(row) for row in ids], 4)
-    assert not set(first) <= set(range(4)) or sum(calls) == 8
+    assert sum(calls) == 4 * 2  # rows times rounds
     calls.clear()
     assert list(decode_all(denoiser, ids, request, batch_size=4, seed=0, done=set(range(8)))) == []
     assert calls == []

@@ -75,7 +75,7 @@ def test_states_have_the_readings_of_a_decode_that_had_shown_less():
     _, state = states(300)
     found = with_history(MODEL, state, torch.Generator().manual_seed(3))
     assert torch.equal(found.tokens, state.tokens)
-    shown = (~state.masked & (state.layout.block == state.opened.unsqueeze(1) - 1)).any(-1)
+    shown = (~state.masked & (state.block == state.opened.unsqueeze(1) - 1)).any(-1)
     assert (found.recent_confidence[:, 0] > 0).any(-1).equal(shown)
     assert ((found.recent_token >= 0) <= state.feasible.unsqueeze(1)).all()
     older, newer = ((found.recent_token[:, age] >= 0).any(-1) for age in (1, 0))

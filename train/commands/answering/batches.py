@@ -1,4 +1,4 @@
-"""Many prompts through one model, batch by batch: the one place that continuous batching would replace."""
+"""Many prompts through one model: what order they are decoded in, and their answers in the order of the prompts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from models.denoiser import Denoiser
 
 WINDOW = 8  # batches within which rows are sorted by length; answers are in order from one window to the next
-SEED_STEP = 1_000_003  # between the seeds of two batches
 
 
 @dataclass(frozen=True)
@@ -24,8 +23,8 @@ class Answer:
     Attributes:
         index: of the row.
         row: its text and what it cost.
-        seconds: its equal share of the time of its batch.
-        seed: of its batch's draws.
+        seconds: its share of the time, that of every round divided among the rows in it.
+        seed: of the draws, which follow from it and the row's index.
     """
 
     index: int
@@ -34,19 +33,15 @@ class Answer:
     seed: int
 
 
-def make_batches(lengths: Sequence[int], batch_size: int) -> list[tuple[int, ...]]:
-    """Rows of like length together, so that little is padded; the same batches for the same lengths.
+def decode_order(lengths: Sequence[int], batch_size: int) -> list[int]:
+    """Rows of like length one after the other, so that little is padded, within windows of eight batches.
 
     Args:
         lengths: of the prompts in tokens.
-        batch_size: rows of a batch at most.
+        batch_size: rows at a time.
     """
-    found: list[tuple[int, ...]] = []
-    for start in range(0, len(lengths), WINDOW * batch_size):
-        rows = range(start, min(len(lengths), start + WINDOW * batch_size))
-        order = sorted(rows, key=lambda index: (lengths[index], index))
-        found += [tuple(order[first : first + batch_size]) for first in range(0, len(order), batch_size)]
-    return found
+    size = WINDOW * batch_size
+    return sorted(range(len(lengths)), key=lambda index: (index // size, lengths[index], index))
 
 
 def decode_all(
@@ -65,46 +60,36 @@ def decode_all(
         denoiser: the model, with its head.
         prompts: token ids, one list a row.
         request: policy, lengths and settings.
-        batch_size: rows of a batch at most.
-        seed: of the draws; the batch of number n draws from seed + n * 1,000,003.
-        done: rows whose answers are known: a batch of nothing else is not run, and none of them is yielded.
+        batch_size: rows at a time.
+        seed: of the draws.
+        done: rows whose answers are known: they are not run, and none of them is yielded.
         calibrated: file of calibrate.py that the decode must agree with, or None.
 
     Raises:
-        ValueError: for settings that do not fit the model, and where a batch needs more memory than there is.
+        ValueError: for settings that do not fit the model, and where the rows need more memory than there is.
     """
+    from decoding import generate_many
+
+    order = [index for index in decode_order([len(ids) for ids in prompts], batch_size) if index not in done]
     waiting: dict[int, Answer] = {}
-    following = 0
-    for number, rows in enumerate(make_batches([len(ids) for ids in prompts], batch_size)):
-        if not set(rows) <= done:
-            batch = [prompts[index] for index in rows]
-            answers = _decode(denoiser, batch, request, seed=seed + number * SEED_STEP, calibrated=calibrated)
-            waiting |= {index: Answer(index, *answer) for index, answer in zip(rows, answers, strict=True)}
-        while following in waiting or following in done:
-            answer = waiting.pop(following, None)
-            if answer is not None and following not in done:
-                yield answer
-            following += 1
-
-
-def _decode(
-    denoiser: Denoiser, batch: Sequence[Sequence[int]], request: Request, *, seed: int, calibrated: str | None
-) -> list[tuple[Row, float, int]]:
-    """Row, seconds and seed of every prompt of a batch; arguments as in `decode_all`."""
-    import torch
-
-    from decoding import generate
-
-    with told_in_one_sentence(len(batch), max(map(len, batch)) + request.gen_length):
-        result = generate(
+    following = iter(sorted(order))
+    awaited = next(following, None)
+    with told_in_one_sentence(batch_size, max(map(len, prompts), default=0) + request.gen_length):
+        for found in generate_many(
             denoiser,
-            [list(ids) for ids in batch],
+            [list(prompts[index]) for index in order],
             request.policy,
             gen_length=request.gen_length,
             block_length=request.block_length,
-            generator=torch.Generator(denoiser.device).manual_seed(seed),
+            batch_size=batch_size,
+            ordered=False,
+            numbers=order,
+            seed=seed,
             calibrated=calibrated,
             **request.options,
             **request.settings,
-        )
-    return [(result.row(index), result.seconds / len(batch), seed) for index in range(len(batch))]
+        ):
+            waiting[found.number] = Answer(found.number, found.row, found.seconds, seed)
+            while awaited is not None and awaited in waiting:
+                yield waiting.pop(awaited)
+                awaited = next(following, None)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from models.ranks import Ranks
-from train.commands.answering.batches import make_batches
+from train.commands.answering.batches import decode_order
 
 Line = dict[str, Any]
 
@@ -38,15 +38,16 @@ def read_parts(out: Path) -> dict[int, Line]:
 
 
 def rows_of_others(lengths: Sequence[int], batch_size: int, done: set[int], ranks: Ranks) -> set[int]:
-    """Rows of the batches that other processes answer; the batches are those of a run by one process.
+    """Rows that other processes answer: every one takes batches of like length in turn.
 
     Args:
         lengths: of all prompts in tokens.
-        batch_size: rows of a batch at most.
+        batch_size: rows of a batch.
         done: rows whose answers are known.
         ranks: this process among the others.
     """
-    left = [rows for rows in make_batches(lengths, batch_size) if not set(rows) <= done]
+    order = [row for row in decode_order(lengths, batch_size) if row not in done]
+    left = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
     mine = {row for rows in ranks.mine(left) for row in rows}
     return {row for rows in left for row in rows} - mine
 

@@ -62,7 +62,7 @@ def test_what_has_just_been_opened_is_not_taken_back_and_what_came_before_may_be
     state = after(begun(canvas, 6, 2), reading_of([0.9, 0.8, 0.0, 0.0, 0.0, 0.0]), Saber(1))
     state = after(state, reading_of([0.9, 0.8, 0.0, 0.0, 0.0, 0.0]), Saber(1))
     assert state.opened.tolist() == [2]
-    wide = replace(state, layout=replace(state.layout, block=torch.tensor([0, 0, 1, 1, 1, 1]), num_blocks=2))
+    wide = replace(state, block=torch.tensor([[0, 0, 1, 1, 1, 1]]), num_blocks=torch.tensor([2]))
     proposal = Saber().propose(wide, reading_of([0.95, 0.7, 0.6, 0.55, 0.5, 0.4]))
     assert proposal.reason[0, 0].tolist() == [0, GONE, NOW, NOW, 0, 0]
 
@@ -71,7 +71,7 @@ def test_committed_positions_are_read_in_the_opened_blocks(run, denoisers, promp
     seen = []
     run(denoisers["context"], Saber(), prompts, early_stop=False, on_step=lambda s, r: seen.append((s, r)))
     for state, reading in seen:
-        canvas = (state.layout.block >= 0) & (state.layout.block < state.opened.unsqueeze(-1))
+        canvas = (state.block >= 0) & (state.block < state.opened.unsqueeze(-1))
         assert torch.equal(reading.rows, canvas & state.unfinished.unsqueeze(-1))
 
 

@@ -22,14 +22,14 @@ STRICT = BlockHMMConfig()
 
 @pytest.fixture(scope="module")
 def result():
-    small = {"samples": 16, "accepted": 50, "fitted": 16, "policy_samples": 3, "swept_samples": 2}
+    small = {"samples": 16, "accepted": 50, "fitted": 40, "policy_samples": 4, "swept_samples": 4}
     return measure(BENCH, etas=(1e-8, 1e-4), widths=(1, 4), strengths=(0.0, 1.0), **small)
 
 
 @pytest.mark.parametrize("eta", [1e-8, 1e-5])
 def test_the_library_s_own_decoder_loses_what_enumeration_says(eta):
     config = BlockHMMConfig(eta=eta)
-    found, exact = monte_carlo(BENCH, config, 64, torch.Generator().manual_seed(1)), divergence(config)
+    found, exact = monte_carlo(BENCH, config, 128, torch.Generator().manual_seed(1)), divergence(config)
     for name in ("forward_kl", "reverse_kl", "incoherence"):
         one = found[name]
         assert abs(one["estimate"] - getattr(exact, name)) <= 3 * one["standard_error"], name

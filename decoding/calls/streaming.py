@@ -44,12 +44,12 @@ class Stream:
         """
         if len(state.tokens) != 1:
             raise ValueError(f"streamer must come with one prompt and one answer, got {len(state.tokens)} rows")
-        streamer.put(state.tokens[0, state.layout.block < 0].cpu())
+        streamer.put(state.tokens[0, state.block[0] < 0].cpu())
         return Stream(streamer, end_ids, whole)
 
     def step(self, state: DecodeState, reading: Reading) -> None:
         """A hook of the decode: put what is finished before this round, then what the canvas would be if it ended now."""
-        canvas = state.layout.block >= 0
+        canvas = state.block[0] >= 0
         tokens, masked = state.tokens[0, canvas], state.masked[0, canvas]
         if not self.whole:
             self._put(tokens, int((masked.cumsum(-1) == 0).sum()))
@@ -61,7 +61,7 @@ class Stream:
 
     def close(self, state: DecodeState) -> None:
         """Put the rest up to the first EOS, and end."""
-        tokens = state.tokens[0, state.layout.block >= 0]
+        tokens = state.tokens[0, state.block[0] >= 0]
         self._put(tokens, len(tokens))
         self.streamer.end()
 

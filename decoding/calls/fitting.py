@@ -1,0 +1,118 @@
+"""What a call fits: the model behind it, its cache, lengths and ids, and how candidates are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from decoding.names import Request
+from decoding.policy import Policy
+from decoding.reading import Sampling
+from models.denoiser import Denoiser
+
+
+def as_denoiser(model: Any, options: Mapping[str, Any]) -> Denoiser:
+    """A Denoiser as it is, a folder or hub id loaded (once), a loaded model wrapped with the tokenizer and ids that are given."""
+    of_model = {name: options[name] for name in ("tokenizer", "mask_id", "eos_id") if name in options}
+    loaded = isinstance(model, Denoiser | str | Path)
+    if "tokenizer" in of_model and loaded:
+        raise ValueError(f"tokenizer must come with a loaded LLaDA or Dream model, got a {type(model).__name__}")
+    if isinstance(model, Denoiser):
+        return model
+    if isinstance(model, str | Path):
+        return _load(str(model))
+    if not hasattr(model, "config"):
+        raise ValueError(f"model must be a Denoiser, a folder or hub id, or a loaded model, got {type(model).__name__}")
+    return cast(Denoiser, import_module("models").wrap(model, **of_model))
+
+
+@lru_cache(maxsize=2)
+def _load(path_or_hub_id: str) -> Denoiser:
+    return cast(Denoiser, import_module("models").load(path_or_hub_id))
+
+
+def with_cache(denoiser: Denoiser, mode: str) -> Denoiser:
+    """The denoiser behind an empty block cache: `none`, `prefix` or `dual`."""
+    if mode == "none":
+        return denoiser
+    if not hasattr(denoiser, "with_cache"):
+        raise ValueError(f"use_cache must be none with a {type(denoiser).__name__}, got {mode!r}")
+    return cast(Denoiser, cast(Any, denoiser).with_cache(mode))
+
+
+def check_fit(
+    request: Request, denoiser: Denoiser, *, prompt_length: int, generator: torch.Generator | None
+) -> tuple[int, ...]:
+    """Refuse lengths, ids and a generator that do not fit the model; the ids that end an answer, given or the model's.
+
+    Args:
+        request: lengths and options of the call.
+        denoiser: the model.
+        prompt_length: longest prompt of the batch, in tokens.
+        generator: of the draws, on the model's device; None without draws.
+
+    Raises:
+        ValueError: in one sentence, for what does not fit.
+    """
+    if prompt_length + request.gen_length > denoiser.max_length:
+        longest = f"{prompt_length} + {request.gen_length}"
+        raise ValueError(f"prompt + gen_length must be at most the model's {denoiser.max_length}, got {longest}")
+    if generator is not None and generator.device.type != denoiser.device.type:
+        raise ValueError(f"generator must live on the model's device {denoiser.device}, got {generator.device}")
+    mask_id = request.options.get("mask_id", denoiser.mask_id)
+    if mask_id != denoiser.mask_id:
+        raise ValueError(f"mask_id must be the model's {denoiser.mask_id}, got {mask_id!r}")
+    given = request.options.get("eos_id")
+    if given is None:
+        return denoiser.end_ids
+    ids = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    for one in ids:
+        if not isinstance(one, int) or isinstance(one, bool) or not 0 <= one < denoiser.vocab_size:
+            raise ValueError(f"eos_id must lie in [0, {denoiser.vocab_size}), got {one!r}")
+    turn = [one for one in [denoiser.end_of_turn_id] if one is not None]
+    return tuple(dict.fromkeys([*ids, *turn])) if ids else denoiser.end_ids
+
+
+def make_sampling(request: Request, denoiser: Denoiser, end_ids: tuple[int, ...], rule: Policy) -> Sampling:
+    """Temperature and nucleus, the ids that are never a candidate or never confident, and what the policy wants drawn.
+
+    Args:
+        request: of the call.
+        denoiser: the model.
+        end_ids: the ids that end an answer, EOS first.
+        rule: the policy, which says what it wants drawn.
+
+    Raises:
+        ValueError: for options that contradict the policy.
+    """
+    options = request.options
+    # what changes nothing beside draws from p^power
+    for name, harmless in (("temperature", (0.0, 1 / rule.needs.power)), ("top_p", (1.0,))):
+        if rule.needs.draws and options.get(name, harmless[0]) not in harmless:
+            raise ValueError(
+                f"{name} must be left out with policy {request.policy}, which draws from p^alpha itself, got {options[name]}"
+            )
+    if options.get("confidence_eos_eot_inf") and rule.needs.looks:
+        raise ValueError(
+            f"confidence_eos_eot_inf must be left out where a cascade is looked at, got it with {rule.needs.looks} looks a round"
+        )
+    if options.get("temperature") and rule.needs.greedy:
+        raise ValueError(f"temperature must be 0 with policy {request.policy}, got {options['temperature']}")
+    eos = tuple(
+        one for one in end_ids if one != denoiser.end_of_turn_id
+    )  # LLaDA forbids EOS alone, not the end of a turn
+    forbidden = eos if options.get("logits_eos_inf") else ()
+    return Sampling(
+        temperature=options.get("temperature", 0.0),
+        top_p=options.get("top_p", 1.0),
+        forbidden=(denoiser.mask_id, *forbidden),
+        unconfident=end_ids if options.get("confidence_eos_eot_inf") else (),
+        noise=rule.needs.noise,
+        draws=rule.needs.draws,
+        power=rule.needs.power,
+    )

@@ -1,0 +1,209 @@
+"""What a batch that stays full is worth: continuous batching against rows that are always full, and against fixed batches.
+
+`python -m models.profile --continuous` is its command.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import models
+from decoding.api import generate
+from decoding.calls.answers import Answer
+from decoding.calls.many import generate_many
+from decoding.provenance import environment, write_json
+from models.masked_lm import MaskedLM
+from models.profile import random_model
+
+LOG = logging.getLogger(__name__)
+BLOCKS = (1, 2, 4, 8)  # of the canvases of the mix, whose rounds differ as much where a round commits one position
+EVERY = 16  # of the prompts in order of length, one is decoded in as many copies as there are rows
+WARM = 4  # batches before the clock runs
+FULL, FIXED = 0.9, 1.3  # shares of the two others that continuous batching should reach
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Prompts of mixed length and canvases of mixed length, in an order drawn at random.
+
+    Attributes:
+        prompts: token ids.
+        lengths: of their canvases.
+        block: of all blocks.
+    """
+
+    prompts: Sequence[list[int]]
+    lengths: Sequence[int]
+    block: int
+
+    def at(self, places: Iterable[int]) -> Mix:
+        """Some of them."""
+        kept = list(places)
+        return Mix([self.prompts[n] for n in kept], [self.lengths[n] for n in kept], self.block)
+
+
+def make_mix(count: int, *, shortest: int, longest: int, block: int, seed: int = 0) -> Mix:
+    """A mix of random prompts.
+
+    Args:
+        count: prompts.
+        shortest, longest: positions of a prompt.
+        block: positions of a block.
+        seed: of lengths, tokens and order.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    sizes = torch.randint(shortest, longest + 1, (count,), generator=generator).tolist()
+    blocks = torch.tensor(BLOCKS).repeat(-(-count // len(BLOCKS)))[:count]
+    lengths = (block * blocks[torch.randperm(count, generator=generator)]).tolist()
+    return Mix([torch.randint(5, 200, (n,), generator=generator).tolist() for n in sizes], lengths, block)
+
+
+def continuous(
+    *,
+    model: Path,
+    shape: Path | None = None,
+    out: Path | None = None,
+    device: str | None = None,
+    prompts: int = 512,
+    rows: int = 32,
+    policy: str = "threshold",
+    use_cache: str = "dual",
+    engine: str = "auto",
+) -> dict[str, Any]:
+    """Decode one mix in three ways, and say how many tokens a second each makes.
+
+    Args:
+        model: a checkpoint folder, where no shape is given.
+        shape: folder with config.json: random weights of that shape.
+        out: where continuous.json goes.
+        device: cpu or cuda; by default the GPU if there is one.
+        prompts: of the mix.
+        rows: at a time.
+        policy: by its name, with its own settings.
+        use_cache: none, prefix or dual.
+        engine: auto, plain or graphs.
+
+    Returns:
+        What continuous.json holds.
+    """
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if shape is None:
+        denoiser = models.load(model, device=where, engine=engine)
+        mix = make_mix(prompts, shortest=4, longest=32, block=8)
+    else:
+        dtype = torch.bfloat16 if where.type == "cuda" else torch.float32
+        denoiser = random_model(shape, where, dtype).use_engine(engine)
+        mix = make_mix(prompts, shortest=32, longest=256, block=32)
+    found = measure(denoiser, mix, rows=rows, options={"policy": policy, "use_cache": use_cache})
+    found |= {"of": str(shape or model), "policy": policy, "cache": use_cache, "prompts": prompts, "rows": rows}
+    found |= {"environment": environment(device=where, seed=0)}
+    if out is not None:
+        write_json(out / "continuous.json", found)
+    return found
+
+
+def measure(denoiser: MaskedLM, mix: Mix, *, rows: int, options: dict[str, Any]) -> dict[str, Any]:
+    """The three ways, each once what it needs has been built.
+
+    Args:
+        denoiser: decodes.
+        mix: prompts.
+        rows: at a time.
+        options: policy and cache.
+    """
+    options = {**options, "block_length": mix.block, "early_stop": False}
+    before = denoiser.engine.fallbacks if denoiser.engine else 0
+
+    def stay_full(some: Mix) -> list[Answer]:
+        how = {**options, "gen_length": some.lengths, "batch_size": rows, "ordered": False}
+        return list(generate_many(denoiser, some.prompts, **how))
+
+    def in_batches(some: Mix) -> list[Answer]:
+        firsts = range(0, len(some.prompts), rows)
+        parts = [some.at(range(first, min(first + rows, len(some.prompts)))) for first in firsts]
+        return [answer for part in parts for answer in stay_full(part)]
+
+    seconds: dict[str, float] = {}
+    answers: list[Answer] = []
+    for name, way in (("continuous", stay_full), ("fixed", in_batches)):
+        way(mix.at(range(min(len(mix.prompts), WARM * rows))))
+        seconds[name], answers = clocked(denoiser, lambda way=way: way(mix))  # type: ignore[misc]
+        LOG.info("continuous: %s took %.1f s", name, seconds[name])
+    tokens = sum(mix.lengths)
+    speed = {name: tokens / spent for name, spent in seconds.items()} | {
+        "full": always_full(denoiser, mix, rows, options)
+    }
+    each = sorted(answer.row.rounds for answer in answers)
+    return {
+        "tokens_a_second": speed,
+        "prompts_a_second": {name: one * len(mix.prompts) / tokens for name, one in speed.items()},
+        "of_always_full": speed["continuous"] / speed["full"],
+        "of_fixed_batches": speed["continuous"] / speed["fixed"],
+        "rounds": {
+            "least": each[0],
+            "tenth": each[len(each) // 10],
+            "ninetieth": each[9 * len(each) // 10],
+            "most": each[-1],
+        },
+        "fallbacks": denoiser.engine.fallbacks - before if denoiser.engine else 0,
+    }
+
+
+def always_full(denoiser: MaskedLM, mix: Mix, rows: int, options: dict[str, Any]) -> float:
+    """Tokens a second where all rows are copies of one prompt, which begin and end together: nothing is padded or waits.
+
+    Args:
+        denoiser: decodes.
+        mix: of whose prompts, in order of length, every 16th is decoded.
+        rows: copies.
+        options: of the decode.
+    """
+    order = sorted(range(len(mix.prompts)), key=lambda n: (mix.lengths[n], len(mix.prompts[n])))
+    some = mix.at(order[EVERY // 2 :: EVERY])
+    spent = 0.0
+    for prompt, length in zip(some.prompts, some.lengths, strict=True):
+
+        def decode(prompt: list[int] = prompt, length: int = length) -> object:
+            return generate(denoiser, [prompt] * rows, gen_length=length, **options)
+
+        decode()
+        spent += clocked(denoiser, decode)[0]
+    return rows * sum(some.lengths) / spent
+
+
+def clocked(denoiser: MaskedLM, call: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds of a call, the device's work included, and what it gives."""
+    gpu = denoiser.device.type == "cuda"
+    if gpu:
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    made = call()
+    if gpu:
+        torch.cuda.synchronize()
+    return time.perf_counter() - began, made
+
+
+def table(found: dict[str, Any]) -> str:
+    """The figures in lines."""
+    names = {
+        "continuous": f"{found['rows']} rows that stay full",
+        "full": f"{found['rows']} rows always full (upper bound)",
+        "fixed": "fixed batches whose finished rows leave",
+    }
+    speed, prompts, rounds = found["tokens_a_second"], found["prompts_a_second"], found["rounds"]
+    what = f"{found['prompts']} prompts, {found['policy']}, cache {found['cache']}, {found['of']}"
+    spread = (
+        f"rounds a row: {rounds['least']} to {rounds['most']}, tenth {rounds['tenth']}, ninetieth {rounds['ninetieth']}"
+    )
+    lines = [f"{what} on {found['environment']['device']}", f"{spread}; engine fallbacks {found['fallbacks']}"]
+    lines += [f"{what:45}{speed[name]:11.1f} tokens/s{prompts[name]:10.2f} prompts/s" for name, what in names.items()]
+    lines.append(f"continuous / always full {found['of_always_full']:.3f} (bar {FULL})")
+    lines.append(f"continuous / fixed batches {found['of_fixed_batches']:.3f} (bar {FIXED})")
+    return "\n".join(lines)
