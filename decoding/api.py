@@ -15,6 +15,7 @@ from decoding.calls.fitting import with_cache as with_cache
 from decoding.calls.many import Fitted, decode_in_turns
 from decoding.calls.streaming import Stream
 from decoding.comparison.calibration import require_calibrated, resolve_calibrated
+from decoding.comparison.shift.watch import watch_for_shift
 from decoding.generation import Generation
 from decoding.loop import OnStep, decode
 from decoding.policy import Policy
@@ -67,7 +68,8 @@ def generate(
         num_return_sequences: answers to each prompt, at least 1; those of one prompt are neighbouring rows.
         streamer: for one row, an object of transformers' interface: `put` gets the prompt, then the tokens before which
             everything is committed; `put_draft`, where it has one, the rest of the canvas as it would be filled now.
-        calibrated: file of `calibrate.py`, which sets what is left out and refuses a decoder that it was not made for.
+        calibrated: file of `calibrate.py`, which sets what is left out and refuses a decoder that it was not made for; says once
+            where the prompts of all calls with it do not look like those calibrated on.
         settings: of the policy, `use_cache` (none, prefix or dual), `mask_id`, `eos_id` (one or several), `tokenizer` (of a loaded
             model), `chat`, `logits_eos_inf`, `confidence_eos_eot_inf`, and the field's other spellings (`decoding.names.ALIASES`).
 
@@ -118,7 +120,7 @@ def generate(
     seconds = _now(denoiser.device) - began
     if stream is not None:
         stream.close(final)
-    return Generation(
+    made = Generation(
         sequences=final.tokens,
         rounds=counts.rounds,
         sequence_forwards=counts.sequence_forwards,
@@ -133,6 +135,8 @@ def generate(
         eos_id=end_ids[0] if end_ids else None,
         end_ids=end_ids,
     )
+    watch_for_shift(calibrated, made, batch.attention_mask)
+    return made
 
 
 def together(hooks: Sequence[OnStep]) -> OnStep | None:

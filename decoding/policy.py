@@ -27,7 +27,6 @@ class Needs:
         draws: tokens drawn at every position from p^power, beside its candidate (`Reading.draws`).
         power: exponent of those draws, above 0.
         rounds: rounds of a decode at most, for a rule whose rounds may commit nothing; None for a rule that always commits.
-        drafts: whether its canvases carry states of their own, which a check rewrites; no engine captures those yet.
         greedy: whether the candidates must be the most likely tokens, so that no temperature goes with it.
         earlier: whether a reading says how far each distribution has moved since the forward before (`Reading.drift`); one
             canvas a round.
@@ -49,7 +48,6 @@ class Needs:
     power: float = 1.0
     rounds: int | None = None
     greedy: bool = False
-    drafts: bool = False
     earlier: bool = False
     committed: bool = False
     hides: bool = False
@@ -62,7 +60,7 @@ class Needs:
     def plain(self) -> bool:
         """Whether only the plain driver can serve them."""
         beside = self.earlier or self.committed or self.hides or self.memory > 0
-        return self.drafts or beside or self.shadows or self.maps > 0 or self.losses
+        return beside or self.shadows or self.maps > 0 or self.losses
 
     def asked(self, state: DecodeState) -> Bool[Tensor, "... L"]:
         """Positions whose distribution a forward gives: the masks of the opened blocks, and what is wanted beside them.

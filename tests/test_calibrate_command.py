@@ -77,6 +77,8 @@ def test_a_calibration_is_written_goes_on_and_holds_later_decodes_to_it(capsys, 
     assert found["conditions"].keys() == {
         "policy", "model", "head", "gen_length", "block_length", "use_cache", "temperature", "end_ids", "dtype", "engine"
     }  # fmt: skip
+    assert found["reference"]["version"] == 1
+    assert [len(scores) for scores in found["reference"]["scores"].values()] == [7]  # nothing forced, no drafts
     assert found["environment"].keys() == {"command", "commit", "seed", "device", "versions"}
     assert "threshold 0.0005: mean loss (flip) at most 0.3 with confidence 0.9, on 7 prompts of countdown3" in printed
     lines = (tmp_path / "countdown3.jsonl").read_text()

@@ -20,7 +20,7 @@ from decoding.comparison.calibration import require_calibrated, resolve_calibrat
 from decoding.loop import rounds
 from decoding.names import Request
 from decoding.policy import Policy
-from decoding.policy_by_name import make_policy
+from decoding.policy_by_name import by_default, make_policy
 from decoding.prompts import Prompts, read_one
 from decoding.reading import Sampling
 from decoding.rounds import Counts, Round
@@ -139,6 +139,8 @@ class Calls:
     def _fit(self, gen_length: int | None) -> Fitted:
         request = resolve_calibrated(self._calibrated, self._policy, {**self._given, "gen_length": gen_length})
         self._model = self.denoiser = as_denoiser(self._model, request.options)
+        if self._policy is None and self._calibrated is None:
+            request = by_default(request, self.denoiser)
         rule = make_policy(request.policy, request.settings, self.denoiser)
         rule.check_blocks(request.gen_length // request.block_length)
         end_ids = check_fit(request, self.denoiser, prompt_length=1, generator=None)

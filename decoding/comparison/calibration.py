@@ -6,11 +6,12 @@ Imports nothing heavy, so that a command judges the file before it loads anythin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from decoding.comparison.arms import setting_of
+from decoding.comparison.shift.exchangeable import Reference
 from decoding.files.png import save_png
 from decoding.names import Request, canonical, resolve
 from models.checkpoints.json_files import read_object
@@ -98,6 +99,7 @@ class Calibration:
         checked: whether a checker judged the answers; else texts were compared.
         tested: every setting tested, from the careful end, with loss, bound, rounds and accuracy.
         conditions: the decoder.
+        reference: what later prompts are compared with, see `decoding.comparison.shift.exchangeable`; None in files without it.
     """
 
     policy: str
@@ -114,6 +116,7 @@ class Calibration:
     checked: bool
     tested: Sequence[Mapping[str, Any]]
     conditions: Conditions
+    reference: Mapping[str, Any] | None = None
 
     @staticmethod
     def load(path: str | Path) -> Calibration:
@@ -125,8 +128,10 @@ class Calibration:
         try:
             found = read_object(Path(path))
             conditions = Conditions(**{f.name: found["conditions"][f.name] for f in fields(Conditions)})
-            values = {f.name: found[f.name] for f in fields(Calibration)}
+            named = (f.name for f in fields(Calibration) if f.name in found or f.default is MISSING)
+            values = {name: found[name] for name in named}
             _require_kinds({**asdict(conditions), **values})
+            Reference.read(values.get("reference"))
         except (ValueError, KeyError, TypeError) as error:
             cause = error.__cause__ or error
             reason = f"{type(cause).__name__} {cause}"

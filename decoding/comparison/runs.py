@@ -277,9 +277,11 @@ def run_cells(
         made = decode_chunk(problems, batch, jobs[number], index, seed=seed)
         right = [check(prompts[i], text) for i, text in zip(index, made.text, strict=True)]
         mine += own.add(split, cell, index, measure(made, right, batch.reference[index]))
-        ledger.texts.setdefault((split, cell.key), {}).update(zip(index, made.text, strict=True))
+        own.texts.setdefault((split, cell.key), {}).update(zip(index, made.text, strict=True))
     if own is not ledger:
         ledger.take_in(list(itertools.chain(*ranks.gather(mine))), write=ranks.first)
+        for key, texts in itertools.chain(*(texts.items() for texts in ranks.gather(own.texts))):
+            ledger.texts.setdefault(key, {}).update(texts)
         if own.path is not None:
             own.path.unlink(missing_ok=True)
 

@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from decoding.policies.cascade import ask
+from decoding.policies.cascade import ask, is_wide
 from decoding.reading import Reading
+from models.engine.window import WideTap
 from models.heads.cascade import Cascade
 
 LEAST = -100.0  # log-probability of what cannot be
@@ -34,24 +35,40 @@ def foretell_reading(
     committed = committed & reading.rows
     left = reading.rows & ~committed
     log_probs = ask(cascade, reading, committed, token)
-    top, order = log_probs[:, :-1].sort(dim=-1, descending=True, stable=True)
-    tokens = reading.top_tokens[left].gather(-1, order)
-    others = torch.cat([top[:, 1:], log_probs[:, -1:]], -1).logsumexp(-1)
+    window: WideTap | None = reading.taps[0] if is_wide(reading) else None  # type: ignore[assignment]
+    candidates = reading.top_tokens[left] if window is None else window.pick(reading.top_tokens)
+    top, order = log_probs[..., :-1].sort(dim=-1, descending=True, stable=True)
+    tokens = candidates.gather(-1, order)
+    others = torch.cat([top[..., 1:], log_probs[..., -1:]], -1).logsumexp(-1)
+
+    def spread(found: Tensor, base: Tensor) -> Tensor:
+        return _spread(left, found if window is None else window.spread(found), base, packed=window is None)
+
     return replace(
         reading,
         rows=left,
-        token=_spread(left, tokens[:, 0], torch.full_like(reading.token, -1)),
-        confidence=_spread(left, top[:, 0].exp(), reading.confidence.new_zeros(left.shape)),
-        log_risk=_spread(left, others.clamp(min=LEAST), reading.log_risk.new_zeros(left.shape)),
-        entropy=_spread(left, torch.special.entr(log_probs.exp()).sum(-1), reading.entropy.new_zeros(left.shape)),
-        top_log_probs=_spread(left, top.clamp(min=LEAST), reading.top_log_probs),
-        top_tokens=_spread(left, tokens, reading.top_tokens),
+        token=spread(tokens[..., 0], torch.full_like(reading.token, -1)),
+        confidence=spread(top[..., 0].exp(), torch.zeros_like(reading.confidence)),
+        log_risk=spread(others.clamp(min=LEAST), torch.zeros_like(reading.log_risk)),
+        entropy=spread(torch.special.entr(log_probs.exp()).sum(-1), torch.zeros_like(reading.entropy)),
+        top_log_probs=spread(top.clamp(min=LEAST), reading.top_log_probs),
+        top_tokens=spread(tokens, reading.top_tokens),
     )
 
 
-def _spread(rows: Bool[Tensor, "B L"], packed: Tensor, base: Tensor) -> Tensor:
-    """Packed figures at their rows, `base` elsewhere."""
-    return base.masked_scatter(rows.unsqueeze(-1) if base.ndim > rows.ndim else rows, packed.to(base.dtype))
+def _spread(rows: Bool[Tensor, "B L"], found: Tensor, base: Tensor, *, packed: bool) -> Tensor:
+    """What was found at its rows, `base` elsewhere.
+
+    Args:
+        rows: where something was found.
+        found: packed, or at all positions.
+        base: at all positions.
+        packed: whether `found` is.
+    """
+    wide = rows.unsqueeze(-1) if base.ndim > rows.ndim else rows
+    if packed:
+        return base.masked_scatter(wide, found.to(base.dtype))
+    return torch.where(wide, found.to(base.dtype), base)
 
 
 def doubt(reading: Reading, share: float) -> Reading:

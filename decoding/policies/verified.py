@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from decoding.policies.cascade import is_wide
 from decoding.policies.foretold import doubt, foretell_reading
 from decoding.policies.rules import require, require_one_of
 from decoding.policy import Needs, Policy
@@ -119,7 +120,7 @@ class Verified(Policy):
         cascade = self.cascade
         taps = max(self.rule.needs.taps, () if cascade is None else cascade.taps, key=len)
         looks = 0 if cascade is None else self.canvases - 1
-        return Needs(canvases=self.canvases, taps=taps, looks=looks, greedy=True, drafts=True)
+        return Needs(canvases=self.canvases, taps=taps, looks=looks, greedy=True)
 
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """What the rule commits, and drafts of what it will commit next, one on top of the other."""
@@ -159,7 +160,7 @@ class Verified(Policy):
         left = reading.rows & state.feasible
         if self.cascade is None:
             return doubt(replace(reading, rows=left), self.draft_share)
-        if not left.any():
+        if not is_wide(reading) and not left.any():
             return replace(reading, rows=left)
         asked = replace(reading, rows=reading.rows & left.any(-1, keepdim=True))
         foretold = foretell_reading(self.cascade, asked, ~state.masked, state.tokens)

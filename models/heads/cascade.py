@@ -133,6 +133,26 @@ class Cascade(nn.Module):
         Returns:
             log p of the five candidates in their order, and of all other tokens together.
         """
+        after, left = self.states(taps, rows, committed, token)
+        figures = (top_tokens[left], top_log_probs[left], log_normaliser[left])
+        log_probs = distribution(after, figures, (self.base.lm_head.weight, self.rest.weight, self.rest.bias))
+        return log_probs if self.training or not self.config.foretold else shrunk(log_probs, self.curve)
+
+    def states(
+        self,
+        taps: tuple[Tap, ...],
+        rows: Bool[Tensor, "N L"],
+        committed: Bool[Tensor, "N L"],
+        token: Int[Tensor, "N L"],
+    ) -> tuple[Float[Tensor, "M D"], Bool[Tensor, "N L"]]:
+        """Hidden states after the final norm at the rows that are not committed, packed, and where these are.
+
+        Args:
+            taps: as in `forward`.
+            rows: positions predicted.
+            committed: those of them whose token is committed.
+            token: that token; any elsewhere.
+        """
         taps = taps[-self.config.blocks :]
         left = rows & ~committed
         canvas, column = predicting(taps[0], left)
@@ -142,11 +162,7 @@ class Cascade(nn.Module):
         added = self.inject(self.base.token_embedding(token[place].clamp(min=0)).to(self.inject.weight.dtype))
         hidden = hidden + (added * committed[place].unsqueeze(-1)).to(hidden.dtype)
         after = (self.folded or self.stream)(taps, place, hidden)
-        after = taps[0].hidden.new_zeros(taps[0].hidden.shape).index_put(place, after)[canvas, column]
-        known = top_log_probs[left]
-        figures = (top_tokens[left], known, log_normaliser[left])
-        log_probs = distribution(after, figures, (self.base.lm_head.weight, self.rest.weight, self.rest.bias))
-        return log_probs if self.training or not self.config.foretold else shrunk(log_probs, self.curve)
+        return taps[0].hidden.new_zeros(taps[0].hidden.shape).index_put(place, after)[canvas, column], left
 
     def foretell_wide(
         self,

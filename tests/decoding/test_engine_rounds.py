@@ -20,7 +20,15 @@ LEARNED = [  # under every cache with the first settings of a policy, under the 
     for number, given in enumerate(ROWS[name].shipped)
     for cache in (CACHES if number == 0 else CACHES[-1:])
 ]
-PLAIN = ("klass", "freedave", "saber", "slow-fast", "dawn")
+PLAIN = ("klass", "saber", "slow-fast", "dawn")
+CHECKED = [
+    {"rule": "threshold", "threshold": 0.7, "canvases": 2},
+    {"rule": "threshold", "threshold": 0.7, "canvases": 4, "mode": "subset"},
+    {"rule": "risk-sum", "risk_bound": 0.5, "canvases": 3, "worth": 1.0},
+    {"rule": "factor", "factor": 0.5, "canvases": 3, "source": "reading"},
+    {"rule": "sequential", "canvases": 4},
+    {"rule": "learned", "risk_bound": 0.1, "canvases": 3, "mode": "subset"},
+]
 FIGURES = ("sequences", "rounds", "sequence_forwards", "token_positions", "explored")
 
 
@@ -76,6 +84,17 @@ def test_what_needs_more_than_masks_is_served_plainly(goldens, policy, cache):
     prompts = [[5, 9, 77, 3, 8], [1, 2, 3, 4, 5, 6, 7]]
     same(*both(goldens, prompts, policy, gen_length=16, block_length=8, use_cache=cache, **ROWS[policy].golden))
     assert goldens[1].engine.refused == before + 1
+
+
+@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize("settings", CHECKED, ids=[f"{one['rule']}-{one['canvases']}" for one in CHECKED])
+def test_checked_drafts(reasons, settings, cache):
+    canvas = {"gen_length": 24, "block_length": 8, "use_cache": cache}
+    plain, fast = both(reasons, ["15,44,79,50", "2,3,4,24"], "verified", **canvas, **settings)
+    same(plain, fast)
+    assert reasons[1].engine.fallbacks == 0
+    for name in ("looks", "drafts", "drafts_true"):
+        assert torch.equal(getattr(plain, name), getattr(fast, name)), name
 
 
 @pytest.mark.parametrize("cache", CACHES)

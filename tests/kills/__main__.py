@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.kills.scenarios import Scenario, differences, facts, scenarios
+from tests.mutation.__main__ import copy_tree
 
-ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 900  # of one run at most
 KILLED = -9
 
@@ -89,8 +89,13 @@ def start(folder: Path, scenario: Scenario, plan: dict[str, Any]) -> subprocess.
         (folder / name).write_text(text, encoding="utf-8")
     (folder.parent / f"{folder.name}.plan").write_text(json.dumps(plan))
     said = (folder.parent / f"{folder.name}.said").open("ab")
-    command = [sys.executable, str(ROOT / "tests/kills/child.py"), str(folder.parent / f"{folder.name}.plan")]
+    command = [
+        sys.executable,
+        str(folder.parents[1] / "tree/tests/kills/child.py"),
+        str(folder.parent / f"{folder.name}.plan"),
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1"}
+    environment["PYTHONHASHSEED"] = "0"  # PEFT writes a set of names into adapter_config.json
     return subprocess.Popen(
         [*command, *scenario.arguments(folder)], cwd=folder, env=environment, stdout=said, stderr=said,
         start_new_session=True,
@@ -205,6 +210,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as made, ThreadPoolExecutor(given.jobs) as pool:
         root = (given.keep or Path(made)).resolve()
         root.mkdir(parents=True, exist_ok=True)
+        copy_tree(root / "tree")  # what is edited meanwhile does not count: a ledger names the code that wrote it
         known = scenarios(*make_parts(root / "parts"))
         mine = {name: one for name, one in known.items() if not given.names or name in given.names}
         wholes = list(pool.map(lambda name: undisturbed(root / "whole" / name, mine[name]), mine))

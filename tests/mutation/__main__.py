@@ -28,19 +28,27 @@ from tests.mutation.catalogue import MUTATIONS, Mutation
 
 ROOT = Path(__file__).parents[2]
 DONE = ROOT / ".cache" / "mutation.json"
+APART = ("__pycache__", "runs", "node_modules")
 SECONDS = 900  # a test that hangs has noticed
 CAUGHT, HANGS, SURVIVED, STALE, SOUND = "caught", "caught, hangs", "SURVIVED", "STALE", "sound"
 Work = TypeVar("Work")
 
 
-def copy_tree(folder: Path) -> Path:
-    """The tracked and the new files of the working tree, in a folder of their own; large ones as links."""
+def names_of_tree() -> list[str]:
+    """The tracked and the new files of the working tree; without git all but hidden folders and caches."""
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(listed, cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
-    for name in filter(None, names):
+    try:
+        found = subprocess.run(listed, cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
+    except (OSError, subprocess.CalledProcessError):
+        paths = [file.relative_to(ROOT) for file in ROOT.rglob("*")]
+        found = [path.as_posix() for path in paths if not any(part[0] == "." or part in APART for part in path.parts)]
+    return [name for name in found if name and (ROOT / name).is_file()]
+
+
+def copy_tree(folder: Path) -> Path:
+    """The files of the working tree in a folder of their own; large ones as links."""
+    for name in names_of_tree():
         source, target = ROOT / name, folder / name
-        if not source.is_file():
-            continue
         target.parent.mkdir(parents=True, exist_ok=True)
         if name.startswith("checkpoints/"):
             target.symlink_to(source)

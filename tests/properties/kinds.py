@@ -18,6 +18,9 @@ import models
 from decoding.api import generate
 from decoding.comparison.arms import Cell
 from decoding.comparison.calibration import Calibration, Conditions
+from decoding.comparison.records.format import read_rows as read_rows_of
+from decoding.comparison.records.format import write_rows
+from decoding.comparison.replay.table import ANSWER, COUNTED, OutcomeTable, StoredCell
 from decoding.comparison.runs import COLUMNS, Ledger
 from decoding.features import NAMES
 from decoding.names import resolve
@@ -43,7 +46,7 @@ from train.trials.ending import losses
 
 SHIPPED = shipped("checkpoints/reason-7m")
 GOLDEN = Path(__file__).parents[1] / "golden"
-PROMPT = "1,2,3,6"
+PROMPT, TASK = "1,2,3,6", "countdown3"
 HEADER = {"task": "x", "model": "abc", "seed": 0}
 CELL = Cell("sequential", "sequential", None, {})
 
@@ -281,6 +284,21 @@ def make_resume(folder: Path) -> Path:
     return folder
 
 
+def make_outcomes(folder: Path) -> Path:
+    """A stored table of outcomes and the texts of a comparison."""
+    cells = tuple(StoredCell("threshold", "headless", "threshold", "threshold", value, {}) for value in (0.9, 0.5))
+    columns = {name: np.arange(8, dtype=np.int32).reshape(2, 4) for name in (*COUNTED, ANSWER)}
+    OutcomeTable(TASK, cells, columns, {"prompts": "abc"}).save(folder / "t.npz")
+    write_rows(folder / "texts.jsonl.gz", [{"task": TASK, "cell": "a", "prompt_id": n, "text": "x"} for n in range(4)])
+    return folder
+
+
+def read_outcomes(folder: Path) -> Any:
+    """What a choice of a dial is replayed from."""
+    table = OutcomeTable.load(folder / "t.npz")
+    return table.prompts, table.arms, [table.columns[name].tolist() for name in sorted(table.columns)]
+
+
 def read_convolutional(folder: Path) -> Any:
     """A decode with the toy of convolutions."""
     return decode(load_convolutional(folder, device="cpu"))
@@ -300,6 +318,7 @@ def every_kind(root: Path, write_tiny: Callable[..., Path]) -> dict[str, Kind]:
     ledger, traces = make_ledger(root / "ledger"), make_traces(root / "traces", base)
     calibration, bulk = make_calibration(root / "calibration", base), make_bulk(root / "bulk")
     records, rows, resume = make_records(root / "records"), make_rows(root / "rows"), make_resume(root / "resume")
+    outcomes = make_outcomes(root / "outcomes")
     toy = shutil.copytree(shipped("checkpoints/multiplication-convolutional"), root / "toy")
     dream = shutil.copytree(GOLDEN / "dream", root / "dream")
 
@@ -344,6 +363,8 @@ def every_kind(root: Path, write_tiny: Callable[..., Path]) -> dict[str, Kind]:
         Kind("config", records, "head.yaml", lambda folder: check_config(folder / "head.yaml"), text=True),
         Kind("log", records, "metrics.csv", lambda folder: losses(folder / "metrics.csv"), text=True),
         Kind("fitted", records, "fitted.json", lambda folder: fitted(folder, "this", models.load(base, device="cpu")), text=True),
+        Kind("outcomes", outcomes, "t.npz", read_outcomes),
+        Kind("texts", outcomes, "texts.jsonl.gz", lambda folder: list(read_rows_of(folder / "texts.jsonl.gz"))),
         Kind("rows", rows, "rows.npy", read_rows),
         Kind("resume", resume, "resume.ckpt",
              lambda folder: refuse_finished(folder / "resume.ckpt", max_steps=9, max_minutes=None)),

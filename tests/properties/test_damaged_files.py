@@ -22,7 +22,7 @@ NAMES = (
     "adapter/adapter_config.json", "adapter/adapter_model.safetensors", "toy/model.safetensors", "toy/config.json",
     "prompts/p.jsonl/None", "prompts/p.jsonl/countdown3", "prompts/p.txt/None", "prompts/p.txt/countdown3",
     "prompts/p.jsonl.gz/None", "prompts/c.jsonl/None", "prompts/g.jsonl/gsm8k", "ledger", "traces/header", "traces/part",
-    "calibration", "bulk", "budget", "journal", "config", "log", "fitted", "rows", "resume",
+    "calibration", "bulk", "budget", "journal", "config", "log", "fitted", "outcomes", "texts", "rows", "resume",
 )  # fmt: skip
 
 pytestmark = pytest.mark.filterwarnings("default")  # of what other libraries say of a broken file

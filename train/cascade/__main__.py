@@ -21,6 +21,7 @@ def cascade(
     device: str | None = None,
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,
     tf32: bool = False,
+    leave_out: str | None = None,
 ) -> None:
     """Teach a head to foretell the base's next forward once a round's tokens are committed.
 
@@ -40,10 +41,12 @@ def cascade(
         device: where to run; by default the GPU if there is one.
         dtype: of the base; default float32 on the CPU, the checkpoint's own elsewhere.
         tf32: faster matrix products on a GPU, with inputs of 10 bits.
+        leave_out: names of tasks that are not fitted on, with commas between them.
     """
     from train.commands.command_line import keep_options
     from train.commands.folders import HEAD, MODEL, check_head_folder, check_model, or_shipped
 
+    tasks = without(tasks, leave_out)
     if not tasks:
         raise ValueError("tasks must name at least one task, got none")
     model, head = or_shipped(model, MODEL), or_shipped(head, HEAD)
@@ -76,6 +79,19 @@ def cascade(
         return leave(out, choice, about, usage_of(out, first_prompts(tasks, seed=seed), model))
 
     print(by_the_first(settle))
+
+
+def without(tasks: dict[str, TaskRun], names: str | None) -> dict[str, TaskRun]:
+    """The tasks but those named.
+
+    Raises:
+        ValueError: for a name that is not among them.
+    """
+    left_out = [] if names is None else [name.strip() for name in names.split(",")]
+    for name in left_out:
+        if name not in tasks:
+            raise ValueError(f"leave_out must name tasks among {', '.join(tasks)}, got {name!r}")
+    return {name: run for name, run in tasks.items() if name not in left_out}
 
 
 if __name__ == "__main__":

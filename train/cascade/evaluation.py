@@ -14,7 +14,8 @@ from decoding.comparison.curves import Array, interval, ratio_of_means, resample
 from decoding.policy import Policy
 from models.denoiser import Denoiser
 from models.heads.cascade import Cascade
-from train.cascade.examples import OPEN, CascadeExample, Part, TaskPrompts, divergence, examples
+from train.cascade.examples import OPEN, CascadeExample, TaskPrompts, divergence, examples
+from train.cascade.leading import Part
 from train.head.metrics import RiskEstimates, risk_figures
 from train.trials.evidence import ENOUGH
 

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
-from typing import Any, final
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.utils.data import IterableDataset
 
 from decoding.loop import rounds
 from decoding.policies.cascade import ask
-from decoding.policy import Needs, Policy, rank
+from decoding.policy import Policy
 from decoding.prompts import read_prompts
 from decoding.reading import Reading, Sampling
-from decoding.state import DecodeState, Proposal, start
+from decoding.state import DecodeState, Proposal, commit, start
 from models.denoiser import Denoiser, Prediction
 from models.heads.cascade import Cascade
 from models.heads.foretelling import LEAST, rest_of
-from models.ranks import find_ranks
 from train.head.fit import prompts_of
 from train.head.settings import TaskRun
 from train.tasks import get
 
-BARREN = 100  # decodes of a task one after the other in which every round is the last, after which it is left out
 OPEN = 0.01  # nats
 LAST = 4  # a batch is left when fewer than one row in so many is unfinished
 
@@ -76,6 +72,8 @@ class CascadeExample:
         left: positions that are still masked then.
         target: log-probabilities there of the state's five candidates and of the rest together, packed.
         prompt: which of the prompts each row decodes.
+        logits: of the next forward at `left`, packed, where they are asked for.
+        depth: 1 for what a round commits, more for drafts on top of it.
     """
 
     reading: Reading
@@ -83,6 +81,8 @@ class CascadeExample:
     left: Bool[Tensor, "B L"]
     target: Float[Tensor, "M 6"]
     prompt: Int[Tensor, " B"]
+    logits: Float[Tensor, "M V"] | None = None
+    depth: int = 1
 
     def foretold(self, cascade: Cascade) -> Float[Tensor, "M 6"]:
         """What the cascade says at `left`."""
@@ -155,16 +155,23 @@ def candidates(
 
 @torch.no_grad()
 def examples(
-    denoiser: Denoiser, prompts: TaskPrompts, texts: Sequence[str], policy: Policy, taps: Sequence[int]
+    denoiser: Denoiser,
+    prompts: TaskPrompts,
+    texts: Sequence[str],
+    policy: Policy,
+    taps: Sequence[int],
+    *,
+    whole: bool = False,
 ) -> Iterator[CascadeExample]:
-    """Decode with a policy; every round but the first gives the example of the one before.
+    """Decode with a policy; every round but the first gives the examples of the one before, one for each of its canvases.
 
     Args:
         denoiser: the base.
         prompts: of the task, with its canvas.
         texts: those of them that are decoded together; left when fewer than one in LAST is unfinished.
-        policy: leads, with one canvas a round and nothing drawn.
+        policy: leads, with nothing drawn: one canvas a round, or drafts on top of each other.
         taps: base blocks that the cascade reads.
+        whole: keep the logits of the next forward.
     """
     batch = read_prompts(list(texts), None, denoiser).with_canvas(prompts.gen_length)
     first = start(
@@ -179,108 +186,45 @@ def examples(
     base, number = Recorded(denoiser, taps), torch.arange(len(texts), device=first.tokens.device)
     sampling, before = Sampling(forbidden=(denoiser.mask_id,)), None
     for step in rounds(base, first, policy, attention_mask=batch.attention_mask, sampling=sampling):
-        live = step.state.unfinished
-        if step.proposal is None or LAST * int(live.sum()) < len(texts):
+        if step.proposal is None or LAST * int(step.state.unfinished.sum()) < len(texts):
             return
         if before is not None and base.prediction is not None:
-            seen, committed = before[0].map(itemgetter(live)), before[1][live]
-            left = step.state.feasible[live] & seen.rows
-            target = candidates(base.prediction, seen.top_tokens, seen.top_log_probs, left)
-            yield CascadeExample(seen, committed, left, target, number[live])
-        committed = step.proposal.reason[:, 0] > 0
-        token = torch.where(committed, step.proposal.tokens[:, 0], step.reading.token)
-        before = replace(step.reading, token=token), committed
+            yield from labelled(*before, base.prediction, number, whole=whole)
+        before = step.reading, step.proposal, commit(step.state, step.reading, step.proposal)
 
 
-@final
-@dataclass(frozen=True)
-class Part(Policy):
-    """Commits the surest part of what another policy would, at least one position: more rounds, and more left to foretell.
+def labelled(
+    reading: Reading,
+    proposal: Proposal,
+    canvases: DecodeState,
+    prediction: Prediction,
+    number: Int[Tensor, " B"],
+    *,
+    whole: bool,
+) -> Iterator[CascadeExample]:
+    """The examples of a round, once its canvases have been read.
 
     Args:
-        whole: the other policy.
-        share: of its commits, in (0, 1].
+        reading: of the state that the round began with.
+        proposal: what was proposed from it.
+        canvases: that it made, [B, K].
+        prediction: of the live ones, packed in the order of rows and canvases.
+        number: the prompt of each row.
+        whole: keep the logits.
     """
-
-    whole: Policy
-    share: float
-
-    @property
-    def step_budget(self) -> int | None:
-        """That of the other policy."""
-        return self.whole.step_budget
-
-    @property
-    def initial_blocks(self) -> int:
-        """That of the other policy."""
-        return self.whole.initial_blocks
-
-    @property
-    def needs(self) -> Needs:
-        """Those of the other policy."""
-        return self.whole.needs
-
-    def propose(self, state: DecodeState, reading: Reading) -> Proposal:
-        """The other's proposal without its least sure commits."""
-        proposal = self.whole.propose(state, reading)
-        if self.share == 1:
-            return proposal
-        wanted = proposal.reason[:, 0] > 0
-        kept = rank(-reading.log_risk, wanted) < (self.share * wanted.sum(-1, keepdim=True)).ceil()
-        kept = (kept & wanted).unsqueeze(1)
-        tokens = torch.where(kept, proposal.tokens, state.tokens.unsqueeze(1))
-        return replace(proposal, tokens=tokens, reason=proposal.reason * kept)
-
-
-class CascadeExamples(IterableDataset[CascadeExample]):
-    """Examples without end; prompts, drivers and parts are drawn from a seed.
-
-    A task that has fewer than `positions` in which something is still to be learned goes first; then every task gives as many
-    examples, whatever its rounds. Of several processes each draws its own, without end, for they take every step together.
-    """
-
-    def __init__(
-        self,
-        denoiser: Denoiser,
-        tasks: Sequence[TaskPrompts],
-        drivers: Sequence[Policy],
-        taps: Sequence[int],
-        *,
-        batch_size: int,
-        seed: int,
-        parts: Sequence[float] = (1.0,),
-        positions: int = 0,
-    ) -> None:
-        self.denoiser, self.tasks, self.drivers, self.taps = denoiser, tasks, drivers, taps
-        self.batch_size, self.seed, self.parts, self.positions = batch_size, seed, parts, positions
-        self.learned, self.barren = [0] * len(tasks), [0] * len(tasks)
-
-    @property
-    def open(self) -> list[int]:
-        """The tasks that still give examples."""
-        return [task for task, barren in enumerate(self.barren) if barren < BARREN]
-
-    @property
-    def share(self) -> float:
-        """Part of the positions asked for that the task with fewest has given, of those that give any."""
-        return min((self.learned[task] / max(1, self.positions) for task in self.open), default=1.0)
-
-    def __iter__(self) -> Iterator[CascadeExample]:
-        """Draw."""
-        draw = random.Random(self.seed)
-        given = [0] * len(self.tasks)
-        while self.open:
-            least = min(self.open, key=lambda i: (min(self.learned[i], self.positions), given[i]))
-            task, given[least] = self.tasks[least], given[least] + 1  # a decode of one round gives none
-            texts = draw.sample(task.texts, min(self.batch_size, len(task.texts)))
-            self.barren[least] += 1
-            policy = Part(draw.choice(self.drivers), draw.choice(self.parts))
-            for example in examples(self.denoiser, task, texts, policy, self.taps):
-                if not len(example.target):
-                    continue
-                self.learned[least] += example.to_learn
-                self.barren[least] = 0
-                given[least] += 1
-                yield example
-        if any(self.learned) and find_ranks().size > 1:
-            raise ValueError("tasks must give examples without end where several processes fit, got none any more")
+    live = proposal.live & canvases.unfinished
+    branch = live.nonzero()[:, 1]
+    for depth in range(live.shape[1]):
+        rows, mine = live[:, depth], branch == depth
+        if not mine.any():
+            continue
+        asked = prediction.rows[mine]
+        logits = prediction.logits[mine.unsqueeze(-1).expand_as(prediction.rows)[prediction.rows]]
+        committed = proposal.reason[rows, depth] > 0
+        seen = reading.map(itemgetter(rows))
+        seen = replace(seen, token=torch.where(committed, proposal.tokens[rows, depth], seen.token))
+        left = canvases.feasible[rows, depth] & seen.rows
+        read = Prediction(logits, asked, prediction.positions[mine])
+        target = candidates(read, seen.top_tokens, seen.top_log_probs, left)
+        kept = logits[left[asked]] if whole else None
+        yield CascadeExample(seen, committed, left, target, number[rows], kept, depth + 1)

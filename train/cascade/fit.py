@@ -26,7 +26,9 @@ from models.heads.scoring_head import save_head
 from models.ranks import by_the_first, find_ranks
 from train.base.schedule import learning_rate_factor
 from train.cascade.evaluation import evaluate, trust
-from train.cascade.examples import CascadeExample, CascadeExamples, TaskPrompts, divergence
+from train.cascade.examples import CascadeExample, TaskPrompts
+from train.cascade.leading import CascadeExamples
+from train.cascade.targets import losses_of
 from train.head.drivers import policy_of
 from train.head.loss import over_all
 from train.head.settings import CascadeFitting, TaskRun
@@ -64,10 +66,11 @@ class CascadeModule(lightning.LightningModule):
         self.began = time.monotonic()
 
     def training_step(self, example: CascadeExample, batch_idx: int) -> Tensor:
-        """KL of the next forward from what the cascade says of it, averaged over the positions of all processes."""
-        apart = divergence(example.target, example.foretold(self.cascade))
+        """What separates the next forward from what the cascade says of it, averaged over the positions of all processes."""
+        apart = losses_of(example, self.cascade, self.fitting.target)
         loss = over_all(apart.sum(), torch.tensor(len(apart), device=apart.device))
-        self.log("train/kl", find_ranks().sum(loss), batch_size=1)
+        name = "train/kl" if self.fitting.target == "candidates" else "train/loss"
+        self.log(name, find_ranks().sum(loss), batch_size=1)
         return loss
 
     def on_after_backward(self) -> None:
@@ -174,6 +177,8 @@ def fit_cascade(
         parts=fitting.parts,
         positions=-(-fitting.positions // find_ranks().size),
         batch_size=fitting.batch_size,
+        depth=fitting.depth,
+        whole=fitting.target == "whole",
     )
     steps = run_fit(
         denoiser, CascadeModule(cascade, fitting, lambda: data.share), DataLoader(data, batch_size=None), out
@@ -223,12 +228,12 @@ def judge(
 
 
 def cascade_of(denoiser: Denoiser, fitting: CascadeFitting) -> Cascade:
-    """The cascade of the denoiser's head, a new one where it has none of this shape."""
+    """The cascade of the denoiser's head, a new one where it has none of this shape or one is asked for."""
     config = CascadeConfig(
         blocks=fitting.blocks, rank=fitting.rank, alpha=2 * fitting.rank, base=denoiser.fingerprint()
     )
     own = denoiser.head.cascade
-    if own is None or replace(own.config, foretold=(), seen=()) != config:
+    if fitting.anew or own is None or replace(own.config, foretold=(), seen=()) != config:
         denoiser.head.cascade = Cascade(config, denoiser).to(denoiser.device)
     made: Cascade = denoiser.head.cascade
     return made

@@ -15,15 +15,14 @@ from decoding.comparison.arms import DIALS, Arm, dial_values, find_dial, setting
 from decoding.comparison.problems import CheckedProblems, Problems, judge_of
 from decoding.names import find_policy, resolve
 from models.ranks import find_ranks
+from train.commands.calibration_file import report, summarise
 from train.commands.command_line import keep_options, shipped
 from train.commands.compare import draw
 from train.commands.folders import HEAD, MODEL, check_adapter, check_head_folder, check_model
 from train.tasks import Example, Task, get, require_permission
 
 if TYPE_CHECKING:
-    from decoding.comparison.calibration import Calibration
     from decoding.comparison.risk_control import RiskControl
-    from decoding.comparison.runner import Runner
     from models.denoiser import Denoiser
 
 FILE = "calibration.json"
@@ -278,7 +277,7 @@ def run_calibrate(
     runner = make_runner(denoiser, checked.problems, checked.check, **how)
     keep_options()
     tested = control_dial(runner, call.arm, call.control, checked=call.checked)
-    found = summarise(call, runner, [asdict(dial) for dial in tested])
+    found = summarise(call.arm, call.control, runner, [asdict(dial) for dial in tested], checked=call.checked)
     drawn = find_spec("matplotlib") is not None
     if find_ranks().first:
         write_json(Path(out) / FILE, found.record(environment(device=denoiser.device, seed=seed)), allow_nan=False)
@@ -297,48 +296,3 @@ def that_fit(checked: CheckedProblems, denoiser: Denoiser) -> tuple[CheckedProbl
     fits = leave_room(problems.dev, denoiser, problems.gen_length)
     kept = tuple(itertools.compress(problems.dev, fits))
     return replace(checked, problems=replace(problems, dev=kept)), len(fits) - len(kept)
-
-
-def summarise(call: CalibrateCall, runner: Runner, tested: Sequence[Mapping[str, Any]]) -> Calibration:
-    """What the file holds."""
-    from decoding.comparison.calibration import Calibration, Conditions
-    from decoding.policy_by_name import make_policy
-
-    arm, problems, control, denoiser = call.arm, runner.problems, call.control, runner.denoiser
-    chosen = min((row for row in tested if row["holds"]), key=lambda row: float(row["rounds"]), default=None)
-    value = tested[0]["value"] if chosen is None else chosen["value"]
-    rule = make_policy(arm.policy, {**arm.settings, arm.dial: setting_of(arm.dial, value)}, denoiser)
-    canvas = ("gen_length", "block_length", "use_cache", "temperature")
-    request = resolve(rule, {name: getattr(problems, name) for name in canvas})
-    return Calibration(
-        policy=arm.policy,
-        settings=arm.settings,
-        dial=arm.dial,
-        chosen=None if chosen is None else value,
-        bound=None if chosen is None else chosen["bound"],
-        loss=control.loss,
-        max_loss=control.max_loss,
-        confidence=control.confidence,
-        task=problems.task,
-        prompts=str(runner.ledger.header["prompts"]),
-        n=len(problems.dev),
-        checked=call.checked,
-        tested=tested,
-        conditions=Conditions.of(denoiser, rule, request, denoiser.end_ids),
-    )
-
-
-def report(found: Calibration, control: RiskControl) -> str:
-    """Every setting tested, the one chosen, and where none holds how many prompts might do."""
-    lines = [f"{found.dial:>12}   rounds     loss  upper bound  accuracy"]
-    for row in found.tested:
-        accuracy = "-" if row["accuracy"] is None else f"{row['accuracy']:.3f}"
-        figures = f"{row['value']:>12g} {row['rounds']:8.2f} {row['loss']:8.4f} {row['bound']:12.4f} {accuracy:>9}"
-        lines.append(figures + ("" if row["holds"] else "  fails"))
-    promise = f"mean loss ({found.loss}) at most {found.max_loss:g} with confidence {found.confidence:g}"
-    if found.chosen is not None:
-        return "\n".join([*lines, f"{found.dial} {found.chosen:g}: {promise}, on {found.n} prompts of {found.task}"])
-    needed = control.prompts_needed(max(0.0, found.tested[0]["loss"]))
-    more = "no number of prompts would do" if needed is None else f"about {needed} prompts would do"
-    lines.append(f"no setting tested has {promise}, on {found.n} prompts of {found.task}")
-    return "\n".join([*lines, f"at the loss seen at the careful end {more}"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 from decoding.names import find_policy
 from decoding.traces.labelling import Labelling
@@ -219,6 +219,8 @@ class Fitting:
         )
 
 
+CascadeTarget = Literal["candidates", "residual", "whole"]
+
 CASCADE_DRIVERS: tuple[dict[str, Any], ...] = (
     *({"policy": "threshold", "threshold": c} for c in (0.6, 0.8, 0.95, 0.99)),
     *({"policy": "risk-sum", "risk_bound": b} for b in (0.003, 0.03, 0.2)),
@@ -243,6 +245,11 @@ class CascadeFitting:
         positions: of every task in which something is still to be learned, before the fit may end; it takes three times the
             minutes for them at most.
         steps: of the fit at most; None leaves its end to the minutes.
+        depth: d: drivers that can be checked lead with d - 1 drafts of the cascade's own on top of each other, and what follows
+            these is foretold too; 1 fits on the states that a round commits.
+        target: what the next forward is to be met in: the `candidates` of the state and all other tokens together (KL), the
+            `residual` (squared change of these log-probabilities), or the `whole` distribution (KL over the vocabulary).
+        anew: begin with a new cascade, whatever the head has.
     """
 
     minutes: float = 10.0
@@ -255,14 +262,19 @@ class CascadeFitting:
     parts: tuple[float, ...] = (1.0, 0.6, 0.3)
     positions: int = 2000
     steps: int | None = None
+    depth: int = 1
+    target: CascadeTarget = "candidates"
+    anew: bool = False
 
     def __post_init__(self) -> None:
+        if self.target not in get_args(CascadeTarget):
+            raise ValueError(f"target must be one of {', '.join(get_args(CascadeTarget))}, got {self.target!r}")
         if not self.parts or not all(0 < part <= 1 for part in self.parts):
             raise ValueError(f"parts must lie in (0, 1], at least one, got {self.parts}")
         for name in ("minutes", "learning_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        for name in ("prompts", "batch_size", "blocks", "rank", "positions", "steps"):
+        for name in ("prompts", "batch_size", "blocks", "rank", "positions", "steps", "depth"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not self.drivers:

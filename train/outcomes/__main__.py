@@ -69,6 +69,8 @@ def outcomes(
     if head is not None:
         check_head_folder(head)
     running, _ = select(catalogue, arms, has_head=head is not None)
+    if arms is not None:
+        running = [arm for arm in running if arm.name in [name.strip() for name in arms.split(",")]]
     from train.outcomes.jobs import How, jobs_of
     from train.outcomes.pool import draw_pools
     from train.outcomes.workers import run_jobs

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor, wait
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from train.outcomes.jobs import How, Job, Table, Worker, read_done
 from train.tasks import Example
@@ -49,28 +49,27 @@ def run_jobs(
     for device in list(devices) * workers:
         free.put(device or None)
     start: dict[str, Any] = {"initializer": _load, "initargs": (how, pools, free)}
-    with ProcessPoolExecutor(len(devices) * workers, mp_context=context, **start) as pool:
-        asked = {pool.submit(_run, job): job for job in jobs if job.name not in done}
-        for future in _finished(asked, begun, seconds):
-            name, table = asked[future].name, future.result()
-            done[name] = table
-            with (folder / f"{name}.part").open("wb") as file:
+    count = len(devices) * workers
+    with ProcessPoolExecutor(count, mp_context=context, **start) as pool:
+        to_do = (job for job in jobs if job.name not in done)
+        in_time = itertools.takewhile(lambda _: seconds is None or time.monotonic() - begun < seconds, to_do)
+        for job, table in _finished(pool, in_time, count):
+            done[job.name] = table
+            with (folder / f"{job.name}.part").open("wb") as file:
                 np.save(file, table)
-            (folder / f"{name}.part").replace(folder / name)
+            (folder / f"{job.name}.part").replace(folder / job.name)
     return done
 
 
-def _finished(asked: Mapping[Future[Table], Job], begun: float, seconds: float | None) -> Iterator[Future[Table]]:
-    """Jobs as they end; once the time is over those not begun are cancelled."""
-    waiting = set(asked)
-    with tqdm(total=len(asked), disable=None) as bar:
-        while waiting:
-            ended, waiting = wait(waiting, timeout=1.0, return_when="FIRST_COMPLETED")
-            if seconds is not None and time.monotonic() - begun > seconds:
-                waiting = {future for future in waiting if not future.cancel()}
-            for future in ended:
-                bar.update()
-                yield future
+def _finished(pool: ProcessPoolExecutor, jobs: Iterator[Job], count: int) -> Iterator[tuple[Job, Table]]:
+    """Jobs with their outcomes as they end; no more are begun than there are processes."""
+    running = {pool.submit(_run, job): job for job in itertools.islice(jobs, count)}
+    while running:
+        ended, _ = wait(running, return_when="FIRST_COMPLETED")
+        for future in ended:
+            job = running.pop(future)
+            running |= {pool.submit(_run, another): another for another in itertools.islice(jobs, 1)}
+            yield job, future.result()
 
 
 def _load(how: How, pools: Mapping[str, Sequence[Example]], free: Any) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from models.checkpoints.json_files import parse
+
 Row = dict[str, Any]
 Key = tuple[str, str, int]  # task, cell and number of the prompt
 
@@ -50,8 +52,8 @@ def read_rows(file: Path) -> Iterator[Row]:
 
 def _row(file: Path, number: int, line: str) -> Row:
     try:
-        row = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+        row = parse(line)
+    except ValueError as error:
         raise ValueError(f"{file}, line {number} must be JSON, got {error}") from error
     if not isinstance(row, dict):
         raise ValueError(f"{file}, line {number} must be a JSON object, got {line[:60]!r}")

@@ -140,7 +140,7 @@ class Replay:
 
 def canvas_of(state: DecodeState, rows: int) -> DecodeState:
     """The canvas of the first rows, on the CPU."""
-    canvas = state.block[0] >= 0  # the rows of a comparison have theirs at the same places
+    canvas = state.block.flatten(0, -2)[0] >= 0  # the rows of a comparison have theirs at the same places
 
     def one(name: str) -> Tensor:
         value: Tensor = getattr(state, name)[:rows]

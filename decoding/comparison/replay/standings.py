@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from decoding.comparison import curves
 from decoding.comparison.arms import REFERENCE
 from decoding.comparison.curves import Array, AtReference, Curve
-from decoding.comparison.replay.table import OutcomeTable
+from decoding.comparison.replay.table import MISSING, OutcomeTable
 
 Kind = str
 CHECKED = "verified"  # the policy of checked drafts
@@ -47,6 +47,11 @@ class Splits:
             arm = self.table.cells[rows[0]].arm
             raise ValueError(f"outcomes must hold {arm} on the first {self.dev + self.test} prompts, got fewer")
         return Curve.of(self.weights(test=test), right=right, rounds=rounds, forwards=forwards, tokens=rounds)
+
+    def holds(self, arm: str) -> bool:
+        """Whether an arm ran on all prompts of both parts."""
+        right = self.table.columns["right"][self.table.rows(arm), : self.dev + self.test]
+        return right.shape[1] == self.dev + self.test and bool((right >= 0).all())
 
     def weights(self, *, test: bool) -> Array:
         """Resamples of the prompts of one part."""
@@ -164,7 +169,7 @@ def contest(splits: Splits, *, tolerance: float) -> Contest:
     for arm in table.arms:
         cell = table.cells[table.rows(arm)[0]]
         side = "checked" if cell.policy == CHECKED else "rival" if cell.kind == "headless" else "other"
-        if arm != REFERENCE:
+        if arm != REFERENCE and splits.holds(arm):
             sides[side].append(standing(splits, arm, tolerance=tolerance))
     rival, checked = (_fewest(sides[side]) for side in ("rival", "checked"))
     both = rival is not None and checked is not None
@@ -222,7 +227,7 @@ class SameTexts:
 
     Attributes:
         arm, value: the checked arm and its setting.
-        equal, prompts: prompts with the rule's own text and round for round no more rounds, of how many.
+        equal, prompts: prompts with the rule's own text, of those whose two texts can be compared.
         rounds_ratio: rounds over those of the rule.
         most_rounds: the largest share of rounds of any prompt; at most 1 where no prompt needs more.
     """
@@ -241,12 +246,13 @@ def same_texts(table: OutcomeTable, arm: str, rule: str) -> list[SameTexts]:
     found = []
     for row in table.rows(arm):
         value = table.cells[row].value
-        if value is None or value not in own:
-            continue
-        pair = [row, own[value]]
+        pair = [row, own.get(value, row)]
         there = table.complete(pair)
+        if value is None or value not in own or not len(there):
+            continue
         answer, rounds = (table.columns[name][pair][:, there] for name in ("answer", "rounds"))
         ratio = rounds[0].sum() / rounds[1].sum()
-        equal = int((answer[0] == answer[1]).sum())
-        found.append(SameTexts(arm, value, equal, len(there), float(ratio), float((rounds[0] / rounds[1]).max())))
+        known = (answer != MISSING).all(0)
+        equal = int((answer[0] == answer[1])[known].sum())
+        found.append(SameTexts(arm, value, equal, int(known.sum()), float(ratio), float((rounds[0] / rounds[1]).max())))
     return found

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoding.comparison.arms import DIALS
+from models.checkpoints.json_files import parse
 
+BROKEN = (zipfile.BadZipFile, zlib.error, SyntaxError, AttributeError)  # what numpy lets through of a damaged file
 MISSING = -1
 COUNTED = ("right", "rounds", "sequence_forwards", "looks", "drafts", "drafts_true")
 """Columns of a run that are kept, whole numbers."""
@@ -107,15 +111,20 @@ class OutcomeTable:
         """
         try:
             with np.load(path, allow_pickle=False) as file:
-                task, cells, about = json.loads(bytes(file["head"]))
+                task, cells, about = parse(bytes(file["head"]).decode("utf-8"))
                 columns = {name: file[name].astype(np.int32) for name in (*COUNTED, ANSWER)}
+            shapes = {values.shape for values in columns.values()}
+            if len(shapes) != 1 or len(next(iter(shapes))) != 2 or {len(cells)} != {shape[0] for shape in shapes}:
+                raise ValueError(f"columns of {shapes} for {len(cells)} decoders")
             return OutcomeTable(task, tuple(StoredCell(**cell) for cell in cells), columns, about)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = f"{type(error).__name__} {error}"
+        except (OSError, EOFError, ValueError, KeyError, TypeError, NotImplementedError, *BROKEN) as error:
+            reason = " ".join(f"{type(error).__name__} {error}".split())
             raise ValueError(f"outcomes must be a file of python -m train.outcomes, got {path} ({reason})") from error
 
     def joined(self, other: OutcomeTable) -> OutcomeTable:
         """Cells of both, over the same prompts; a cell of both is that of this table where it ran.
+
+        Texts are numbered within a table, so the other's are left out.
 
         Raises:
             ValueError: for another task or other prompts.
@@ -125,14 +134,15 @@ class OutcomeTable:
             raise ValueError(f"tables must be of the same prompts, got {mine} and {theirs}")
         known = {_identity(cell): index for index, cell in enumerate(self.cells)}
         columns = {name: values.copy() for name, values in self.columns.items()}
+        theirs_too = {**other.columns, ANSWER: np.full_like(other.columns[ANSWER], MISSING)}
         new = [index for index, cell in enumerate(other.cells) if _identity(cell) not in known]
         for index, cell in enumerate(other.cells):
             if _identity(cell) in known:
                 row = known[_identity(cell)]
                 lacks = columns["right"][row] == MISSING
                 for name, values in columns.items():
-                    values[row, lacks] = other.columns[name][index, lacks]
-        whole = {name: np.vstack([values, other.columns[name][new]]) for name, values in columns.items()}
+                    values[row, lacks] = theirs_too[name][index, lacks]
+        whole = {name: np.vstack([values, theirs_too[name][new]]) for name, values in columns.items()}
         return replace(self, cells=(*self.cells, *(other.cells[index] for index in new)), columns=whole)
 
 

@@ -15,6 +15,7 @@ import torch
 
 import models
 from decoding.policies.threshold import Threshold
+from decoding.policies.verified import Verified
 from decoding.policy import Policy, best
 from decoding.state import Proposal
 from decoding.traces.labelling import Labelling
@@ -23,8 +24,10 @@ from models.heads.cascade import CASCADE, Cascade, CascadeConfig, save_cascade
 from models.heads.config import HeadConfig
 from models.heads.scoring_head import ScoringHead, load_head, save_head
 from train.cascade.__main__ import cascade as command
-from train.cascade.examples import LAST, CascadeExample, CascadeExamples, TaskPrompts, candidates, divergence, examples
+from train.cascade.examples import LAST, CascadeExample, TaskPrompts, candidates, divergence, examples
 from train.cascade.fit import driver_of, evaluate, fit_cascade
+from train.cascade.leading import CascadeExamples
+from train.cascade.targets import losses_of
 from train.commands.command_line import run, shipped
 from train.head.drivers import policy_of
 from train.head.fit import NAMES
@@ -108,6 +111,55 @@ def test_a_lesson_is_a_round_and_the_forward_after_it(base, countdown, taught):
     after = base.logits(known, mask)[first.left].log_softmax(-1)
     expected = after.gather(-1, first.reading.top_tokens[first.left])
     torch.testing.assert_close(first.target[:, :5], expected.clamp(min=-100), atol=1e-3, rtol=1e-3)
+
+
+def test_what_follows_drafts_is_foretold_from_the_reading_before_them(base, countdown):
+    """At depth 2 the label is the base's forward of the canvas with a draft in place."""
+    policy = Verified(Threshold(0.6), head=base.head, canvases=3)
+    led = list(examples(base, countdown, countdown.texts, policy, base.head.taps_ahead, whole=True))
+    deeper = [example for example in led if example.depth > 1]
+    assert {example.depth for example in led} == {1, 2, 3}
+    for example in deeper:
+        assert not (example.left & example.committed).any()
+        assert example.committed.any(-1).all()
+    width = led[0].reading.rows.shape[1]
+    draft = next(example for example in deeper if example.committed.shape[0] == len(countdown.texts))
+    prompts = base.encode(countdown.texts)
+    tokens = torch.full((len(prompts), width), base.mask_id)
+    for row, ids in enumerate(prompts):
+        tokens[row, width - countdown.gen_length - len(ids) : width - countdown.gen_length] = torch.tensor(ids)
+    assert draft.reading.rows.sum() == len(prompts) * countdown.gen_length  # the first round: nothing else is committed
+    mask = torch.arange(width) >= width - countdown.gen_length - torch.tensor([[len(ids)] for ids in prompts])
+    logits = base.logits(torch.where(draft.committed, draft.reading.token, tokens), mask)[draft.left]
+    torch.testing.assert_close(draft.logits, logits, atol=1e-3, rtol=1e-3)
+    expected = logits.log_softmax(-1).gather(-1, draft.reading.top_tokens[draft.left])
+    torch.testing.assert_close(draft.target[:, :5], expected.clamp(min=-100), atol=1e-3, rtol=1e-3)
+
+
+def test_the_losses_of_an_unfitted_cascade_are_what_it_does_not_see(base, countdown):
+    led = examples(base, countdown, countdown.texts, Threshold(0.7), base.head.taps_ahead, whole=True)
+    one = next(iter(led))
+    change = one.target.clamp(min=-12) - one.unmoved().clamp(min=-12)
+    cascade = Cascade(CascadeConfig(rank=4, base=base.fingerprint()), base).train()
+    losses = {target: losses_of(one, cascade, target).mean() for target in ("candidates", "residual", "whole")}
+    assert losses["candidates"].item() == pytest.approx(divergence(one.target, one.unmoved()).mean().item(), rel=1e-3)
+    assert losses["residual"].item() == pytest.approx(0.5 * change.square().sum(-1).mean().item(), rel=1e-3)
+    assert losses["whole"].item() > 2 * losses["candidates"].item() * (1 - 1e-3)  # finer classes, and the rest beside
+    for loss in losses.values():
+        cascade.zero_grad()
+        loss.backward()
+        assert cascade.inject.weight.grad.abs().sum() > 0
+        assert cascade.rest.weight.grad.abs().sum() > 0
+    with pytest.raises(ValueError, match="example must hold the logits"):
+        losses_of(replace(one, logits=None), cascade, "whole")
+
+
+def test_a_driver_that_can_be_checked_leads_with_drafts(base, countdown):
+    stream = CascadeExamples(base, [countdown], [Threshold(0.6)], base.head.taps_ahead, batch_size=6, seed=0, depth=2)
+    assert stream.leader(Threshold(0.6), 0.5) == Verified(Threshold(0.6), head=base.head, canvases=2)
+    assert max(example.depth for example in islice(stream, 12)) == 2
+    with pytest.raises(ValueError, match="depth must be at least 1, got 0"):
+        CascadeFitting(depth=0)
 
 
 def test_an_unfitted_cascade_explains_nothing(base, countdown, taught):

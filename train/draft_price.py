@@ -1,0 +1,263 @@
+"""What checked drafts cost and save: ``python -m train.draft_price --task countdown3,sudoku-hard``."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from decoding.policy import Policy
+    from models.denoiser import Denoiser
+
+THRESHOLDS = {"sudoku": 0.98, "sudoku-hard": 0.995, "countdown3": 0.96, "countdown4": 0.95, "lists": 0.93}
+OTHERWISE = 0.95
+FEWEST = 8  # prompts
+MEANS = ("rounds", "sequence_forwards", "looks", "drafts", "drafts_true")
+
+
+@dataclass(frozen=True)
+class Price:
+    """A decoder on one batch size.
+
+    Attributes:
+        task: whose prompts.
+        batch: rows decoded together.
+        canvases: k, 1 for the rule alone.
+        mode: exact or subset; empty for the rule alone.
+        worth: failed drafts that a true one pays for; None for all drafts in every round.
+        engine: plain or graphs.
+        prompts: decoded.
+        equal: of them, those with the text of the rule alone.
+        rounds, sequence_forwards, looks, drafts, drafts_true: means over prompts.
+        ms: wall clock a prompt, the best of the repeats.
+        fallbacks: decodes and calls of the engine that ran plainly.
+    """
+
+    task: str
+    batch: int
+    canvases: int
+    mode: str
+    worth: float | None
+    engine: str
+    prompts: int
+    equal: int
+    rounds: float
+    sequence_forwards: float
+    looks: float
+    drafts: float
+    drafts_true: float
+    ms: float
+    fallbacks: int
+
+
+def draft_price(
+    *,
+    task: str = "countdown3,countdown4,sudoku-hard",
+    model: str = "checkpoints/reason-7m",
+    head: str = "checkpoints/reason-7m-head",
+    threshold: float | None = None,
+    canvases: str = "2,4,8",
+    batches: str = "1,8,64",
+    modes: str = "exact,subset",
+    worth: str = "none",
+    num_prompts: int = 128,
+    decodes: int = 4,
+    repeats: int = 3,
+    seed: int = 0,
+    engine: Literal["plain", "graphs"] = "plain",
+    device: str | None = None,
+    out: Path | None = None,
+) -> None:
+    """Time the rule `threshold` and checked drafts around it on the same prompts: rounds, forwards, looks and ms a prompt.
+
+    Args:
+        task: names, with commas between them.
+        model: folder or hub id of the base.
+        head: folder of its scoring head, with a cascade.
+        threshold: of the rule; default one for each task near its careful end.
+        canvases: k of the checked drafts, with commas between them.
+        batches: rows decoded together.
+        modes: exact, subset.
+        worth: of the checked drafts: none, or numbers, with commas between them.
+        num_prompts: for each row of the table at most.
+        decodes: batches for each row at most, of small batches at least 8 prompts.
+        repeats: timed decodes, decoders in turn; the best counts.
+        seed: of the prompts.
+        engine: what runs the forwards.
+        device: where to run; by default the GPU if there is one.
+        out: folder for draft-price.json, or none.
+    """
+    for name, value in (("num_prompts", num_prompts), ("decodes", decodes), ("repeats", repeats)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    sizes, depths = read_numbers("batches", batches), read_numbers("canvases", canvases)
+    kinds = [mode.strip() for mode in modes.split(",")]
+    for kind in kinds:
+        if kind not in ("exact", "subset"):
+            raise ValueError(f"modes must be exact or subset, got {kind!r}")
+    worths = [None if one.strip() == "none" else float(one) for one in worth.split(",")]
+    from train.commands.compare import draw
+    from train.commands.folders import check_head_folder, check_model
+    from train.tasks import get
+
+    tasks = [get(name.strip()) for name in task.split(",")]
+    check_model(model, "")
+    check_head_folder(head)
+
+    import models
+    from decoding.provenance import environment, write_json
+
+    denoiser = models.load(model, head=head, device=device, engine=engine)
+    found: list[Price] = []
+    for about in tasks:
+        prompts = [example.prompt for example in draw(about, "test", num_prompts, seed=seed)]
+        c = THRESHOLDS.get(about.name, OTHERWISE) if threshold is None else threshold
+        decoders = list(decoders_of(denoiser, c, depths, kinds, worths))
+        for size in sizes:
+            some = prompts[: max(FEWEST, decodes * size)]
+            lengths = (about.gen_length, about.block_length)
+            found += measure(denoiser, decoders, about.name, some, size, lengths=lengths, repeats=repeats)
+            print(table(found[-len(decoders) :]), flush=True)
+        if out is not None:
+            where = environment(device=denoiser.device, seed=seed)
+            write_json(out / "draft-price.json", {"rows": [asdict(row) for row in found], "environment": where})
+
+
+def read_numbers(name: str, text: str) -> list[int]:
+    """Whole numbers from 1, with commas between them.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    found = [one.strip() for one in text.split(",")]
+    if not all(one.isdecimal() and int(one) > 0 for one in found):
+        raise ValueError(f"{name} must be whole numbers from 1 with commas between them, got {text!r}")
+    return [int(one) for one in found]
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A row of the table before it is measured."""
+
+    canvases: int
+    mode: str
+    worth: float | None
+    policy: Policy
+
+
+def decoders_of(
+    denoiser: Denoiser, threshold: float, depths: list[int], modes: list[str], worths: list[float | None]
+) -> Iterator[Decoder]:
+    """The rule alone, and checked drafts around it.
+
+    Args:
+        denoiser: with a head that has a cascade.
+        threshold: of the rule.
+        depths: k.
+        modes: exact, subset.
+        worths: of the drafts.
+    """
+    from decoding.policy_by_name import make_policy
+
+    yield Decoder(1, "", None, make_policy("threshold", {"threshold": threshold}, denoiser))
+    for k, mode, worth in itertools.product(depths, modes, worths):
+        settings: dict[str, Any] = {"rule": "threshold", "threshold": threshold, "canvases": k, "mode": mode}
+        settings |= {} if worth is None else {"worth": worth}
+        yield Decoder(k, mode, worth, make_policy("verified", settings, denoiser))
+
+
+def measure(
+    denoiser: Denoiser,
+    decoders: list[Decoder],
+    task: str,
+    prompts: list[str],
+    batch: int,
+    *,
+    lengths: tuple[int, int],
+    repeats: int,
+) -> list[Price]:
+    """Every decoder on the same prompts, decoders in turn, after one decode that warms them up.
+
+    Args:
+        denoiser: the model.
+        decoders: the rule alone first.
+        task: whose prompts.
+        prompts: decoded.
+        batch: rows decoded together.
+        lengths: of canvas and block.
+        repeats: timed decodes of each.
+    """
+    parts = [prompts[start : start + batch] for start in range(0, len(prompts), batch)]
+    found: list[Price | None] = [None] * len(decoders)
+    texts: list[str] = []
+    for turn in range(repeats + 1):
+        for index, decoder in enumerate(decoders):
+            some = parts[: max(1, len(parts) // 4)] if turn == 0 else parts
+            price, own = timed(denoiser, decoder, task, some, lengths)
+            if turn == 0:
+                continue
+            texts = own if index == 0 else texts
+            price = replace(price, equal=sum(one == other for one, other in zip(own, texts, strict=True)))
+            last = found[index]
+            found[index] = price if last is None or price.ms < last.ms else last
+    return [price for price in found if price is not None]
+
+
+def timed(
+    denoiser: Denoiser, decoder: Decoder, task: str, parts: list[list[str]], lengths: tuple[int, int]
+) -> tuple[Price, list[str]]:
+    """One decode of all parts, and the texts.
+
+    Args:
+        denoiser: the model.
+        decoder: what decodes.
+        task: whose prompts.
+        parts: prompts of each batch.
+        lengths: of canvas and block.
+    """
+    from decoding.api import generate
+
+    engine = denoiser.engine
+    before = 0 if engine is None else engine.fallbacks
+    made = [generate(denoiser, part, decoder.policy, gen_length=lengths[0], block_length=lengths[1]) for part in parts]
+    count = sum(map(len, parts))
+    price = Price(
+        task=task,
+        batch=len(parts[0]),
+        canvases=decoder.canvases,
+        mode=decoder.mode,
+        worth=decoder.worth,
+        engine="plain" if engine is None else "graphs",
+        prompts=count,
+        equal=count,
+        **{name: sum(int(getattr(one, name).sum()) for one in made) / count for name in MEANS},
+        ms=1000 * sum(one.seconds for one in made) / count,
+        fallbacks=0 if engine is None else engine.fallbacks - before,
+    )
+    return price, [text for one in made for text in one.text]
+
+
+def table(rows: list[Price]) -> str:
+    """Lines for people, each decoder's time beside that of the rule alone."""
+    lines = []
+    for row in rows:
+        alone, name = rows[0], row.mode or "rule alone"
+        worth = "" if row.worth is None else f" worth {row.worth:g}"
+        true = row.drafts_true / row.drafts if row.drafts else 0.0
+        lines.append(
+            f"{row.task:>16} batch {row.batch:>3} k {row.canvases} {name:>10}{worth} {row.engine}: "
+            f"{row.rounds:6.2f} rounds ({row.rounds / alone.rounds:.2f}) "
+            f"{row.sequence_forwards:7.2f} forwards ({row.sequence_forwards / alone.sequence_forwards:.2f}) "
+            f"{row.looks:6.2f} looks, {true:.2f} of {row.drafts:.1f} drafts true, {row.equal} of {row.prompts} texts equal, "
+            f"{row.ms:8.2f} ms ({row.ms / alone.ms:.2f})"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    from train.commands.command_line import run
+
+    run(draft_price)
