@@ -29,7 +29,11 @@ class PlainDriver(Driver):
     def enter(self, state: DecodeState, *, watched: bool) -> None:
         """One canvas for each row; the first proposal makes as many as it wants."""
         self.carry = self.begun(state, 1)
-        self.earlier = Earlier(*state.tokens.shape, state.tokens.device) if self.policy.needs.earlier else None
+        self.earlier = (
+            Earlier(len(state.tokens), state.tokens.shape[1], state.tokens.device)
+            if self.policy.needs.earlier
+            else None
+        )
         self.number = torch.arange(len(state.tokens), device=state.tokens.device)
 
     def look(self) -> bool:
@@ -59,7 +63,7 @@ class PlainDriver(Driver):
         if needs.maps:
             rows = rows if mask is None else rows & mask.bool()
             return self.denoiser.attended(tokens, needs.maps, attention_mask=mask, rows=rows)
-        return self.denoiser(
+        prediction: Prediction = self.denoiser(
             tokens,
             attention_mask=mask,
             rows=rows,
@@ -67,6 +71,7 @@ class PlainDriver(Driver):
             owner=row,
             refresh=canvases.spent[row, branch] == 0,
         )
+        return prediction
 
     def seen(self, canvases: DecodeState, index: Int[Tensor, "N 2"]) -> Bool[Tensor, "N L"] | None:
         """What each canvas may attend to: all but the padding, and but what the policy hides."""

@@ -200,7 +200,7 @@ class Reading:
         draws = None if self.draws is None else self.draws.map(function)
         return replace(self, **dense, **self._asked(function), taps=taps, draws=draws)
 
-    def _asked(self, function: Callable[[Tensor], Tensor]) -> dict[str, Tensor | None]:
+    def _asked(self, function: Callable[[Tensor], Tensor]) -> dict[str, Any]:
         """The function on what only some policies ask for."""
         return {n: None if v is None else function(v) for n, v in ((n, getattr(self, n)) for n in ASKED)}
 

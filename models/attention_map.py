@@ -25,5 +25,5 @@ def attention_map(block: Any, tap: Tap) -> Float[Tensor, "N L S"]:
     keys = tap.keys.repeat_interleave(queries.shape[1] // tap.keys.shape[1], 1)
     scores = (queries @ keys.transpose(-1, -2)) * attention.scaling
     scores = scores.masked_fill(~tap.context[:, None, None], -torch.inf)
-    weights = scores.float().softmax(-1).mean(1)
+    weights: Tensor = scores.float().softmax(-1).mean(1)
     return weights.masked_fill(~tap.context.unsqueeze(-1), 0.0)

@@ -34,7 +34,7 @@ def blind(
         revealed: positions of the canvas that hold a token.
         shadows: the position of each shadow row.
     """
-    canvas, rows = hidden.split([revealed.shape[1], shadows.shape[1]], 1)
+    canvas, rows = torch.split(hidden, [revealed.shape[1], shadows.shape[1]], 1)
     index = shadows.unsqueeze(-1).expand_as(rows)
     shown = torch.zeros_like(canvas).scatter(1, index, rows)
     has_one = torch.zeros_like(revealed).scatter(1, shadows, torch.ones_like(shadows, dtype=torch.bool))
