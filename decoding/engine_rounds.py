@@ -200,6 +200,6 @@ def _own(carry: Carry) -> Carry:
 def _tensors(carry: Carry) -> list[Tensor]:
     """What a graph carries; the confidences of a proposal are written by its commit and read no more."""
     canvases, proposal = carry.canvases, carry.proposal
-    state: list[Any] = [getattr(canvases, name) for name in TENSORS]
+    state: list[Any] = [getattr(canvases, name) for name in TENSORS if name != "memory"]
     plan = [getattr(proposal, name) for name in KEPT]
     return [*state, *plan, carry.counts, carry.alarm]

@@ -107,7 +107,7 @@ def driver_for(denoiser: Denoiser, policy: Policy, *, watched: bool, **settings:
     if engine is None or not torch.is_inference_mode_enabled():
         return PlainDriver(denoiser, policy, **settings)
     needs = policy.needs
-    unfit = (watched and needs.taps) or not _hashable(policy)  # who watches may read the taps
+    unfit = needs.plain or (watched and needs.taps) or not _hashable(policy)  # who watches may read the taps
     if unfit or not engine.in_use.acquire(blocking=False):
         engine.refused += 1
         return PlainDriver(denoiser, policy, **settings)

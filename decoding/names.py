@@ -49,12 +49,21 @@ POLICIES: Mapping[str, NamedPolicy] = {
     "random-parity": NamedPolicy(f"{_HERE}.ete:RandomParity", dial="threshold"),
     "lopa": NamedPolicy(f"{_HERE}.lopa:LoPA", dial="threshold"),
     "imh": NamedPolicy(f"{_HERE}.imh:IndependentMH", dial="proposals"),
-    "wino": NamedPolicy(f"{_HERE}.remask:DraftVerify", dial="draft"),
+    "draft-verify": NamedPolicy(f"{_HERE}.remask:DraftVerify", dial="draft"),
     "remask-lowest": NamedPolicy(f"{_HERE}.remask:RemaskLowest", dial="threshold"),
     "learned": NamedPolicy(f"{_HERE}.learned:Learned", dial="risk_bound", head=True),
     "learned-ete": NamedPolicy(f"{_HERE}.learned_ete:LearnedETE", dial="risk_bound", head=True),
     "learned-parity": NamedPolicy(f"{_HERE}.learned_ete:LearnedParity", dial="threshold", head=True),
     "verified": NamedPolicy(f"{_HERE}.verified:Verified", head=True),
+    "wino": NamedPolicy(f"{_HERE}.field.wino:WINO", dial="threshold"),
+    "dawn": NamedPolicy(f"{_HERE}.field.dawn:DAWN", dial="tau_low"),
+    "info-gain": NamedPolicy(f"{_HERE}.field.info_gain:InfoGain", dial="threshold"),
+    "klass": NamedPolicy(f"{_HERE}.field.klass:KLASS", dial="threshold"),
+    "freedave": NamedPolicy(f"{_HERE}.field.freedave:FreeDave"),
+    "frechet": NamedPolicy(f"{_HERE}.field.frechet:FrechetProfile", dial="frechet_margin"),
+    "saber": NamedPolicy(f"{_HERE}.field.saber:Saber", dial="least"),
+    "slow-fast": NamedPolicy(f"{_HERE}.field.slow_fast:SlowFast", dial="threshold"),
+    "pc-sampler": NamedPolicy(f"{_HERE}.field.pc_sampler:PCSampler", dial="per_round"),
 }
 """The policies of this project; a policy of one's own is named `package.module:Class`."""
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import cast, final
 
 import torch
+from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
 from decoding.calls.waiting import Entry
-from decoding.reading import read
-from decoding.rounds import Driver, Sight, first_carry
+from decoding.policy import newest_block
+from decoding.reading import Reading, read
+from decoding.rounds import Driver, Sight
 from decoding.state import DecodeState
+from models.denoiser import Prediction
+from models.earlier import Earlier, narrowed
 
 SLACK = 8  # columns of padding that all rows share before they are taken off
 
@@ -23,7 +28,12 @@ class PlainDriver(Driver):
 
     def enter(self, state: DecodeState, *, watched: bool) -> None:
         """One canvas for each row; the first proposal makes as many as it wants."""
-        self.carry = first_carry(state, 1)
+        self.carry = self.begun(state, 1)
+        self.earlier = (
+            Earlier(len(state.tokens), state.tokens.shape[1], state.tokens.device)
+            if self.policy.needs.earlier
+            else None
+        )
         self.number = torch.arange(len(state.tokens), device=state.tokens.device)
 
     def look(self) -> bool:
@@ -33,22 +43,56 @@ class PlainDriver(Driver):
             index = self.carry.live.nonzero()
         if not len(index):
             return False
-        canvases, (row, branch) = self.carry.canvases, index.unbind(-1)
-        mask = self.attention_mask
-        prediction = self.denoiser(
-            canvases.tokens[row, branch],
-            attention_mask=None if mask is None else mask[row],
-            rows=canvases.feasible[row, branch],
-            taps=self.policy.needs.taps,
-            owner=row,
-            refresh=canvases.spent[row, branch] == 0,
-        )
+        canvases, row = self.carry.canvases, index[:, 0]
+        prediction = self.predict(canvases, index)
         shape = (canvases.tokens.shape[0], canvases.tokens.shape[1])
-        reading = read(prediction, self.sampling, self.chances(row, branch)).scatter(index, shape)
+        reading = self.understood(prediction, canvases, index).scatter(index, shape)
         used = torch.bincount(row, minlength=shape[0])
         self.sight = Sight(reading, used, torch.zeros_like(used).index_add(0, row, prediction.positions))
         self.nfe += 1
         return True
+
+    def predict(self, canvases: DecodeState, index: Int[Tensor, "N 2"]) -> Prediction:
+        """One forward over the live canvases, of the kind that the policy needs."""
+        needs, (row, branch) = self.policy.needs, index.unbind(-1)
+        tokens, mask = canvases.tokens[row, branch], self.seen(canvases, index)
+        rows = needs.asked(canvases)[row, branch]
+        if needs.shadows:
+            shadows = newest_block(canvases)[row, branch].nonzero()[:, 1].view(len(row), -1)
+            return self.denoiser.shadowed(tokens, shadows, attention_mask=mask, rows=rows)
+        if needs.maps:
+            rows = rows if mask is None else rows & mask.bool()
+            return self.denoiser.attended(tokens, needs.maps, attention_mask=mask, rows=rows)
+        prediction: Prediction = self.denoiser(
+            tokens,
+            attention_mask=mask,
+            rows=rows,
+            taps=needs.taps,
+            owner=row,
+            refresh=canvases.spent[row, branch] == 0,
+        )
+        return prediction
+
+    def seen(self, canvases: DecodeState, index: Int[Tensor, "N 2"]) -> Bool[Tensor, "N L"] | None:
+        """What each canvas may attend to: all but the padding, and but what the policy hides."""
+        row, branch = index.unbind(-1)
+        mask = None if self.attention_mask is None else self.attention_mask[row]
+        if not self.policy.needs.hides or canvases.layout.cached:  # a cache holds the keys and values of all
+            return mask
+        visible = self.policy.visible(canvases)[row, branch]
+        return visible if mask is None else mask & visible
+
+    def understood(self, prediction: Prediction, canvases: DecodeState, index: Int[Tensor, "N 2"]) -> Reading:
+        """The reading of the canvases, with how far it moved from the one before where the policy asks for it."""
+        row, branch = index.unbind(-1)
+        chances = self.chances(row, branch)
+        if self.earlier is None:
+            committed = canvases.tokens.masked_fill(canvases.masked, -1)
+            standing = committed[row, branch] if self.policy.needs.shadows else None
+            return read(prediction, self.sampling, chances, standing)
+        drift = self.earlier.drift(prediction, row)
+        reading = read(narrowed(prediction, canvases.feasible[row, branch]), self.sampling, chances)
+        return replace(reading, drift=drift.masked_fill(~reading.rows, 0.0))
 
     def seat(self, entries: Mapping[int, Entry]) -> None:
         """Let prompts begin, in a batch that is as wide as its longest row."""
@@ -57,9 +101,11 @@ class PlainDriver(Driver):
         if left > 0 or left <= -SLACK:
             self.carry = self.carry.extend(left)
             self.attention_mask = pad(cast(Tensor, self.attention_mask), (left, 0))
-            cache = getattr(self.denoiser, "cache", None)
-            if cache is not None:
-                cache.extend(left)
+            for kept in (getattr(self.denoiser, "cache", None), self.earlier):
+                if kept is not None:
+                    kept.extend(left)
+        if self.earlier is not None:
+            self.earlier.forget(list(entries))
         super().seat(entries)
 
     def commit(self) -> None:

@@ -28,6 +28,16 @@ class Needs:
         power: exponent of those draws, above 0.
         rounds: rounds of a decode at most, for a rule whose rounds may commit nothing; None for a rule that always commits.
         greedy: whether the candidates must be the most likely tokens, so that no temperature goes with it.
+        earlier: whether a reading says how far each distribution has moved since the forward before (`Reading.drift`); one
+            canvas a round.
+        committed: whether committed positions of the canvas are read too.
+        hides: whether a forward sees no more than `Policy.visible` lets it.
+        memory: planes of `DecodeState.memory`, what a rule remembers of each position.
+        shadows: whether committed positions of the newest block are read too, each by a mask row that does not see it; the
+            candidate there is the token that stands.
+        maps: last blocks of the base whose attention is read (`Reading.attention`), and the prompt and all committed positions
+            with it; 0 for none.
+        losses: whether a round may take back as much as it commits; a decode then ends within a round for each position.
     """
 
     canvases: int = 1
@@ -38,6 +48,33 @@ class Needs:
     power: float = 1.0
     rounds: int | None = None
     greedy: bool = False
+    earlier: bool = False
+    committed: bool = False
+    hides: bool = False
+    memory: int = 0
+    shadows: bool = False
+    maps: int = 0
+    losses: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """Whether only the plain driver can serve them."""
+        beside = self.earlier or self.committed or self.hides or self.memory > 0
+        return beside or self.shadows or self.maps > 0 or self.losses
+
+    def asked(self, state: DecodeState) -> Bool[Tensor, "... L"]:
+        """Positions whose distribution a forward gives: the masks of the opened blocks, and what is wanted beside them.
+
+        Distributions that are kept for the next forward include those of later blocks, unless a cache leaves them out.
+        """
+        opened = (state.block < state.opened.unsqueeze(-1)) & state.unfinished.unsqueeze(-1)
+        if self.shadows:
+            return state.feasible | (newest_block(state) & opened)
+        if self.maps:
+            return opened
+        if self.committed:
+            return opened & (state.block >= 0)
+        return state.masked if self.earlier and not state.layout.cached else state.feasible
 
 
 @dataclass(frozen=True)
@@ -45,12 +82,14 @@ class Policy(ABC):
     """A decoding rule: a frozen dataclass that holds its settings. A new decoder is one file with one final subclass.
 
     `propose` and `choose` work on the whole batch: no `.item()`, no Python loop over rows or positions. Each unfinished row must
-    commit at least one position a round unless `needs.rounds` says otherwise, and only positions that are masked. It may take back
-    fewer positions than it commits, none of them twice.
+    commit at least one position a round unless `needs` say otherwise, and only positions that are masked. It may take back
+    fewer positions than it commits, none of them twice unless it `repeats`.
     """
 
     checkable: ClassVar[bool] = False
     """Whether what it commits follows from canvas, block clock, recent readings and reading alone, on one canvas, and stands."""
+    repeats: ClassVar[bool] = False
+    """Whether it may take the same position back more than once."""
 
     @classmethod
     def brought(cls, head: Any, task: str | None) -> Mapping[str, Any]:
@@ -91,6 +130,10 @@ class Policy(ABC):
         """What the next `propose` sees of the K readings: that of the canvas chosen, unless others have something to add."""
         return reading.at(choice)
 
+    def visible(self, state: DecodeState) -> Bool[Tensor, "... L"]:
+        """Positions that the next forward of `state` may attend to, where `needs.hides`; all of them otherwise."""
+        return torch.ones_like(state.masked)
+
     @property
     def takes_back(self) -> bool:
         """Whether the rule may mask a committed position again."""
@@ -100,6 +143,11 @@ class Policy(ABC):
         """The canvas chosen, and what the next `propose` sees; a policy that checks its canvases rewrites what it keeps."""
         choice = self.choose(canvases, proposal, reading)
         return canvases.at(choice), self.combine(reading, choice)
+
+
+def newest_block(state: DecodeState) -> Bool[Tensor, "... L"]:
+    """The block opened last."""
+    return state.block == state.opened.unsqueeze(-1) - 1
 
 
 def rank(score: Float[Tensor, "B L"], within: Bool[Tensor, "B L"]) -> Int[Tensor, "B L"]:

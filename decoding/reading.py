@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from models.engine.window import WideTap
 TOP = 5  # log p1..p5 are the features of a scoring head
 LOGITS = {"cpu": 1 << 18}  # read at a time: what a core's cache holds
 TINY = torch.finfo(torch.float32).tiny  # keeps a logarithm finite
+ASKED = ("drift", "attention")  # of a reading, only where a policy asks
 COLD = 1e-30  # a temperature below which logits over it overflow
 MANY_LOGITS = 1 << 25  # on any other device: few launches, and no more memory than a vocabulary of 150k can bear
 
@@ -98,6 +100,9 @@ class Reading:
         log_normaliser: log sum exp of the logits.
         noise: uniform draws in [0, 1), or zeros where the policy has no random order.
         draws: more tokens of every position, where a policy asks for them; else None.
+        drift: KL(p || the p of the forward before) in nats, infinite where there was none; None unless a policy asks for it.
+        attention: at [i, j] what position i reads of position j, the mean over heads and blocks; 0 for padding; None unless a
+            policy asks for it.
         taps: what a scoring head reads of the base forward.
     """
 
@@ -112,6 +117,8 @@ class Reading:
     noise: Float[Tensor, "... L"]
     taps: tuple[Tap | WideTap, ...] = ()
     draws: Draws | None = None
+    drift: Float[Tensor, "... L"] | None = None
+    attention: Float[Tensor, "... L L"] | None = None
 
     @property
     def log_confidence(self) -> Float[Tensor, "... L"]:
@@ -177,7 +184,7 @@ class Reading:
 
         dense = {n: getattr(blank, n).index_put(where, getattr(self, n)) for n in _dense_names()}
         draws = None if self.draws is None else self.draws.map(spread)
-        return Reading(**dense, taps=tuple(t.map(spread) for t in self.taps), draws=draws)
+        return Reading(**dense, **self._asked(spread), taps=tuple(t.map(spread) for t in self.taps), draws=draws)
 
     def at(self, choice: Int[Tensor, " B"]) -> Reading:
         """The reading of one canvas per prompt, from a [B, K] grid."""
@@ -190,7 +197,12 @@ class Reading:
         """The same function on every tensor."""
         dense: dict[str, Any] = {n: function(getattr(self, n)) for n in _dense_names()}
         taps = tuple(t.map(function) for t in self.taps)
-        return replace(self, **dense, taps=taps, draws=None if self.draws is None else self.draws.map(function))
+        draws = None if self.draws is None else self.draws.map(function)
+        return replace(self, **dense, **self._asked(function), taps=taps, draws=draws)
+
+    def _asked(self, function: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+        """The function on what only some policies ask for."""
+        return {n: None if v is None else function(v) for n, v in ((n, getattr(self, n)) for n in ASKED)}
 
     def first(self) -> Reading:
         """Each position as the first canvas of a [B, K] grid reads it that does; taps of canvas 0."""
@@ -209,7 +221,7 @@ class Reading:
         return replace(self, **dense, taps=taps, draws=None if self.draws is None else self.draws.map(pick))
 
 
-_DENSE = tuple(f.name for f in fields(Reading) if f.name not in ("taps", "draws"))
+_DENSE = tuple(f.name for f in fields(Reading) if f.name not in ("taps", "draws", *ASKED))
 
 
 def _dense_names() -> tuple[str, ...]:
@@ -236,26 +248,38 @@ def reading_of_figures(
     )
 
 
-def read(prediction: Prediction, sampling: Sampling, generator: torch.Generator | Chances | None = None) -> Reading:
+def read(
+    prediction: Prediction,
+    sampling: Sampling,
+    generator: torch.Generator | Chances | None = None,
+    standing: Int[Tensor, "... L"] | None = None,
+) -> Reading:
     """Read candidates and confidences off a prediction, in float32 and without a copy of the softmax.
 
     c = exp(z_x̂ - logsumexp z) with z the logits at temperature 1, as in LLaDA and Fast-dLLM; taken as the sigmoid of
     z_x̂ - log sum exp of the other logits, since z_x̂ - logsumexp z rounds to steps of 2e-6 where c is near 1.
+
+    Args:
+        prediction: of one forward.
+        sampling: how candidates are drawn.
+        generator: of every draw.
+        standing: a token that is the candidate whatever the prediction says; -1 where there is none.
     """
     rows, logits = prediction.rows, prediction.logits
     lines = max(1, LOGITS.get(logits.device.type, MANY_LOGITS) // logits.shape[-1])
+    stands: Iterable[Tensor | None] = repeat(None) if standing is None else torch.split(standing[rows], lines)
     chances = chances_of(generator)
     asked = chances.at(rows)
     chunks = [
-        _read_chunk(z.float(), sampling, asked.at(slice(n * lines, (n + 1) * lines)))
-        for n, z in enumerate(torch.split(logits, lines))
+        _read_chunk(z.float(), sampling, asked.at(slice(n * lines, (n + 1) * lines)), stand)
+        for n, (z, stand) in enumerate(zip(torch.split(logits, lines), stands, strict=False))
     ]
     shape = tuple(rows.shape)
     blank = Reading.empty(shape, rows.device)
     figures = {n: torch.cat([figures[n] for figures, _ in chunks]) for n in chunks[0][0]}
     dense: dict[str, Any] = {n: _unpack(values, rows, getattr(blank, n)) for n, values in figures.items()}
     noise = chances.noise(shape, rows.device) if sampling.noise else blank.noise
-    reading = replace(blank, rows=rows, noise=noise, taps=prediction.taps, **dense)
+    reading = replace(blank, rows=rows, noise=noise, taps=prediction.taps, attention=prediction.attention, **dense)
     if not sampling.draws:
         return reading
     empty = Draws.empty(shape, sampling.draws, rows.device)
@@ -268,13 +292,15 @@ def _unpack(values: Tensor, rows: Tensor, base: Tensor) -> Tensor:
 
 
 def _read_chunk(
-    z: Float[Tensor, "m V"], sampling: Sampling, chances: Chances
+    z: Float[Tensor, "m V"], sampling: Sampling, chances: Chances, standing: Int[Tensor, " m"] | None
 ) -> tuple[dict[str, Tensor], Draws | None]:
     normaliser = z.logsumexp(-1, keepdim=True)
     allowed = z.clone() if sampling.forbidden else z
     if sampling.forbidden:
         allowed[:, list(sampling.forbidden)] = -torch.inf
     token = draw(allowed, sampling, chances)
+    if standing is not None:
+        token = torch.where(standing >= 0, standing, token)
     chosen = z.gather(-1, token[:, None])
     others = z.scatter(-1, token[:, None], -torch.inf)
     log_odds = (chosen - others.logsumexp(-1, keepdim=True)).squeeze(-1)

@@ -246,7 +246,13 @@ class Driver(ABC):
         assert self.attention_mask is not None
         self.attention_mask = torch.where(new.rows.unsqueeze(-1), new.attention_mask, self.attention_mask)
         self.number = torch.where(new.rows, new.number, self.number)
-        self.carry = self.carry.where(new.rows, first_carry(new.state, branches))
+        self.carry = self.carry.where(new.rows, self.begun(new.state, branches))
+
+    def begun(self, state: DecodeState, canvases: int) -> Carry:
+        """Before the first round, with nothing in the policy's memory."""
+        batch, length = state.tokens.shape
+        memory = torch.zeros(batch, self.policy.needs.memory, length, device=state.tokens.device)
+        return first_carry(replace(state, memory=memory), canvases)
 
     def chances(self, row: Int[Tensor, " N"], branch: Int[Tensor, " N"]) -> Chances:
         """What the canvases of the next forward draw."""
@@ -274,8 +280,9 @@ class Driver(ABC):
 
     @property
     def idle_rounds(self) -> int:
-        """Rounds of a row that may commit nothing: all but the last of a rule that bounds them."""
-        most = self.policy.needs.rounds
+        """Rounds of a row that may commit nothing: all but the last of a rule that bounds them, or that has losses."""
+        needs = self.policy.needs
+        most = int((self.carry.canvases.block >= 0).sum(-1).max()) if needs.losses else needs.rounds
         return 0 if most is None else most - 1
 
     def leave(self) -> Round:

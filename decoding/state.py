@@ -69,6 +69,7 @@ class DecodeState:
             0 and -1 where there was none.
         looks: readings that the head's cascade foretold for this row.
         drafts, drafts_true: foretold commits that a forward has checked, and those of them that came true.
+        memory: what the policy itself remembers of each position (`Needs.memory` planes), 0 at first.
     """
 
     layout: Layout
@@ -87,6 +88,7 @@ class DecodeState:
     looks: Int[Tensor, "..."]
     drafts: Int[Tensor, "..."]
     drafts_true: Int[Tensor, "..."]
+    memory: Float[Tensor, "... M L"]
 
     @property
     def feasible(self) -> Bool[Tensor, "... L"]:
@@ -167,6 +169,7 @@ class Proposal:
         looks: readings foretold for each row in making this proposal; None where there were none.
         states: the canvases as they will stand, where each was committed on top of the one before with a tick of its own
             clock; None where one commit writes all of them.
+        memory: what the policy remembers from here on; None where it stays as it is.
     """
 
     tokens: Int[Tensor, "B K L"]
@@ -177,6 +180,7 @@ class Proposal:
     chance: Float[Tensor, "B S"] | None = None
     looks: Int[Tensor, " B"] | None = None
     states: DecodeState | None = None
+    memory: Float[Tensor, "B M L"] | None = None
 
     @staticmethod
     def single(state: DecodeState, reading: Reading, reason: Int[Tensor, "B L"]) -> Proposal:
@@ -237,6 +241,7 @@ def start(
         looks=count,
         drafts=count,
         drafts_true=count,
+        memory=torch.zeros(batch, 0, length, device=tokens.device),
     )
 
 
@@ -263,6 +268,7 @@ def commit(state: DecodeState, reading: Reading, proposal: Proposal) -> DecodeSt
         looks=state.looks if proposal.looks is None else state.looks + proposal.looks,
         recent_confidence=torch.stack([reading.confidence, state.recent_confidence[..., 0, :]], -2),
         recent_token=torch.stack([reading.token, state.recent_token[..., 0, :]], -2),
+        memory=state.memory if proposal.memory is None else proposal.memory,
     )
     canvases = state.repeat(proposal.tokens.shape[1])
     taken = proposal.reason == int(Reason.REVOKED)

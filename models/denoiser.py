@@ -51,12 +51,14 @@ class Prediction:
         rows: the positions asked for.
         positions: token positions computed for each canvas (what the FLOPs follow), padding not counted.
         taps: one Tap for each block asked for.
+        attention: at [i, j] what position i reads of position j, the mean over heads and some blocks; None unless asked for.
     """
 
     logits: Float[Tensor, "M V"]
     rows: Bool[Tensor, "N L"]
     positions: Int[Tensor, " N"]
     taps: tuple[Tap, ...] = ()
+    attention: Float[Tensor, "N L L"] | None = None
 
 
 class Denoiser(nn.Module, ABC):
@@ -124,6 +126,49 @@ class Denoiser(nn.Module, ABC):
             owner: the prompt each canvas belongs to (whose cache it reads); None means canvas n belongs to prompt n.
             refresh: True where the prompt has just opened a block, so that its cache must be rebuilt.
         """
+
+    def shadowed(
+        self,
+        tokens: Int[Tensor, "N L"],
+        shadows: Int[Tensor, "N S"],
+        *,
+        attention_mask: Bool[Tensor, "N L"] | None = None,
+        rows: Bool[Tensor, "N L"] | None = None,
+    ) -> Prediction:
+        """Predict masked positions as ever, and revealed ones of `shadows` by a mask row that does not see the token there.
+
+        Args:
+            tokens: canvases with mask ids at unknown positions.
+            shadows: columns with such a row, ascending; the rows stand at these positions, see each other and all positions but
+                their own, and no position sees them.
+            attention_mask: False on padding; None means no padding.
+            rows: positions whose distribution is wanted, no revealed one outside `shadows`; None means all.
+
+        Raises:
+            ValueError: for a denoiser without such rows.
+        """
+        raise ValueError(f"the model must have shadow rows for this policy, got a {type(self).__name__}")
+
+    def attended(
+        self,
+        tokens: Int[Tensor, "N L"],
+        blocks: int,
+        *,
+        attention_mask: Bool[Tensor, "N L"] | None = None,
+        rows: Bool[Tensor, "N L"] | None = None,
+    ) -> Prediction:
+        """Predict as ever, with the attention of the last `blocks` blocks.
+
+        Args:
+            tokens: canvases with mask ids at unknown positions.
+            blocks: whose attention is averaged, at least 1; all of them where there are fewer.
+            attention_mask: False on padding; None means no padding.
+            rows: positions whose distribution is wanted; None means all.
+
+        Raises:
+            ValueError: for a denoiser without attention.
+        """
+        raise ValueError(f"the model must have attention for this policy, got a {type(self).__name__}")
 
     def fingerprint(self) -> str:
         """Hash of the weights, which binds traces and heads to a base; "" where there are none."""

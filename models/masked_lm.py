@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -10,12 +11,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers.masking_utils import create_bidirectional_mask
 
+from models.attention_map import attention_map
 from models.block_cache import BlockCache
 from models.block_run import Recorder, Run, context_of, positions_of, predictors, themselves
 from models.checkpoints.files import combine, digest
 from models.checkpoints.tokenizer import Prompt, check_prompts, encode
 from models.denoiser import Denoiser, Prediction, Tap
 from models.engine.engine import engine_for
+from models.shadow_rows import blind, visible
 
 
 class MaskedLM(Denoiser):
@@ -193,10 +196,48 @@ class MaskedLM(Denoiser):
         read = tuple(Tap(run.entered[i], run.keys[i], run.values[i], context, cos, sin, source) for i in taps)
         return Prediction(logits, rows, run.positions, read)
 
+    def shadowed(
+        self,
+        tokens: Int[Tensor, "N L"],
+        shadows: Int[Tensor, "N S"],
+        *,
+        attention_mask: Bool[Tensor, "N L"] | None = None,
+        rows: Bool[Tensor, "N L"] | None = None,
+    ) -> Prediction:
+        """See `Denoiser.shadowed`; every canvas is computed whole, a cache or not."""
+        if self.shifted:
+            raise ValueError("the model must predict each position in place for shadow rows, got a shifted one (Dream)")
+        rows = torch.ones_like(tokens, dtype=torch.bool) if rows is None else rows
+        context = context_of(tokens, attention_mask)
+        place = positions_of(context)
+        rotary = self.rotary(torch.cat([place, place.gather(1, shadows)], 1))
+        longer = torch.cat([tokens, torch.full_like(shadows, self.mask_id)], 1)
+        mask = torch.zeros(*longer.shape, longer.shape[1], dtype=rotary[0].dtype, device=longer.device)
+        mask = mask.masked_fill(~visible(context, shadows), -torch.inf).unsqueeze(1)
+        run = self.run_blocks(longer, mask, rotary, None, (), torch.ones_like(longer, dtype=torch.bool))
+        hidden = blind(run.hidden, tokens != self.mask_id, shadows)
+        logits = self.model.lm_head(self.final_norm(hidden[rows]))
+        return Prediction(logits, rows, context.sum(-1) + shadows.shape[1])
+
+    def attended(
+        self,
+        tokens: Int[Tensor, "N L"],
+        blocks: int,
+        *,
+        attention_mask: Bool[Tensor, "N L"] | None = None,
+        rows: Bool[Tensor, "N L"] | None = None,
+    ) -> Prediction:
+        """See `Denoiser.attended`; every canvas is computed whole, a cache or not."""
+        last = range(max(0, len(self.blocks) - blocks), len(self.blocks))
+        prediction = self.forward(tokens, attention_mask=attention_mask, rows=rows, taps=last)
+        pairs = zip(self.blocks[last.start :], prediction.taps, strict=True)
+        attention = torch.stack([attention_map(block, tap) for block, tap in pairs]).mean(0)
+        return replace(prediction, taps=(), attention=attention)
+
     def run_blocks(
         self,
         tokens: Int[Tensor, "N Q"],
-        attention_mask: Bool[Tensor, "N S"] | None,
+        attention_mask: Bool[Tensor, "N S"] | Float[Tensor, "N 1 Q S"] | None,
         rotary: tuple[Float[Tensor, "N Q d"], Float[Tensor, "N Q d"]],
         recorder: Recorder | None,
         taps: Container[int],

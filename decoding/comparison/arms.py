@@ -212,7 +212,7 @@ class Dial:
 
 
 STEPS = "steps"
-WHOLE = (STEPS, "proposals")  # dials that are whole numbers
+WHOLE = (STEPS, "proposals", "least", "per_round", "draft_steps", "canvases")  # dials that are whole numbers
 
 DIALS: Mapping[str, Dial] = {
     "threshold": Dial(True, (0.9997, 0.999, 0.995, 0.98, 0.95, 0.9, 0.8, 0.6)),
@@ -222,7 +222,11 @@ DIALS: Mapping[str, Dial] = {
     "entropy_bound": Dial(False, (0.00003, 0.0003, 0.0015, 0.006, 0.02, 0.1, 0.3, 0.75)),
     "risk_bound": Dial(False, (0.0002, 0.002, 0.006, 0.02, 0.06, 0.12, 0.25, 0.5)),
     "draft": Dial(True, (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.3)),
+    "tau_low": Dial(True, (0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)),
     "proposals": Dial(True, (16.0, 8.0, 4.0, 2.0, 1.0)),
+    "frechet_margin": Dial(True, (0.9998, 0.998, 0.98, 0.94, 0.88, 0.75, 0.5, 0.02)),
+    "least": Dial(False, (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)),
+    "per_round": Dial(False, (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)),
     STEPS: Dial(True, (1.0, 0.75, 0.5, 0.375, 0.25, 0.1875, 0.125)),
 }
 """The dials known by name, with values for any task."""

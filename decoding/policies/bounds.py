@@ -43,20 +43,27 @@ class Factor(AcceptancePolicy):
     """Commit the more positions the surer they are: the largest m with (m + 1)(1 - c_(m)) <= factor, at least one.
 
     c_(m) is the m-th largest confidence in the opened blocks. Fast-dLLM, arXiv 2505.22618, `factor`; assumption 3.1 of
-    arXiv 2511.21103. The published loop's extra token when only the last candidate fails is not copied.
+    arXiv 2511.21103.
 
     Args:
         factor: above 0; the rounds bound of arXiv 2511.21103 holds up to 1.
+        factor_last: commit the last candidate too where it alone fails, as Fast-dLLM's published loop does by mistake: to compare
+            with figures that it made.
     """
 
     factor: float = 1.0
+    factor_last: bool = False
 
     def __post_init__(self) -> None:
         require(self.factor > 0, "factor", "be above 0", self.factor)
 
     def accept(self, reading: Reading) -> Bool[Tensor, "B L"]:
         """The leading run of the factor rule."""
-        return within_factor(reading, self.factor)
+        accepted = within_factor(reading, self.factor)
+        if not self.factor_last:
+            return accepted
+        left, taken = reading.rows.sum(-1, keepdim=True), accepted.sum(-1, keepdim=True).clamp(min=1)
+        return accepted | (reading.rows & (taken == left - 1))
 
 
 @final

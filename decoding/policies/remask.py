@@ -49,13 +49,13 @@ def write(state: DecodeState, reading: Reading, reason: Int[Tensor, "B ... L"]) 
 @final
 @dataclass(frozen=True)
 class DraftVerify(Policy):
-    """Draft generously, verify against the other drafts, take back what fails: WINO, arXiv 2507.18578.
+    """Draft generously, verify each draft once against the others, take back what fails: after WINO, arXiv 2507.18578.
 
     Commit every position with c >= draft, at least the best one. Commits below `verify` are verified by the next forward:
     beside the canvas itself run `groups` canvases, each with one group of them masked again, so that a draft is predicted from
     the others (from all of them where there are at most `groups`). It is taken back unless the prediction there is the same token
-    with c >= verify. WINO verifies by shadow positions in the sequence itself, each blind to its own token; canvases do the same
-    on any denoiser, and are counted as sequence forwards.
+    with c >= verify. `WINO` itself verifies every commit in every round by shadow rows; canvases do without those, on any
+    denoiser, and are counted as sequence forwards.
 
     Args:
         draft: tau_1, in (0, 1].

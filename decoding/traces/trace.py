@@ -249,6 +249,7 @@ def rebuild(
         looks=nothing,
         drafts=nothing,
         drafts_true=nothing,
+        memory=torch.zeros(count, 0, width),
     )
     return state, attention
 

@@ -70,10 +70,10 @@ def _run_block(
     def heads(projection: nn.Module) -> Tensor:
         return torch.unflatten(projection(normed), -1, (-1, attention.head_dim))  # [M, H, d]
 
-    query = _rotate(heads(attention.q_proj), cos, sin)
+    query = rotate(heads(attention.q_proj), cos, sin)
     keys, values = tap.keys, tap.values
     if own_keys:
-        keys = _replace(keys, _rotate(heads(attention.k_proj), cos, sin), place)
+        keys = _replace(keys, rotate(heads(attention.k_proj), cos, sin), place)
         values = _replace(values, heads(attention.v_proj), place)
     seat = _seats(place[0], len(tap.source))
     dense = query.new_zeros(len(tap.source), int(seat.max()) + 1 if len(seat) else 1, *query.shape[1:])
@@ -104,7 +104,8 @@ def _replace(context: Float[Tensor, "N H S d"], computed: Float[Tensor, "M H d"]
     return context.transpose(1, 2)
 
 
-def _rotate(x: Float[Tensor, "M H d"], cos: Float[Tensor, "M 1 d"], sin: Float[Tensor, "M 1 d"]) -> Tensor:
+def rotate(x: Float[Tensor, "... d"], cos: Float[Tensor, "... d"], sin: Float[Tensor, "... d"]) -> Tensor:
+    """Queries or keys turned by their position (rotary embedding)."""
     first, second = x.chunk(2, -1)
     return x * cos + torch.cat([-second, first], -1) * sin
 

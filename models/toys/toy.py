@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from models.block_run import context_of
 from models.denoiser import Denoiser, Prediction
 
 
@@ -53,6 +55,28 @@ class Toy(WholeCanvas):
     def logits_at(self, tokens: Tensor, rows: Tensor, attention_mask: Tensor | None) -> Tensor:
         """See `WholeCanvas.logits_at`."""
         return self.everywhere(tokens)[rows]
+
+    def shadowed(
+        self, tokens: Tensor, shadows: Tensor, *, attention_mask: Tensor | None = None, rows: Tensor | None = None
+    ) -> Prediction:
+        """See `Denoiser.shadowed`; a shadow row reads the canvas with its own position masked."""
+        rows = torch.ones_like(tokens, dtype=torch.bool) if rows is None else rows
+        here = nn.functional.one_hot(shadows, tokens.shape[1]).bool()  # [N, S, L]
+        blind = self.everywhere(tokens.unsqueeze(1).masked_fill(here, self.mask_id).flatten(0, 1)).unflatten(
+            0, here.shape[:2]
+        )
+        shown = (here.unsqueeze(-1) & (tokens != self.mask_id)[:, None, :, None]).any(1)
+        logits = torch.where(shown, torch.where(here.unsqueeze(-1), blind, 0.0).sum(1), self.everywhere(tokens))
+        return Prediction(logits[rows], rows, context_of(tokens, attention_mask).sum(-1) + shadows.shape[1])
+
+    def attended(
+        self, tokens: Tensor, blocks: int, *, attention_mask: Tensor | None = None, rows: Tensor | None = None
+    ) -> Prediction:
+        """See `Denoiser.attended`; there is no attention here, and it is taken to be uniform."""
+        context = context_of(tokens, attention_mask)
+        seen = (context.unsqueeze(-1) & context.unsqueeze(-2)).float()
+        prediction = self(tokens, attention_mask=attention_mask, rows=rows)
+        return replace(prediction, attention=seen / context.sum(-1)[:, None, None])
 
 
 class TableDenoiser(Toy):

@@ -38,15 +38,18 @@ GRID = {member: policy for name in POLICIES for member, policy in members(name).
 class ContextDenoiser(TableDenoiser):
     """A table whose lines are changed by the tokens revealed on either side."""
 
-    def forward(self, tokens, *, attention_mask=None, rows=None, taps=(), owner=None, refresh=None):
-        rows = torch.ones_like(tokens, dtype=torch.bool) if rows is None else rows
-        base = super().forward(tokens, attention_mask=attention_mask)
+    def everywhere(self, tokens):
         nothing = tokens.new_full((len(tokens), 1), self.mask_id)
         left = torch.cat([nothing, tokens[:, :-1]], 1)
         right = torch.cat([tokens[:, 1:], nothing], 1)
         voice = random_table(3, self.vocab_size, 2.5).index_fill(0, torch.tensor(self.mask_id), 0.0)
-        logits = base.logits.view(*tokens.shape, -1) + voice[left] + voice.flip(1)[right]
-        return replace(base, logits=logits[rows], rows=rows)
+        return super().everywhere(tokens) + voice[left] + voice.flip(1)[right]
+
+    def attended(self, tokens, blocks, *, attention_mask=None, rows=None):
+        prediction = super().attended(tokens, blocks, attention_mask=attention_mask, rows=rows)
+        place = torch.arange(tokens.shape[1])
+        near = ((place - place.unsqueeze(-1)).abs() == 1).float()
+        return replace(prediction, attention=0.5 * near * (prediction.attention > 0))
 
 
 def random_table(seed: int, lines: int, spread: float, vocabulary: int = 6) -> torch.Tensor:
@@ -76,10 +79,18 @@ class Counting(Denoiser):
         self.mask_id, self.eos_id, self.vocab_size, self.max_length = inner.mask_id, inner.eos_id, inner.vocab_size, 99
 
     def forward(self, tokens, **kwargs):
+        return self.count(tokens, self.inner(tokens, **kwargs))
+
+    def count(self, tokens, prediction):
         self.calls, self.canvases = self.calls + 1, self.canvases + len(tokens)
-        prediction = self.inner(tokens, **kwargs)
         self.positions += int(prediction.positions.sum())
         return prediction
+
+    def shadowed(self, tokens, shadows, **kwargs):
+        return self.count(tokens, self.inner.shadowed(tokens, shadows, **kwargs))
+
+    def attended(self, tokens, blocks, **kwargs):
+        return self.count(tokens, self.inner.attended(tokens, blocks, **kwargs))
 
 
 @pytest.fixture
@@ -104,7 +115,7 @@ def begin():
 
     def state_of(denoiser, policy, prompts, *, gen_length=GEN_LENGTH, block_length=None, early_stop=True):
         block_length = block_length or (gen_length if isinstance(policy, DreamQuota) else BLOCK_LENGTH)
-        return start(
+        state = start(
             nn.functional.pad(prompts, (0, gen_length)),
             gen_length=gen_length,
             block_length=block_length,
@@ -113,6 +124,8 @@ def begin():
             step_budget=policy.step_budget,
             initial_blocks=policy.initial_blocks,
         )
+        memory = torch.zeros(len(prompts), policy.needs.memory, state.tokens.shape[1])
+        return replace(state, memory=memory)
 
     return state_of
 

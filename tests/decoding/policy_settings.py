@@ -71,7 +71,9 @@ ROWS: Mapping[str, Row] = {
     "threshold": Row({"high": {"threshold": 0.9}, "low": {"threshold": 0.4}}, golden={"threshold": 0.02}),
     "margin": Row({"low": {"margin": 0.3}}, golden={"margin": 0.01}),
     "entropy": Row({"high": {"entropy_threshold": 0.8}}, golden={"entropy_threshold": 4.9}),
-    "factor": Row({"one": {"factor": 1.0}, "half": {"factor": 0.5}}, golden={"factor": 4.0}),
+    "factor": Row(
+        {"one": {"factor": 1.0}, "half": {"factor": 0.5}, "last": {"factor_last": True}}, golden={"factor": 4.0}
+    ),
     "entropy-bound": Row({"half": {"entropy_bound": 0.5}}, golden={"entropy_bound": 5.0}),
     "risk-sum": Row({"high": {"risk_bound": 0.6}}, golden={"risk_bound": 2.5}),
     "sequential": Row({"default": {}, "right": {"order": "right_to_left"}}),
@@ -119,7 +121,7 @@ ROWS: Mapping[str, Row] = {
             "alone": {"proposals": 1, "order": "random"},
         }
     ),
-    "wino": Row(
+    "draft-verify": Row(
         {"two": {"draft": 0.3, "verify": 0.9, "groups": 2}, "one": {"draft": 0.5, "verify": 0.7, "groups": 1}},
         golden={"draft": 0.02, "verify": 0.5},
     ),
@@ -173,6 +175,44 @@ ROWS: Mapping[str, Row] = {
             "alone": {"rule": MarginThreshold(0.3), "canvases": 1},
         },
         golden={"rule": "threshold", "threshold": 0.02},
+    ),
+    "wino": Row(
+        {"wide": {"threshold": 0.2}, "narrow": {"threshold": 0.5, "threshold_back": 0.6}},
+        golden={"threshold": 0.02, "threshold_back": 0.03},
+    ),
+    "dawn": Row(
+        {
+            "near": {"tau_low": 0.3, "tau_sink": 0.9},
+            "induced": {"tau_low": 0.5, "tau_induce": 0.3, "threshold": 0.6, "tau_sink": 0.9},
+        },
+        golden={"tau_low": 0.02, "tau_induce": 0.02, "threshold": 0.03},
+    ),
+    "info-gain": Row(
+        {
+            "default": {},
+            "lookum": {"candidate_number": 3, "threshold": 0.5, "position_temperature": 2.0, "variant": "lookum"},
+            "one": {"candidate_number": 1},
+        },
+        golden={"threshold": 0.02},
+    ),
+    "klass": Row(
+        {
+            "default": {},
+            "lax": {"threshold": 0.3, "kl_threshold": 1.0},
+            "at-once": {"threshold": 0.3, "kl_threshold": 5.0, "history_length": 1},
+        },
+        golden={"threshold": 0.01, "kl_threshold": 5.0},
+    ),
+    "freedave": Row({"default": {}, "long": {"draft_steps": 9}, "alone": {"draft_steps": 1}}),
+    "frechet": Row({"default": {}, "careful": {"frechet_margin": 0.6}}),
+    "saber": Row({"default": {}, "one": {"least": 1}, "bold": {"least": 4}}),
+    "slow-fast": Row(
+        {"default": {}, "short": {"threshold": 0.6, "slow_rounds": 2}, "one": {"slow_rounds": 1}},
+        golden={"cycle_threshold": 0.01, "slow_rounds": 2},
+    ),
+    "pc-sampler": Row(
+        {"default": {}, "two": {"bias": 0.0, "per_round": 2, "background": (0.5, 0.1, 0.2, 0.1, 0.05, 0.05)}},
+        golden={"per_round": 2},
     ),
 }
 """Name of a policy -> its settings."""

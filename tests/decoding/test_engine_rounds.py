@@ -20,6 +20,7 @@ LEARNED = [  # under every cache with the first settings of a policy, under the 
     for number, given in enumerate(ROWS[name].shipped)
     for cache in (CACHES if number == 0 else CACHES[-1:])
 ]
+PLAIN = ("klass", "saber", "slow-fast", "dawn")
 CHECKED = [
     {"rule": "threshold", "threshold": 0.7, "canvases": 2},
     {"rule": "threshold", "threshold": 0.7, "canvases": 4, "mode": "subset"},
@@ -63,6 +64,8 @@ def both(pair, prompts, policy, **settings):
 @pytest.mark.parametrize("cache", CACHES)
 @pytest.mark.parametrize("policy", HEADLESS)
 def test_rules_without_a_head(goldens, policy, cache):
+    if policy == "wino" and goldens[0].shifted:
+        pytest.skip("shadow rows predict in place, and Dream does not")
     prompts = [[5, 9, 77, 3, 8], [1, 2, 3, 4, 5, 6, 7], [4, 4]]
     canvas = {"gen_length": 16, "block_length": 16 if policy == "dream-quota" else 8}  # its canvas is one block
     same(*both(goldens, prompts, policy, **canvas, use_cache=cache, early_stop=False, **ROWS[policy].golden))
@@ -72,6 +75,15 @@ def test_rules_without_a_head(goldens, policy, cache):
 def test_rules_with_a_head_and_its_cascade(reasons, policy, settings, cache):
     canvas = {"gen_length": 16, "block_length": 8, "use_cache": cache}
     same(*both(reasons, ["15,44,79,50", "2,3,4,24"], policy, **canvas, **settings))
+
+
+@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize("policy", PLAIN)
+def test_what_needs_more_than_masks_is_served_plainly(goldens, policy, cache):
+    before = goldens[1].engine.refused
+    prompts = [[5, 9, 77, 3, 8], [1, 2, 3, 4, 5, 6, 7]]
+    same(*both(goldens, prompts, policy, gen_length=16, block_length=8, use_cache=cache, **ROWS[policy].golden))
+    assert goldens[1].engine.refused == before + 1
 
 
 @pytest.mark.parametrize("cache", CACHES)

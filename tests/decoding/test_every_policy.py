@@ -9,6 +9,7 @@ import torch
 from decoding.comparison.statistics import statistics
 from decoding.loop import Counts
 from decoding.names import POLICIES
+from decoding.policies.field.freedave import FreeDave
 from decoding.policies.verified import Verified
 from decoding.policy import Needs, Policy
 from decoding.reading import Reading
@@ -56,7 +57,7 @@ def test_nothing_commits_twice_unless_taken_back_once_and_only_feasible_position
         assert (before.reason[taken] > Reason.NONE).all()  # not the prompt
         assert (after.tokens[taken] == any_denoiser.mask_id).all()
         revoked = revoked + taken.long()
-        assert (revoked <= 1).all()
+        assert any_policy.repeats or (revoked <= 1).all()
         committed = new & (after.reason != Reason.END)
         ended = ~new & ~taken & (after.tokens != before.tokens)  # only what an EOS before it makes void
         assert ((after.tokens == eos_id).cumsum(-1)[ended] > 1).all()
@@ -65,7 +66,7 @@ def test_nothing_commits_twice_unless_taken_back_once_and_only_feasible_position
         assert torch.equal(after.reason[kept], before.reason[kept])
         assert (after.reason[new] > 0).all()
         drafted = committed & (after.committed_round == before.round.unsqueeze(-1) + 1)  # what the next forward checked
-        assert isinstance(any_policy, Verified) or not drafted.any()
+        assert isinstance(any_policy, Verified | FreeDave) or not drafted.any()
         assert (after.round == before.round + before.unfinished).all() or not drafted.any()
         assert (after.block < after.opened.unsqueeze(-1))[drafted].all()
         at_once = committed & ~drafted
@@ -77,9 +78,9 @@ def test_every_unfinished_row_gains_a_position_a_round_unless_its_policy_bounds_
     idle = torch.zeros(len(traced.states[0].tokens), dtype=torch.long)
     for before, after in zip(traced.states, traced.states[1:], strict=False):
         progress = before.masked.sum(-1) - after.masked.sum(-1)
-        assert (progress >= 0).all()
+        assert any_policy.needs.losses or (progress >= 0).all()
         idle = idle + (before.unfinished & (progress == 0)).long()
-    most = any_policy.needs.rounds
+    most = 12 if any_policy.needs.losses else any_policy.needs.rounds
     assert most is None or traced.counts.nfe <= most
     assert most is not None or not idle.any()
 

@@ -39,7 +39,7 @@ POLICIES = [
     ("dream-quota", {"steps": LENGTH}),
     ("ete", {"gamma": 0.99, "min_masks": 0}),
     ("lopa", {}),
-    ("wino", {}),
+    ("draft-verify", {}),
     ("entropy-bound", {}),
     ("risk-sum", {}),
     ("imh", {}),

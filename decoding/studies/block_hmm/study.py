@@ -225,7 +225,7 @@ def policies(head: ScoringHead, config: BlockHMMConfig) -> dict[str, Policy]:
         "ete": BeamETE(threshold=0.9, gamma=0.7, min_masks=2, step_budget=4),
         "learned": Learned(head, risk_bound=0.1, rule="each"),
         "imh": IndependentMH(alpha=1.0, proposals=4),
-        "wino": DraftVerify(0.5, 0.9),
+        "draft-verify": DraftVerify(0.5, 0.9),
         "remask-lowest": RemaskLowest(0.5, 0.9, count=4),
     }
 

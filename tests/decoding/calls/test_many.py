@@ -9,6 +9,7 @@ import torch
 import models
 from decoding import generate, generate_many
 from decoding.policies.threshold import Threshold
+from decoding.policy_by_name import make_policy
 from models.toys.toy import TableDenoiser
 from tests.decoding.policy_settings import ROWS
 from tests.decoding.test_engine_rounds import CACHES, HEADLESS, LEARNED
@@ -18,7 +19,7 @@ PROMPTS = [[5, 9, 77, 3, 8], [1, 2], [4, 4, 9, 11, 3, 7, 60, 61, 62, 63, 5], [31
 LENGTHS = [16, 8, 16, 32, 8]
 RULES = {name: ROWS[name].golden for name in HEADLESS}
 RULES |= {"verified": {"rule": "threshold", "source": "reading", "threshold": 0.02}}
-RANDOM = ("random", "imh")
+RANDOM = ("random", "imh", "info-gain")
 KINDS = ("plain", "graphs")
 
 
@@ -55,6 +56,8 @@ def one_by_one(denoiser, prompts, policy, lengths, **settings):
 @pytest.mark.parametrize("cache", CACHES)
 @pytest.mark.parametrize("policy", RULES)
 def test_rules_without_a_head(goldens, policy, cache):
+    if policy == "wino" and goldens[0].shifted:
+        pytest.skip("shadow rows predict in place, and Dream does not")
     settings = {**RULES[policy], "use_cache": cache, "early_stop": False}
     settings |= {} if policy == "dream-quota" else {"block_length": 8}
     plain, fast = goldens
@@ -62,7 +65,8 @@ def test_rules_without_a_head(goldens, policy, cache):
     alone = one_by_one(plain, PROMPTS, policy, LENGTHS, **settings)
     together = [rows(generate_many(m, PROMPTS, policy, gen_length=LENGTHS, batch_size=2, **settings)) for m in goldens]
     assert together == [alone, alone]
-    assert fast.engine.fallbacks == before + (policy == "verified")
+    given = {"rule": "threshold"} if policy == "verified" else {}
+    assert fast.engine.fallbacks == before + make_policy(policy, given, plain).needs.plain
     if policy not in RANDOM:
         plainly = [generate(plain, p, policy, gen_length=n, **settings) for p, n in zip(PROMPTS, LENGTHS, strict=True)]
         assert [made.row(0) for made in plainly] == alone

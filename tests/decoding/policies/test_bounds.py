@@ -46,6 +46,14 @@ def test_factor_does_not_copy_the_published_slip_on_the_last_candidate(committed
     assert committed(Factor(1.0), [0.99, 0.98, 0.1]) == {0: EXPLOIT, 1: EXPLOIT}
 
 
+@pytest.mark.parametrize(
+    ("confidence", "size"),
+    [([0.99, 0.98, 0.1], 3), ([0.99, 0.98, 0.1, 0.1], 2), ([0.3, 0.2], 2), ([0.3], 1), ([0.9] * 3, 3)],
+)
+def test_factor_last_copies_that_slip(committed, confidence, size):
+    assert list(committed(Factor(1.0, factor_last=True), confidence)) == list(range(size))
+
+
 def test_entropy_bound_leaves_the_largest_entropy_out_of_the_sum(committed):
     entropy = [0.02, 0.5, 0.001, 0.004]  # ascending sums without the last: 0, .001, .005, .025
     assert committed(EntropyBound(0.01), [0.5] * 4, entropy=entropy) == {0: EXPLOIT, 2: EXPLOIT, 3: EXPLOIT}

@@ -52,7 +52,7 @@ ARMS = (
     Arm(
         "drafts", "headless", "verified", "threshold", (0.9,), {"rule": "threshold", "canvases": 3, "source": "reading"}
     ),
-    Arm("wino", "headless", "wino", "draft", (0.4,), {"groups": 2}),
+    Arm("draft-verify", "headless", "draft-verify", "draft", (0.4,), {"groups": 2}),
     Arm("random", "control", "random"),
 )
 PROBLEMS = Problems("groups", ("010", "011"), ("100", "101", "110", "111", "001"), LENGTH, SIZE)

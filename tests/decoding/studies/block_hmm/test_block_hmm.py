@@ -57,7 +57,7 @@ def test_the_result_holds_what_the_page_says(result):
     assert result["first_block"]["total_correlation"] == pytest.approx(2.586112, rel=2e-7)
     assert result["first_block"]["proposals"] == pytest.approx(61.2220, rel=1e-6)
     by_name = {row["policy"]: row for row in result["policies"]}
-    assert {"learned", "wino", "remask-lowest", "imh", "ete", "factor 1"} <= by_name.keys()
+    assert {"learned", "draft-verify", "remask-lowest", "imh", "ete", "factor 1"} <= by_name.keys()
     assert by_name["block (mean field)"]["rounds"]["estimate"] == 8
     assert by_name["block (mean field)"]["broken"]["estimate"] > 0.2
     assert by_name["one a round, from the left"]["broken"]["estimate"] == 0
