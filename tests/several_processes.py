@@ -32,8 +32,9 @@ from models.ranks import find_ranks  # noqa: E402
 from train.base.base_model import BaseModelFit, Fit, ModelShape  # noqa: E402
 from train.base.corpus import Rows  # noqa: E402
 from train.base.rows import TaskRows, load_rows  # noqa: E402
-from train.cascade.examples import CascadeExample, Part, TaskPrompts, examples  # noqa: E402
+from train.cascade.examples import CascadeExample, TaskPrompts, examples  # noqa: E402
 from train.cascade.fit import CascadeModule, fit_cascade  # noqa: E402
+from train.cascade.leading import Part  # noqa: E402
 from train.commands.compare import check_compare, run_compare  # noqa: E402
 from train.commands.generate import check_generate, run_generate  # noqa: E402
 from train.head.fit import collect, fit, prepare  # noqa: E402

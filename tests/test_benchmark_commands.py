@@ -297,7 +297,7 @@ def test_a_run_that_goes_on_must_ask_for_what_was_cut(tmp_path, probes, changes)
 @pytest.mark.parametrize("text", ['{"lists": [10, 2]}', "[]", '{"lists'])
 def test_a_budget_file_that_no_run_wrote_is_one_sentence(tmp_path, text):
     (tmp_path / "budget.json").write_text(text)
-    with pytest.raises(ValueError, match=r"budget\.json must be "):
+    with pytest.raises(ValueError, match=r"budget\.json must (be|hold) "):
         estimate.cut_to_budget(job_of(tmp_path, budget_hours=1.0), None, None)  # type: ignore[arg-type]
 
 

@@ -272,7 +272,8 @@ def fit_cascade(denoiser: MaskedLM, task: Task, examples: list[Example], sizes: 
     from models.heads.config import HeadConfig
     from models.heads.scoring_head import ScoringHead
     from models.ranks import find_ranks
-    from train.cascade.examples import CascadeExample, CascadeExamples, TaskPrompts, divergence
+    from train.cascade.examples import CascadeExample, TaskPrompts, divergence
+    from train.cascade.leading import CascadeExamples
     from train.head.loss import over_all
 
     denoiser.put_on(ScoringHead(HeadConfig("linear", NAMES), denoiser).to(denoiser.device).eval())

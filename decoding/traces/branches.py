@@ -247,7 +247,7 @@ def _read_in_batches(
         mask = None if attention_mask is None else attention_mask[row]
         rows = canvases.masked[row, branch] & asked[row]
         parts.append(predict(denoiser, canvases.tokens[row, branch], rows, mask))
-    names = [f.name for f in fields(Reading) if f.name not in ("taps", "draws")]
+    names = [f.name for f in fields(Reading) if isinstance(getattr(parts[0], f.name), Tensor)]
     joined: dict[str, Any] = {n: torch.cat([getattr(p, n) for p in parts]) for n in names}
     packed = Reading(**joined)
     return packed.scatter(index, shape)

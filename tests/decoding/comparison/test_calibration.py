@@ -98,7 +98,7 @@ def test_every_condition_is_held_to(tmp_path, name):
     ("content", "sentence"),
     [
         (None, "calibrated must be a file of calibrate.py, got .* \\(FileNotFoundError"),
-        ("[]", "calibrated must be a file of calibrate.py, got .* \\(TypeError"),
+        ("[]", "calibrated must be a file of calibrate.py, got .* \\(ValueError .* must hold a JSON object, got list\\)"),
         ('{"policy": "threshold"}', "calibrated must be a file of calibrate.py, got .* \\(KeyError 'conditions'"),
         (json.dumps(made(chosen=None).record({})), "calibrated must hold a setting of threshold that kept the promise, got none"),
     ],

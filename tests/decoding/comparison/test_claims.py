@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -96,9 +94,11 @@ def test_dev_and_test_are_resampled_apart_and_seeds_too() -> None:
 def test_every_chunk_draws_from_a_seed_of_its_own(monkeypatch, tmp_path) -> None:
     seeds: list[int] = []
 
-    def decoded(denoiser, tokens, policy, *, generator, **_):
+    whole = decoding.comparison.runs.generate
+
+    def decoded(denoiser, tokens, policy, *, generator, **how):
         seeds.append(generator.initial_seed())
-        return SimpleNamespace(text=["x"] * len(tokens))
+        return whole(denoiser, tokens, policy, generator=generator, **how)
 
     encoded = Encoded(torch.zeros(4, 1, dtype=torch.long), None, torch.zeros(4, 8, dtype=torch.long))
     monkeypatch.setattr(decoding.comparison.runs, "generate", decoded)

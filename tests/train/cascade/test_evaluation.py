@@ -16,8 +16,9 @@ from models.heads.config import HeadConfig
 from models.heads.foretelling import shrunk
 from models.heads.scoring_head import ScoringHead
 from train.cascade.evaluation import borne_out, trust
-from train.cascade.examples import CascadeExamples, Part, TaskPrompts, examples
+from train.cascade.examples import TaskPrompts, examples
 from train.cascade.fit import line_of
+from train.cascade.leading import CascadeExamples, Part
 from train.commands.command_line import shipped
 from train.head.fit import NAMES
 from train.head.settings import TaskRun

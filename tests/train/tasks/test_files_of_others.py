@@ -124,8 +124,8 @@ FILES = [
     ("a.jsonl", GOOD.encode() + b'{"input": "1,2,3,6", "output": "\\ud83d"}', "line 2: response must be whole letters"),
     ("a.jsonl", GOOD.encode() + b'{"input": "1,2,3,6", "input": "1,1,1,3"}', "line 2: input must be there once"),
     ("a.jsonl", GOOD.encode() + b'{"input": "1,2,3,6", "level": NaN}', "line 2: numbers must be finite, got NaN"),
-    ("a.jsonl", GOOD.encode() + b"[" * 100_000, "line 2: line must be "),
-    ("a.jsonl", GOOD.encode() + b'{"input": ' + b'{"a": ' * 100_000, "line 2: line must be "),
+    ("a.jsonl", GOOD.encode() + b"[" * 100_000, "line 2: it must be nested less deeply"),
+    ("a.jsonl", GOOD.encode() + b'{"input": ' + b'{"a": ' * 100_000, "line 2: it must be nested less deeply"),
 ]  # fmt: skip
 
 
