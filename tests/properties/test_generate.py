@@ -18,7 +18,8 @@ import models
 from decoding.api import generate
 from decoding.generation import Generation
 from decoding.names import ALIASES, POLICIES, REMASKING, find_policy, resolve
-from tests.decoding.conftest import DENOISERS, FORETELLING, HEAD, PAIRS
+from tests.decoding.conftest import DENOISERS
+from tests.decoding.policy_settings import FORETELLING, HEAD, PAIRS
 from tests.properties.contract import JSON, NUMBERS, SCALARS, cases, value_or_sentence
 
 GOLDEN = Path(__file__).parents[1] / "golden"

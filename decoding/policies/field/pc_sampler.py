@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import ClassVar, final
 
 import torch
@@ -42,7 +41,10 @@ class PCSampler(Policy):
     def __post_init__(self) -> None:
         require(self.bias >= 0, "bias", "be at least 0", self.bias)
         require(self.clip > 0, "clip", "be above 0", self.clip)
-        require(all(0 <= f <= 1 for f in self.background), "background", "hold numbers in [0, 1]", self.background)
+        held = isinstance(self.background, tuple) and all(
+            isinstance(f, int | float) and 0 <= f <= 1 for f in self.background
+        )
+        require(held, "background", "be a tuple of numbers in [0, 1]", self.background)
         require(self.per_round >= 1, "per_round", "be at least 1", self.per_round)
 
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
@@ -60,12 +62,8 @@ class PCSampler(Policy):
         """min(-c log f, clip); c itself without a background."""
         if not self.background:
             return reading.confidence
-        frequency = on_device(self.background, reading.token.device)
+        frequency = torch.tensor(
+            self.background, device=reading.token.device
+        )  # waits for the host, so that it is not captured
         surprise = -(frequency[reading.token.clamp(min=0)] + RARE).log()
         return (reading.confidence * surprise).clamp(max=self.clip)
-
-
-@lru_cache(maxsize=4)
-def on_device(background: tuple[float, ...], device: torch.device) -> Float[Tensor, " V"]:
-    """The frequencies as a tensor, made once: a captured round copies nothing from the host."""
-    return torch.tensor(background, device=device)

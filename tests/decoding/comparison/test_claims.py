@@ -98,7 +98,10 @@ def test_every_chunk_draws_from_a_seed_of_its_own(monkeypatch, tmp_path) -> None
 
     def decoded(denoiser, tokens, policy, *, generator, **how):
         seeds.append(generator.initial_seed())
-        return whole(denoiser, tokens, policy, generator=generator, **how)
+        made = whole(denoiser, tokens, policy, generator=generator, **how)
+        return replace(
+            made, tokenizer=SimpleNamespace(decode=str, batch_decode=lambda rows, **_: [str(r) for r in rows])
+        )
 
     encoded = Encoded(torch.zeros(4, 1, dtype=torch.long), None, torch.zeros(4, 8, dtype=torch.long))
     monkeypatch.setattr(decoding.comparison.runs, "generate", decoded)
