@@ -62,9 +62,8 @@ class Toy(WholeCanvas):
         """See `Denoiser.shadowed`; a shadow row reads the canvas with its own position masked."""
         rows = torch.ones_like(tokens, dtype=torch.bool) if rows is None else rows
         here = nn.functional.one_hot(shadows, tokens.shape[1]).bool()  # [N, S, L]
-        blind = self.everywhere(tokens.unsqueeze(1).masked_fill(here, self.mask_id).flatten(0, 1)).unflatten(
-            0, here.shape[:2]
-        )
+        masked = tokens.unsqueeze(1).masked_fill(here, self.mask_id)
+        blind = torch.unflatten(self.everywhere(masked.flatten(0, 1)), 0, tuple(here.shape[:2]))
         shown = (here.unsqueeze(-1) & (tokens != self.mask_id)[:, None, :, None]).any(1)
         logits = torch.where(shown, torch.where(here.unsqueeze(-1), blind, 0.0).sum(1), self.everywhere(tokens))
         return Prediction(logits[rows], rows, context_of(tokens, attention_mask).sum(-1) + shadows.shape[1])
@@ -75,7 +74,7 @@ class Toy(WholeCanvas):
         """See `Denoiser.attended`; there is no attention here, and it is taken to be uniform."""
         context = context_of(tokens, attention_mask)
         seen = (context.unsqueeze(-1) & context.unsqueeze(-2)).float()
-        prediction = self(tokens, attention_mask=attention_mask, rows=rows)
+        prediction: Prediction = self(tokens, attention_mask=attention_mask, rows=rows)
         return replace(prediction, attention=seen / context.sum(-1)[:, None, None])
 
 
