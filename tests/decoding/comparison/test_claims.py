@@ -96,15 +96,12 @@ def test_dev_and_test_are_resampled_apart_and_seeds_too() -> None:
 
 def test_every_chunk_draws_from_a_seed_of_its_own(monkeypatch, tmp_path) -> None:
     seeds: list[int] = []
-
     whole = decoding.comparison.runs.generate
 
     def decoded(denoiser, tokens, policy, *, generator, **how):
         seeds.append(generator.initial_seed())
         made = whole(denoiser, tokens, policy, generator=generator, **how)
-        return replace(
-            made, tokenizer=SimpleNamespace(decode=str, batch_decode=lambda rows, **_: [str(r) for r in rows])
-        )
+        return replace(made, tokenizer=SimpleNamespace(decode=lambda ids, **_: str(ids)))
 
     encoded = Encoded(torch.zeros(4, 1, dtype=torch.long), None, torch.zeros(4, 8, dtype=torch.long))
     monkeypatch.setattr(decoding.comparison.runs, "generate", decoded)
