@@ -76,7 +76,7 @@ def test_bad_input_is_told_in_one_sentence(capsys, arguments, sentence):
     [
         (("--prompt", "a<|mdm_mask|>b"), "prompt must not hold the mask token, got '<|mdm_mask|>' in it"),
         (("--prompt", "1 " * 40, "--gen_length", "96"), "prompts must leave 96 of the model's 128 positions (--long cut drops "),
-        ((*SUM, "--policy", "factor", "--settings.colour", "1"), "settings of policy factor must be among factor, got colour"),
+        ((*SUM, "--policy", "factor", "--settings.colour", "1"), "settings of policy factor must be among factor, factor_last, got colour"),
         ((*SUM, "--policy", "ete", "--settings.gamma", "1.5"), "gamma must lie in [0, 1], got 1.5"),
     ],
 )  # fmt: skip
@@ -120,7 +120,7 @@ def test_json_on_the_last_line_holds_text_costs_and_settings(capsys, tiny):
     assert "[" in rounds[-1]
     assert sum(int(n) for line in rounds[1:] for n in re.findall(r"(\d+) (?:accepted|the best one|after)", line)) == 24
     assert rounds[-1].startswith(f"{facts['rounds']:4d}  ")
-    assert facts["settings"]["policy"] == {"name": "factor", "factor": 1.0}
+    assert facts["settings"]["policy"] == {"name": "factor", "factor": 1.0, "factor_last": False}
     assert facts["settings"]["gen_length"] == 24
     assert facts["settings"]["block_length"] == 24
     assert facts["sequence_forwards"] == facts["rounds"]

@@ -208,7 +208,7 @@ ROWS: Mapping[str, Row] = {
     "saber": Row({"default": {}, "one": {"least": 1}, "bold": {"least": 4}}),
     "slow-fast": Row(
         {"default": {}, "short": {"threshold": 0.6, "slow_rounds": 2}, "one": {"slow_rounds": 1}},
-        golden={"cycle_threshold": 0.01, "slow_rounds": 2},
+        golden={"threshold": 0.01, "cycle_threshold": 0.01, "slow_rounds": 2},
     ),
     "pc-sampler": Row(
         {"default": {}, "two": {"bias": 0.0, "per_round": 2, "background": (0.5, 0.1, 0.2, 0.1, 0.05, 0.05)}},
