@@ -76,7 +76,7 @@ def test_bad_input_is_told_in_one_sentence(capsys, arguments, sentence):
     [
         (("--prompt", "a<|mdm_mask|>b"), "prompt must not hold the mask token, got '<|mdm_mask|>' in it"),
         (("--prompt", "1 " * 40, "--gen_length", "96"), "prompts must leave 96 of the model's 128 positions (--long cut drops "),
-        ((*SUM, "--policy", "factor", "--settings.colour", "1"), "settings of policy factor must be among factor, factor_last, got colour"),
+        ((*SUM, "--policy", "factor", "--settings.colour", "1"), "settings of policy factor must be among factor, factor_last, "),
         ((*SUM, "--policy", "ete", "--settings.gamma", "1.5"), "gamma must lie in [0, 1], got 1.5"),
     ],
 )  # fmt: skip
