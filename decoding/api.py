@@ -9,9 +9,7 @@ from typing import Any
 
 import torch
 
-from decoding.calls.fitting import as_denoiser, check_fit
-from decoding.calls.fitting import make_sampling as make_sampling
-from decoding.calls.fitting import with_cache as with_cache
+from decoding.calls.fitting import as_denoiser, check_fit, make_sampling, with_cache
 from decoding.calls.many import Fitted, decode_in_turns
 from decoding.calls.streaming import Stream
 from decoding.comparison.calibration import require_calibrated, resolve_calibrated
@@ -108,10 +106,8 @@ def generate(
     stream = None if streamer is None else Stream.open(streamer, state, end_ids=end_ids, whole=rule.takes_back)
     hooks = (seen_by(seen) if keep else None, None if stream is None else stream.step, on_step)
     began = _now(denoiser.device)
-    on_step, sampling = (
-        together([hook for hook in hooks if hook is not None]),
-        make_sampling(request, denoiser, end_ids, rule),
-    )
+    on_step = together([hook for hook in hooks if hook is not None])
+    sampling = make_sampling(request, denoiser, end_ids, rule)
     if len(state.tokens) > AT_ONCE and on_step is None and not sampling.at_random:
         final, counts = decode_in_turns(denoiser, batch, Fitted(request, rule, sampling, end_ids), batch_size=AT_ONCE)
     else:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from decoding.api import with_cache
+from decoding.calls.fitting import with_cache
 from decoding.comparison.arms import Arm
 from decoding.comparison.curves import Array, ratio_of_means, resample
 from decoding.comparison.results import Row, estimate

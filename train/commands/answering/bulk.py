@@ -187,10 +187,10 @@ def refuse_equal_samples(denoiser: Denoiser, call: GenerateCall, rule: Policy, s
     Raises:
         ValueError: in one sentence.
     """
-    from decoding.api import make_sampling
+    from decoding.calls.fitting import make_sampling
 
     sampling = make_sampling(call.request, denoiser, (), rule)
-    if samples > 1 and not sampling.temperature and not sampling.noise and not sampling.draws:
+    if samples > 1 and not sampling.at_random:
         raise ValueError(f"samples must be 1 at temperature 0, where every answer is the same, got {samples}")
 
 
