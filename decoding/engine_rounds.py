@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast, final
 
@@ -18,7 +18,6 @@ from decoding.state import TENSORS, DecodeState, extend
 from models.denoiser import Prediction
 from models.engine.graphs import compiled
 from models.engine.session import Session, Shape, copy_all
-from models.engine.weights import version_of
 
 COLUMNS = 64  # canvases have a multiple of this many positions, so that few shapes serve all lengths
 
@@ -34,7 +33,7 @@ class EngineDriver(Driver):
     session: Session
     captures = True
     left = width = 0
-    version: tuple[Hashable, ...] = ()
+    version = 0
 
     def enter(self, state: DecodeState, *, watched: bool) -> None:
         """Put a batch into the buffers of its shape."""
@@ -42,7 +41,7 @@ class EngineDriver(Driver):
         self.draws = sampling.at_random or len(sampling.unconfident) > 0
         self.captures = not self.draws and not watched
         head = getattr(self.policy, "head", None)
-        self.version = () if head is None else version_of(head)
+        self.version = 0 if head is None else self.denoiser.engine.versions.of(head)
         self.number = torch.arange(len(state.tokens), device=state.tokens.device)
         if self.queue is not None:
             state, self.attention_mask = extend(state, max(0, self.queue.widest - state.tokens.shape[-1])), None
