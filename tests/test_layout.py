@@ -20,7 +20,7 @@ ALLOWED = {  # imports point one way: commands -> train -> decoding -> models
 LIBRARY = [file for folder in ("models", "decoding", "train") for file in sorted((ROOT / folder).rglob("*.py"))]
 COMMANDS = sorted(ROOT.glob("*.py"))
 TENSOR_PROGRAMS = [
-    *(ROOT / "decoding" / f"{name}.py" for name in ("features", "policy", "state")),
+    *(ROOT / "decoding" / f"{name}.py" for name in ("commit", "features", "policy", "state")),
     *sorted((ROOT / "decoding" / "policies").rglob("*.py")),
 ]
 PACKS_ITS_ROWS = {"decoding/policies/learned_ete.py"}  # foretells its branches in chunks of memory
@@ -169,7 +169,15 @@ def test_a_command_is_one_short_typed_function(file):
 def test_what_must_start_fast_imports_nothing_heavy():
     light = ", ".join(
         (
-            *("decoding", "decoding.names", "decoding.studies", "models", "train", "train.tasks"),
+            *(
+                "decoding",
+                "decoding.names",
+                "decoding.calls.request",
+                "decoding.studies",
+                "models",
+                "train",
+                "train.tasks",
+            ),
             *(
                 f"train.commands.{name}"
                 for name in ("command_line", "folders", "generate", "compare", "calibrate", "study", "train")

@@ -22,9 +22,9 @@ from decoding.comparison.curves import Array
 from decoding.comparison.problems import Check, Problems, Split
 from decoding.comparison.statistics import is_predicted, statistics
 from decoding.generation import Generation
-from decoding.loop import Counts, OnStep
 from decoding.policy import Policy
 from decoding.prompts import read_prompts
+from decoding.rounds.round import Counts, OnStep
 from decoding.state import DecodeState, Reason
 from models.checkpoints.json_files import parse, whole_lines
 from models.denoiser import Denoiser

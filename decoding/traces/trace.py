@@ -18,9 +18,10 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from decoding.commit import commit
 from decoding.policies.ete import BeamETE
 from decoding.provenance import commit as commit_of_code
-from decoding.state import DecodeState, Layout, Proposal, Reason, commit
+from decoding.state import DecodeState, Layout, Proposal, Reason
 from decoding.traces.branches import predict
 from models.checkpoints.json_files import read_object
 from models.denoiser import Denoiser

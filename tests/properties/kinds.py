@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 import models
 from decoding.api import generate
+from decoding.calls.request import resolve
 from decoding.comparison.arms import Cell
 from decoding.comparison.calibration import Calibration, Conditions
 from decoding.comparison.records.format import read_rows as read_rows_of
@@ -23,7 +24,6 @@ from decoding.comparison.records.format import write_rows
 from decoding.comparison.replay.table import ANSWER, COUNTED, OutcomeTable, StoredCell
 from decoding.comparison.runs import COLUMNS, Ledger
 from decoding.features import NAMES
-from decoding.names import resolve
 from decoding.policies.threshold import Threshold
 from decoding.traces.trace import check_header, load_table, rebuild, write_part
 from models.heads.cascade import Cascade, CascadeConfig

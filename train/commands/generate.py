@@ -9,9 +9,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from decoding.calls.request import Request, resolve
 from decoding.checked_names import needs_head, uses_head
 from decoding.comparison.calibration import Calibration
-from decoding.names import DEFAULT_POLICY, Request, find_policy, resolve
+from decoding.names import DEFAULT_POLICY, find_policy
 from models.checkpoints.json_files import read_object
 from models.heads.defaults import read_defaults
 from train.commands.answering.bulk import Long, fit_prompts, run_bulk

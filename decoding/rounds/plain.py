@@ -14,7 +14,8 @@ from torch.nn.functional import pad
 from decoding.calls.waiting import Entry
 from decoding.policy import newest_block
 from decoding.reading import Reading, read
-from decoding.rounds import Driver, Sight
+from decoding.rounds.driver import Driver
+from decoding.rounds.round import Sight
 from decoding.state import DecodeState
 from models.denoiser import Prediction
 from models.earlier import Earlier, narrowed

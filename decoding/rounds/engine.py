@@ -13,7 +13,8 @@ from torch.nn.functional import pad
 
 from decoding.calls.waiting import Entry
 from decoding.reading import Reading, read, reading_of_figures
-from decoding.rounds import KEPT, Carry, Driver, Round, Sight, committed, counted, decided, first_carry
+from decoding.rounds.driver import Driver
+from decoding.rounds.round import KEPT, Carry, Round, Sight, committed, counted, decided, first_carry
 from decoding.state import TENSORS, DecodeState, extend
 from models.denoiser import Prediction
 from models.engine.graphs import compiled
