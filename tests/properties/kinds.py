@@ -21,11 +21,12 @@ from decoding.comparison.arms import Cell
 from decoding.comparison.calibration import Calibration, Conditions
 from decoding.comparison.records.format import read_rows as read_rows_of
 from decoding.comparison.records.format import write_rows
+from decoding.comparison.records.ledger import COLUMNS, Ledger
 from decoding.comparison.replay.table import ANSWER, COUNTED, OutcomeTable, StoredCell
-from decoding.comparison.runs import COLUMNS, Ledger
 from decoding.features import NAMES
 from decoding.policies.threshold import Threshold
-from decoding.traces.trace import check_header, load_table, rebuild, write_part
+from decoding.traces.header import check_header
+from decoding.traces.trace import load_table, rebuild, write_part
 from models.heads.cascade import Cascade, CascadeConfig
 from models.heads.config import HeadConfig
 from models.heads.defaults import Defaults

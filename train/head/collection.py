@@ -19,8 +19,9 @@ from decoding.policy import Policy
 from decoding.prompts import leave_room, read_prompts
 from decoding.state import DecodeState, start
 from decoding.traces.branches import try_alone, try_branches
+from decoding.traces.header import check_header, header, identity, refuse_header
 from decoding.traces.labelling import Labelling
-from decoding.traces.trace import check_header, header, identity, refuse_header, write_part
+from decoding.traces.trace import write_part
 from decoding.traces.visits import visit
 from models.denoiser import Denoiser
 from models.ranks import by_the_first, find_ranks
