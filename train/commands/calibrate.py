@@ -18,9 +18,9 @@ from decoding.names import find_policy
 from models.ranks import find_ranks
 from train.commands.calibration_file import report, summarise
 from train.commands.command_line import keep_options, shipped
-from train.commands.compare import draw
 from train.commands.folders import HEAD, MODEL, check_adapter, check_head_folder, check_model
 from train.tasks import Example, Task, get, require_permission
+from train.tasks.problems import draw
 
 if TYPE_CHECKING:
     from decoding.comparison.risk_control import RiskControl

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from decoding.studies.bits import Followed, decode, escape, exact_rows, summarise
+from decoding.studies.bits.study import Followed, decode, escape, exact_rows, summarise
 from decoding.studies.chain_rule import joint_bound
 from decoding.studies.inputs import StudyInputs
 from models.denoiser import Denoiser, Prediction
