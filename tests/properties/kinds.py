@@ -34,7 +34,7 @@ from models.heads.scoring_head import ScoringHead, save_head
 from models.toys.convolutional import load_convolutional
 from train.base.rows import TaskRows, load_task
 from train.commands.answering import prompt_file
-from train.commands.answering.bulk import lines_of
+from train.commands.answering.lines import lines_of
 from train.commands.command_line import shipped
 from train.commands.folders import check_model
 from train.commands.raw_arguments import check_config
