@@ -29,9 +29,10 @@ from models.heads.cascade import Cascade, CascadeConfig  # noqa: E402
 from models.heads.config import HeadConfig  # noqa: E402
 from models.heads.scoring_head import ScoringHead, save_head  # noqa: E402
 from models.ranks import find_ranks  # noqa: E402
-from train.base.base_model import BaseModelFit, Fit, ModelShape  # noqa: E402
+from train.base.base_model import BaseModelFit  # noqa: E402
 from train.base.corpus import Rows  # noqa: E402
 from train.base.rows import TaskRows, load_rows  # noqa: E402
+from train.base.settings import Fit, ModelShape  # noqa: E402
 from train.cascade.examples import CascadeExample, TaskPrompts, examples  # noqa: E402
 from train.cascade.fit import CascadeModule, fit_cascade  # noqa: E402
 from train.cascade.leading import Part  # noqa: E402
