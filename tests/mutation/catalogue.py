@@ -33,7 +33,7 @@ COMMAND, TRACES, PRETRAIN = (
     "tests/decoding/traces/test_trace.py",
     "tests/train/test_pretrain.py",
 )
-WRITTEN, COLLECTED = "tests/decoding/test_provenance.py", "tests/train/head/test_collection.py"
+WRITTEN, COLLECTED = "tests/decoding/test_provenance.py", "tests/train/traces/test_collection.py"
 FILES, QUESTION, TASK = (f"train/tasks/{name}.py" for name in ("text_files", "question", "task"))
 GSM8K, MMLU, CODE = (f"train/tasks/benchmarks/{name}.py" for name in ("gsm8k", "mmlu_pro", "code_text"))
 ANSWERS, OTHERS = "tests/train/tasks/test_benchmark_answers.py", "tests/train/tasks/test_files_of_others.py"
@@ -95,8 +95,8 @@ MUTATIONS = tuple(
         ("parts of any name", TRACE, "    if name is None:\n", "    if name is None:\n        return\n    if name is None:\n", TRACES),
         ("a part written in place", TRACE, 'aside, columns = file.with_suffix(".tmp"), table_features()', "aside, columns = file, table_features()", TRACES),
         ("traces of another base", TRACE, "if base != denoiser.fingerprint():", "if False:", TRACES),
-        ("an unfinished part is done", "train/head/collection.py", "if not file.exists():", 'if not file.exists() and not file.with_suffix(".tmp").exists():', COLLECTED + " -k unfinished"),
-        ("judging writes a header", "train/head/collection.py", "        refuse_header(folder, self._settings(", "        check_header(folder, self._settings(", COLLECTED + " -k judged_without"),
+        ("an unfinished part is done", "train/traces/collection.py", "if not file.exists():", 'if not file.exists() and not file.with_suffix(".tmp").exists():', COLLECTED + " -k unfinished"),
+        ("judging writes a header", "train/traces/collection.py", "        refuse_header(folder, self._settings(", "        check_header(folder, self._settings(", COLLECTED + " -k judged_without"),
         ("dev metrics on train rows", "train/head/fit.py", 'if r["split"] == "dev" and r["task"] == t]', 'if r["split"] == "train" and r["task"] == t]', COLLECTED + " -k judged_on"),
         # what is written
         ("JSON in place", PROVENANCE, '    aside = file.with_name(file.name + ".part")\n', "    aside = file\n", WRITTEN),

@@ -22,9 +22,9 @@ from decoding.state import DecodeState, Proposal, start
 from models.denoiser import Denoiser, Prediction
 from models.heads.cascade import Cascade
 from models.heads.foretelling import LEAST, rest_of
-from train.head.fit import prompts_of
 from train.head.settings import TaskRun
 from train.tasks import get
+from train.traces.prompts import prompts_of
 
 OPEN = 0.01  # nats
 LAST = 4  # a batch is left when fewer than one row in so many is unfinished

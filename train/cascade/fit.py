@@ -29,9 +29,9 @@ from train.cascade.evaluation import evaluate, trust
 from train.cascade.examples import CascadeExample, TaskPrompts
 from train.cascade.leading import CascadeExamples
 from train.cascade.targets import losses_of
-from train.head.drivers import policy_of
 from train.head.loss import over_all
 from train.head.settings import CascadeFitting, TaskRun
+from train.traces.drivers import policy_of
 from train.trials.evidence import worded
 
 LONGEST = 3

@@ -109,7 +109,7 @@ def collect(
     from decoding.policies.quota import Quota
     from decoding.traces.labelling import Labelling
     from models.ranks import find_ranks
-    from train.head.collection import Collector
+    from train.traces.collection import Collector
 
     labelling = Labelling(states_per_prompt=8, labelled=2, branches=12, strata=6, bare=4)
     drivers: dict[str, Any] = {"quota": Quota(steps=sizes.rounds)}

@@ -19,10 +19,10 @@ from decoding.provenance import dtype_name, write_json
 from models.checkpoints.json_files import read_object
 from models.denoiser import Denoiser
 from models.heads.defaults import ALONE, Defaults, write_defaults
-from train.head.fit import prompts_of
 from train.head.settings import TaskRun
 from train.tasks import get
 from train.tasks.task import Example, Task
+from train.traces.prompts import prompts_of
 from train.trials.choice import Choices, Decode, Part, choose
 from train.trials.ending import name_of
 from train.trials.settings import Trials

@@ -11,13 +11,13 @@ import torch
 import models
 from decoding import generate
 from decoding.api import make_policy
+from decoding.features import NAMES
 from models.heads.cascade import Cascade, CascadeConfig
 from models.heads.config import HeadConfig
 from models.heads.defaults import Defaults, read_defaults
 from models.heads.scoring_head import ScoringHead, load_head, save_head
 from train.cascade.fit import fit_cascade
 from train.commands.command_line import shipped
-from train.head.fit import NAMES
 from train.head.settings import CascadeFitting, TaskRun
 from train.tasks import get
 from train.trials import defaults as module

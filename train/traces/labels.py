@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
@@ -165,41 +164,3 @@ def token_left_for_last(
     )  # the loop takes it for committed; the model still sees a mask
     filled = finish(denoiser, others, Sequential(), attention_mask=attention_mask)
     return predict(denoiser, filled, there, attention_mask).token.gather(1, position.unsqueeze(1)).squeeze(1)
-
-
-def rows_of(branches: Branches, verdicts: Verdicts, s: int, canvas: int) -> list[dict[str, Any]]:
-    """Branch 0 and every branch there is; positions count from the first place of the canvas.
-
-    Args:
-        branches: of S states, on the CPU.
-        verdicts: their labels.
-        s: which state.
-        canvas: first position of the canvas.
-    """
-    asked = branches.asked[s]
-    rows = []
-    for k in range(branches.position.shape[1]):
-        if k and branches.position[s, k] < 0:
-            continue
-        rows.append(
-            {
-                "position": int(branches.position[s, k]) - canvas if k else -1,
-                "kind": int(branches.kind[s, k]),
-                "propensity": float(branches.propensity[s, k]),
-                "log_confidence": float(branches.log_confidence[s, k]),
-                "eq7": float(branches.eq7[s, k]),
-                "token": branches.token[s, k][asked].tolist(),
-                "log_risk": branches.log_risk[s, k][asked].tolist(),
-                "harm": int(verdicts.harm[s, k]),
-                "benefit": int(verdicts.benefit[s, k]),
-                "answer": verdicts.answers[s, k][asked].tolist() if (verdicts.answers[s, k] >= 0).any() else [],
-            }
-        )
-    return rows
-
-
-def rows_of_bare(bare: Branches | None, s: int, canvas: int) -> list[dict[str, Any]]:
-    """The same of the branches that commit their token alone, which nobody judges; the first of them commits nothing."""
-    if bare is None:
-        return []
-    return rows_of(bare, Verdicts.unjudged(bare, bare.token[:, 0]), s, canvas)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import models
-import train.head.collection
+import train.traces.collection
 from decoding.policies.ete import BeamETE
 from decoding.policies.quota import Sequential
 from decoding.policies.threshold import Threshold
@@ -19,10 +19,10 @@ from decoding.traces.branches import BARE, FLOOR, KINDS, predict
 from decoding.traces.labelling import Labelling
 from decoding.traces.trace import check_drift, load_table, rebuild
 from models.toys.toy import GroupDenoiser
-from train.head.collection import decode_text, encode
 from train.head.data import HeadData, cascade_gain
 from train.head.fit import prepare
 from train.head.settings import Fitting
+from train.traces.canvases import decode_text, encode
 
 LABELLING = Labelling(states_per_prompt=3, labelled=1, branches=8, strata=2)  # of the fixture
 GOLDEN = Path(__file__).parents[2] / "golden" / "llada"
@@ -124,8 +124,8 @@ def test_positions_count_from_the_first_place_of_the_canvas(rows):
 
 
 def test_a_state_read_back_is_the_state_that_was_visited(collector_of, groups, examples, tmp_path, monkeypatch):
-    visits, keep = [], train.head.collection.visit
-    monkeypatch.setattr(train.head.collection, "visit", lambda *a, **k: visits.append(keep(*a, **k)) or visits[-1])
+    visits, keep = [], train.traces.collection.visit
+    monkeypatch.setattr(train.traces.collection, "visit", lambda *a, **k: visits.append(keep(*a, **k)) or visits[-1])
     rows = collected(collector_of(groups), examples, tmp_path)
     rows.sort(key=lambda r: (r["prompt_id"] // 4, r["split"]))  # as they were collected
     compared = 0
@@ -165,7 +165,7 @@ def test_a_base_repeats_its_own_traces_and_another_does_not(collector_of, base, 
 
 def test_a_killed_run_goes_on_and_gives_the_same(collector_of, groups, examples, tmp_path, monkeypatch):
     whole = collected(collector_of(groups), examples, tmp_path / "whole")
-    write, done = train.head.collection.write_part, []
+    write, done = train.traces.collection.write_part, []
 
     def killed(rows, file):
         if len(done) == 2:
@@ -173,10 +173,12 @@ def test_a_killed_run_goes_on_and_gives_the_same(collector_of, groups, examples,
         done.append(file)
         write(rows, file)
 
-    monkeypatch.setattr(train.head.collection, "write_part", killed)
+    monkeypatch.setattr(train.traces.collection, "write_part", killed)
     with pytest.raises(KeyboardInterrupt):
         collected(collector_of(groups), examples, tmp_path / "cut")
-    monkeypatch.setattr(train.head.collection, "write_part", lambda rows, file: done.append(file) or write(rows, file))
+    monkeypatch.setattr(
+        train.traces.collection, "write_part", lambda rows, file: done.append(file) or write(rows, file)
+    )
     assert collected(collector_of(groups), examples, tmp_path / "cut") == whole
     names = ["part-dev-00000", "part-train-00000", "part-train-00001"]  # splits at the same pace
     assert [file.stem for file in done] == names

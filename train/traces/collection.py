@@ -4,76 +4,33 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import compress, takewhile
+from dataclasses import dataclass, field, replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
-from torch import Tensor
 
 from decoding.files.folder_lock import hold_folder
 from decoding.policies.ete import BeamETE
 from decoding.policy import Policy
-from decoding.prompts import leave_room, read_prompts
-from decoding.state import DecodeState, start
-from decoding.traces.branches import try_alone, try_branches
+from decoding.prompts import leave_room
+from decoding.state import start
 from decoding.traces.header import check_header, header, identity, refuse_header
 from decoding.traces.labelling import Labelling
 from decoding.traces.trace import write_part
 from decoding.traces.visits import visit
 from models.denoiser import Denoiser
 from models.ranks import by_the_first, find_ranks
-from train.head.labels import Accepts, Verdicts, label_by_finishing, label_held_back, rows_of, rows_of_bare, take
+from train.head.settings import TaskRun
+from train.tasks import get
 from train.tasks.task import Example, Task
+from train.traces.canvases import encode, without_long
+from train.traces.labels import take
+from train.traces.prompts import prompts_of
+from train.traces.rows import Rows
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Canvases:
-    """Prompts with room for the answer, left padded, and the reference canvas where there is one.
-
-    Attributes:
-        tokens: prompts and canvases.
-        attention_mask: False on padding.
-        reference: token ids of the reference answer, EOS filled; -1 outside the canvas and where there is no reference.
-    """
-
-    tokens: Int[Tensor, "B L"]
-    attention_mask: Bool[Tensor, "B L"]
-    reference: Int[Tensor, "B L"]
-
-
-def encode(denoiser: Denoiser, task: Task, examples: Sequence[Example]) -> Canvases:
-    """Turn examples into canvases; prompt and response are encoded apart."""
-    prompts = read_prompts([e.prompt for e in examples], None, denoiser).with_canvas(task.gen_length)
-    mask = prompts.attention_mask
-    eos = denoiser.eos_id if denoiser.eos_id is not None else 0
-    reference = torch.full_like(prompts.tokens, -1)
-    for row, example in enumerate(examples):
-        answer = denoiser.tokenizer(example.response, add_special_tokens=False).input_ids
-        if example.response and len(answer) <= task.gen_length:
-            filled = answer + [eos] * (task.gen_length - len(answer))
-            reference[row, -task.gen_length :] = torch.tensor(filled)
-    return Canvases(
-        prompts.tokens, torch.ones_like(prompts.tokens, dtype=torch.bool) if mask is None else mask, reference
-    )
-
-
-def without_long(denoiser: Denoiser, task: Task, examples: Sequence[Example]) -> list[Example]:
-    """The examples whose prompts leave room for the canvas; says how many do not."""
-    fits = leave_room([example.prompt for example in examples], denoiser, task.gen_length)
-    if not all(fits):
-        log.warning("%s: %d prompts too long for the model are left out", task.name, fits.count(False))
-    return list(compress(examples, fits))
-
-
-def decode_text(denoiser: Denoiser, canvas: Tensor) -> str:
-    """The text of one canvas up to the first id that ends an answer."""
-    ids = canvas.tolist()
-    return str(denoiser.tokenizer.decode(list(takewhile(lambda token: token not in denoiser.end_ids, ids))))
 
 
 def place_of(folder: Path, split: str, part: int) -> Path:
@@ -232,100 +189,79 @@ class Collector:
             generator=generator,
         )
         state, row, labelled = visited.state, visited.row, visited.place < self.labelling.labelled
-        rows = _Rows(self, prompts, examples, ids, driver, split)
+        rows = Rows(
+            self.denoiser,
+            self.task,
+            self.beam,
+            self.labelling,
+            self.batch_size,
+            prompts,
+            examples=examples,
+            ids=ids,
+            driver=driver,
+            split=split,
+            block_length=self.blocks.get(driver, self.block_length),
+        )
         yield from rows.without_branches(take(state, ~labelled), row[~labelled])
         known = torch.tensor([self.task.judges(example) for example in examples], device=row.device)[row]
         for part in (labelled & known, labelled & ~known):
             yield from rows.with_branches(take(state, part), row[part], generator)
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Turns states and branches into table rows."""
+def collect(
+    denoiser: Denoiser,
+    tasks: Mapping[str, TaskRun],
+    folder: Path,
+    *,
+    beam: BeamETE,
+    drivers: dict[str, Policy],
+    labelling: Labelling,
+    batch_size: int,
+    seed: int,
+    beam_drives: bool = True,
+    blocks: Mapping[str, int] | None = None,
+    run_code: bool = False,
+    progress: Callable[[int], None] = lambda _: None,
+    stop: Callable[[], bool] | None = None,
+    judged: Callable[[], None] = lambda: None,
+) -> None:
+    """Collect the traces of every task into `folder/TASK`, train and dev prompts, going on where a run was cut off.
 
-    of: Collector
-    prompts: Canvases
-    examples: list[Example]
-    ids: list[int]
-    driver: str
-    split: str
+    With `beam_drives` the beam of a task is one of its drivers: the head learns in the states that the look-ahead leads to.
 
-    def without_branches(self, state: DecodeState, row: Tensor) -> Iterator[dict[str, Any]]:
-        if not self.of.task.unique_answer:
-            return  # nothing can be learnt from such a state
-        reference = self.prompts.reference[row]
-        yield from self._write(state, row, reference, state.feasible, lambda s, canvas: [])
-
-    def with_branches(self, state: DecodeState, row: Tensor, generator: torch.Generator) -> Iterator[dict[str, Any]]:
-        if not len(row):
-            return
-        mask = self.prompts.attention_mask[row]
-        labelling, denoiser = self.of.labelling.of_split(self.split, self.of.task.gen_length), self.of.denoiser
-        options: dict[str, Any] = {"attention_mask": mask, "generator": generator, "batch_size": self.of.batch_size}
-        branches = try_branches(denoiser, state, self.of.beam, labelling, **options).cpu()
-        bare = None
-        if labelling.bare:
-            asked = branches.asked.to(mask.device)
-            bare = try_alone(denoiser, state, self.of.beam, labelling.bare, asked=asked, **options).cpu()
-        verdicts = Verdicts.unjudged(branches, self.prompts.reference[row])
-        if not self.of.task.unique_answer:
-            options = {"finished": labelling.finished, "batch_size": self.of.batch_size}
-            if self.of.task.judges(self.examples[int(row[0])]):
-                verdicts = label_by_finishing(
-                    denoiser, state, branches, self._accepts(row), attention_mask=mask, **options
-                )
-            else:
-                verdicts = label_held_back(denoiser, state, branches, attention_mask=mask, **options)
-        yield from self._write(
-            state,
-            row,
-            verdicts.reference,
-            branches.asked,
-            lambda s, canvas: rows_of(branches, verdicts, s, canvas) + rows_of_bare(bare, s, canvas),
+    Args:
+        denoiser, folder: the base, and the folder of the traces.
+        tasks: task -> what the run takes from it.
+        beam: the look-ahead whose branches are labelled; a task may change its settings.
+        drivers, blocks: name -> policy, dealt to the prompts in turn; name -> its own block length.
+        labelling: how many states and branches; a task may have its own.
+        batch_size, seed: canvases in one forward; of prompts and draws.
+        beam_drives: whether the beam of a task is a driver too.
+        run_code: let checkers run what the model wrote.
+        progress, stop: told of prompts done; asked before each part.
+        judged: called once no task's folder holds traces of another run.
+    """
+    collections = []
+    for name, run in tasks.items():
+        task, task_beam = get(name, run_code=run_code), replace(beam, **run.beam)
+        task_drivers = {**drivers, "beam": task_beam} if beam_drives else drivers
+        collector = Collector(
+            denoiser,
+            task,
+            task_beam,
+            task_drivers,
+            run.labelling or labelling,
+            run.block_length or task.block_length,
+            batch_size,
+            seed,
+            chunk=batch_size * len(task_drivers),
+            blocks={name: length for name, length in (blocks or {}).items() if task.gen_length % length == 0},
         )
-
-    def _accepts(self, row: Tensor) -> Accepts:
-        """The task's checker over canvases of some of the states, whose prompts are `row`."""
-        gen, check = self.of.task.gen_length, self.of.task.check
-
-        def accepts(state: Tensor, tokens: Tensor) -> Tensor:
-            texts = [decode_text(self.of.denoiser, t[-gen:]) for t in tokens.cpu()]
-            prompts = row.cpu()[state.cpu()].tolist()
-            return torch.tensor([check(self.examples[p], text) for p, text in zip(prompts, texts, strict=True)])
-
-        return accepts
-
-    def _write(
-        self,
-        state: DecodeState,
-        row: Tensor,
-        reference: Tensor,
-        asked: Tensor,
-        branches: Callable[[int, int], list[dict[str, Any]]],
-    ) -> Iterator[dict[str, Any]]:
-        """One table row a state; everything is moved to the CPU once."""
-        gen, task = self.of.task.gen_length, self.of.task
-        mask = self.prompts.attention_mask[row].cpu()
-        reference, asked, state = reference.cpu(), asked.cpu(), state.to(torch.device("cpu"))
-        canvas = slice(mask.shape[1] - gen, None)
-        for s, b in enumerate(row.tolist()):
-            tokens = state.tokens[s]
-            yield {
-                "state_id": identity(self.split, self.ids[b], self.driver, tokens[mask[s]].tolist()),
-                "prompt_id": self.ids[b],
-                "split": self.split,
-                "task": task.name,
-                "driver": self.driver,
-                "tokens": tokens[mask[s]].tolist(),
-                "reference": reference[s, canvas].tolist(),
-                "unique_answer": task.unique_answer,
-                "committed_round": state.committed_round[s, canvas].tolist(),
-                "recent_confidence": state.recent_confidence[s, :, canvas].flatten().tolist(),
-                "recent_token": state.recent_token[s, :, canvas].flatten().tolist(),
-                "opened": int(state.opened[s]),
-                "spent": int(state.spent[s]),
-                "round": int(state.round[s]),
-                "block_length": self.of.blocks.get(self.driver, self.of.block_length),
-                "asked": asked[s, canvas].tolist(),
-                "branches": branches(s, canvas.start),
-            }
+        counts = {"train": run.prompts, "dev": run.dev_prompts}
+        examples = {split: prompts_of(task, run, split, count, seed=seed) for split, count in counts.items()}
+        collections.append((collector, examples, folder / name))
+    for collector, examples, place in collections:
+        collector.check(examples, place)
+    judged()
+    for collector, examples, place in collections:
+        collector.run(examples, place, progress=progress, stop=stop)

@@ -10,7 +10,7 @@ from decoding.policies.quota import Sequential
 from decoding.state import start
 from decoding.traces.labelling import Labelling
 from decoding.traces.trace import load_table
-from train.head.labels import spread, token_left_for_last
+from train.traces.labels import spread, token_left_for_last
 
 
 def begin(tokens: torch.Tensor):
