@@ -38,12 +38,12 @@ from train.commands.answering.lines import lines_of
 from train.commands.command_line import shipped
 from train.commands.folders import check_model
 from train.commands.raw_arguments import check_config
+from train.defaults.model_card import losses
 from train.harness.journal import Journal
 from train.head.estimate import _earlier_cut
 from train.head.stages import fitted
 from train.pretrain import refuse_finished
 from train.tasks import get
-from train.trials.ending import losses
 
 SHIPPED = shipped("checkpoints/reason-7m")
 GOLDEN = Path(__file__).parents[1] / "golden"

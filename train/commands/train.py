@@ -24,9 +24,9 @@ from train.traces.drivers import make_drivers
 if TYPE_CHECKING:
     from models.denoiser import Denoiser
     from models.heads.scoring_head import ScoringHead
+    from train.defaults.settings import Trials
     from train.head.fit import Data
     from train.head.settings import CascadeFitting
-    from train.trials.settings import Trials
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def refuse_ledgers(head_run: HeadRun, denoiser: Denoiser) -> None:
         ValueError: naming what differs.
     """
     from decoding.comparison.runner import make_runner
-    from train.trials.defaults import refuse_trials
+    from train.defaults.search import refuse_trials
 
     how: dict[str, Any] = {"batch_size": head_run.batch_size, "seed": head_run.seed}
     if head_run.trials is not None:
@@ -85,8 +85,8 @@ def fit_heads(head_run: HeadRun, denoiser: Denoiser, beam: Any, folders: list[Pa
     """
     from models.heads.defaults import ALONE, CAREFUL, Defaults
     from models.heads.scoring_head import save_head
+    from train.defaults.trust import trust
     from train.head.fit import fit, prepare
-    from train.trials.trust import trust
 
     threshold, seed = beam.threshold, head_run.seed
     if head_run.relabel:
@@ -157,8 +157,8 @@ def fit_own_cascade(head_run: HeadRun, denoiser: Denoiser, fitting: CascadeFitti
 
 def settle(head_run: HeadRun, denoiser: Denoiser, trials: Trials) -> str:
     """Choose the settings that the head decodes with by default, and say what was won; writes them and the model card."""
-    from train.trials.defaults import choose_defaults, first_prompts
-    from train.trials.ending import leave, usage_of
+    from train.defaults.model_card import leave, usage_of
+    from train.defaults.search import choose_defaults, first_prompts
 
     how: dict[str, Any] = {"batch_size": head_run.batch_size, "seed": head_run.seed, "run_code": head_run.run_code}
     log.info("trying settings on dev prompts")

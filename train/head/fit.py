@@ -21,12 +21,12 @@ from models.denoiser import Denoiser
 from models.devices import lightning_devices
 from models.heads.scoring_head import ScoringHead, save_head
 from models.ranks import alone, by_the_first, find_ranks
+from train.defaults.evidence import summary
 from train.head.conflict_metrics import collect_conflicts, conflict_figures
 from train.head.data import HeadData, columns
 from train.head.metrics import choice_figures, collect_choices, collect_risk, risk_figures
 from train.head.module import HeadModule, KeepBest, PreparedBatches
 from train.head.settings import VARIANTS, Fitting, Recipe
-from train.trials.evidence import summary
 
 log = logging.getLogger(__name__)
 

@@ -18,11 +18,11 @@ from models.heads.defaults import Defaults, read_defaults
 from models.heads.scoring_head import ScoringHead, load_head, save_head
 from train.cascade.fit import fit_cascade
 from train.commands.command_line import shipped
+from train.defaults import search as module
+from train.defaults.search import Panel, choose_defaults, dev_prompts
+from train.defaults.settings import Trials
 from train.head.settings import CascadeFitting, TaskRun
 from train.tasks import get
-from train.trials import defaults as module
-from train.trials.defaults import Panel, choose_defaults, dev_prompts
-from train.trials.settings import Trials
 
 BASE, HEAD = str(shipped("checkpoints/reason-7m")), str(shipped("checkpoints/reason-7m-head"))
 FEW = Trials(screen=8, confirm=24, bounds=(0.03, 0.003))
@@ -47,8 +47,8 @@ def plain(base):
 @pytest.fixture
 def few_will_do(monkeypatch):
     """24 prompts decide, and a loss of a tenth."""
-    monkeypatch.setattr("train.trials.choice.ENOUGH", 20)
-    monkeypatch.setattr("train.trials.choice.MARGIN", 0.1)
+    monkeypatch.setattr("train.defaults.choice.ENOUGH", 20)
+    monkeypatch.setattr("train.defaults.choice.MARGIN", 0.1)
 
 
 def chosen(denoiser, out: Path, **changes):

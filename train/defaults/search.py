@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +18,19 @@ from decoding.provenance import dtype_name, write_json
 from models.checkpoints.json_files import read_object
 from models.denoiser import Denoiser
 from models.heads.defaults import ALONE, Defaults, write_defaults
+from train.defaults.choice import Choices, Decode, Part, choose
+from train.defaults.model_card import name_of
+from train.defaults.settings import Trials
 from train.head.settings import TaskRun
 from train.tasks import get
+from train.tasks.problems import draw
 from train.tasks.task import Example, Task
 from train.traces.prompts import prompts_of
-from train.trials.choice import Choices, Decode, Part, choose
-from train.trials.ending import name_of
-from train.trials.settings import Trials
 
 log = logging.getLogger(__name__)
 
 FOLDER = "trials"
 FURTHER = 1_000_000  # added to the seed of a run: prompts apart from those of the metrics
-DRAWS = 20  # instances drawn at most for each one wanted, where a task has few
 
 
 @dataclass(frozen=True)
@@ -92,12 +91,7 @@ def dev_prompts(task: Task, run: TaskRun, count: int, *, seed: int) -> list[Exam
     """
     if run.prompts_file is not None:
         return prompts_of(task, replace(run, at_most=True), "dev", count, seed=seed)
-    found: dict[str, Example] = {}
-    for example in islice(task.generate("dev", seed=seed + FURTHER), DRAWS * count):
-        found.setdefault(example.prompt, example)
-        if len(found) == count:
-            break
-    return list(found.values())
+    return draw(task, "dev", count, seed=seed + FURTHER)
 
 
 def first_prompts(tasks: Mapping[str, TaskRun], *, seed: int) -> dict[str, str]:

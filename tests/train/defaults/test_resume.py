@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 import train.cascade.fit
-import train.trials.defaults
+import train.defaults.search
 from decoding.comparison.arms import Arm
 from decoding.traces.labelling import Labelling
 from models.heads.defaults import Defaults, read_defaults
 from train.commands.train import run_train
+from train.defaults.settings import Trials
 from train.head.head_run import HeadRun
 from train.head.settings import CascadeFitting, Fitting, TaskRun
-from train.trials.settings import Trials
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*(LeafSpec|num_workers|enable_nested_tensor|number of training batches|IterableDataset)"
@@ -55,7 +55,7 @@ def stop(*_, **__):
     [
         (train.cascade.fit, "trust"),  # fitted, not yet judged
         (train.cascade.fit, "evaluate"),
-        (train.trials.defaults, "write_defaults"),  # everything but the last line
+        (train.defaults.search, "write_defaults"),  # everything but the last line
     ],
 )
 def test_a_job_that_was_stopped_ends_as_one_that_was_not(base, tmp_path, monkeypatch, module, name):

@@ -8,8 +8,8 @@ import torch
 
 from models.heads.config import HeadConfig
 from models.heads.scoring_head import ScoringHead, prior_of
+from train.defaults.trust import borne_out
 from train.head.metrics import RiskEstimates
-from train.trials.trust import borne_out
 
 
 def held(noise: float, shuffled: bool = False, n: int = 3000, prompts: int = 60) -> RiskEstimates:

@@ -10,7 +10,7 @@ import numpy as np
 
 from decoding.comparison.curves import Array, Estimate, interval, ratio_of_means, resample
 from models.heads.defaults import ALONE, CAREFUL, Defaults
-from train.trials.evidence import ENOUGH, Paired
+from train.defaults.evidence import ENOUGH, Paired
 
 Part = Literal["screen", "confirm"]
 Tables = Mapping[str, Mapping[str, Array]]  # task -> figure -> each prompt

@@ -8,9 +8,9 @@ import numpy as np
 
 from decoding.comparison.curves import Array, interval, resample
 from models.heads.scoring_head import ScoringHead
+from train.defaults.evidence import ENOUGH
 from train.head.fit import Data
 from train.head.metrics import RiskEstimates, collect_risk
-from train.trials.evidence import ENOUGH
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from models.heads.defaults import CAREFUL, Defaults, read_defaults, write_defaults
-from train.trials.choice import Against, Choices, behind, choose, recommended
-from train.trials.ending import WIDTH, card, name_of, sentence, table
-from train.trials.evidence import ENOUGH, Paired, worded
-from train.trials.settings import Trials
+from train.defaults.choice import Against, Choices, behind, choose, recommended
+from train.defaults.evidence import ENOUGH, Paired, worded
+from train.defaults.model_card import WIDTH, card, name_of, sentence, table
+from train.defaults.settings import Trials
 
 BOUNDS = (0.1, 0.03, 0.01, 0.003, 0.001)
 LOOKS, OWN = Defaults("confidence", 1.0, 2), Defaults(None, 1.0, 0)

@@ -13,8 +13,8 @@ from typing import Any
 
 from decoding.provenance import write_text
 from models.heads.defaults import Defaults
-from train.trials.choice import Against, Choice, Choices, Confirmed
-from train.trials.evidence import ENOUGH
+from train.defaults.choice import Against, Choice, Choices, Confirmed
+from train.defaults.evidence import ENOUGH
 
 SAVING = 0.97  # of the rounds, from which a setting that was not taken is worth a word
 WIDTH = 100  # columns of what is printed
