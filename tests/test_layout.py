@@ -25,6 +25,7 @@ TENSOR_PROGRAMS = [
 ]
 PACKS_ITS_ROWS = {"decoding/policies/learned_ete.py"}  # foretells its branches in chunks of memory
 MOST_MODULES = 15
+MOST_LINES = 300
 EXPLAINED_FROM = 4  # parameters
 WAITS_FOR_OTHERS = {"decoding/files/folder_lock.py"}
 HOOKS = {"on_train_batch_end"}  # of Lightning, which explains them
@@ -91,6 +92,11 @@ def test_no_module_imports_itself_by_a_detour():
 @pytest.mark.parametrize("folder", sorted({file.parent for file in LIBRARY}), ids=name_of)
 def test_a_folder_is_seen_at_a_glance(folder):
     assert len([file for file in folder.glob("*.py") if file.name != "__init__.py"]) <= MOST_MODULES
+
+
+@pytest.mark.parametrize("file", LIBRARY, ids=name_of)
+def test_a_file_is_read_in_one_sitting(file):
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
 
 
 def is_command(file: Path) -> bool:
