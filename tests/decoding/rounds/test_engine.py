@@ -10,7 +10,7 @@ from decoding import generate
 from decoding.names import POLICIES
 from tests.decoding.policy_settings import ROWS
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CACHES = ("none", "prefix", "dual")
 HEADLESS = [name for name, policy in POLICIES.items() if not policy.head]
 WITH_HEAD = [name for name, policy in POLICIES.items() if policy.head]
