@@ -67,7 +67,7 @@ def train(  # one option a line, hence its length
         dtype: of the base; default float32 on the CPU, the checkpoint's own elsewhere.
         run_code: let the checkers of humaneval and mbpp run the base's code on this machine.
         budget_hours: what collection may take; it is cut to that, and fitting goes on with what is there.
-        estimate: only say, in half a minute, what the run will take.
+        estimate: only say, in three quarters of a minute once the base is loaded, what the run will take.
     """
     options: dict[str, Any] = {"num_prompts": num_prompts, "num_dev": num_dev, "batch_size": batch_size, "seed": seed}
     options |= {"adapter": adapter, "device": device, "dtype": dtype, "run_code": run_code, "leave_out": leave_out}

@@ -96,12 +96,12 @@ def draft_price(
     sizes, depths = read_numbers("batches", batches), read_numbers("canvases", canvases)
     kinds, worths = read_modes(modes), read_worths(worth)
     from train.commands.compare import draw
-    from train.commands.folders import check_head_folder, check_model
+    from train.commands.folders import check_model, named_head
     from train.tasks import get
 
     tasks = [get(name.strip()) for name in task.split(",")]
     check_model(model, "")
-    check_head_folder(head)
+    head = named_head(head)
 
     import models
     from decoding.provenance import environment, write_json

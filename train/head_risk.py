@@ -53,7 +53,7 @@ def head_risk(
         device: where to run; by default the GPU if there is one.
         out: folder of traces and head-risk.json; traces that are there already are not collected again.
     """
-    from train.commands.folders import HEAD, MODEL, check_head_folder, check_model, or_shipped
+    from train.commands.folders import HEAD, MODEL, check_model, named_head, or_shipped
     from train.tasks import get
 
     names = [name.strip() for name in task.split(",")]
@@ -66,9 +66,8 @@ def head_risk(
         raise ValueError(f"num_prompts must be at least 2, got {num_prompts}")
     if not 0 < risk_bound <= 1:
         raise ValueError(f"risk_bound must lie in (0, 1], got {risk_bound}")
-    model, head = or_shipped(model, MODEL), or_shipped(head, HEAD)
+    model, head = or_shipped(model, MODEL), named_head(or_shipped(head, HEAD))
     check_model(model, "")
-    check_head_folder(head)
 
     import models
     from decoding.provenance import environment, write_json

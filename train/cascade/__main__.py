@@ -44,14 +44,13 @@ def cascade(
         leave_out: names of tasks that are not fitted on, with commas between them.
     """
     from train.commands.command_line import keep_options
-    from train.commands.folders import HEAD, MODEL, check_head_folder, check_model, or_shipped
+    from train.commands.folders import HEAD, MODEL, check_model, named_head, or_shipped
 
     tasks = without(tasks, leave_out)
     if not tasks:
         raise ValueError("tasks must name at least one task, got none")
-    model, head = or_shipped(model, MODEL), or_shipped(head, HEAD)
+    model, head = or_shipped(model, MODEL), named_head(or_shipped(head, HEAD))
     check_model(model, "")
-    check_head_folder(head)
 
     import torch
 

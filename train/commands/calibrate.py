@@ -18,7 +18,7 @@ from models.ranks import find_ranks
 from train.commands.calibration_file import report, summarise
 from train.commands.command_line import keep_options, shipped
 from train.commands.compare import draw
-from train.commands.folders import HEAD, MODEL, check_adapter, check_head_folder, check_model
+from train.commands.folders import MODEL, check_adapter, check_model, find_head
 from train.tasks import Example, Task, get, require_permission
 
 if TYPE_CHECKING:
@@ -91,8 +91,7 @@ def check_calibrate(
     kind = get(task, run_code=run_code)
     options = {name: value for name, value in options.items() if value is not None}
     options = {"gen_length": kind.gen_length, "block_length": kind.block_length} | options
-    if head is None and model is None and adapter is None and shipped(HEAD).is_dir():
-        head = str(shipped(HEAD))
+    head = find_head(model, head, adapter)
     model = str(shipped(MODEL)) if model is None else model
     check_model(model, "")
     check_adapter(adapter)
@@ -100,8 +99,6 @@ def check_calibrate(
     which = (arm.policy, arm.settings, find_policy(policy).head)
     if head is None and needs_head(*which):
         raise ValueError(f"head must be a folder with head.safetensors for policy {policy}, got none")
-    if head is not None:
-        check_head_folder(head)
     head = head if uses_head(*which) else None
     examples = find_prompts(kind, prompts, num_prompts, seed=seed, fitted=head is not None)
     require_enough(control, len(examples))
@@ -249,7 +246,7 @@ def run_calibrate(
     batch_size: int | None = None,
     seed: int = 1,
     device: str | None = None,
-    dtype: str = "float32",
+    dtype: str | None = None,
 ) -> str:
     """Decode the prompts, test the dial, write calibration.json and a picture, and say what was found.
 
@@ -259,7 +256,7 @@ def run_calibrate(
         batch_size: prompts at a time.
         seed: of random policies.
         device: where to run; by default the GPU if there is one.
-        dtype: of the weights.
+        dtype: of the weights; by default as in `models.load`.
 
     Raises:
         ValueError: for settings that the policy refuses, and for too few prompts that fit the model.

@@ -77,8 +77,6 @@ def check_generate(
     check_model(str(shipped(MODEL)) if model is None else model, "\n".join(map(str, (one.prompt for one in asked))))
     check_adapter(adapter)
     reads = uses_head(request.policy, request.settings, find_policy(request.policy).head)
-    if reads and head is not None and not (Path(head) / "head.safetensors").is_file():
-        raise ValueError(f"head must be a folder with head.safetensors for policy {request.policy}, got {head}")
     if reads or policy is None:
         head = find_head(model, head, adapter)
     if policy is None and request.policy == DEFAULT_POLICY:
