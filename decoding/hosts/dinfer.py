@@ -38,7 +38,9 @@ class PolicyDecoder:
         if block_id == 0:
             self._state = None
 
-    def decode(self, logits: Tensor, block_start: int, block_end: int, x: Any, iter_threshold: float | None = None) -> None:
+    def decode(
+        self, logits: Tensor, block_start: int, block_end: int, x: Any, iter_threshold: float | None = None
+    ) -> None:
         """Write the policy's commits of one round into `x`.
 
         Args:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from models.checkpoints.json_files import read_object
 from models.ranks import launched
-from train.head.price.amounts import Pace, Size, counted
-from train.head.drivers import make_drivers
 from train.head.head_run import HeadRun, load_base, quieten, reference_policy
+from train.head.price.amounts import Pace, Size, counted
 from train.head.settings import TaskRun
 from train.tasks import get
+from train.traces.drivers import make_drivers
 
 if TYPE_CHECKING:
     from decoding.policies.ete import BeamETE
@@ -100,7 +100,9 @@ def probe(
     for name, run in head_run.tasks.items():
         pace = _pace(head_run, name, denoiser, beam, seconds=COUNTED * share, clock=clock)
         size = _counted(head_run, name, pace, run)
-        probed[name] = _collected(head_run, name, denoiser, beam, Probed(size, pace, 0), left=(1 - COUNTED) * share, clock=clock)
+        probed[name] = _collected(
+            head_run, name, denoiser, beam, Probed(size, pace, 0), left=(1 - COUNTED) * share, clock=clock
+        )
     return probed
 
 
@@ -212,11 +214,15 @@ def _pace(
     """What a batch of a task's prompts takes; they are read off the clock."""
     from decoding.comparison.arms import BLOCK_LENGTH
     from decoding.prompts import read_prompts
-    from train.head.fit import prompts_of
     from train.head.price.pacing import measure_pace
+    from train.traces.canvases import without_long
+    from train.traces.prompts import prompts_of
 
     task, run = get(name), head_run.tasks[name]
-    some = prompts_of(task, run, "train", min(run.prompts, head_run.batch_size), seed=head_run.seed)
+    found = prompts_of(task, run, "train", min(run.prompts, head_run.batch_size), seed=head_run.seed)
+    some = without_long(denoiser, task, found)
+    if not some:
+        raise ValueError(f"prompts of task {name} must leave room for {task.gen_length} positions, got none that does")
     batch = read_prompts([example.prompt for example in some], None, denoiser).with_canvas(task.gen_length)
     own = run.block_length or task.block_length
     lengths = {key: driver.get(BLOCK_LENGTH, own) for key, driver in head_run.drivers.items()}
@@ -225,11 +231,13 @@ def _pace(
         for key, policy in make_drivers(head_run.drivers, denoiser, None).items()
     }
     drivers["beam"] = (replace(beam, **run.beam), own)
-    return measure_pace(denoiser, batch, drivers, gen_length=task.gen_length, threshold=beam.threshold, seconds=seconds, clock=clock)
+    return measure_pace(
+        denoiser, batch, drivers, gen_length=task.gen_length, threshold=beam.threshold, seconds=seconds, clock=clock
+    )
 
 
 def _collect(head_run: HeadRun, denoiser: Denoiser, beam: Any) -> None:
-    from train.head.fit import collect
+    from train.traces.collection import collect
 
     collect(
         denoiser,

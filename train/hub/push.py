@@ -7,9 +7,7 @@ from pathlib import Path
 from models.checkpoints.hub import HUB_NAME
 
 
-def push(
-    *, head: Path, name: str, base: str | None = None, licence: str = "apache-2.0", private: bool = False
-) -> None:
+def push(*, head: Path, name: str, base: str | None = None, licence: str = "apache-2.0", private: bool = False) -> None:
     """Upload a head in one commit, with a model card before the page of its folder.
 
     Who you are, the hub knows from `hf auth login` or HF_TOKEN. Afterwards `--head OWNER/NAME` takes it in every command.

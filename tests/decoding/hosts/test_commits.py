@@ -32,7 +32,9 @@ def host(denoiser, policy, state, generator):
 
 def test_a_host_writes_what_the_loop_writes(any_policy, any_denoiser, prompts, begin, run):
     if not served(any_policy):
-        with pytest.raises(ValueError, match=f"^policy must need no more than a host's forward, got {type(any_policy).__name__}: "):
+        with pytest.raises(
+            ValueError, match=f"^policy must need no more than a host's forward, got {type(any_policy).__name__}: "
+        ):
             require_hostable(any_policy)
         return
     first = begin(any_denoiser, any_policy, prompts[:1], early_stop=False)

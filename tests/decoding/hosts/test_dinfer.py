@@ -84,7 +84,9 @@ def test_prompts_together_are_prompts_apart(golden):
 
 
 def test_what_the_adapter_cannot_do_is_one_sentence(golden, prompt):
-    with pytest.raises(ValueError, match="policy must need no more than a host's forward, got BeamETE: several canvases"):
+    with pytest.raises(
+        ValueError, match="policy must need no more than a host's forward, got BeamETE: several canvases"
+    ):
         PolicyDecoder(make_policy("ete", {}, golden), mask_id=golden.mask_id, eos_id=golden.eos_id)
     with pytest.raises(ValueError, match="block_length must divide gen_length 24, got 7"):
         host(golden, decoder_of(golden, "threshold"), prompt, gen_length=24, block_length=7)
@@ -102,7 +104,10 @@ def dinfer():
     for name, place in (("dinfer", folder), ("dinfer.decoding", folder / "decoding")):
         sys.modules[name] = types.ModuleType(name)
         sys.modules[name].__path__ = [str(place)]
-    yield {part: importlib.import_module(f"dinfer.decoding.{part}") for part in ("generate_uniform", "parallel_strategy", "utils")}
+    yield {
+        part: importlib.import_module(f"dinfer.decoding.{part}")
+        for part in ("generate_uniform", "parallel_strategy", "utils")
+    }
     for name in [one for one in sys.modules if one.partition(".")[0] == "dinfer"]:
         del sys.modules[name]
 
@@ -144,4 +149,6 @@ def test_the_hosts_own_engine_writes_what_ours_writes(dinfer, golden, prompt, na
 def test_our_threshold_is_the_hosts_own(dinfer, golden, prompt, monkeypatch):
     monkeypatch.setattr(torch._dynamo.config, "disable", True)
     own = dinfer["parallel_strategy"].ThresholdParallelDecoder(0.0, 0.02, mask_id=golden.mask_id, eos_id=golden.eos_id)
-    assert torch.equal(theirs(dinfer, golden, own, prompt)[0], theirs(dinfer, golden, decoder_of(golden, "threshold"), prompt)[0])
+    assert torch.equal(
+        theirs(dinfer, golden, own, prompt)[0], theirs(dinfer, golden, decoder_of(golden, "threshold"), prompt)[0]
+    )

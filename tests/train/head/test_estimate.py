@@ -14,11 +14,11 @@ from decoding.policies.quota import Sequential
 from decoding.policies.threshold import Threshold
 from decoding.prompts import read_prompts
 from decoding.traces.labelling import Labelling
+from train.defaults.settings import Trials
 from train.head.head_run import HeadRun, reference_policy
 from train.head.price.amounts import Decoded, Pace, counted
 from train.head.price.pacing import measure_pace
 from train.head.settings import CascadeFitting, Fitting, TaskRun
-from train.trials.settings import Trials
 
 LABELLING = Labelling(states_per_prompt=3, labelled=2, branches=6, finished=2, bare=0, dev_branches=None)
 
@@ -134,6 +134,8 @@ def test_padding_is_no_part_of_a_short_forward(slow):
     denoiser, clock = slow(1.0)
     batch = read_prompts(["1", "4 5 6 7 8 9 1 2 3"], None, denoiser).with_canvas(16)
     assert batch.attention_mask is not None
-    pace = measure_pace(denoiser, batch, {"one": (Sequential(), 16)}, gen_length=16, threshold=0.9, seconds=1.0, clock=clock)
+    pace = measure_pace(
+        denoiser, batch, {"one": (Sequential(), 16)}, gen_length=16, threshold=0.9, seconds=1.0, clock=clock
+    )
     assert pace.guessed
     assert torch.isfinite(torch.tensor(pace.seconds))

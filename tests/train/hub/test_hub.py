@@ -67,13 +67,19 @@ def test_a_head_goes_up_with_its_cascade_and_comes_back_as_it_was(hub, tmp_path,
     back = models.load(BASE, head=tmp_path / "mine", device="cpu").head
     ours = models.load(BASE, head=HEAD, device="cpu").head
     assert back.cascade is not None
-    assert all(bool((a == b).all()) for a, b in zip(back.state_dict().values(), ours.state_dict().values(), strict=True))
+    assert all(
+        bool((a == b).all()) for a, b in zip(back.state_dict().values(), ours.state_dict().values(), strict=True)
+    )
 
 
 def test_the_card_has_facts_for_machines_and_keeps_the_page(hub):
     text = card(HEAD, NAME, base="someone/a-base", licence="apache-2.0")
     facts = yaml.safe_load(text.split("---\n")[1])
-    assert (facts["library_name"], facts["base_model"], facts["license"]) == ("fewer-rounds", "someone/a-base", "apache-2.0")
+    assert (facts["library_name"], facts["base_model"], facts["license"]) == (
+        "fewer-rounds",
+        "someone/a-base",
+        "apache-2.0",
+    )
     assert f"--model someone/a-base --head {NAME}" in text
     assert (HEAD / "README.md").read_text().strip() in text
     local = card(HEAD, NAME, base=None, licence="mit")  # fitted on a folder, which is no name on the hub
@@ -98,7 +104,10 @@ def test_commands_and_load_take_a_head_by_its_name(hub):
         (("--head", str(HEAD), "--name", "no name"), "name must be `owner/name` on the hub, got 'no name'"),
         (("--head", str(HEAD), "--name", NAME, "--base", "a"), "base must be `owner/name` on the hub, got 'a'"),
         (("--head", str(BASE), "--name", NAME), f"head must be a folder with head.safetensors, got {BASE}"),
-        (("--head", "nowhere/at-all", "--name", NAME), "head must be a folder with head.safetensors, got nowhere/at-all"),
+        (
+            ("--head", "nowhere/at-all", "--name", NAME),
+            "head must be a folder with head.safetensors, got nowhere/at-all",
+        ),
     ],
 )
 def test_a_wrong_push_is_one_sentence(hub, capsys, arguments, said):

@@ -48,7 +48,7 @@ def measure_pace(
     canvas, rows, whole = _forwards(denoiser, batch, seconds=seconds / 4, clock=clock)
     if not whole:
         one_a_round = Decoded(gen_length, gen_length, *(3 * [gen_length / 2]))
-        return Pace(canvas, length, {name: one_a_round for name in drivers}, guessed=True)
+        return Pace(canvas, length, dict.fromkeys(drivers, one_a_round), guessed=True)
     share = 0.75 * seconds / len(drivers)
     fits = int(share / max(canvas * gen_length / 4, 1e-9))  # of a decode of four tokens a round
     count = max(1, min(fits, rows, len(batch.tokens)))
@@ -56,7 +56,13 @@ def measure_pace(
     for name, (policy, block_length) in drivers.items():
         began = clock()
         decoded[name], ran = _decode(
-            denoiser, batch, policy, count, (gen_length, block_length), threshold, over=lambda began=began: clock() - began > share
+            denoiser,
+            batch,
+            policy,
+            count,
+            (gen_length, block_length),
+            threshold,
+            over=lambda began=began: clock() - began > share,
         )
         taken = max(taken, (clock() - began) / ran)
     return Pace(max(canvas, taken), length, decoded)
@@ -88,7 +94,14 @@ def _forward(denoiser: Denoiser, batch: Prompts, rows: int, positions: int) -> N
 
 
 def _decode(
-    denoiser: Denoiser, batch: Prompts, policy: Policy, count: int, lengths: tuple[int, int], threshold: float, *, over: Callable[[], bool]
+    denoiser: Denoiser,
+    batch: Prompts,
+    policy: Policy,
+    count: int,
+    lengths: tuple[int, int],
+    threshold: float,
+    *,
+    over: Callable[[], bool],
 ) -> tuple[Decoded, float]:
     """What a decode of one of `count` prompts takes, and the canvases that were run for all of them."""
     import torch
