@@ -21,7 +21,8 @@ from train.commands.generate import check_generate
 from train.commands.train import run_train
 from train.head.head_run import HeadRun, reference_policy
 from train.head.price.amounts import Decoded, Pace
-from train.head.settings import Fitting, TaskRun, only
+from train.head.settings import Fitting, TaskRun
+from train.head.task_choice import only
 from train.tasks import get
 from train.tasks.problems import leave_out_long
 

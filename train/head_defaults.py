@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from train.defaults.settings import Trials
-from train.head.settings import TaskRun, names_of
+from train.head.settings import TaskRun
+from train.head.task_choice import names_of
 
 
 def head_defaults(

@@ -8,9 +8,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from decoding.commit import commit
 from decoding.policy import Policy
-from decoding.reading import Sampling, read
-from decoding.state import DecodeState, commit
+from decoding.reading import read
+from decoding.sampling import Sampling
+from decoding.state import DecodeState
 from models.denoiser import Prediction, Tap
 
 
@@ -81,7 +83,8 @@ def commits(
     rows = state.feasible & known
     lines = logits[rows[:, first : first + logits.shape[1]]]
     positions = torch.full_like(state.round, state.tokens.shape[1])
-    sampling = Sampling(forbidden=(state.layout.mask_id,), noise=policy.needs.noise)
+    needs = policy.needs
+    sampling = Sampling(forbidden=(state.layout.mask_id,), noise=needs.noise, draws=needs.draws, power=needs.power)
     reading = read(Prediction(lines, rows, positions, taps or ()), sampling, generator)
     state = state.count(reading)
     after = commit(state, reading, policy.propose(state, reading)).at(torch.zeros_like(state.round))

@@ -1,4 +1,4 @@
-"""What lies on the Hugging Face hub under `owner/name`: its snapshot, from the cache where the hub is not reached; no torch here."""
+"""What lies on the Hugging Face hub under `owner/name`, or in its cache where the hub is not reached; no torch here."""
 
 from __future__ import annotations
 

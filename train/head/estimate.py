@@ -15,7 +15,6 @@ from models.ranks import launched
 from train.head.head_run import HeadRun, load_base, quieten, reference_policy
 from train.head.price.amounts import Pace, Size, counted
 from train.head.settings import TaskRun
-from train.tasks import get
 from train.traces.drivers import make_drivers
 
 if TYPE_CHECKING:
@@ -136,7 +135,7 @@ def _collected(
 
 def _counted(head_run: HeadRun, name: str, pace: Pace, run: TaskRun) -> Size:
     counts = {"train": run.prompts, "dev": run.dev_prompts}
-    return counted(pace, run.labelling or head_run.labelling, counts, unique=get(name).unique_answer)
+    return counted(pace, run.labelling or head_run.labelling, counts, unique=run.task(name).unique_answer)
 
 
 def cut_to_budget(
@@ -218,13 +217,14 @@ def _pace(
     from train.traces.canvases import without_long
     from train.traces.prompts import prompts_of
 
-    task, run = get(name), head_run.tasks[name]
+    run = head_run.tasks[name]
+    task = run.task(name)
     found = prompts_of(task, run, "train", min(run.prompts, head_run.batch_size), seed=head_run.seed)
     some = without_long(denoiser, task, found)
     if not some:
         raise ValueError(f"prompts of task {name} must leave room for {task.gen_length} positions, got none that does")
     batch = read_prompts([example.prompt for example in some], None, denoiser).with_canvas(task.gen_length)
-    own = run.block_length or task.block_length
+    own = task.block_length
     lengths = {key: driver.get(BLOCK_LENGTH, own) for key, driver in head_run.drivers.items()}
     drivers: dict[str, tuple[Policy, int]] = {
         key: (policy, lengths[key] if task.gen_length % lengths[key] == 0 else own)

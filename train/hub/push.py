@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from models.checkpoints.hub import HUB_NAME
 
@@ -65,10 +66,11 @@ def upload(head: Path, name: str, card: str, *, private: bool) -> str:
     parts = [add(file.relative_to(head).as_posix(), str(file)) for file in files_of(head)]
     parts.append(add("README.md", card.encode()))
     api = huggingface_hub.HfApi()
-    try:  # the first base is the error of the HTTP client that the hub's library uses
+    client_error: type[Any] = HfHubHTTPError.__bases__[0]  # of the HTTP client that the hub's library uses
+    try:
         api.create_repo(name, private=private, exist_ok=True)
         done = api.create_commit(name, parts, commit_message="A scoring head")
-    except (HfHubHTTPError.__bases__[0], OSError) as error:
+    except (client_error, OSError) as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise ValueError(f"name must be one that the hub lets you write to, got {name!r} ({reason})") from error
     return str(done.commit_url)

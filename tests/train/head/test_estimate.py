@@ -1,4 +1,4 @@
-"""What a run takes, said in a bounded time whatever the base: counted by hand, measured on a clock that forwards move, and in words."""
+"""What a run takes, said in a bounded time whatever the base: counted, measured on a clock that forwards move, in words."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def slow(tiny):
 
 def job(folder: Path, model: Path, **changes) -> HeadRun:
     settings = {
-        "model": str(model), "out": folder, "tasks": {"lists": TaskRun(prompts=40, dev_prompts=8)},
+        "model": str(model), "out": folder, "tasks": {"lists": TaskRun(prompts=12, dev_prompts=4)},
         "beam": {"threshold": 0.5, "branches": 2}, "drivers": {"slow": {"policy": "threshold", "threshold": 0.5}},
         "relabel": {}, "labelling": LABELLING, "fitting": Fitting(variants=("lora",), epochs=1), "catalogue": (),
         "num_prompts": 2, "num_dev": 2, "batch_size": 4, "seed": 0, "device": "cpu", **changes,
@@ -84,16 +84,16 @@ def test_a_decode_that_is_cut_short_is_scaled_up(slow):
     assert pace.decoded["one"].rounds == pytest.approx(16.0)
 
 
-@pytest.mark.parametrize("each", [1e-5, 1e-3, 0.1, 1.0])
+@pytest.mark.parametrize("each", [1e-3, 0.02, 0.1, 1.0])
 def test_the_time_is_kept_whatever_the_base(slow, tiny, tmp_path, each):
     denoiser, clock = slow(each)
     head_run = job(tmp_path, tiny)
     probed = estimate.probe(head_run, denoiser, reference_policy(head_run, denoiser), seconds=30.0, clock=clock)
     assert clock() <= 45.0
     size = probed["lists"].size
-    assert size.prompts == pytest.approx(48)
-    assert probed["lists"].pace.guessed == (each == 1.0)
-    if each == 0.1:  # counted, not collected
+    assert size.prompts == pytest.approx(16)
+    assert probed["lists"].pace.guessed == (each >= 0.1)
+    if each == 0.02:  # counted, not collected
         assert probed["lists"].collected == 0
         assert size.seconds > 30
 
@@ -103,8 +103,8 @@ def test_what_was_counted_is_what_is_collected(slow, tiny, tmp_path):
     head_run = job(tmp_path, tiny)
     beam = reference_policy(head_run, denoiser)
     (probed,) = estimate.probe(head_run, denoiser, beam, seconds=600.0, clock=clock).values()
-    assert probed.collected == 48
-    by_hand = counted(probed.pace, LABELLING, {"train": 40, "dev": 8}, unique=estimate.get("lists").unique_answer)
+    assert probed.collected == 16
+    by_hand = counted(probed.pace, LABELLING, {"train": 12, "dev": 4}, unique=estimate.get("lists").unique_answer)
     assert by_hand.states == pytest.approx(probed.size.states, rel=0.3)
     assert probed.size.seconds <= 1.3 * by_hand.seconds  # counted: at most
 

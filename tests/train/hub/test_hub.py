@@ -1,4 +1,4 @@
-"""Heads on the hub: what is uploaded and what its card says, taken by name in every command, and one sentence where there is no network."""
+"""Heads on the hub: what goes up and what its card says, taken by name in commands; one sentence without a network."""
 
 from __future__ import annotations
 

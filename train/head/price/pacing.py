@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from train.head.price.amounts import Decoded, Pace
 
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from decoding.policy import Policy
     from decoding.prompts import Prompts
-    from decoding.rounds import Round
+    from decoding.rounds.round import Round
+    from decoding.state import DecodeState
     from models.denoiser import Denoiser
 
 FIRST = 16  # positions of the first forward, which a base of any size does in a moment
@@ -47,7 +48,8 @@ def measure_pace(
     length = batch.tokens.shape[1]
     canvas, rows, whole = _forwards(denoiser, batch, seconds=seconds / 4, clock=clock)
     if not whole:
-        one_a_round = Decoded(gen_length, gen_length, *(3 * [gen_length / 2]))
+        whole_canvas, half = float(gen_length), gen_length / 2
+        one_a_round = Decoded(whole_canvas, whole_canvas, half, half, half)
         return Pace(canvas, length, dict.fromkeys(drivers, one_a_round), guessed=True)
     share = 0.75 * seconds / len(drivers)
     fits = int(share / max(canvas * gen_length / 4, 1e-9))  # of a decode of four tokens a round
@@ -55,15 +57,9 @@ def measure_pace(
     decoded, taken = {}, 0.0
     for name, (policy, block_length) in drivers.items():
         began = clock()
-        decoded[name], ran = _decode(
-            denoiser,
-            batch,
-            policy,
-            count,
-            (gen_length, block_length),
-            threshold,
-            over=lambda began=began: clock() - began > share,
-        )
+        state = _begun(denoiser, batch, policy, gen_length, block_length)
+        rounds = _rounds(denoiser, policy, state.map(lambda v: v[:count]), batch)
+        decoded[name], ran = _read_off(rounds, threshold, until=began + share, clock=clock)
         taken = max(taken, (clock() - began) / ran)
     return Pace(max(canvas, taken), length, decoded)
 
@@ -93,44 +89,53 @@ def _forward(denoiser: Denoiser, batch: Prompts, rows: int, positions: int) -> N
         prediction.logits[-1, -1].item()  # waits for the device
 
 
-def _decode(
-    denoiser: Denoiser,
-    batch: Prompts,
-    policy: Policy,
-    count: int,
-    lengths: tuple[int, int],
-    threshold: float,
-    *,
-    over: Callable[[], bool],
-) -> tuple[Decoded, float]:
-    """What a decode of one of `count` prompts takes, and the canvases that were run for all of them."""
-    import torch
-
-    from decoding.loop import rounds
-    from decoding.reading import Sampling
+def _begun(denoiser: Denoiser, batch: Prompts, policy: Policy, gen_length: int, block_length: int) -> DecodeState:
+    """The prompts before their first round."""
     from decoding.state import start
 
-    mask = batch.attention_mask
-    state = start(
-        batch.tokens[:count],
-        gen_length=lengths[0],
-        block_length=lengths[1],
+    return start(
+        batch.tokens,
+        gen_length=gen_length,
+        block_length=block_length,
         mask_id=denoiser.mask_id,
         eos_id=denoiser.end_ids,
         step_budget=policy.step_budget,
         initial_blocks=policy.initial_blocks,
     )
+
+
+def _rounds(denoiser: Denoiser, policy: Policy, state: DecodeState, batch: Prompts) -> Iterator[Round]:
+    """The rounds of a decode of the first prompts of a batch."""
+    import torch
+
+    from decoding.loop import rounds
+    from decoding.sampling import Sampling
+
+    mask = None if batch.attention_mask is None else batch.attention_mask[: len(state.tokens)]
     sampling = Sampling(forbidden=(denoiser.mask_id,), noise=policy.needs.noise)
-    how: dict[str, Any] = {"attention_mask": None if mask is None else mask[:count], "sampling": sampling}
-    seen: list[Tensor] = []
+    generator = torch.Generator(denoiser.device).manual_seed(0)
     with torch.inference_mode():
-        how["generator"] = torch.Generator(denoiser.device).manual_seed(0)
-        for round_ in rounds(denoiser, state, policy, **how):
-            if round_.proposal is not None:
-                seen.append(_figures(round_, threshold))
-            if over():
-                break
-    return _read_off(round_, seen, count)
+        yield from rounds(denoiser, state, policy, attention_mask=mask, sampling=sampling, generator=generator)
+
+
+def _read_off(rounds: Iterator[Round], threshold: float, *, until: float, clock: Clock) -> tuple[Decoded, float]:
+    """What the decode of one prompt takes, of a part of it where the time is over; and the canvases that were run for all."""
+    import torch
+
+    seen = []
+    for round_ in rounds:
+        if round_.proposal is not None:
+            seen.append(_figures(round_, threshold))
+        if clock() > until:
+            break
+    open_, unsure, masked, rows = torch.stack(seen).double().cpu().unbind(1)
+    canvas, states, count = float(masked[0]), float(rows.sum()), float(rows[0])
+    left = float(round_.state.masked.sum()) if round_.proposal is not None else 0.0
+    whole = canvas / max(canvas - left, states)  # at least a token a round; 1 for a decode that ended
+    ran = float(round_.counts.sequence_forwards.sum())
+    still = float(masked.sum()) / states if whole <= 1 else canvas / count / 2
+    mean_open, mean_unsure = (float(part.sum()) / states for part in (open_, unsure))
+    return Decoded(whole * states / count, whole * ran / count, mean_open, mean_unsure, still), ran
 
 
 def _figures(round_: Round, threshold: float) -> Tensor:
@@ -140,18 +145,3 @@ def _figures(round_: Round, threshold: float) -> Tensor:
     state = round_.state
     unsure = state.feasible & (round_.reading.confidence < threshold)
     return torch.stack([part.sum() for part in (state.feasible, unsure, state.masked, state.unfinished)])
-
-
-def _read_off(round_: Round, seen: list[Tensor], count: int) -> tuple[Decoded, float]:
-    """A whole decode from a part of one."""
-    import torch
-
-    open_, unsure, masked, rows = torch.stack(seen).double().cpu().unbind(1)
-    canvas = float(masked[0])
-    left = float(round_.state.masked.sum()) if round_.proposal is not None else 0.0
-    whole = canvas / max(canvas - left, float(rows.sum()))  # at least a token a round; 1 for a decode that ended
-    states = float(rows.sum())
-    ran = float(round_.counts.sequence_forwards.sum())
-    still = float(masked.sum()) / states if whole <= 1 else canvas / count / 2
-    mean_open, mean_unsure = (float(part.sum()) / states for part in (open_, unsure))
-    return Decoded(whole * states / count, whole * ran / count, mean_open, mean_unsure, still), ran

@@ -12,6 +12,8 @@ from train.head.price.amounts import Pace, Size
 from train.head.settings import VARIANTS
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from models.denoiser import Denoiser
     from train.head.head_run import HeadRun
 
@@ -126,7 +128,7 @@ def _own_weights(head_run: HeadRun, denoiser: Denoiser) -> float:
     return 4.0 * sides * (heads + cascade)
 
 
-def _linear(denoiser: Denoiser) -> list[object]:
+def _linear(denoiser: Denoiser) -> list[nn.Linear]:
     from torch import nn
 
     return [module for module in denoiser.blocks[-1].modules() if isinstance(module, nn.Linear)]
