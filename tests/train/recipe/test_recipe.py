@@ -33,7 +33,7 @@ def base(tmp_path_factory) -> Path:
         shutil.copy(ROOT / "tests" / "golden" / "llada" / name, folder)
     letters = {chr(code): code for code in range(128)} | {"<mask>": 250, "<eos>": 251}
     tokenizer = Tokenizer(WordLevel(letters, unk_token=chr(UNKNOWN)))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("(?s)."), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     tokenizer.decoder = decoders.Fuse()
     tokens = {"mask_token": "<mask>", "eos_token": "<eos>", "pad_token": "<eos>", "unk_token": chr(UNKNOWN)}
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **tokens).save_pretrained(folder)
