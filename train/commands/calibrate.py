@@ -92,10 +92,10 @@ def check_calibrate(
     kind = get(task, run_code=run_code)
     options = {name: value for name, value in options.items() if value is not None}
     options = {"gen_length": kind.gen_length, "block_length": kind.block_length} | options
+    check_model(str(shipped(MODEL)) if model is None else model, "")
+    check_adapter(adapter)
     head = find_head(model, head, adapter)
     model = str(shipped(MODEL)) if model is None else model
-    check_model(model, "")
-    check_adapter(adapter)
     arm, canvas = make_arm(policy, options, dial, values)
     which = (arm.policy, arm.settings, find_policy(policy).head)
     if head is None and needs_head(*which):

@@ -66,6 +66,18 @@ def find_head(model: str | None, head: str | None = None, adapter: str | None = 
     return _by_fingerprint(Path(model))
 
 
+def head_of(model: str | None, head: str | None) -> str:
+    """The folder of the head that a command cannot do without; arguments as in `find_head`.
+
+    Raises:
+        ValueError: where none is named and none ships for the model.
+    """
+    found = find_head(model, head)
+    if found is None:
+        raise ValueError(f"head must be a folder with head.safetensors, for none ships for {model}, got none")
+    return found
+
+
 def _by_fingerprint(model: Path) -> str | None:
     """The shipped head that was fitted on the weights in a folder; weights of another shape than a shipped base's are not read."""
     for folder in sorted(shipped("checkpoints").glob("*-head")):

@@ -33,8 +33,8 @@ def measure_pace(
 ) -> Pace:
     """The pace of a task, in about so many seconds.
 
-    Forwards of one canvas grow until a whole one fits into an eighth of the time, and then in number. What a decode takes is read
-    off decodes that stop when their time is over: a round commits as much later as it did so far.
+    Forwards of one canvas grow to a whole one, and then in number, while twice as much fits into a quarter of the time. What a
+    decode takes is read off decodes that stop when their time is over: a round commits as much later as it did so far.
 
     Args:
         denoiser: the base.
@@ -74,7 +74,7 @@ def _forwards(denoiser: Denoiser, batch: Prompts, *, seconds: float, clock: Cloc
         _forward(denoiser, batch, few, positions)
         taken = clock() - began
         seconds -= taken
-        if (few, positions) == (rows, length) or 4 * taken > seconds:
+        if (few, positions) == (rows, length) or 2 * taken > seconds:
             return taken / few * length / positions, few, positions == length
         few, positions = (1, min(2 * positions, length)) if positions < length else (min(2 * few, rows), length)
 
