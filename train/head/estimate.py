@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from decoding.policies.ete import BeamETE
     from decoding.policy import Policy
     from models.denoiser import Denoiser
+
+log = logging.getLogger(__name__)
 
 PROBE_SECONDS = 30.0
 COUNTED = 0.4  # share of these that forwards and a few decodes may take
@@ -41,6 +44,8 @@ def estimate_run(
 
     quieten()
     weights = Weights.before(head_run.base)
+    if weights.download:
+        log.info("%.2f GB of %s are downloaded first", weights.download / 1e9, head_run.base)
     denoiser = load_base(head_run)
     weights = weights.loaded(denoiser)
     beam = reference_policy(head_run, denoiser)

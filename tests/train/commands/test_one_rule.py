@@ -44,7 +44,7 @@ def said_of(function: Any, name: str) -> str:
 @pytest.mark.parametrize("function", LOAD, ids=lambda one: one.__name__)
 def test_device_and_number_format_follow_one_rule(function):
     parameters = inspect.signature(function).parameters
-    assert parameters["device"].default is None
+    assert parameters["device"].default is None if "device" in parameters else parameters["devices"].default == ""
     if "dtype" in parameters:
         assert parameters["dtype"].default is None
         assert get_type_hints(function)["dtype"] == DTYPE

@@ -19,6 +19,7 @@ from train.head.head_run import HeadRun, reference_policy
 from train.head.price.amounts import Decoded, Pace, counted
 from train.head.price.pacing import measure_pace
 from train.head.settings import CascadeFitting, Fitting, TaskRun
+from train.tasks import get
 
 LABELLING = Labelling(states_per_prompt=3, labelled=2, branches=6, finished=2, bare=0, dev_branches=None)
 
@@ -100,18 +101,18 @@ def test_the_time_is_kept_whatever_the_base(slow, tiny, tmp_path, each):
 
 def test_what_was_counted_is_what_is_collected(slow, tiny, tmp_path):
     denoiser, clock = slow(1e-4)
-    head_run = job(tmp_path, tiny)
+    head_run = job(tmp_path, tiny, tasks={"lists": TaskRun(prompts=4, dev_prompts=2)})
     beam = reference_policy(head_run, denoiser)
     (probed,) = estimate.probe(head_run, denoiser, beam, seconds=600.0, clock=clock).values()
-    assert probed.collected == 16
-    by_hand = counted(probed.pace, LABELLING, {"train": 12, "dev": 4}, unique=estimate.get("lists").unique_answer)
+    assert probed.collected == 6
+    by_hand = counted(probed.pace, LABELLING, {"train": 4, "dev": 2}, unique=get("lists").unique_answer)
     assert by_hand.states == pytest.approx(probed.size.states, rel=0.3)
     assert probed.size.seconds <= 1.3 * by_hand.seconds  # counted: at most
 
 
 def test_an_estimate_names_hours_memory_disk_and_download_of_the_whole_recipe(tiny, tmp_path, monkeypatch):
     arms = (Arm("sequential", "headless", "sequential"), Arm("threshold", "headless", "threshold", "threshold", (0.9,)))
-    more = {"cascade": CascadeFitting(minutes=6), "trials": Trials(), "catalogue": arms, "budget_hours": 1.0}
+    more = {"cascade": CascadeFitting(minutes=6.0), "trials": Trials(), "catalogue": arms, "budget_hours": 1.0}
     said = estimate.estimate_run(job(tmp_path, tiny, **more), seconds=1.0)
     lines = dict(line.split(": ", 1) for line in said.splitlines())
     assert list(lines) == ["lists", "collection", "whole run", "memory", "disk", "download", "budget"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -64,8 +65,8 @@ def whole_run(
         "collection": passes * size.seconds / ways / 3600,
         "fits": passes * _fits(head_run, denoiser, tasks) / ways / 3600,
         "cascade": 0.0 if head_run.cascade is None else head_run.cascade.minutes / 60,
-        "trials": sum(_trials(head_run, pace) for _, pace in tasks.values()) / 3600,
-        "comparison": sum(_comparison(head_run, pace) for _, pace in tasks.values()) / 3600,
+        "trials": math.fsum(_trials(head_run, pace) for _, pace in tasks.values()) / 3600,
+        "comparison": math.fsum(_comparison(head_run, pace) for _, pace in tasks.values()) / 3600,
     }
     said = ", ".join(f"{name} {value:.2f}" for name, value in hours.items() if value)
     twice = ", the second in states of the head" if head_run.relabel else ""
@@ -112,7 +113,7 @@ def _comparison(head_run: HeadRun, pace: Pace) -> float:
     """Seconds of the closing comparison of a task; its reference takes a round a token."""
     one_a_round = 2 * max(one.masked for one in pace.decoded.values()) * pace.seconds
     prompts = head_run.num_prompts + head_run.num_dev
-    return prompts * sum(
+    return prompts * math.fsum(
         one_a_round if cell.policy == REFERENCE else LOOKS * _decode(pace)
         for arm in head_run.catalogue
         for cell in arm.cells
