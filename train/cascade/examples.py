@@ -23,7 +23,6 @@ from models.denoiser import Denoiser, Prediction
 from models.heads.cascade import Cascade
 from models.heads.foretelling import LEAST, rest_of
 from train.head.settings import TaskRun
-from train.tasks import get
 from train.traces.prompts import prompts_of
 
 OPEN = 0.01  # nats
@@ -50,12 +49,12 @@ class TaskPrompts:
             count: train prompts in place of the run's own; None for these.
             seed: of the generator.
         """
-        task = get(name)
+        task = run.task(name)
         usual = run.prompts if split == "train" else run.dev_prompts
         free = run.prompts_file is None or run.at_most
         wanted = count if count is not None and split == "train" and free else usual
         texts = [example.prompt for example in prompts_of(task, run, split, wanted, seed=seed)]
-        return TaskPrompts(name, texts, task.gen_length, run.block_length or task.block_length)
+        return TaskPrompts(name, texts, task.gen_length, task.block_length)
 
     def divided(self, most: int) -> tuple[TaskPrompts, TaskPrompts]:
         """Those to fit on, and the last eighth, `most` at most, held out of it; the same twice where there is one alone."""

@@ -41,12 +41,14 @@ class Panel:
         task: whose.
         screen, confirm: the prompts, all different.
         block_length: that they are decoded in.
+        use_cache: none, prefix or dual.
     """
 
     task: Task
     screen: tuple[Example, ...]
     confirm: tuple[Example, ...]
     block_length: int
+    use_cache: str = "none"
 
     @staticmethod
     def of(denoiser: Denoiser, name: str, run: TaskRun, trials: Trials, *, seed: int, run_code: bool) -> Panel:
@@ -60,13 +62,13 @@ class Panel:
             seed: of the generator.
             run_code: let checkers run what the model writes.
         """
-        task = get(name, run_code=run_code)
+        task = run.task(name, run_code=run_code)
         wanted = trials.screen + trials.confirm
         found = {example.prompt: example for example in dev_prompts(task, run, wanted, seed=seed)}
         fits = leave_room(list(found), denoiser, task.gen_length) if found else []
         mine = [example for example, fit in zip(found.values(), fits, strict=True) if fit]
         first = min(trials.screen, len(mine) // 4)
-        return Panel(task, tuple(mine[:first]), tuple(mine[first:]), run.block_length or task.block_length)
+        return Panel(task, tuple(mine[:first]), tuple(mine[first:]), task.block_length, run.use_cache)
 
     @property
     def judged(self) -> bool:
@@ -77,7 +79,8 @@ class Panel:
     def problems(self) -> Problems:
         """For a runner: dev screens, test confirms."""
         screen, confirm = (tuple(e.prompt for e in some) for some in (self.screen, self.confirm))
-        return Problems(self.task.name, screen, confirm, self.task.gen_length, self.block_length)
+        lengths = self.task.gen_length, self.block_length
+        return Problems(self.task.name, screen, confirm, *lengths, use_cache=self.use_cache)
 
 
 def dev_prompts(task: Task, run: TaskRun, count: int, *, seed: int) -> list[Example]:
@@ -121,8 +124,8 @@ def check_of(panel: Panel, denoiser: Denoiser, trials: Trials, folder: Path, *, 
 
 def careful_of(panel: Panel, denoiser: Denoiser, trials: Trials) -> list[object]:
     """All that the texts of the careful rule depend on, beside the prompts."""
-    lengths = [panel.task.gen_length, panel.block_length]
-    return [min(trials.bounds), denoiser.fingerprint(), dtype_name(denoiser), *lengths]
+    canvas = [panel.task.gen_length, panel.block_length, *([] if panel.use_cache == "none" else [panel.use_cache])]
+    return [min(trials.bounds), denoiser.fingerprint(), dtype_name(denoiser), *canvas]
 
 
 def careful_texts(panel: Panel, denoiser: Denoiser, bound: float, file: Path, batch_size: int) -> dict[str, str]:
@@ -145,6 +148,7 @@ def careful_texts(panel: Panel, denoiser: Denoiser, bound: float, file: Path, ba
         how: dict[str, Any] = {
             "gen_length": panel.task.gen_length,
             "block_length": panel.block_length,
+            "use_cache": panel.use_cache,
             "risk_bound": bound,
         }
         texts += generate(denoiser, prompts[low : low + batch_size], "risk-sum", **how).text

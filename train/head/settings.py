@@ -10,8 +10,10 @@ from typing import Any, Literal, get_args
 from decoding.names import find_policy
 from decoding.traces.labelling import Labelling
 from models.heads.config import HeadConfig, Variant
+from train.tasks import Task, get
 
 TARGETS = ("gain", "eq7", "worth")
+Cache = Literal["none", "prefix", "dual"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,9 @@ class TaskRun:
     Args:
         prompts: prompts of the train split whose traces are collected.
         dev_prompts: prompts of the dev split, for the metrics.
+        gen_length: positions to fill; None takes the task's own.
         block_length: of decoding and labelling; None takes the task's own.
+        use_cache: none, prefix or dual: of keys and values, in the decodes that choose a head's defaults and compare it.
         prompts_file: a JSONL(.gz) file of prompts instead of the generator; rows of other splits are left out.
         labelling: how much is kept and tried of each prompt; None takes the run's.
         beam: settings of the reference policy that differ on this task; not its threshold, which a head has one of.
@@ -73,7 +77,9 @@ class TaskRun:
 
     prompts: int = 64
     dev_prompts: int = 16
+    gen_length: int | None = None
     block_length: int | None = None
+    use_cache: Cache = "none"
     prompts_file: str | None = None
     labelling: Labelling | None = None
     beam: dict[str, Any] = field(default_factory=dict)
@@ -82,42 +88,25 @@ class TaskRun:
     def __post_init__(self) -> None:
         if "threshold" in self.beam:
             raise ValueError(f"beam of a task must leave out threshold, the run's own, got {self.beam['threshold']}")
-        for name in ("prompts", "dev_prompts", "block_length"):
+        if self.use_cache not in get_args(Cache):
+            raise ValueError(f"use_cache must be one of {', '.join(get_args(Cache))}, got {self.use_cache!r}")
+        for name in ("prompts", "dev_prompts", "gen_length", "block_length"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
+    def task(self, name: str, *, run_code: bool = False) -> Task:
+        """The task of that name with the lengths of this run.
 
-def only(
-    tasks: Mapping[str, TaskRun], task: str | None, prompts: str | None, leave_out: str | None = None
-) -> dict[str, TaskRun]:
-    """The tasks of a run without those left out, or the one that the command line names, with the file of its prompts.
-
-    Args:
-        tasks: of the run.
-        task: the one named on the command line, or None.
-        prompts: file of its prompts, or None.
-        leave_out: names with commas between them, or None.
-
-    Raises:
-        ValueError: for a file without a task, and for names left out that are not the run's or are all of them.
-    """
-    if task is None and prompts is not None:
-        raise ValueError(f"prompts must come with a task, got {prompts} alone")
-    if task is not None:
-        run = tasks.get(task, TaskRun())
-        tasks = {task: run if prompts is None else replace(run, prompts_file=prompts, at_most=True)}
-    without = names_of(leave_out)
-    for name in without:
-        if name not in tasks:
-            raise ValueError(f"leave_out must be among the run's tasks {', '.join(tasks)}, got {name!r}")
-    if without and len(set(without)) == len(tasks):
-        raise ValueError(f"leave_out must leave a task to fit on, got all of them, {leave_out}")
-    return {name: run for name, run in tasks.items() if name not in without}
-
-
-def names_of(text: str | None) -> tuple[str, ...]:
-    """Names with commas between them; none for None."""
-    return () if text is None else tuple(name.strip() for name in text.split(","))
+        Raises:
+            ValueError: if its blocks do not divide its canvas.
+        """
+        lengths: dict[str, Any] = {"gen_length": self.gen_length, "block_length": self.block_length}
+        found = replace(
+            get(name, run_code=run_code), **{n: length for n, length in lengths.items() if length is not None}
+        )
+        if found.gen_length % found.block_length:
+            raise ValueError(f"block_length must divide gen_length {found.gen_length}, got {found.block_length}")
+        return found
 
 
 @dataclass(frozen=True)
