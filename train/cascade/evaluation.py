@@ -189,7 +189,7 @@ def borne_out(foretold: Array, came: Array) -> tuple[list[float], list[float]]:
     pending = np.zeros(3)
     for level in range(len(LEVELS) + 1):
         here = place == level
-        pending = pending + [here.sum(), came[here].sum(), np.log(foretold[here].clip(1e-9)).sum()]
+        pending += np.array([here.sum(), came[here].sum(), np.log(foretold[here].clip(1e-9)).sum()])
         if pending[0] >= ENOUGH:
             bins.append(pending)
             pending = np.zeros(3)

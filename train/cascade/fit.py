@@ -25,6 +25,7 @@ from models.heads.defaults import ALONE, CAREFUL, Defaults
 from models.heads.scoring_head import save_head
 from models.ranks import by_the_first, find_ranks
 from train.base.schedule import learning_rate_factor
+from train.cascade.beginning import begin, first_examples
 from train.cascade.evaluation import evaluate, trust
 from train.cascade.examples import CascadeExample, TaskPrompts
 from train.cascade.leading import CascadeExamples
@@ -160,6 +161,7 @@ def fit_cascade(
         asked: what names the run, kept beside the figures for one that goes on.
     """
     torch.manual_seed(seed)
+    before = denoiser.head.cascade
     cascade = cascade_of(denoiser, fitting)
     drivers = [driver_of(entry, denoiser) for entry in fitting.drivers]
     denoiser.head.defaults = Defaults(ALONE, CAREFUL, 0)  # until dev prompts have chosen others
@@ -167,7 +169,9 @@ def fit_cascade(
     train = [
         TaskPrompts.of(name, run, "train", fitting.prompts, seed=seed).divided(HELD) for name, run in tasks.items()
     ]
-    dev = [TaskPrompts.of(name, run, "dev", None, seed=seed) for name, run in tasks.items()]
+    dev = [TaskPrompts.of(name, run, "dev", fitting.dev_prompts, seed=seed) for name, run in tasks.items()]
+    if cascade is not before:
+        begin(cascade, first_examples(denoiser, [mine for mine, _ in train], drivers, fitting.parts))
     data = CascadeExamples(
         denoiser,
         [mine for mine, _ in train],
@@ -179,6 +183,7 @@ def fit_cascade(
         batch_size=fitting.batch_size,
         depth=fitting.depth,
         whole=fitting.target == "whole",
+        ahead=fitting.ahead,
     )
     steps = run_fit(
         denoiser, CascadeModule(cascade, fitting, lambda: data.share), DataLoader(data, batch_size=None), out

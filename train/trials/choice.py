@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,24 +14,13 @@ from train.trials.evidence import ENOUGH, Paired
 
 Part = Literal["screen", "confirm"]
 Tables = Mapping[str, Mapping[str, Array]]  # task -> figure -> each prompt
+Decode = Callable[[Defaults, Part, int | None], Tables]
+"""The figures that a setting comes to on the first so many prompts of a part; None for all of them."""
 
 MARGIN = 0.01  # accuracy under the rule's that the interval of a difference may reach down to
 LOSS = 0.003  # and its estimate
 DECIDING = 300  # prompts under which a loss of MARGIN cannot be told from none
 WORTH_CANVASES = 0.95  # of the rounds, under which checked drafts are worth their canvases
-
-
-class Decode(Protocol):
-    """Figures of the prompts of every task under a setting."""
-
-    def __call__(self, setting: Defaults, part: Part, count: int | None = None) -> Tables:
-        """Decode what is not known yet.
-
-        Args:
-            setting: how.
-            part: which prompts.
-            count: the first so many of them; None for all.
-        """
 
 
 @dataclass(frozen=True)

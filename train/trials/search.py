@@ -40,10 +40,10 @@ def choose(decode: Decode, forms: Sequence[Defaults], bounds: Sequence[float], n
         rule = Defaults(ALONE, nearest, 0)
         return Choice(rule, rule, (), n)
     rule = settled(decode, recommended(decode, ordered), ordered, min(count, DECIDING))
-    screened = decode(rule, "screen")
+    screened = decode(rule, "screen", None)
     exact, least = [replace(form, risk_bound=rule.risk_bound) for form in forms if form.checked == "exact"], 1.0
     for setting in exact:
-        least = min(1.0, WORTH_RISK * mean_ratio(decode(setting, "screen"), screened))
+        least = min(1.0, WORTH_RISK * mean_ratio(decode(setting, "screen", None), screened))
     free = [form for form in forms if form.checked != "exact"] if count >= DECIDING else []
     confirmed = tried(decode, free, rule, ordered, looks_at(count), least)
     if not any(one.wins for one in confirmed):
@@ -81,10 +81,10 @@ def tried(
         looked: after how many further prompts a setting is judged.
         most: ratio of rounds that it must stay under.
     """
-    screened, found = decode(rule, "screen"), list[Confirmed]()
+    screened, found = decode(rule, "screen", None), list[Confirmed]()
     for form in forms:
         setting = replace(form, risk_bound=rule.risk_bound)
-        if form.checked and mean_ratio(decode(setting, "screen"), screened) < most:
+        if form.checked and mean_ratio(decode(setting, "screen", None), screened) < most:
             found.append(confirm(decode, setting, rule, looked))
     most = min([most, *(WORTH_RISK * one.ratio for one in found if one.wins)])
     checked = len(found)
@@ -99,7 +99,7 @@ def tried(
 
 def looks_at(count: int) -> tuple[int, ...]:
     """After how many further prompts a setting is judged: from ENOUGH, where it may have lost already, to all of them."""
-    return tuple(sorted({ENOUGH, min(count, DECIDING), max(ENOUGH, 3 * count // 4), count}))
+    return tuple(sorted({ENOUGH, min(count, DECIDING), count}))
 
 
 def confirm(decode: Decode, setting: Defaults, rule: Defaults, looked: Sequence[int]) -> Confirmed:
@@ -135,7 +135,7 @@ def candidates(
 
     def advance(form: Defaults) -> None:
         setting = next(left[form], None)
-        ratio = None if setting is None else mean_ratio(decode(setting, "screen"), rule)
+        ratio = None if setting is None else mean_ratio(decode(setting, "screen", None), rule)
         if setting is None or ratio is None or ratio >= most:
             heads.pop(form, None)
         else:
@@ -160,7 +160,7 @@ def descent(decode: Decode, form: Defaults, ordered: Sequence[float], rule: Tabl
     """
 
     def loses(i: int) -> bool:
-        ours = decode(replace(form, risk_bound=ordered[i]), "screen")
+        ours = decode(replace(form, risk_bound=ordered[i]), "screen", None)
         return any(behind(ours[task], rule[task]) for task in ours)
 
     start = min(range(len(ordered)), key=lambda i: abs(np.log(ordered[i] / FIRST)))
@@ -175,10 +175,10 @@ def descent(decode: Decode, form: Defaults, ordered: Sequence[float], rule: Tabl
 
 def recommended(decode: Decode, ordered: Sequence[float]) -> Defaults:
     """The rule alone at the boldest bound up to which none is behind the most careful one on the screened prompts."""
-    careful = decode(Defaults(ALONE, ordered[0], 0), "screen")
+    careful = decode(Defaults(ALONE, ordered[0], 0), "screen", None)
     kept = ordered[0]
     for bound in ordered[1:]:
-        tables = decode(Defaults(ALONE, bound, 0), "screen")
+        tables = decode(Defaults(ALONE, bound, 0), "screen", None)
         if any(behind(tables[task], careful[task]) for task in careful):
             break
         kept = bound
@@ -226,7 +226,7 @@ def general(decode: Decode, each: Mapping[str, Choice], *, checked: bool) -> Cho
     others = agreed.pop() if len(agreed) == 1 else alone
     if others == alone and len(each) > 1 and checked and all(one.enough for one in each.values()):
         setting = replace(alone, checked="exact")
-        tried = Confirmed.of(setting, decode(setting, "screen"), decode(alone, "screen"))
+        tried = Confirmed.of(setting, decode(setting, "screen", None), decode(alone, "screen", None))
         others = setting if tried.wins else others
     own = tuple((task, one.defaults) for task, one in each.items() if one.defaults != others)
     return Choices(each, replace(others, tasks=own))
