@@ -42,19 +42,19 @@ class TaskPrompts:
 
     @staticmethod
     def of(name: str, run: TaskRun, split: str, count: int | None, *, seed: int) -> TaskPrompts:
-        """Those of a split that a run names, or `count` where the task generates them.
+        """Those of a split that a run names, or `count` train prompts where the task generates them.
 
         Args:
             name: of the task.
             run: what a run takes from it.
             split: train or dev.
-            count: prompts in place of the run's own; None for these.
+            count: train prompts in place of the run's own; None for these.
             seed: of the generator.
         """
         task = get(name)
         usual = run.prompts if split == "train" else run.dev_prompts
         free = run.prompts_file is None or run.at_most
-        wanted = usual if count is None or not free else count
+        wanted = count if count is not None and split == "train" and free else usual
         texts = [example.prompt for example in prompts_of(task, run, split, wanted, seed=seed)]
         return TaskPrompts(name, texts, task.gen_length, run.block_length or task.block_length)
 

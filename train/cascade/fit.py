@@ -35,7 +35,7 @@ from train.head.loss import over_all
 from train.head.settings import CascadeFitting, TaskRun
 from train.trials.evidence import worded
 
-LONGEST = 3
+LONGEST = 2
 HELD = 64  # prompts of a task at most that are held out of the fit, an eighth of them where there are few
 RANK_STEP = 1_000_003  # between the seeds of two processes
 SAVES = 4  # times a run saves what it has
@@ -169,7 +169,7 @@ def fit_cascade(
     train = [
         TaskPrompts.of(name, run, "train", fitting.prompts, seed=seed).divided(HELD) for name, run in tasks.items()
     ]
-    dev = [TaskPrompts.of(name, run, "dev", fitting.dev_prompts, seed=seed) for name, run in tasks.items()]
+    dev = [TaskPrompts.of(name, judged_by(run, fitting), "dev", None, seed=seed) for name, run in tasks.items()]
     if cascade is not before:
         begin(cascade, first_examples(denoiser, [mine for mine, _ in train], drivers, fitting.parts))
     data = CascadeExamples(
@@ -197,6 +197,12 @@ def fit_cascade(
     if said is None:
         denoiser.head.cascade = load_cascade(out / CASCADE, denoiser)
     return said or ""
+
+
+def judged_by(run: TaskRun, fitting: CascadeFitting) -> TaskRun:
+    """The run with as many dev prompts as the fitting asks for, where the task draws them."""
+    asked = fitting.dev_prompts if run.prompts_file is None else None
+    return run if asked is None else replace(run, dev_prompts=asked)
 
 
 def judge(

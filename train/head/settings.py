@@ -243,7 +243,7 @@ class CascadeFitting:
         drivers: policies, {policy: NAME, setting: value}, of one canvas a round and no draws; one leads each batch of prompts.
         parts: shares of what a driver would commit, the surest first, one drawn for each batch: what is left has still to be
             foretold where a round would be the last.
-        positions: of every task in which something is still to be learned, before the fit may end; it takes three times the
+        positions: of every task in which something is still to be learned, before the fit may end; it takes twice the
             minutes for them at most.
         steps: of the fit at most; None leaves its end to the minutes.
         ahead: rounds that a reading is to foretell at most: every forward is then the label of so many readings before it, from
