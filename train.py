@@ -9,10 +9,10 @@ from decoding.traces.labelling import Labelling
 from models.ranks import by_the_first
 from train.commands.command_line import GOES_ON, run
 from train.commands.train import run_train
+from train.defaults.settings import Trials
 from train.head.estimate import estimate_run
 from train.head.head_run import HeadRun
 from train.head.settings import CascadeFitting, Fitting, TaskRun, only
-from train.trials.settings import Trials
 
 
 def train(  # one option a line, hence its length

@@ -15,12 +15,13 @@ from decoding.calls.streaming import Stream
 from decoding.comparison.calibration import require_calibrated, resolve_calibrated
 from decoding.comparison.shift.watch import watch_for_shift
 from decoding.generation import Generation
-from decoding.loop import OnStep, decode
+from decoding.loop import decode
 from decoding.policy import Policy
 from decoding.policy_by_name import by_default
 from decoding.policy_by_name import make_policy as make_policy
 from decoding.prompts import read_prompts
 from decoding.reading import Reading
+from decoding.rounds.round import OnStep
 from decoding.state import DecodeState, start
 
 AT_ONCE = 256  # rows of a longer list are decoded as places become free
@@ -69,7 +70,8 @@ def generate(
         calibrated: file of `calibrate.py`, which sets what is left out and refuses a decoder that it was not made for; says once
             where the prompts of all calls with it do not look like those calibrated on.
         settings: of the policy, `use_cache` (none, prefix or dual), `mask_id`, `eos_id` (one or several), `tokenizer` (of a loaded
-            model), `chat`, `logits_eos_inf`, `confidence_eos_eot_inf`, and the field's other spellings (`decoding.names.ALIASES`).
+            model), `chat`, `logits_eos_inf`, `confidence_eos_eot_inf`, and the field's other spellings
+            (`decoding.calls.spellings.ALIASES`).
 
     Returns:
         Sequences, text, counts per row, and the final state. Of more than 256 prompts that many are decoded at a

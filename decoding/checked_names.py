@@ -1,6 +1,6 @@
 """What people type to have a rule checked: the settings of `verified` itself, and the rules that it can check.
 
-Imports nothing heavy, as `decoding.names`, which reads it.
+Imports nothing heavy, as `decoding.calls.request`, which reads it.
 """
 
 from __future__ import annotations

@@ -11,14 +11,12 @@ from torch import Tensor
 
 from decoding.calls.draws import Counter
 from decoding.calls.waiting import Queue
-from decoding.engine_rounds import EngineDriver
-from decoding.plain_rounds import PlainDriver
 from decoding.policy import Policy
-from decoding.reading import Sampling
-from decoding.rounds import Counts as Counts
-from decoding.rounds import Driver
-from decoding.rounds import OnStep as OnStep
-from decoding.rounds import Round as Round
+from decoding.rounds.driver import Driver
+from decoding.rounds.engine import EngineDriver
+from decoding.rounds.plain import PlainDriver
+from decoding.rounds.round import Counts, OnStep, Round
+from decoding.sampling import Sampling
 from decoding.state import DecodeState
 from models.denoiser import Denoiser
 

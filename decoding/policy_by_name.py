@@ -8,17 +8,10 @@ from dataclasses import fields, replace
 from importlib import import_module
 from typing import Any, Literal, cast, get_origin
 
+from decoding.calls.request import Request, is_number, meant_rule
+from decoding.calls.spellings import ALIASES
 from decoding.checked_names import OF_VERIFIED, VERIFIED, CheckedSettings
-from decoding.names import (
-    ALIASES,
-    DEFAULT_POLICY,
-    NamedPolicy,
-    Request,
-    find_policy,
-    is_number,
-    meant_rule,
-    shown,
-)
+from decoding.names import DEFAULT_POLICY, NamedPolicy, find_policy, shown
 from decoding.policy import Policy
 from models.denoiser import Denoiser
 

@@ -29,17 +29,19 @@ from models.heads.cascade import Cascade, CascadeConfig  # noqa: E402
 from models.heads.config import HeadConfig  # noqa: E402
 from models.heads.scoring_head import ScoringHead, save_head  # noqa: E402
 from models.ranks import find_ranks  # noqa: E402
-from train.base.base_model import BaseModelFit, Fit, ModelShape  # noqa: E402
+from train.base.base_model import BaseModelFit  # noqa: E402
 from train.base.corpus import Rows  # noqa: E402
 from train.base.rows import TaskRows, load_rows  # noqa: E402
+from train.base.settings import Fit, ModelShape  # noqa: E402
 from train.cascade.examples import CascadeExample, TaskPrompts, examples  # noqa: E402
 from train.cascade.fit import CascadeModule, fit_cascade  # noqa: E402
 from train.cascade.leading import Part  # noqa: E402
 from train.commands.compare import check_compare, run_compare  # noqa: E402
 from train.commands.generate import check_generate, run_generate  # noqa: E402
-from train.head.fit import collect, fit, prepare  # noqa: E402
+from train.head.fit import fit, prepare  # noqa: E402
 from train.head.module import HeadModule  # noqa: E402
 from train.head.settings import VARIANTS, CascadeFitting, Fitting, Objective, TaskRun  # noqa: E402
+from train.traces.collection import collect  # noqa: E402
 
 Gradients = dict[str, torch.Tensor]
 FITTING = Fitting(variants=("conflict",), epochs=1, batch_size=3, rank=2, dropout=0.0)

@@ -16,12 +16,13 @@ import train.head.estimate as estimate
 from decoding.comparison.arms import Arm
 from decoding.traces.labelling import Labelling
 from train.commands.command_line import run, shipped, with_flags
-from train.commands.compare import check_compare, leave_out_long
+from train.commands.compare import check_compare
 from train.commands.generate import check_generate
 from train.commands.train import run_train
 from train.head.head_run import HeadRun
 from train.head.settings import Fitting, TaskRun, only
 from train.tasks import get
+from train.tasks.problems import leave_out_long
 
 ARMS = [Arm("sequential", "headless", "sequential"), Arm("threshold", "headless", "threshold", "threshold", (0.9,))]
 ROW = "row must be one of the prompts in {file}, counted from 1, got "

@@ -12,8 +12,9 @@ import compare as compare_command
 from decoding.comparison.arms import Arm
 from tests.complaint import complaint as complaint_of
 from train.commands.command_line import parser_of, run
-from train.commands.compare import check_compare, draw
+from train.commands.compare import check_compare
 from train.tasks import get
+from train.tasks.problems import draw
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ("--config", str(ROOT / "configs/compare/default.yaml"))

@@ -20,11 +20,12 @@ ALLOWED = {  # imports point one way: commands -> train -> decoding -> models
 LIBRARY = [file for folder in ("models", "decoding", "train") for file in sorted((ROOT / folder).rglob("*.py"))]
 COMMANDS = sorted(ROOT.glob("*.py"))
 TENSOR_PROGRAMS = [
-    *(ROOT / "decoding" / f"{name}.py" for name in ("features", "policy", "state")),
+    *(ROOT / "decoding" / f"{name}.py" for name in ("commit", "features", "policy", "state")),
     *sorted((ROOT / "decoding" / "policies").rglob("*.py")),
 ]
 PACKS_ITS_ROWS = {"decoding/policies/learned_ete.py"}  # foretells its branches in chunks of memory
 MOST_MODULES = 15
+MOST_LINES = 300
 EXPLAINED_FROM = 4  # parameters
 WAITS_FOR_OTHERS = {"decoding/files/folder_lock.py"}
 HOOKS = {"on_train_batch_end"}  # of Lightning, which explains them
@@ -91,6 +92,11 @@ def test_no_module_imports_itself_by_a_detour():
 @pytest.mark.parametrize("folder", sorted({file.parent for file in LIBRARY}), ids=name_of)
 def test_a_folder_is_seen_at_a_glance(folder):
     assert len([file for file in folder.glob("*.py") if file.name != "__init__.py"]) <= MOST_MODULES
+
+
+@pytest.mark.parametrize("file", LIBRARY, ids=name_of)
+def test_a_file_is_read_in_one_sitting(file):
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
 
 
 def is_command(file: Path) -> bool:
@@ -169,7 +175,15 @@ def test_a_command_is_one_short_typed_function(file):
 def test_what_must_start_fast_imports_nothing_heavy():
     light = ", ".join(
         (
-            *("decoding", "decoding.names", "decoding.studies", "models", "train", "train.tasks"),
+            *(
+                "decoding",
+                "decoding.names",
+                "decoding.calls.request",
+                "decoding.studies",
+                "models",
+                "train",
+                "train.tasks",
+            ),
             *(
                 f"train.commands.{name}"
                 for name in ("command_line", "folders", "generate", "compare", "calibrate", "study", "train")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from decoding.comparison.runs import COLUMNS
+from decoding.comparison.records.ledger import COLUMNS
 from decoding.traces.labelling import Labelling
 from models.ranks import Ranks, alone, by_the_first, find_ranks, launched
 from train.head.estimate import Size, _factor

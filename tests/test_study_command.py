@@ -16,7 +16,7 @@ from decoding.studies.inputs import StudyInputs
 from models.toys.toy import GroupDenoiser
 from train.commands import study as study_module
 from train.commands.command_line import run
-from train.commands.compare import make_problems
+from train.tasks.problems import make_problems
 
 ROOT = Path(__file__).parents[1]
 

@@ -95,9 +95,9 @@ def draft_price(
     require_positive({"num_prompts": num_prompts, "decodes": decodes, "repeats": repeats})
     sizes, depths = read_numbers("batches", batches), read_numbers("canvases", canvases)
     kinds, worths = read_modes(modes), read_worths(worth)
-    from train.commands.compare import draw
     from train.commands.folders import check_head_folder, check_model
     from train.tasks import get
+    from train.tasks.problems import draw
 
     tasks = [get(name.strip()) for name in task.split(",")]
     check_model(model, "")

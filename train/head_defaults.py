@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+from train.defaults.settings import Trials
 from train.head.settings import TaskRun, names_of
-from train.trials.settings import Trials
 
 
 def head_defaults(
@@ -52,8 +52,8 @@ def head_defaults(
     runs = {name: TaskRun(prompts_file=prompts, at_most=prompts is not None) for name in names}
 
     import models
-    from train.trials.defaults import choose_defaults
-    from train.trials.ending import said_of
+    from train.defaults.model_card import said_of
+    from train.defaults.search import choose_defaults
 
     denoiser = models.load(model, head=head, device=device, dtype=dtype)
     where = Path(head) if out is None else out

@@ -103,11 +103,11 @@ def traces(
     from decoding.policies.ete import BeamETE
     from decoding.traces.labelling import Labelling
     from decoding.traces.trace import load_table
-    from train.head.collection import Collector
-    from train.head.drivers import make_drivers
-    from train.head.fit import prompts_of
     from train.head.settings import TaskRun
     from train.tasks import get
+    from train.traces.collection import Collector
+    from train.traces.drivers import make_drivers
+    from train.traces.prompts import prompts_of
 
     task = get(name)
     judged = Labelling(states_per_prompt=4, labelled=4, branches=16, strata=8, finished=16, dev_branches=16)

@@ -18,10 +18,11 @@ from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBas
 from decoding.files.folder_lock import hold_folder
 from models.devices import find_device, lightning_devices
 from models.ranks import find_ranks, the_first_before
-from train.base.base_model import BaseModelFit, CompileMode, Fit, ModelShape
+from train.base.base_model import BaseModelFit, CompileMode
 from train.base.export import load_weights
 from train.base.rows import TaskData, TaskRows, load_task
 from train.base.schedule import progress
+from train.base.settings import Fit, ModelShape
 from train.base.tokenizer import EOS, load
 from train.base.validation import CHECKPOINT, ValidateAndExport
 from train.commands.command_line import keep_options

@@ -162,8 +162,9 @@ def fit_and_save(denoiser: MaskedLM, work: Path) -> None:
     from decoding.policy import Policy
     from decoding.traces.labelling import Labelling
     from models.heads.scoring_head import save_head
-    from train.head.fit import collect, fit_head, prepare
+    from train.head.fit import fit_head, prepare
     from train.head.settings import VARIANTS, Fitting, TaskRun
+    from train.traces.collection import collect
 
     beam = BeamETE()
     drivers: dict[str, Policy] = {"threshold": Threshold(0.9)}

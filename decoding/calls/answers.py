@@ -11,7 +11,7 @@ from typing import Any, final
 import torch
 
 from decoding.generation import Row
-from decoding.rounds import Round
+from decoding.rounds.round import Round
 
 
 @dataclass(frozen=True)

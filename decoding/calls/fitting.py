@@ -10,9 +10,9 @@ from typing import Any, cast
 
 import torch
 
-from decoding.names import Request
+from decoding.calls.request import Request
 from decoding.policy import Policy
-from decoding.reading import Sampling
+from decoding.sampling import Sampling
 from models.denoiser import Denoiser
 
 

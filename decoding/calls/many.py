@@ -15,15 +15,15 @@ from torch import Tensor
 from decoding.calls.answers import Answer, Shares, in_order, rows_of, timed
 from decoding.calls.draws import Counter
 from decoding.calls.fitting import as_denoiser, check_fit, make_sampling, with_cache
+from decoding.calls.request import Request
 from decoding.calls.waiting import Entry, Queue
 from decoding.comparison.calibration import require_calibrated, resolve_calibrated
 from decoding.loop import rounds
-from decoding.names import Request
 from decoding.policy import Policy
 from decoding.policy_by_name import by_default, make_policy
 from decoding.prompts import Prompts, read_one
-from decoding.reading import Sampling
-from decoding.rounds import Counts, Round
+from decoding.rounds.round import Counts, Round
+from decoding.sampling import Sampling
 from decoding.state import DecodeState, extend, start
 from models.denoiser import Denoiser
 

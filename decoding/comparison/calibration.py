@@ -10,10 +10,10 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from decoding.calls.request import Request, canonical, resolve
 from decoding.comparison.arms import setting_of
 from decoding.comparison.shift.exchangeable import Reference
 from decoding.files.png import save_png
-from decoding.names import Request, canonical, resolve
 from models.checkpoints.json_files import read_object
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def _is_number(value: Any) -> bool:
 
 
 def resolve_calibrated(path: str | Path | None, policy: Any, given: Mapping[str, Any]) -> Request:
-    """What a call asks for, with what it left out as calibrated; as `decoding.names.resolve` where there is no file."""
+    """What a call asks for, with what it left out as calibrated; as `decoding.calls.request.resolve` where there is no file."""
     return resolve(policy, given) if path is None else resolve(*Calibration.load(path).complete(policy, given))
 
 

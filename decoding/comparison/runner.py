@@ -18,8 +18,9 @@ from decoding.comparison import curves
 from decoding.comparison.arms import REFERENCE, Arm, Cell
 from decoding.comparison.curves import Array, Curve
 from decoding.comparison.problems import Check, Problems, Split
+from decoding.comparison.records.ledger import Ledger
 from decoding.comparison.risk_control import Outcomes, RiskControl, TestedDial, fixed_sequence
-from decoding.comparison.runs import Job, Ledger, run_cells
+from decoding.comparison.runs import Job, run_cells
 from decoding.policy_by_name import make_policy
 from models.denoiser import Denoiser
 

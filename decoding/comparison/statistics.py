@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from decoding.loop import Counts
-from decoding.state import DecodeState, Reason, is_one_of
+from decoding.commit import is_one_of
+from decoding.rounds.round import Counts
+from decoding.state import DecodeState, Reason
 
 
 @dataclass(frozen=True)

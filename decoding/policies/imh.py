@@ -24,7 +24,8 @@ from decoding.policies.learned import check_head
 from decoding.policies.quota import ORDERS
 from decoding.policies.rules import require, require_one_of
 from decoding.policy import Needs, Policy, best
-from decoding.reading import Draws, Reading
+from decoding.reading import Reading
+from decoding.sampling import Draws
 from decoding.state import DecodeState, Proposal, Reason
 from models.heads.scoring_head import ScoringHead
 

@@ -13,10 +13,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from decoding.commit import commit
 from decoding.policies.rules import at_least_one, require
 from decoding.policy import Needs, Policy, rank
 from decoding.reading import Reading
-from decoding.state import DecodeState, Proposal, Reason, commit
+from decoding.state import DecodeState, Proposal, Reason
 
 
 def drafts(state: DecodeState, reading: Reading, threshold: float) -> Int[Tensor, "B L"]:

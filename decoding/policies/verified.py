@@ -18,12 +18,13 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from decoding.commit import commit
 from decoding.policies.cascade import is_wide
 from decoding.policies.foretold import doubt, foretell_reading
 from decoding.policies.rules import require, require_one_of
 from decoding.policy import Needs, Policy
 from decoding.reading import Reading
-from decoding.state import DecodeState, Proposal, Reason, commit
+from decoding.state import DecodeState, Proposal, Reason
 from models.heads.cascade import Cascade
 from models.heads.scoring_head import ScoringHead
 

@@ -1,6 +1,6 @@
 """The papers' theory as running code: `python study.py NAME` writes NAME.json and NAME.png.
 
-One study is one file here and one line in STUDIES. The file has two functions:
+One study is one file here, or a folder whose `study.py` is that file, and one line in STUDIES. The file has two functions:
 
     measure(inputs: StudyInputs, *, setting: type = default, ...) -> dict[str, Any]
         runs the study and returns what goes into the JSON. Every setting is typed and has the default size; the command
@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 STUDIES: Mapping[str, str] = {
-    "bits": "decoding.studies.bits",
+    "bits": "decoding.studies.bits.study",
     "ablation": "decoding.studies.ablation",
     "cascades": "decoding.studies.cascades",
     "free-lunch": "decoding.studies.free_lunch",

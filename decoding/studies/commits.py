@@ -9,12 +9,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from decoding.commit import is_one_of
 from decoding.comparison.problems import CheckedProblems
 from decoding.comparison.results import Row
 from decoding.generation import Generation
 from decoding.policies.quota import Sequential
 from decoding.reading import Reading
-from decoding.state import DecodeState, Reason, is_one_of
+from decoding.state import DecodeState, Reason
 from decoding.traces.branches import finish, predict
 from models.denoiser import Denoiser
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from decoding.loop import decode
 from decoding.policy import Needs, Policy
-from decoding.reading import Reading, Sampling
+from decoding.reading import Reading
+from decoding.sampling import Sampling
 from decoding.state import DecodeState, Proposal, start
 from models.toys.block_hmm import BlockHMM, BlockHMMConfig
 from models.toys.toy import JointDenoiser

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from decoding.loop import decode
 from decoding.policies.imh import Future, IndependentMH
-from decoding.reading import Reading, Sampling, read
+from decoding.reading import Reading, read
+from decoding.sampling import Sampling
 from decoding.state import DecodeState, start
 from models.toys.toy import JointDenoiser
 

@@ -10,11 +10,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from decoding.commit import commit
 from decoding.loop import decode
 from decoding.policies.ete import BeamETE, Plan
 from decoding.policy import Policy, rank
-from decoding.reading import Reading, Sampling, read
-from decoding.state import DecodeState, Proposal, Reason, commit
+from decoding.reading import Reading, read
+from decoding.sampling import Sampling
+from decoding.state import DecodeState, Proposal, Reason
 from decoding.traces.labelling import Labelling
 from models.denoiser import Denoiser
 

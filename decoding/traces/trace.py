@@ -5,12 +5,9 @@ A trace holds ids and labels only, never hidden states: the trunk is run again w
 
 from __future__ import annotations
 
-import hashlib
-import json
 import operator
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,33 +15,17 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from decoding.policies.ete import BeamETE
-from decoding.provenance import commit as commit_of_code
-from decoding.state import DecodeState, Layout, Proposal, Reason, commit
+from decoding.commit import commit
+from decoding.state import DecodeState, Layout, Proposal, Reason
 from decoding.traces.branches import predict
-from models.checkpoints.json_files import read_object
+from decoding.traces.header import HEADER, PARTS, origin_of, read_header, short
 from models.denoiser import Denoiser
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-HEADER, PARTS = "header.json", "part-*.parquet"
 PART = re.compile(r"part-(?P<split>\w+)-(?P<number>\d{5,})\.parquet")
 ORIGIN = b"traces"  # key of a part's own metadata
-BINDING = ("base", "dtype", "tokenizer", "beam", "task", "drivers", "labelling", "prompts", "seed")
-
-
-def header(denoiser: Denoiser, beam: BeamETE, **more: Any) -> dict[str, Any]:
-    """What binds a table of traces to base, tokenizer, policy and the settings it was collected with."""
-    vocabulary: dict[str, int] = getattr(denoiser.tokenizer, "get_vocab", dict)()
-    return {
-        "format": 2,
-        "base": denoiser.fingerprint(),
-        "dtype": next((str(p.dtype) for p in denoiser.parameters()), ""),
-        "tokenizer": identity(sorted(vocabulary.items())),
-        "beam": asdict(beam),
-        **more,
-    }
 
 
 def table_features() -> Any:
@@ -95,56 +76,10 @@ def write_part(rows: list[dict[str, Any]], file: Path) -> None:
     aside, columns = file.with_suffix(".tmp"), table_features()
     table = Dataset.from_dict({name: [row[name] for row in rows] for name in columns}, features=columns).data.table
     there = (file.parent / HEADER).is_file()
-    origin = {ORIGIN: _origin_of(read_header(file.parent)).encode()} if there else {}
+    origin = {ORIGIN: origin_of(read_header(file.parent)).encode()} if there else {}
     named = table.replace_schema_metadata({**(table.schema.metadata or {}), **origin})
     write_table(named, aside, write_page_checksum=True)
     aside.rename(file)
-
-
-def check_header(folder: Path, expected: Mapping[str, Any]) -> None:
-    """Write the header of a new folder, or refuse one whose traces were made with another base or other settings.
-
-    Raises:
-        ValueError: naming the first thing that differs, or the parts that lie there without a header.
-    """
-    refuse_header(folder, expected)
-    file = folder / HEADER
-    if not file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        aside = file.with_suffix(".tmp")
-        aside.write_text(_as_json({**expected, "commit": commit_of_code()}))
-        aside.rename(file)
-
-
-def refuse_header(folder: Path, expected: Mapping[str, Any]) -> None:
-    """What `check_header` refuses, without writing anything."""
-    if not (folder / HEADER).exists():
-        if left := sorted(file.name for file in folder.glob(PARTS)):
-            raise ValueError(
-                f"{folder} must hold the {HEADER} of its traces, got {left[0]} without: choose another --out"
-            )
-        return
-    stored, wanted = read_header(folder), json.loads(_as_json(expected))
-    for key in wanted:
-        if stored.get(key) != wanted[key]:
-            raise ValueError(
-                f"{key} must be {_short(stored.get(key))} to go on with the traces in {folder}, got {_short(wanted[key])}: "
-                "choose another --out"
-            )
-
-
-def read_header(folder: Path) -> dict[str, Any]:
-    """The header of a folder of traces; a ValueError names a file that holds no JSON object."""
-    return read_object(folder / HEADER)
-
-
-def _origin_of(found: Mapping[str, Any]) -> str:
-    """A short name of what a header says of base, prompts, policies and draws."""
-    return identity([found.get(key) for key in BINDING])
-
-
-def _as_json(header: Mapping[str, Any]) -> str:
-    return json.dumps(header, indent=1, sort_keys=True, default=str)
 
 
 def load_table(folder: Path, denoiser: Denoiser) -> Dataset:
@@ -180,7 +115,7 @@ def _read_part(file: Path, found: Mapping[str, Any]) -> Dataset:
     if part.features != table_features():
         raise ValueError(f"{file} must have the columns of this version's traces, got {', '.join(part.column_names)}")
     origin = (table.schema.metadata or {}).get(ORIGIN, b"").decode()
-    if origin not in ("", _origin_of(found)):
+    if origin not in ("", origin_of(found)):
         raise ValueError(f"{file} must be of the run of its {HEADER}, got a part of another one")
     _check_place(file, part, found)
     return part
@@ -200,7 +135,7 @@ def _check_place(file: Path, part: Dataset, found: Mapping[str, Any]) -> None:
         first, count = int(name["number"]) * operator.index(chunk), operator.index(prompts.get(split, [0])[0])
     except (TypeError, AttributeError, LookupError):
         wanted = "the prompts of every split and how many are in a part"
-        raise ValueError(f"{file.parent / HEADER} must say {wanted}, got {_short([prompts, chunk])}") from None
+        raise ValueError(f"{file.parent / HEADER} must say {wanted}, got {short([prompts, chunk])}") from None
     mine = range(first, min(first + chunk, count))
     if not mine:
         raise ValueError(f"{file} must be of the {count} {split} prompts of its run, got prompts from {first} on")
@@ -300,13 +235,3 @@ def _drift(denoiser: Denoiser, row: Mapping[str, Any]) -> float:
     seen = stored[left] > -12
     apart = (again - stored[left])[seen].abs().nan_to_num(nan=torch.inf)
     return float(apart.amax()) if len(apart) else 0.0
-
-
-def identity(*values: Any) -> str:
-    """A short stable id of a state."""
-    return hashlib.blake2b(repr(values).encode(), digest_size=8).hexdigest()
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else text[:57] + "..."

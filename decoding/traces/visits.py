@@ -10,7 +10,7 @@ from torch import Tensor
 
 from decoding.loop import decode
 from decoding.policy import Policy, rank
-from decoding.reading import Sampling
+from decoding.sampling import Sampling
 from decoding.state import DecodeState
 from models.denoiser import Denoiser
 

@@ -28,9 +28,9 @@ def figures(
         the candidate and those five, [M, 6].
     """
     if logits.is_cuda and len(forbidden) <= 2 and logits.shape[1] >= TOP:
-        from models.engine import triton_kernels
+        from models.engine import triton_figures
 
-        return triton_kernels.figures(logits, forbidden, TOP)
+        return triton_figures.figures(logits, forbidden, TOP)
     lines = max(1, CORE // logits.shape[1]) if logits.device.type == "cpu" else max(1, len(logits))
     parts = [_figures(z.float(), forbidden) for z in torch.split(logits, lines)]
     return torch.cat([floats for floats, _ in parts]), torch.cat([ints for _, ints in parts])

@@ -97,9 +97,9 @@ def attend_span(
         scale: of the logits.
     """
     if query.is_cuda:
-        from models.engine import triton_kernels
+        from models.engine import triton_attention
 
-        return triton_kernels.attend_span(query, key, value, context, place, scale)
+        return triton_attention.attend_span(query, key, value, context, place, scale)
     start, count = place.start[:, None], place.count[:, None]
     here = torch.arange(context[0].shape[2], device=start.device)
     outside = (here >= place.low[:, None]) & ((here < start) | (here >= start + count))

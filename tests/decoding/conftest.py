@@ -13,7 +13,8 @@ from decoding.loop import decode
 from decoding.names import POLICIES
 from decoding.policies.dream_quota import DreamQuota
 from decoding.policy import Policy
-from decoding.reading import Reading, Sampling
+from decoding.reading import Reading
+from decoding.sampling import Sampling
 from decoding.state import Reason, start
 from models.denoiser import Denoiser
 from models.toys.toy import GroupDenoiser, TableDenoiser

@@ -7,7 +7,9 @@ import torch
 
 import decoding
 from decoding import generate
-from decoding.names import ALIASES, POLICIES, REMASKING, resolve
+from decoding.calls.request import resolve
+from decoding.calls.spellings import ALIASES, REMASKING
+from decoding.names import POLICIES
 from decoding.policies.quota import Quota, Sequential
 from decoding.policies.threshold import Threshold
 from models.toys.toy import TableDenoiser

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
+from decoding.calls.request import resolve
 from decoding.checked_names import CheckedSettings, needs_head, uses_head
 from decoding.comparison.arms import Arm
-from decoding.names import resolve
 
 CANVAS = {"gen_length": 12, "block_length": 4}
 
@@ -65,5 +65,5 @@ def test_an_arm_is_left_out_without_a_head_unless_its_drafts_need_none():
 
 
 def test_the_names_are_read_without_torch():
-    code = "import sys, decoding.names, decoding.checked_names; sys.exit('torch' in sys.modules)"
+    code = "import sys, decoding.calls.request, decoding.checked_names; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

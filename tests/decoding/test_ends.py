@@ -11,8 +11,9 @@ import torch
 
 import models
 from decoding import generate
+from decoding.commit import end_after_eos
 from decoding.comparison.statistics import new_tokens
-from decoding.state import Reason, end_after_eos, start
+from decoding.state import Reason, start
 from models.checkpoints.families import CheckpointError
 from models.toys.toy import TableDenoiser
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from decoding.comparison.statistics import statistics
-from decoding.loop import Counts
 from decoding.names import POLICIES
 from decoding.policies.field.freedave import FreeDave
 from decoding.policies.verified import Verified
 from decoding.policy import Needs, Policy
 from decoding.reading import Reading
+from decoding.rounds.round import Counts
 from decoding.state import DecodeState, Proposal, Reason
 from tests.decoding.policy_settings import ROWS
 

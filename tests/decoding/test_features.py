@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from decoding.commit import commit
 from decoding.features import NAMES, features
 from decoding.reading import Reading
-from decoding.state import Proposal, Reason, commit, start
+from decoding.state import Proposal, Reason, start
 
 LENGTH, MASK, EOS = 8, 5, 4  # a prompt of two, then the canvas
 OPEN = [2, 4]  # what is left of the first block after position 3

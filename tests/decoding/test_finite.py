@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from decoding import generate
-from decoding.reading import Sampling, draw
+from decoding.sampling import Sampling, draw
 from models.toys.toy import TableDenoiser
 
 LENGTH = 6

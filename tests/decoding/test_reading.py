@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import decoding.reading as reading_module
-from decoding.reading import LOGITS, Reading, Sampling, read
+from decoding.reading import LOGITS, Reading, read
+from decoding.sampling import Sampling
 from models.denoiser import Prediction
 
 

@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from decoding.commit import advance_clock, commit
 from decoding.policies.ete import BeamETE
 from decoding.policies.threshold import Threshold
-from decoding.state import Reason, advance_clock, commit, start
+from decoding.state import Reason, start
 from models.toys.toy import TableDenoiser
 
 EOS, MASK = 4, 5

@@ -16,7 +16,8 @@ from decoding.policies.lopa import LoPA
 from decoding.policies.quota import ORDERS, Quota
 from decoding.policies.rules import at_least_one
 from decoding.policy import rank
-from decoding.reading import Reading, Sampling, read
+from decoding.reading import Reading, read
+from decoding.sampling import Sampling
 from decoding.state import Proposal, start
 from models.denoiser import Prediction
 

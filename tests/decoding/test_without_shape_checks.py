@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from decoding.commit import commit
 from decoding.features import NAMES, features
 from decoding.policies.ete import BeamETE
 from decoding.policies.learned import Learned
@@ -17,7 +18,6 @@ from decoding.policies.quota import Sequential
 from decoding.policies.threshold import Threshold
 from decoding.policies.verified import Verified
 from decoding.reading import Reading, read
-from decoding.state import commit
 from models.heads.config import HeadConfig
 from models.heads.scoring_head import ScoringHead
 

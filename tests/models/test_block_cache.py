@@ -10,7 +10,7 @@ from decoding.loop import decode
 from decoding.policies.ete import BeamETE
 from decoding.policies.quota import Quota
 from decoding.policies.threshold import Threshold
-from decoding.reading import Sampling
+from decoding.sampling import Sampling
 from decoding.state import start
 
 MODES = ("prefix", "dual")

@@ -33,7 +33,7 @@ COMMAND, TRACES, PRETRAIN = (
     "tests/decoding/traces/test_trace.py",
     "tests/train/test_pretrain.py",
 )
-WRITTEN, COLLECTED = "tests/decoding/test_provenance.py", "tests/train/head/test_collection.py"
+WRITTEN, COLLECTED = "tests/decoding/test_provenance.py", "tests/train/traces/test_collection.py"
 FILES, QUESTION, TASK = (f"train/tasks/{name}.py" for name in ("text_files", "question", "task"))
 GSM8K, MMLU, CODE = (f"train/tasks/benchmarks/{name}.py" for name in ("gsm8k", "mmlu_pro", "code_text"))
 ANSWERS, OTHERS = "tests/train/tasks/test_benchmark_answers.py", "tests/train/tasks/test_files_of_others.py"
@@ -43,7 +43,8 @@ JSON, MANIFEST, SEALED = (f"models/checkpoints/{name}.py" for name in ("json_fil
 SAVES, STRICT = "tests/models/checkpoints/test_whole_saves.py", "tests/models/checkpoints/test_json_files.py"
 PROPERTIES = "-o addopts=--import-mode=importlib tests/properties"
 BULK, PROMISES = "tests/train/commands/test_bulk.py", "tests/decoding/comparison/test_calibration.py"
-STATE, STATES = "decoding/state.py", "tests/decoding/test_state.py"
+COMMIT, STATES = "decoding/commit.py", "tests/decoding/test_state.py"
+LINES, HEADER = "decoding/comparison/records/ledger.py", "decoding/traces/header.py"
 
 MUTATIONS = tuple(
     Mutation(*fields)
@@ -74,29 +75,29 @@ MUTATIONS = tuple(
         ("two arms of one name", ARMS, "    check_arms(catalogue, reference=False)\n", "", LEDGER),
         ("an arm named twice", ARMS, '    require_different("arms", named or ())\n', "", LEDGER),
         # the ledger
-        ("doubled lines", RUNS, "        if prompt in kept:\n", "        if False:\n", LEDGER),
-        ("foreign prompts", RUNS, "(size is not None and prompt >= size)", "False", LEDGER),
-        ("negative prompts", RUNS, "            or prompt < 0\n", "", LEDGER),
-        ("prompts that are text", RUNS, "            not isinstance(prompt, int)\n            or isinstance(prompt, bool)\n", "            isinstance(prompt, bool)\n", LEDGER),
-        ("prompts that are true", RUNS, "            or isinstance(prompt, bool)\n", "", LEDGER),
-        ("any split", RUNS, "self.sizes.get(split, 0)", "self.sizes.get(split)", LEDGER),
-        ("NaN figures", RUNS, "or not low <= value <= high", "or value < low or value > high", LEDGER),
-        ("figures below nothing", RUNS, "RANGES.get(name, (0, sys.float_info.max))", "RANGES.get(name, (-INFINITE, sys.float_info.max))", LEDGER),
-        ("a ledger without a header", RUNS, "if not settings.keys() & self.header.keys():", "if False:", LEDGER),
-        ("another header", RUNS, "if settings.get(name) != json.loads(json.dumps(value)):", "if False:", LEDGER),
-        ("half a line stays", RUNS, "            file.truncate(self.whole)\n            file.seek(self.whole)\n", "            file.seek(0, 2)\n", LEDGER),
-        ("lines of a chunk again", RUNS, "            if prompt in known:\n                continue\n", "", LEDGER),
-        ("a header before the first line", RUNS, "        if path is not None and path.exists():\n            self._resume(path)\n", "        if path is not None and path.exists():\n            self._resume(path)\n        elif path is not None:\n            self._append('')\n", LEDGER),
+        ("doubled lines", LINES, "        if prompt in kept:\n", "        if False:\n", LEDGER),
+        ("foreign prompts", LINES, "(size is not None and prompt >= size)", "False", LEDGER),
+        ("negative prompts", LINES, "            or prompt < 0\n", "", LEDGER),
+        ("prompts that are text", LINES, "            not isinstance(prompt, int)\n            or isinstance(prompt, bool)\n", "            isinstance(prompt, bool)\n", LEDGER),
+        ("prompts that are true", LINES, "            or isinstance(prompt, bool)\n", "", LEDGER),
+        ("any split", LINES, "self.sizes.get(split, 0)", "self.sizes.get(split)", LEDGER),
+        ("NaN figures", LINES, "or not low <= value <= high", "or value < low or value > high", LEDGER),
+        ("figures below nothing", LINES, "RANGES.get(name, (0, sys.float_info.max))", "RANGES.get(name, (-INFINITE, sys.float_info.max))", LEDGER),
+        ("a ledger without a header", LINES, "if not settings.keys() & self.header.keys():", "if False:", LEDGER),
+        ("another header", LINES, "if settings.get(name) != json.loads(json.dumps(value)):", "if False:", LEDGER),
+        ("half a line stays", LINES, "            file.truncate(self.whole)\n            file.seek(self.whole)\n", "            file.seek(0, 2)\n", LEDGER),
+        ("lines of a chunk again", LINES, "            if prompt in known:\n                continue\n", "", LEDGER),
+        ("a header before the first line", LINES, "        if path is not None and path.exists():\n            self._resume(path)\n", "        if path is not None and path.exists():\n            self._resume(path)\n        elif path is not None:\n            self._append('')\n", LEDGER),
         # traces
         ("a copied part", TRACE, "    _check_place(file, part, found)\n", "", TRACES),
         ("a part of another run", TRACE, 'if origin not in ("", ', 'if False and origin not in ("", ', TRACES),
-        ("a header over old parts", TRACE, "if left := sorted(file.name for file in folder.glob(PARTS)):", "if left := []:", TRACES),
-        ("any header goes on", TRACE, "if stored.get(key) != wanted[key]:", "if False:", TRACES),
+        ("a header over old parts", HEADER, "if left := sorted(file.name for file in folder.glob(PARTS)):", "if left := []:", TRACES),
+        ("any header goes on", HEADER, "if stored.get(key) != wanted[key]:", "if False:", TRACES),
         ("parts of any name", TRACE, "    if name is None:\n", "    if name is None:\n        return\n    if name is None:\n", TRACES),
         ("a part written in place", TRACE, 'aside, columns = file.with_suffix(".tmp"), table_features()', "aside, columns = file, table_features()", TRACES),
         ("traces of another base", TRACE, "if base != denoiser.fingerprint():", "if False:", TRACES),
-        ("an unfinished part is done", "train/head/collection.py", "if not file.exists():", 'if not file.exists() and not file.with_suffix(".tmp").exists():', COLLECTED + " -k unfinished"),
-        ("judging writes a header", "train/head/collection.py", "        refuse_header(folder, self._settings(", "        check_header(folder, self._settings(", COLLECTED + " -k judged_without"),
+        ("an unfinished part is done", "train/traces/collection.py", "if not file.exists():", 'if not file.exists() and not file.with_suffix(".tmp").exists():', COLLECTED + " -k unfinished"),
+        ("judging writes a header", "train/traces/collection.py", "        refuse_header(folder, self._settings(", "        check_header(folder, self._settings(", COLLECTED + " -k judged_without"),
         ("dev metrics on train rows", "train/head/fit.py", 'if r["split"] == "dev" and r["task"] == t]', 'if r["split"] == "train" and r["task"] == t]', COLLECTED + " -k judged_on"),
         # what is written
         ("JSON in place", PROVENANCE, '    aside = file.with_name(file.name + ".part")\n', "    aside = file\n", WRITTEN),
@@ -176,7 +177,7 @@ MUTATIONS = tuple(
         ("damaged pages are read", TRACE, "page_checksum_verification=True", "page_checksum_verification=False", TRACES + " -k flipped"),
         ("pages without checksums", TRACE, "write_page_checksum=True", "write_page_checksum=False", TRACES + " -k flipped"),
         ("two writers of one file", LOCK, "fcntl.flock(opened, fcntl.LOCK_EX", "fcntl.flock(opened, fcntl.LOCK_SH", BULK + " -k second_writer"),
-        ("answers without counts", "train/commands/answering/bulk.py", "    if wrong or not isinstance(line.get", "    if not isinstance(line.get", BULK + " -k other_lines"),
+        ("answers without counts", "train/commands/answering/lines.py", "    if wrong or not isinstance(line.get", "    if not isinstance(line.get", BULK + " -k other_lines"),
         ("a promise of other kinds", "decoding/comparison/calibration.py", "            _require_kinds({**asdict(conditions), **values})\n", "", PROMISES + " -k kinds"),
         ("a resume file with other bytes", "train/pretrain.py", "        if damaged is not None:\n", "        if False:\n", PRETRAIN + " -k resume_file"),
         ("a chat template breaks", "models/checkpoints/tokenizer.py", "    except Exception as error:  # a template is a program: it raises what it likes\n", "    except ZeroDivisionError as error:\n", "tests/models/checkpoints/test_tokenizer.py -k template"),
@@ -188,9 +189,9 @@ MUTATIONS = tuple(
         ("factor of m", BOUNDS, "(place + 1) * reading.log_risk.exp()", "place * reading.log_risk.exp()", BOUNDED),
         ("risks without their own", BOUNDS, "return sum_before(value, order, within) + value", "return sum_before(value, order, within)", BOUNDED),
         ("the largest entropy counts", BOUNDS, "return sum_before(reading.entropy,", "return prefix_sum(reading.entropy,", BOUNDED),
-        ("tokens behind an EOS", STATE, "tokens=state.tokens.masked_fill(past, state.layout.eos_id)", "tokens=state.tokens", STATES),
-        ("an EOS behind a mask ends", STATE, "& ~state.masked & no_mask_before", "& ~state.masked", STATES),
-        ("a prompt's EOS ends", STATE, "(state.block >= 0) & ~state.masked & no", "~state.masked & no", STATES),
-        ("the clock stands", STATE, "spent = state.spent + 1", "spent = state.spent", STATES),
+        ("tokens behind an EOS", COMMIT, "tokens=state.tokens.masked_fill(past, state.layout.eos_id)", "tokens=state.tokens", STATES),
+        ("an EOS behind a mask ends", COMMIT, "& ~state.masked & no_mask_before", "& ~state.masked", STATES),
+        ("a prompt's EOS ends", COMMIT, "(state.block >= 0) & ~state.masked & no", "~state.masked & no", STATES),
+        ("the clock stands", COMMIT, "spent = state.spent + 1", "spent = state.spent", STATES),
     )
 )  # fmt: skip

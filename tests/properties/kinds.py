@@ -16,16 +16,17 @@ from safetensors.torch import save_file
 
 import models
 from decoding.api import generate
+from decoding.calls.request import resolve
 from decoding.comparison.arms import Cell
 from decoding.comparison.calibration import Calibration, Conditions
 from decoding.comparison.records.format import read_rows as read_rows_of
 from decoding.comparison.records.format import write_rows
+from decoding.comparison.records.ledger import COLUMNS, Ledger
 from decoding.comparison.replay.table import ANSWER, COUNTED, OutcomeTable, StoredCell
-from decoding.comparison.runs import COLUMNS, Ledger
 from decoding.features import NAMES
-from decoding.names import resolve
 from decoding.policies.threshold import Threshold
-from decoding.traces.trace import check_header, load_table, rebuild, write_part
+from decoding.traces.header import check_header
+from decoding.traces.trace import load_table, rebuild, write_part
 from models.heads.cascade import Cascade, CascadeConfig
 from models.heads.config import HeadConfig
 from models.heads.defaults import Defaults
@@ -33,16 +34,16 @@ from models.heads.scoring_head import ScoringHead, save_head
 from models.toys.convolutional import load_convolutional
 from train.base.rows import TaskRows, load_task
 from train.commands.answering import prompt_file
-from train.commands.answering.bulk import lines_of
+from train.commands.answering.lines import lines_of
 from train.commands.command_line import shipped
 from train.commands.folders import check_model
 from train.commands.raw_arguments import check_config
+from train.defaults.model_card import losses
 from train.harness.journal import Journal
 from train.head.estimate import _earlier_cut
 from train.head.stages import fitted
 from train.pretrain import refuse_finished
 from train.tasks import get
-from train.trials.ending import losses
 
 SHIPPED = shipped("checkpoints/reason-7m")
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 
 import models
 from decoding.api import generate
+from decoding.calls.request import resolve
+from decoding.calls.spellings import ALIASES, REMASKING
 from decoding.generation import Generation
-from decoding.names import ALIASES, POLICIES, REMASKING, find_policy, resolve
+from decoding.names import POLICIES, find_policy
 from tests.decoding.conftest import DENOISERS
 from tests.decoding.policy_settings import FORETELLING, HEAD, PAIRS
 from tests.properties.contract import JSON, NUMBERS, SCALARS, cases, value_or_sentence

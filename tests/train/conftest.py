@@ -14,8 +14,8 @@ from decoding.policies.threshold import Threshold
 from decoding.traces.labelling import Labelling
 from models.denoiser import Denoiser, Prediction
 from models.toys.toy import GroupDenoiser
-from train.head.collection import Collector
 from train.tasks.task import Example, Task
+from train.traces.collection import Collector
 
 LABELLING = Labelling(states_per_prompt=3, labelled=1, branches=8, strata=2)
 

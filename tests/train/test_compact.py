@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import models
+from decoding.features import NAMES
 from models.heads.cascade import CASCADE, Cascade, CascadeConfig
 from models.heads.config import HeadConfig
 from models.heads.scoring_head import ScoringHead, save_head
 from train.commands.command_line import run, shipped
 from train.compact import compact
-from train.head.fit import NAMES
 
 BASE = str(shipped("checkpoints/reason-7m"))
 RANK, ALPHA, KEPT = 6, 12, 2

@@ -17,10 +17,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from train import pretrain as command
-from train.base.base_model import BaseModelFit, Fit, ModelShape
+from train.base.base_model import BaseModelFit
 from train.base.corpus import Rows
 from train.base.export import export, load_weights
 from train.base.rows import TaskData, TaskRows, load_rows
+from train.base.settings import Fit, ModelShape
 from train.commands.command_line import parser_of
 from train.commands.interruption import Interrupted
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from train.defaults.settings import Trials
 from train.head.settings import CascadeFitting, TaskRun
-from train.trials.settings import Trials
 
 
 def cascade(
@@ -58,10 +58,10 @@ def cascade(
     import models
     from models.ranks import by_the_first
     from train.cascade.fit import fit_cascade
+    from train.defaults.model_card import leave, usage_of
+    from train.defaults.search import choose_defaults, first_prompts
     from train.head.head_run import quieten
     from train.head.stages import cascade_done, named
-    from train.trials.defaults import choose_defaults, first_prompts
-    from train.trials.ending import leave, usage_of
 
     quieten()
     torch.set_float32_matmul_precision("high" if tf32 else "highest")

@@ -16,8 +16,8 @@ from models.denoiser import Denoiser
 from models.heads.cascade import Cascade
 from train.cascade.examples import OPEN, CascadeExample, TaskPrompts, divergence, examples
 from train.cascade.leading import Part
+from train.defaults.evidence import ENOUGH
 from train.head.metrics import RiskEstimates, risk_figures
-from train.trials.evidence import ENOUGH
 
 LEVELS = 10.0 ** np.arange(-6.0, 0.0, 0.5)  # borders of the risks that are held against what they came to
 TOGETHER = 8  # prompts of a decode at least, where there are as many

@@ -12,18 +12,20 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from decoding.commit import commit
 from decoding.loop import rounds
 from decoding.policies.cascade import ask
 from decoding.policy import Policy
 from decoding.prompts import read_prompts
-from decoding.reading import Reading, Sampling
-from decoding.state import DecodeState, Proposal, commit, start
+from decoding.reading import Reading
+from decoding.sampling import Sampling
+from decoding.state import DecodeState, Proposal, start
 from models.denoiser import Denoiser, Prediction
 from models.heads.cascade import Cascade
 from models.heads.foretelling import LEAST, rest_of
-from train.head.fit import prompts_of
 from train.head.settings import TaskRun
 from train.tasks import get
+from train.traces.prompts import prompts_of
 
 Round = tuple[Reading, Proposal, DecodeState]  # what a round read and proposed, and the canvases that it made
 

@@ -30,10 +30,10 @@ from train.cascade.evaluation import evaluate, trust
 from train.cascade.examples import CascadeExample, TaskPrompts
 from train.cascade.leading import CascadeExamples
 from train.cascade.targets import losses_of
-from train.head.drivers import policy_of
+from train.defaults.evidence import worded
 from train.head.loss import over_all
 from train.head.settings import CascadeFitting, TaskRun
-from train.trials.evidence import worded
+from train.traces.drivers import policy_of
 
 LONGEST = 2
 HELD = 64  # prompts of a task at most that are held out of the fit, an eighth of them where there are few

@@ -10,16 +10,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from decoding.calls.request import resolve
 from decoding.checked_names import needs_head, uses_head
 from decoding.comparison.arms import DIALS, Arm, dial_values, find_dial, setting_of
 from decoding.comparison.problems import CheckedProblems, Problems, judge_of
-from decoding.names import find_policy, resolve
+from decoding.names import find_policy
 from models.ranks import find_ranks
 from train.commands.calibration_file import report, summarise
 from train.commands.command_line import keep_options, shipped
-from train.commands.compare import draw
 from train.commands.folders import HEAD, MODEL, check_adapter, check_head_folder, check_model
 from train.tasks import Example, Task, get, require_permission
+from train.tasks.problems import draw
 
 if TYPE_CHECKING:
     from decoding.comparison.risk_control import RiskControl

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from decoding.calls.request import resolve
 from decoding.comparison.arms import USE_CACHE, Arm
 from decoding.comparison.calibration import Calibration, require_calibrated
 from decoding.comparison.problems import CheckedProblems
-from decoding.names import find_policy, resolve
+from decoding.names import find_policy
 
 if TYPE_CHECKING:
     from decoding.comparison.risk_control import RiskControl

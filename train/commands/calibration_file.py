@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from decoding.calls.request import resolve
 from decoding.comparison.arms import Arm, setting_of
-from decoding.names import resolve
 
 if TYPE_CHECKING:
     from decoding.comparison.calibration import Calibration

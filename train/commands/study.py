@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from decoding.studies import STUDIES
 from train.commands.command_line import parser_of, sentence, shipped
-from train.commands.compare import make_problems
 from train.commands.folders import MODEL, check_model, find_head
 from train.tasks import get
+from train.tasks.problems import make_problems
 
 if TYPE_CHECKING:
     from decoding.comparison.problems import CheckedProblems

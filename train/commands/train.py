@@ -12,22 +12,21 @@ from typing import TYPE_CHECKING, Any, cast
 
 from decoding.comparison.arms import BLOCK_LENGTH
 from models.ranks import by_the_first, the_first_before
+from train.commands.closing_comparison import compare_call, compare_heads
 from train.commands.command_line import keep_options
-from train.commands.compare import CompareCall, check_compare, run_compare, tasks_that_fit
+from train.commands.compare import tasks_that_fit
+from train.head.head_run import HeadRun, load_base, quieten, reference_policy
 from train.head.settings import names_of
+from train.head.stages import asked, cascade_done, fitted, mark_fitted
 from train.tasks import get
-from train.tasks.text import TEXT
+from train.traces.drivers import make_drivers
 
 if TYPE_CHECKING:
     from models.denoiser import Denoiser
     from models.heads.scoring_head import ScoringHead
+    from train.defaults.settings import Trials
     from train.head.fit import Data
-    from train.head.settings import CascadeFitting, TaskRun
-    from train.trials.settings import Trials
-
-from train.head.drivers import make_drivers
-from train.head.head_run import HeadRun, load_base, quieten, reference_policy
-from train.head.stages import asked, cascade_done, fitted, mark_fitted
+    from train.head.settings import CascadeFitting
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +64,7 @@ def refuse_ledgers(head_run: HeadRun, denoiser: Denoiser) -> None:
         ValueError: naming what differs.
     """
     from decoding.comparison.runner import make_runner
-    from train.trials.defaults import refuse_trials
+    from train.defaults.search import refuse_trials
 
     how: dict[str, Any] = {"batch_size": head_run.batch_size, "seed": head_run.seed}
     if head_run.trials is not None:
@@ -86,8 +85,8 @@ def fit_heads(head_run: HeadRun, denoiser: Denoiser, beam: Any, folders: list[Pa
     """
     from models.heads.defaults import ALONE, CAREFUL, Defaults
     from models.heads.scoring_head import save_head
+    from train.defaults.trust import trust
     from train.head.fit import fit, prepare
-    from train.trials.trust import trust
 
     threshold, seed = beam.threshold, head_run.seed
     if head_run.relabel:
@@ -158,8 +157,8 @@ def fit_own_cascade(head_run: HeadRun, denoiser: Denoiser, fitting: CascadeFitti
 
 def settle(head_run: HeadRun, denoiser: Denoiser, trials: Trials) -> str:
     """Choose the settings that the head decodes with by default, and say what was won; writes them and the model card."""
-    from train.trials.defaults import choose_defaults, first_prompts
-    from train.trials.ending import leave, usage_of
+    from train.defaults.model_card import leave, usage_of
+    from train.defaults.search import choose_defaults, first_prompts
 
     how: dict[str, Any] = {"batch_size": head_run.batch_size, "seed": head_run.seed, "run_code": head_run.run_code}
     log.info("trying settings on dev prompts")
@@ -205,7 +204,7 @@ def require_rows(head_run: HeadRun) -> None:
     Raises:
         ValueError: naming the file, or in it a row that cannot be read.
     """
-    from train.head.fit import prompts_of
+    from train.traces.prompts import prompts_of
 
     for name, run in head_run.tasks.items():
         if run.prompts_file is not None:
@@ -238,7 +237,7 @@ def gather(
     """
     from tqdm import tqdm
 
-    from train.head.fit import collect
+    from train.traces.collection import collect
 
     budget = (
         float("inf") if head_run.budget_hours is None else head_run.budget_hours * 3600 / (2 if head_run.relabel else 1)
@@ -267,49 +266,3 @@ def gather(
 
 def _advance(bar: Any, count: int) -> None:
     bar.update(count)
-
-
-def compare_heads(head_run: HeadRun) -> str:
-    """The fitted head and its rivals on the same fresh prompts, through the code of `compare.py`."""
-    if not head_run.catalogue:
-        return "no arms to compare"
-    call = compare_call(head_run, str(head_run.out))
-    if call is None:
-        return "no task with a checker to compare on"
-    options: dict[str, Any] = {"batch_size": head_run.batch_size, "seed": head_run.seed}
-    options |= {"device": head_run.device, "dtype": head_run.dtype}
-    return run_compare(call, out=str(head_run.out), **options)
-
-
-def comparable(name: str, run: TaskRun) -> bool:
-    """Whether decoders can be compared on a task: not on a user's file without answers, or with too few prompts to share out."""
-    task = get(name)
-    if name == TEXT.name or task.make is not None or not run.at_most or run.prompts_file is None:
-        return name != TEXT.name
-    found = list(task.read(run.prompts_file))
-    splits = {task.split_of(example.prompt) for example in found}
-    return {"dev", "test"} <= splits and all(task.judges(example) for example in found)
-
-
-def compare_call(head_run: HeadRun, head: str | None) -> CompareCall | None:
-    """The closing comparison of a head, None where there is none; without a head only what does not need one.
-
-    Raises:
-        ValueError: if a task's prompts are too few or cannot be judged.
-    """
-    judged = [name for name in head_run.tasks if comparable(name, head_run.tasks[name])]
-    if not head_run.catalogue or not judged:
-        return None
-    return check_compare(
-        head_run.catalogue,
-        None,
-        ",".join(judged),
-        num_prompts=head_run.num_prompts,
-        num_dev=head_run.num_dev,
-        seed=head_run.seed,
-        model=head_run.base,
-        adapter=head_run.adapter,
-        head=head,
-        prompts={name: run.prompts_file for name, run in head_run.tasks.items() if run.prompts_file is not None},
-        run_code=head_run.run_code,
-    )

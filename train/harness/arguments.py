@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from decoding.calls.request import Request, resolve
 from decoding.checked_names import needs_head, uses_head
-from decoding.names import DEFAULT_POLICY, Request, find_policy, resolve
+from decoding.names import DEFAULT_POLICY, find_policy
 from train.commands.command_line import shipped
 from train.commands.folders import MODEL, check_adapter, check_model, find_head
 from train.commands.options.policy_settings import check_settings

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 import models
 from decoding import make_policy, provenance
-from decoding.names import Request, resolve
+from decoding.calls.request import Request, resolve
 from models.ranks import find_ranks
 from train.commands.answering.batches import decode_all
 from train.commands.answering.call import counts_of

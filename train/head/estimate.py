@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from models.checkpoints.json_files import read_object
 from models.ranks import launched
-from train.head.drivers import make_drivers
 from train.head.head_run import HeadRun, load_base, quieten, reference_policy
 from train.head.settings import TaskRun
 from train.tasks import get
+from train.traces.drivers import make_drivers
 
 if TYPE_CHECKING:
     from decoding.policies.ete import BeamETE
@@ -196,7 +196,7 @@ def _warm_up(head_run: HeadRun, name: str, run: TaskRun, denoiser: Denoiser) -> 
     import torch
 
     from decoding.prompts import read_prompts
-    from train.head.fit import prompts_of
+    from train.traces.prompts import prompts_of
 
     task = get(name)
     prompts_of(task, run, "dev", run.dev_prompts, seed=head_run.seed)
@@ -207,7 +207,7 @@ def _warm_up(head_run: HeadRun, name: str, run: TaskRun, denoiser: Denoiser) -> 
 
 
 def _collect(head_run: HeadRun, denoiser: Denoiser, beam: Any) -> None:
-    from train.head.fit import collect
+    from train.traces.collection import collect
 
     collect(
         denoiser,

@@ -11,7 +11,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from decoding.policies.rules import confident
-from decoding.reading import Reading, Sampling, read
+from decoding.reading import Reading, read
+from decoding.sampling import Sampling
 from decoding.state import DecodeState, start
 from decoding.traces.branches import predict
 from models.denoiser import Denoiser

@@ -1,123 +1,36 @@
-"""The main job: collect beam traces, fit scoring heads, judge them on unseen prompts, save."""
+"""Scoring heads: traces behind the frozen base, the fit of every variant, its metrics on unseen prompts, and what is saved."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import lightning
 import torch
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from decoding.features import NAMES
-from decoding.policies.ete import BeamETE
-from decoding.policy import Policy
 from decoding.provenance import environment, write_json
-from decoding.traces.labelling import Labelling
 from decoding.traces.trace import check_drift, load_table
 from models.denoiser import Denoiser
 from models.devices import lightning_devices
 from models.heads.scoring_head import ScoringHead, save_head
 from models.ranks import alone, by_the_first, find_ranks
-from train.head.collection import Collector
+from train.defaults.evidence import summary
 from train.head.conflict_metrics import collect_conflicts, conflict_figures
 from train.head.data import HeadData, columns
 from train.head.metrics import choice_figures, collect_choices, collect_risk, risk_figures
 from train.head.module import HeadModule, KeepBest, PreparedBatches
-from train.head.settings import VARIANTS, Fitting, Recipe, TaskRun
-from train.tasks import get
-from train.tasks.sharing import shared_out
-from train.tasks.task import Example, Task
-from train.trials.evidence import summary
+from train.head.settings import VARIANTS, Fitting, Recipe
 
 log = logging.getLogger(__name__)
 
 JUDGED = 64  # train batches that recalibrate what the pairs are compared with
-
-
-def prompts_of(task: Task, run: TaskRun, split: str, count: int, *, seed: int) -> list[Example]:
-    """The first `count` prompts of a split, from the run's file or the task's generator.
-
-    Args:
-        task, run: the task, and what a run takes from it, its file among that.
-        split, count, seed: train or dev; prompts wanted; of the generator.
-
-    Raises:
-        ValueError: if the file holds fewer.
-    """
-    if run.prompts_file is None:
-        return list(islice(task.generate(cast(Any, split), seed=seed), count))
-    if run.at_most:
-        return shared_out(task, run.prompts_file, split)[:count]
-    examples = list(islice((e for e in task.read(run.prompts_file) if task.split_of(e.prompt) == split), count))
-    if len(examples) < count:
-        raise ValueError(f"{run.prompts_file} must hold {count} prompts of the {split} split, got {len(examples)}")
-    return examples
-
-
-def collect(
-    denoiser: Denoiser,
-    tasks: Mapping[str, TaskRun],
-    folder: Path,
-    *,
-    beam: BeamETE,
-    drivers: dict[str, Policy],
-    labelling: Labelling,
-    batch_size: int,
-    seed: int,
-    beam_drives: bool = True,
-    blocks: Mapping[str, int] | None = None,
-    run_code: bool = False,
-    progress: Callable[[int], None] = lambda _: None,
-    stop: Callable[[], bool] | None = None,
-    judged: Callable[[], None] = lambda: None,
-) -> None:
-    """Collect the traces of every task into `folder/TASK`, train and dev prompts, going on where a run was cut off.
-
-    With `beam_drives` the beam of a task is one of its drivers: the head learns in the states that the look-ahead leads to.
-
-    Args:
-        denoiser, folder: the base, and the folder of the traces.
-        tasks: task -> what the run takes from it.
-        beam: the look-ahead whose branches are labelled; a task may change its settings.
-        drivers, blocks: name -> policy, dealt to the prompts in turn; name -> its own block length.
-        labelling: how many states and branches; a task may have its own.
-        batch_size, seed: canvases in one forward; of prompts and draws.
-        beam_drives: whether the beam of a task is a driver too.
-        run_code: let checkers run what the model wrote.
-        progress, stop: told of prompts done; asked before each part.
-        judged: called once no task's folder holds traces of another run.
-    """
-    collections = []
-    for name, run in tasks.items():
-        task, task_beam = get(name, run_code=run_code), replace(beam, **run.beam)
-        task_drivers = {**drivers, "beam": task_beam} if beam_drives else drivers
-        collector = Collector(
-            denoiser,
-            task,
-            task_beam,
-            task_drivers,
-            run.labelling or labelling,
-            run.block_length or task.block_length,
-            batch_size,
-            seed,
-            chunk=batch_size * len(task_drivers),
-            blocks={name: length for name, length in (blocks or {}).items() if task.gen_length % length == 0},
-        )
-        counts = {"train": run.prompts, "dev": run.dev_prompts}
-        examples = {split: prompts_of(task, run, split, count, seed=seed) for split, count in counts.items()}
-        collections.append((collector, examples, folder / name))
-    for collector, examples, place in collections:
-        collector.check(examples, place)
-    judged()
-    for collector, examples, place in collections:
-        collector.run(examples, place, progress=progress, stop=stop)
 
 
 @dataclass(frozen=True)

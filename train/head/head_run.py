@@ -13,10 +13,10 @@ from decoding.names import find_policy
 from decoding.traces.labelling import Labelling
 from train.commands.command_line import shipped
 from train.commands.folders import MODEL, check_adapter, check_model
+from train.defaults.settings import Trials
 from train.head.settings import CascadeFitting, Fitting, TaskRun
 from train.tasks import get, require_permission
 from train.tasks.hub import HUB
-from train.trials.settings import Trials
 
 if TYPE_CHECKING:
     from decoding.policies.ete import BeamETE

@@ -17,8 +17,8 @@ from torchmetrics.retrieval import RetrievalNormalizedDCG
 
 from decoding.comparison.curves import Array, Estimate, interval, ratio_of_means, resample
 from models.heads.scoring_head import ScoringHead
+from train.defaults.evidence import ENOUGH
 from train.head.module import Prepared, PreparedBatches
-from train.trials.evidence import ENOUGH
 
 AUROCS = 200  # resamples of an AUROC
 BINS = 200  # quantile bins of the isotonic recalibration

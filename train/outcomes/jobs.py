@@ -99,7 +99,8 @@ class Worker:
                 torch.cuda.empty_cache()
 
     def _run(self, job: Job, canvases: int) -> Table:
-        from decoding.comparison.runs import COLUMNS, Ledger, run_cells
+        from decoding.comparison.records.ledger import COLUMNS, Ledger
+        from decoding.comparison.runs import run_cells
         from decoding.policy_by_name import make_policy
 
         kind = get(job.task)
@@ -152,7 +153,7 @@ def pack(
         jobs: all of the task.
         about: what was run.
     """
-    from decoding.comparison.runs import COLUMNS
+    from decoding.comparison.records.ledger import COLUMNS
 
     cells = [(arm, cell) for arm in arms for cell in frozen(arm, task).cells]
     row = {cell.key: index for index, (_, cell) in enumerate(cells)}

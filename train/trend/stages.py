@@ -12,8 +12,9 @@ from decoding.comparison.arms import Arm
 from decoding.comparison.problems import CheckedProblems
 from models.ranks import by_the_first, find_ranks
 from train.commands.command_line import parser_of
-from train.commands.compare import CompareCall, checked_by, draw, run_compare
+from train.commands.compare import CompareCall, run_compare
 from train.tasks import Example, get
+from train.tasks.problems import checked_by, draw
 
 TRAINED = "trained.json"
 

@@ -10,10 +10,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from decoding.commit import commit
 from decoding.policies.learned import score
 from decoding.policy import Policy
 from decoding.reading import Reading
-from decoding.state import COUNTERS, TENSORS, DecodeState, Proposal, Reason, commit
+from decoding.state import COUNTERS, TENSORS, DecodeState, Proposal, Reason
 from models.heads.scoring_head import ScoringHead
 
 Row = dict[str, Any]

@@ -12,7 +12,7 @@ from decoding.policies.threshold import Threshold
 from decoding.policy_by_name import make_policy
 from models.toys.toy import TableDenoiser
 from tests.decoding.policy_settings import ROWS
-from tests.decoding.test_engine_rounds import CACHES, HEADLESS, LEARNED
+from tests.decoding.rounds.test_engine import CACHES, HEADLESS, LEARNED
 
 ROOT = Path(__file__).parents[3]
 PROMPTS = [[5, 9, 77, 3, 8], [1, 2], [4, 4, 9, 11, 3, 7, 60, 61, 62, 63, 5], [31], [8, 9, 10]]

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from decoding.api import generate, make_policy
+from decoding.calls.request import resolve
 from decoding.comparison.arms import Arm
 from decoding.comparison.calibration import Calibration, Conditions, picture
 from decoding.comparison.problems import Problems
 from decoding.comparison.risk_control import RiskControl
 from decoding.comparison.runner import control_dial, make_runner
-from decoding.names import resolve
 from decoding.policies.threshold import Threshold
 from tests.decoding.comparison.toys import toy
 

@@ -13,9 +13,10 @@ import decoding.comparison.runs
 from decoding.comparison.arms import Arm, Cell
 from decoding.comparison.curves import AtReference, Curve, holm, p_value
 from decoding.comparison.problems import Problems
+from decoding.comparison.records.ledger import COLUMNS, Ledger
 from decoding.comparison.results import Measured, best_headless
 from decoding.comparison.runner import Runner
-from decoding.comparison.runs import COLUMNS, Encoded, Ledger, run_cells
+from decoding.comparison.runs import Encoded, run_cells
 from decoding.comparison.verdicts import claims, headroom
 from decoding.policies.quota import Sequential
 from models.toys.toy import GroupDenoiser

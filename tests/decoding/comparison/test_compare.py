@@ -17,9 +17,9 @@ from decoding.comparison.compare import Comparison, compare
 from decoding.comparison.curves import resample
 from decoding.comparison.parity import LEARNED, RANDOM, Point, at_point, lines, nearly_best, operating_point
 from decoding.comparison.problems import Problems
+from decoding.comparison.records.ledger import COLUMNS, Ledger
 from decoding.comparison.results import Pair
 from decoding.comparison.risk_control import RiskControl
-from decoding.comparison.runs import COLUMNS, Ledger
 from decoding.comparison.table import plot, table
 from decoding.comparison.verdicts import signatures
 from decoding.features import NAMES

@@ -12,8 +12,9 @@ import torch
 
 from decoding.comparison.arms import Arm, Cell, select
 from decoding.comparison.problems import Problems, judge_of
+from decoding.comparison.records.ledger import COLUMNS, Ledger
 from decoding.comparison.runner import make_runner
-from decoding.comparison.runs import COLUMNS, Ledger, clean_commits, interleave, rounds_with
+from decoding.comparison.runs import clean_commits, interleave, rounds_with
 from decoding.state import DecodeState, Reason, start
 from models.toys.toy import TableDenoiser
 

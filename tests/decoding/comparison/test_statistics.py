@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from decoding.comparison.statistics import bits_to_rounds, exploit_bound, per_round_invariant, statistics
-from decoding.loop import Counts
 from decoding.policies.ete import BeamETE
 from decoding.policies.threshold import Threshold
+from decoding.rounds.round import Counts
 from decoding.state import Reason
 from models.toys.toy import GroupDenoiser
 

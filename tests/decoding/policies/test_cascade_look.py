@@ -12,12 +12,13 @@ from torch import nn
 
 import models
 from decoding import generate
+from decoding.commit import commit
 from decoding.features import NAMES
 from decoding.policies.bounds import RiskSum
 from decoding.policies.cascade import follow, foretell
 from decoding.policies.learned import Learned
 from decoding.policies.learned_ete import LearnedETE, LearnedParity, foretell_branches
-from decoding.state import Proposal, Reason, commit
+from decoding.state import Proposal, Reason
 from models.heads.cascade import Cascade, CascadeConfig
 from models.heads.config import HeadConfig
 from models.heads.scoring_head import Scores, ScoringHead

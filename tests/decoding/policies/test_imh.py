@@ -9,7 +9,8 @@ import torch
 from decoding.features import NAMES
 from decoding.loop import decode
 from decoding.policies.imh import HeadFuture, IndependentMH, mean_field_future, run_chain
-from decoding.reading import Draws, Reading, Sampling
+from decoding.reading import Reading
+from decoding.sampling import Draws, Sampling
 from decoding.studies.tempered import distance, exact_future, law, tempered
 from models.heads.config import HeadConfig
 from models.heads.scoring_head import ScoringHead

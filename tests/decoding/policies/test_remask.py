@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from decoding.commit import commit
 from decoding.policies.remask import DraftVerify, RemaskLowest
 from decoding.reading import Reading
-from decoding.state import Proposal, Reason, commit
+from decoding.state import Proposal, Reason
 from models.toys.block_hmm import BlockHMM, BlockHMMConfig
 from models.toys.toy import GroupDenoiser
 

@@ -24,7 +24,8 @@ from decoding.policies.rules import at_least_one, confident
 from decoding.policies.threshold import EntropyThreshold, MarginThreshold, Threshold
 from decoding.policies.verified import Verified
 from decoding.policy import Policy
-from decoding.reading import Sampling, read
+from decoding.reading import read
+from decoding.sampling import Sampling
 from decoding.state import DecodeState
 from models.denoiser import Denoiser
 from models.heads.cascade import Cascade, CascadeConfig

@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from decoding.commit import commit
 from decoding.policies.ete import BeamETE
 from decoding.policies.quota import Sequential
 from decoding.policies.threshold import Threshold
-from decoding.state import DecodeState, commit, start
+from decoding.state import DecodeState, start
 from decoding.traces.branches import FLOOR, KINDS, finish, predict, try_alone, try_branches
 from decoding.traces.labelling import Labelling
 from decoding.traces.visits import visit

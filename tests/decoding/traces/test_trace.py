@@ -9,16 +9,8 @@ import pytest
 
 from decoding.policies.ete import BeamETE
 from decoding.traces.branches import FLOOR
-from decoding.traces.trace import (
-    check_drift,
-    check_header,
-    header,
-    identity,
-    load_table,
-    rebuild,
-    table_features,
-    write_part,
-)
+from decoding.traces.header import check_header, header, identity
+from decoding.traces.trace import check_drift, load_table, rebuild, table_features, write_part
 from models.toys.toy import GroupDenoiser
 
 MASK = 2

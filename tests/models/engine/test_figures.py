@@ -2,7 +2,8 @@
 
 import torch
 
-from decoding.reading import Sampling, read, reading_of_figures
+from decoding.reading import read, reading_of_figures
+from decoding.sampling import Sampling
 from models.denoiser import Prediction
 from models.engine.figures import figures
 

@@ -12,7 +12,8 @@ from torch import nn
 
 import models
 from decoding.features import NAMES
-from decoding.reading import Sampling, read
+from decoding.reading import read
+from decoding.sampling import Sampling
 from models.heads.cascade import CASCADE, FILE, Cascade, CascadeConfig, load_cascade, own_state, save_cascade
 from models.heads.config import HeadConfig
 from models.heads.scoring_head import ScoringHead, load_head, save_head

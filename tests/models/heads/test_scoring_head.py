@@ -12,7 +12,8 @@ from torch import nn
 from transformers.masking_utils import create_bidirectional_mask
 
 import models
-from decoding.reading import Sampling, read
+from decoding.reading import read
+from decoding.sampling import Sampling
 from models.heads import side_stream
 from models.heads.config import VARIANTS, HeadConfig
 from models.heads.defaults import Defaults, read_defaults

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import models
+from decoding.features import NAMES
 from decoding.policies.threshold import Threshold
 from decoding.policies.verified import Verified
 from decoding.policy import Policy, best
@@ -29,10 +30,9 @@ from train.cascade.fit import driver_of, evaluate, fit_cascade
 from train.cascade.leading import CascadeExamples
 from train.cascade.targets import losses_of
 from train.commands.command_line import run, shipped
-from train.head.drivers import policy_of
-from train.head.fit import NAMES
 from train.head.head_run import HeadRun
 from train.head.settings import CascadeFitting, Fitting, TaskRun
+from train.traces.drivers import policy_of
 
 BASE = str(shipped("checkpoints/reason-7m"))
 SHORT = CascadeFitting(

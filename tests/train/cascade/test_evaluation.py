@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import models
+from decoding.features import NAMES
 from decoding.policies.bounds import RiskSum
 from decoding.policies.threshold import Threshold
 from models.heads.cascade import Cascade, CascadeConfig, load_cascade, save_cascade
@@ -20,7 +21,6 @@ from train.cascade.examples import TaskPrompts, examples
 from train.cascade.fit import line_of
 from train.cascade.leading import CascadeExamples, Part
 from train.commands.command_line import shipped
-from train.head.fit import NAMES
 from train.head.settings import TaskRun
 
 

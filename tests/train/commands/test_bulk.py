@@ -8,8 +8,8 @@ import pytest
 
 import generate as generate_command
 import models
+from decoding.calls.request import resolve
 from decoding.files.folder_lock import hold_file
-from decoding.names import resolve
 from train.commands.answering.batches import decode_all, decode_order
 from train.commands.answering.memory import batch_size_for, told_in_one_sentence
 from train.commands.answering.prompt_file import read_prompts

@@ -6,7 +6,7 @@ import pytest
 
 import generate as generate_command
 import models
-from decoding.names import resolve
+from decoding.calls.request import resolve
 from train.commands.answering.conversation import NEW, Conversation
 from train.commands.command_line import run
 

@@ -16,8 +16,8 @@ import yaml
 
 import models
 import train.commands.train
-import train.head.collection
 import train.head.estimate
+import train.traces.collection
 from decoding import generate
 from decoding.comparison.arms import Arm
 from decoding.policies.ete import BeamETE
@@ -29,11 +29,13 @@ from models.heads.scoring_head import ScoringHead
 from train.commands.command_line import parser_of, run
 from train.commands.train import run_train
 from train.head.estimate import estimate_run
-from train.head.fit import collect, figures, fit, fit_head, prepare, prompts_of, taps_of
+from train.head.fit import figures, fit, fit_head, prepare, taps_of
 from train.head.head_run import HeadRun
 from train.head.module import HeadModule
 from train.head.settings import SHUFFLED, VARIANTS, Fitting, Objective, Recipe, TaskRun
 from train.tasks import get
+from train.traces.collection import collect
+from train.traces.prompts import prompts_of
 
 ROOT = Path(__file__).parents[3]
 CONFIG = ROOT / "configs/train/head.yaml"
@@ -172,7 +174,7 @@ def test_a_second_call_goes_on_without_collecting_again(finished, command, base,
     def nothing_new(*_: Any, **__: Any) -> None:
         raise AssertionError("collected again")
 
-    monkeypatch.setattr(train.head.collection, "visit", nothing_new)
+    monkeypatch.setattr(train.traces.collection, "visit", nothing_new)
     start(command, base, finished)
     assert {file: file.read_bytes() for file in kept} == before
     assert capsys.readouterr().out.startswith("## multiplication, 4 test prompts")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from decoding.names import Request
+from decoding.calls.request import Request
 from train.commands.answering.memory import told_in_one_sentence
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from decoding.names import Request
+from decoding.calls.request import Request
 from train.commands.answering.prompt_file import Asked
 from train.tasks import Example, Task
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from decoding.names import Request
+from decoding.calls.request import Request
 
 if TYPE_CHECKING:
     from models.denoiser import Denoiser

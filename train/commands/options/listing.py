@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from decoding.names import ALIASES, POLICIES, WITHOUT_EFFECT
+from decoding.calls.spellings import ALIASES, WITHOUT_EFFECT
+from decoding.names import POLICIES
 from train.commands.options.policy_settings import Setting, entry, policy_lines, said
 from train.tasks import ADDITIONS, BENCHMARKS, RENUMBERED, TASKS, Task
 

@@ -7,7 +7,9 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
 
-from decoding.names import ALIASES, OF_THE_MODEL, OPTIONS, POLICIES, RULES, WITHOUT_EFFECT, nearest
+from decoding.calls.request import OF_THE_MODEL, OPTIONS
+from decoding.calls.spellings import ALIASES, RULES, WITHOUT_EFFECT
+from decoding.names import POLICIES, nearest
 from train.commands.options.policy_settings import policy_lines, setting_names
 
 PARSERS_OWN = ("help", "config", "print_config")

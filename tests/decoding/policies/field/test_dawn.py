@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from decoding.commit import commit
 from decoding.policies.field.dawn import DAWN, independent_set
-from decoding.state import Proposal, Reason, commit
+from decoding.state import Proposal, Reason
 
 FORCED, NOW = int(Reason.FORCED), int(Reason.EXPLOIT)
 

@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from decoding.commit import commit
 from decoding.policies.field.info_gain import InfoGain
-from decoding.reading import Draws, Reading
-from decoding.state import commit
+from decoding.reading import Reading
+from decoding.sampling import Draws
 
 
 def noisy(reading, chances):

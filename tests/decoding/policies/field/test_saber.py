@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from decoding.commit import commit
 from decoding.policies.field.saber import Saber
-from decoding.state import Reason, commit
+from decoding.state import Reason
 
 NOW, GONE = int(Reason.EXPLOIT), int(Reason.REVOKED)
 

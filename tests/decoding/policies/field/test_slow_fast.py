@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from decoding.commit import commit
 from decoding.policies.field.slow_fast import SlowFast, offset
-from decoding.state import Reason, commit
+from decoding.state import Reason
 
 EXPLOIT, FORCED = int(Reason.EXPLOIT), int(Reason.FORCED)
 POLICY = SlowFast(slow_rounds=2)

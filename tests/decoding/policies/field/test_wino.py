@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from decoding.commit import commit
 from decoding.policies.field.wino import WINO
-from decoding.state import Proposal, Reason, commit
+from decoding.state import Proposal, Reason
 
 NOW, FORCED, GONE, AGAIN = (int(r) for r in (Reason.EXPLOIT, Reason.FORCED, Reason.REVOKED, Reason.AGAIN))
 FIRST = torch.zeros(1, dtype=torch.long)

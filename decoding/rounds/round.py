@@ -1,0 +1,166 @@
+"""What a round is made of: the forward over the live canvases, what the policy makes of it, and the commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+from torch.nn.functional import pad
+
+from decoding.calls.waiting import Entry
+from decoding.commit import commit
+from decoding.policy import Policy
+from decoding.reading import Reading
+from decoding.state import DecodeState, Proposal, extend
+
+OnStep = Callable[[DecodeState, Reading], None]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a decode cost.
+
+    Attributes:
+        rounds: sequential forwards the user of a row waits for.
+        sequence_forwards: canvases of the row through the model (a k-branch round is 1 round, k sequence forwards).
+        token_positions: positions computed for the row, padding not counted.
+        explored: rounds in which the row ran more than one canvas.
+        nfe: batched model calls.
+    """
+
+    rounds: Int[Tensor, " B"]
+    sequence_forwards: Int[Tensor, " B"]
+    token_positions: Int[Tensor, " B"]
+    explored: Int[Tensor, " B"]
+    nfe: int
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of a decode, after its forward and before its commit.
+
+    Attributes:
+        state: what the forward read, of the canvas kept of every row.
+        reading: of that state.
+        proposal: what the policy commits next; None once nothing is masked.
+        counts: what the decode has cost so far.
+        entries: the prompts, where rows leave before the others have ended.
+    """
+
+    state: DecodeState
+    reading: Reading
+    proposal: Proposal | None
+    counts: Counts
+    entries: tuple[Entry, ...] = ()
+
+
+@dataclass(frozen=True)
+class Carry:
+    """What one round hands to the next.
+
+    Attributes:
+        canvases: K of each row, after the last commit.
+        proposal: that made them.
+        counts: rounds, sequence forwards, token positions and explored rounds of each row so far.
+        alarm: 1 if a row that was unfinished gained nothing by that commit, and 2 more if logits were NaN or infinite.
+    """
+
+    canvases: DecodeState
+    proposal: Proposal
+    counts: Int[Tensor, "4 B"]
+    alarm: Int[Tensor, ""]
+
+    @property
+    def live(self) -> Bool[Tensor, "B K"]:
+        """Canvases that the next forward reads."""
+        return self.proposal.live & self.canvases.unfinished
+
+    def where(self, rows: Bool[Tensor, " B"], other: Carry) -> Carry:
+        """With these rows as they are in `other`, before its first round."""
+
+        def pick(name: str) -> Tensor:
+            new, old = getattr(other.proposal, name), getattr(self.proposal, name)
+            return torch.where(rows.view(-1, *[1] * (old.ndim - 1)), new, old)
+
+        chance = self.proposal.chance
+        kept: dict[str, Any] = {name: pick(name) for name in KEPT}
+        proposal = Proposal(**kept, chance=None if chance is None else chance.masked_fill(rows.unsqueeze(-1), 0.0))
+        counts = torch.where(rows, other.counts, self.counts)
+        return Carry(self.canvases.where(rows, other.canvases), proposal, counts, self.alarm)
+
+    def extend(self, left: int) -> Carry:
+        """With columns of padding put before every row; fewer than none take columns off."""
+        padded = {name: pad(getattr(self.proposal, name), (left, 0)) for name in ("tokens", "reason")}
+        proposal = replace(self.proposal, **padded, confidence=None, states=None)
+        return replace(self, canvases=extend(self.canvases, left), proposal=proposal)
+
+
+KEPT = ("tokens", "reason", "live", "log_confidence")
+"""What a round reads of the proposal before it; its confidences are written by its commit and read no more."""
+
+
+@dataclass(frozen=True)
+class Sight:
+    """One forward over the live canvases.
+
+    Attributes:
+        reading: of all of them.
+        used: canvases of each row that ran.
+        positions: computed for each row.
+    """
+
+    reading: Reading
+    used: Int[Tensor, " B"]
+    positions: Int[Tensor, " B"]
+
+
+def first_carry(state: DecodeState, canvases: int) -> Carry:
+    """Before the first round: every row as K equal canvases, of which the first runs."""
+    nothing = Reading.empty(tuple(state.tokens.shape), state.tokens.device)
+    one = Proposal.single(state, nothing, state.reason)
+    wide = {n: getattr(one, n).expand(-1, canvases, -1) for n in ("tokens", "reason")}
+    first = torch.arange(canvases, device=state.tokens.device) == 0
+    proposal = replace(one, **wide, live=one.live & first, log_confidence=one.log_confidence.expand(-1, canvases))
+    counts = torch.zeros(4, len(state.tokens), dtype=torch.long, device=state.tokens.device)
+    return Carry(state.repeat(canvases), proposal, counts, torch.zeros((), dtype=torch.long, device=counts.device))
+
+
+def decided(policy: Policy, carry: Carry, sight: Sight) -> tuple[DecodeState, Reading]:
+    """The canvas kept of every row, its forward counted, and its reading."""
+    state, reading = policy.settle(carry.canvases, carry.proposal, sight.reading)
+    return state.count(reading), reading
+
+
+def counted(carry: Carry, sight: Sight) -> Int[Tensor, "4 B"]:
+    """The counts with one forward more."""
+    used = sight.used
+    return carry.counts + torch.stack([(used > 0).long(), used, sight.positions, (used > 1).long()])
+
+
+def committed(
+    state: DecodeState, reading: Reading, proposal: Proposal, counts: Int[Tensor, "4 B"], idle_rounds: int
+) -> Carry:
+    """What the next round starts from.
+
+    Args:
+        state: before the commit.
+        reading: of that state.
+        proposal: what is committed.
+        counts: what the decode has cost so far.
+        idle_rounds: of a row that may commit nothing.
+    """
+    canvases = commit(state, reading, proposal)
+    idle = canvases.masked.sum(-1) >= state.masked.sum(-1, keepdim=True)
+    late = counts[0] > idle_rounds
+    stuck = (idle.all(-1) & state.unfinished & late).any()  # a canvas that only verifies may be idle
+    broken = ~reading.log_normaliser.isfinite().all()
+    return Carry(canvases, proposal, counts, stuck.long() + 2 * broken.long())
+
+
+def counts_of(counts: Int[Tensor, "4 B"], nfe: int) -> Counts:
+    """The figures by name."""
+    return Counts(counts[0], counts[1], counts[2], counts[3], nfe)

@@ -1,0 +1,88 @@
+"""What binds a table of traces to base, tokenizer, policy and settings: the header of its folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from decoding.policies.ete import BeamETE
+from decoding.provenance import commit as commit_of_code
+from models.checkpoints.json_files import read_object
+from models.denoiser import Denoiser
+
+HEADER, PARTS = "header.json", "part-*.parquet"
+BINDING = ("base", "dtype", "tokenizer", "beam", "task", "drivers", "labelling", "prompts", "seed")
+
+
+def header(denoiser: Denoiser, beam: BeamETE, **more: Any) -> dict[str, Any]:
+    """What binds a table of traces to base, tokenizer, policy and the settings it was collected with."""
+    vocabulary: dict[str, int] = getattr(denoiser.tokenizer, "get_vocab", dict)()
+    return {
+        "format": 2,
+        "base": denoiser.fingerprint(),
+        "dtype": next((str(p.dtype) for p in denoiser.parameters()), ""),
+        "tokenizer": identity(sorted(vocabulary.items())),
+        "beam": asdict(beam),
+        **more,
+    }
+
+
+def check_header(folder: Path, expected: Mapping[str, Any]) -> None:
+    """Write the header of a new folder, or refuse one whose traces were made with another base or other settings.
+
+    Raises:
+        ValueError: naming the first thing that differs, or the parts that lie there without a header.
+    """
+    refuse_header(folder, expected)
+    file = folder / HEADER
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        aside = file.with_suffix(".tmp")
+        aside.write_text(_as_json({**expected, "commit": commit_of_code()}))
+        aside.rename(file)
+
+
+def refuse_header(folder: Path, expected: Mapping[str, Any]) -> None:
+    """What `check_header` refuses, without writing anything."""
+    if not (folder / HEADER).exists():
+        if left := sorted(file.name for file in folder.glob(PARTS)):
+            raise ValueError(
+                f"{folder} must hold the {HEADER} of its traces, got {left[0]} without: choose another --out"
+            )
+        return
+    stored, wanted = read_header(folder), json.loads(_as_json(expected))
+    for key in wanted:
+        if stored.get(key) != wanted[key]:
+            raise ValueError(
+                f"{key} must be {short(stored.get(key))} to go on with the traces in {folder}, got {short(wanted[key])}: "
+                "choose another --out"
+            )
+
+
+def read_header(folder: Path) -> dict[str, Any]:
+    """The header of a folder of traces; a ValueError names a file that holds no JSON object."""
+    return read_object(folder / HEADER)
+
+
+def origin_of(found: Mapping[str, Any]) -> str:
+    """A short name of what a header says of base, prompts, policies and draws."""
+    return identity([found.get(key) for key in BINDING])
+
+
+def _as_json(header: Mapping[str, Any]) -> str:
+    return json.dumps(header, indent=1, sort_keys=True, default=str)
+
+
+def identity(*values: Any) -> str:
+    """A short stable id of a state."""
+    return hashlib.blake2b(repr(values).encode(), digest_size=8).hexdigest()
+
+
+def short(value: Any) -> str:
+    """A value as text, a long one cut."""
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

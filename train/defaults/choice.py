@@ -1,0 +1,163 @@
+"""What is chosen for a head to decode with by default, and the figures that it rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from decoding.comparison.curves import Array, Estimate, interval, ratio_of_means, resample
+from models.heads.defaults import Defaults
+from train.defaults.evidence import ENOUGH, Paired
+
+Part = Literal["screen", "confirm"]
+Tables = Mapping[str, Mapping[str, Array]]  # task -> figure -> each prompt
+Decode = Callable[[Defaults, Part, int | None], Tables]
+"""The figures that a setting comes to on the first so many prompts of a part; None for all of them."""
+
+MARGIN = 0.01  # accuracy under the rule's that the interval of a difference may reach down to
+LOSS = 0.003  # and its estimate
+DECIDING = 300  # prompts under which a loss of MARGIN cannot be told from none
+WORTH_CANVASES = 0.95  # of the rounds, under which checked drafts are worth their canvases
+
+
+@dataclass(frozen=True)
+class Against:
+    """A setting beside the rule alone on the same prompts of one task.
+
+    Attributes:
+        accuracy, rounds: means of the setting.
+        rule_accuracy, rule_rounds: those of the rule.
+        difference: of the accuracies.
+        ratio: rounds over those of the rule.
+    """
+
+    accuracy: float
+    rounds: float
+    rule_accuracy: float
+    rule_rounds: float
+    difference: Paired
+    ratio: Estimate
+
+    @staticmethod
+    def of(ours: Mapping[str, Array], rule: Mapping[str, Array]) -> Against:
+        """From the figures of every prompt."""
+        n = len(ours["right"])
+        won, lost = (int((a["right"] > b["right"]).sum()) for a, b in ((ours, rule), (rule, ours)))
+        ratio = interval(ratio_of_means(resample(n), ours["rounds"], rule["rounds"]))
+        assert ratio is not None
+        (accuracy, rounds), (rule_accuracy, rule_rounds) = (
+            (float(table["right"].mean()), float(table["rounds"].mean())) for table in (ours, rule)
+        )
+        return Against(accuracy, rounds, rule_accuracy, rule_rounds, Paired.of(won, lost, n), ratio)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the accuracy is not under the rule's: by MARGIN with 95 % confidence, and by LOSS as it is estimated."""
+        found = self.difference
+        return found.n >= DECIDING and found.least >= -MARGIN and found.estimate >= -LOSS
+
+    @property
+    def loses(self) -> bool:
+        """Whether the accuracy is as far under the rule's as it may be at most, or more, by three prompts at least."""
+        found = self.difference
+        return found.n >= ENOUGH and found.estimate <= -max(MARGIN, 3 / found.n)
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """A setting on the further prompts of every task."""
+
+    setting: Defaults
+    tasks: Mapping[str, Against]
+
+    @staticmethod
+    def of(setting: Defaults, ours: Tables, rule: Tables) -> Confirmed:
+        """From the figures of every prompt."""
+        return Confirmed(setting, {task: Against.of(ours[task], rule[task]) for task in ours})
+
+    @property
+    def ratio(self) -> float:
+        """Geometric mean of the ratios of rounds."""
+        return float(np.exp(np.mean([np.log(one.ratio.estimate) for one in self.tasks.values()])))
+
+    @property
+    def saves(self) -> bool:
+        """Whether no task loses rounds, and one saves some by its interval: enough to be worth canvases, if any."""
+        slower = any(one.ratio.low > 1 for one in self.tasks.values())
+        least = WORTH_CANVASES if self.setting.checked else 1
+        return not slower and any(one.ratio.high < least for one in self.tasks.values())
+
+    @property
+    def keeps(self) -> bool:
+        """Whether no task loses answers; drafts that are checked exactly cannot."""
+        return self.setting.checked == "exact" or all(one.keeps for one in self.tasks.values())
+
+    @property
+    def loses(self) -> bool:
+        """Whether further prompts need not be asked: a task loses answers, or no rounds are saved."""
+        exact = self.setting.checked == "exact"
+        return not self.saves or (not exact and any(one.loses for one in self.tasks.values()))
+
+    @property
+    def wins(self) -> bool:
+        """Whether it loses no answers and saves rounds."""
+        return self.keeps and self.saves
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The settings chosen, and what they rest on.
+
+    Attributes:
+        defaults: what is written into the head's folder.
+        rule: the rule without the head, at the bound it is recommended with.
+        confirmed: what was put to the further prompts, in this order.
+        n: the further prompts of each task.
+        agreed: tasks without answers, where right is what the rule alone writes at its most careful bound.
+    """
+
+    defaults: Defaults
+    rule: Defaults
+    confirmed: tuple[Confirmed, ...]
+    n: Mapping[str, int]
+    agreed: tuple[str, ...] = ()
+
+    @property
+    def won(self) -> Confirmed | None:
+        """What the head won with."""
+        return next((one for one in self.confirmed if one.setting == self.defaults), None)
+
+    @property
+    def enough(self) -> bool:
+        """Whether every task had prompts enough to decide by."""
+        return min(self.n.values()) >= ENOUGH
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, as data."""
+        lines = [
+            {**asdict(one.setting), "tasks": {task: asdict(found) for task, found in one.tasks.items()}}
+            for one in self.confirmed
+        ]
+        chosen = {"defaults": asdict(self.defaults), "rule": asdict(self.rule), "n": dict(self.n)}
+        return {**chosen, "agreed": list(self.agreed), "confirmed": lines}
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What is chosen for every task, and for prompts of none of them.
+
+    Attributes:
+        each: task -> what was chosen for it.
+        defaults: what is written into the head's folder.
+    """
+
+    each: Mapping[str, Choice]
+    defaults: Defaults
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, as data."""
+        general = {name: value for name, value in asdict(self.defaults).items() if name != "tasks"}
+        return {"defaults": general, "tasks": {task: one.as_json() for task, one in self.each.items()}}
