@@ -106,7 +106,12 @@ def _likeliest(log_probs: Float[Tensor, "*M 6"], tokens: Int[Tensor, "*M 5"]) ->
 
 
 def ask(
-    cascade: Cascade, reading: Reading, committed: Bool[Tensor, "B L"], token: Int[Tensor, "B L"]
+    cascade: Cascade,
+    reading: Reading,
+    committed: Bool[Tensor, "B L"],
+    token: Int[Tensor, "B L"],
+    *,
+    believed: bool = False,
 ) -> Float[Tensor, "... 6"]:
     """Log-probabilities of the reading's candidates, and of the rest, at the positions left, packed (`Cascade.forward`).
 
@@ -115,8 +120,9 @@ def ask(
         reading: with taps.
         committed: positions that are taken for committed.
         token: what they hold.
+        believed: as the cascade says it, whatever held-out states bear out.
     """
     figures = (reading.top_tokens, reading.top_log_probs, reading.log_normaliser)
     forward: Any = cascade.foretell_wide if is_wide(reading) else cascade
-    log_probs: Tensor = forward(reading.taps, reading.rows, committed, token, *figures)
+    log_probs: Tensor = forward(reading.taps, reading.rows, committed, token, *figures, believed=believed)
     return log_probs

@@ -224,6 +224,7 @@ class CascadeFitting:
     Args:
         minutes: of fitting; what is reached is saved four times on the way.
         prompts: train prompts of a task with a generator, in place of the task's own; None for these.
+        dev_prompts: the same of dev prompts, which the figures are of.
         batch_size: prompts led together.
         blocks: K, how many of the base's last blocks run again.
         rank: of the LoRA.
@@ -231,9 +232,11 @@ class CascadeFitting:
         drivers: policies, {policy: NAME, setting: value}, of one canvas a round and no draws; one leads each batch of prompts.
         parts: shares of what a driver would commit, the surest first, one drawn for each batch: what is left has still to be
             foretold where a round would be the last.
-        positions: of every task in which something is still to be learned, before the fit may end; it takes three times the
+        positions: of every task in which something is still to be learned, before the fit may end; it takes twice the
             minutes for them at most.
         steps: of the fit at most; None leaves its end to the minutes.
+        ahead: rounds that a reading is to foretell at most: every forward is then the label of so many readings before it, from
+            all that was committed since.
         depth: d: drivers that can be checked lead with d - 1 drafts of the cascade's own on top of each other, and what follows
             these is foretold too; 1 fits on the states that a round commits.
         target: what the next forward is to be met in: the `candidates` of the state and all other tokens together (KL), the
@@ -243,14 +246,16 @@ class CascadeFitting:
 
     minutes: float = 10.0
     prompts: int | None = None
+    dev_prompts: int | None = None
     batch_size: int = 16
     blocks: int = 1
     rank: int = 32
-    learning_rate: float = 1e-3
+    learning_rate: float = 4e-4
     drivers: tuple[dict[str, Any], ...] = CASCADE_DRIVERS
     parts: tuple[float, ...] = (1.0, 0.6, 0.3)
     positions: int = 2000
     steps: int | None = None
+    ahead: int = 3
     depth: int = 1
     target: CascadeTarget = "candidates"
     anew: bool = False
@@ -263,7 +268,7 @@ class CascadeFitting:
         for name in ("minutes", "learning_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        for name in ("prompts", "batch_size", "blocks", "rank", "positions", "steps", "depth"):
+        for name in ("prompts", "dev_prompts", "batch_size", "blocks", "rank", "positions", "steps", "ahead", "depth"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not self.drivers:
