@@ -40,7 +40,7 @@ def lm_eval() -> None:
 
 
 def with_device(given: Sequence[str]) -> list[str]:
-    """The option that puts the model where every command puts it, unless one is given: the harness says cuda:0 without a GPU too."""
+    """The option that puts the model where every command does, unless one is given: the harness says cuda:0 without a GPU too."""
     from models.devices import find_device
 
     told = any(one.partition("=")[0] == "--device" for one in given)
