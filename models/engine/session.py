@@ -82,7 +82,9 @@ class Session:
         self.rows = torch.zeros(*grid, shape.length, dtype=torch.bool, device=self.device)
         longs = torch.zeros(*grid, **long)
         numbers = {f.name: longs.clone() for f in fields(Plan)}
-        numbers |= {name: longs.bool() for name in ("part", "whole")} | {"flags": torch.zeros(5, **long)}
+        numbers |= {name: longs.bool() for name in ("part", "whole")} | {
+            "flags": torch.zeros(5 + shape.prompts, **long)
+        }
         self.plan = Plan(**numbers)
         self.floats = torch.zeros(total, shape.length, FLOATS, device=self.device)
         self.ints = torch.zeros(total, shape.length, INTS, **long)
@@ -91,7 +93,7 @@ class Session:
         self.seen = torch.ones(shape.prompts, shape.length, dtype=torch.bool, device=self.device)
         self.source = torch.zeros(shape.prompts, shape.length, **long)
         self.size, self.low = (torch.zeros(shape.prompts, **long) for _ in range(2))
-        self.carry: Any = None  # what the decode loop keeps in buffers of its own between rounds
+        self.desk: Any = None  # what the decode loop keeps in buffers of its own
         self.taps = {tap: self._new_tap(by_head, longs) for tap in shape.taps}
 
     def _new(self, *shape: int) -> Tensor:
@@ -117,7 +119,7 @@ class Session:
             holes=self.shape.holes,
         )
 
-    def begin(self, attention_mask: Bool[Tensor, "B L"], prompts: Int[Tensor, " n"] | None = None) -> None:
+    def begin(self, attention_mask: Bool[Tensor, "B L"], prompts: Bool[Tensor, " B"] | None = None) -> None:
         """Take the padding of a new batch, and forget all contexts, or those of the prompts alone that are new in it."""
         self.seen.copy_(attention_mask)
         cos, sin = self.model.rotary(positions_of(self.seen))
@@ -127,7 +129,7 @@ class Session:
         self.size.copy_(self.seen.sum(-1))
         self.low.copy_(self.seen.long().argmax(-1))
         for held in (self.contexts.valid, self.contexts.age):
-            held.zero_() if prompts is None else held.index_fill_(0, prompts, 0)
+            held.zero_() if prompts is None else held.masked_fill_(prompts.unsqueeze(-1), 0)
 
     def prepare(
         self,
