@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ PROBE_SECONDS = 30.0
 COUNTED = 0.4  # share of these that forwards and a few decodes may take
 SHARE = 0.9  # of the budget that the cut fills; the rest is for what the probe did not see
 BUDGET_FILE = "budget.json"
+DRAWN = 8  # prompts of a task that a batch is filled with: some tasks take long to draw theirs
 LEAST_PROMPTS = 2  # of the train split: one to fit on and one to choose the weights by
 
 
@@ -224,11 +226,12 @@ def _pace(
 
     run = head_run.tasks[name]
     task = run.task(name)
-    found = prompts_of(task, run, "train", min(run.prompts, head_run.batch_size), seed=head_run.seed)
+    found = prompts_of(task, run, "train", min(run.prompts, head_run.batch_size, DRAWN), seed=head_run.seed)
     some = without_long(denoiser, task, found)
     if not some:
         raise ValueError(f"prompts of task {name} must leave room for {task.gen_length} positions, got none that does")
-    batch = read_prompts([example.prompt for example in some], None, denoiser).with_canvas(task.gen_length)
+    filled = [example.prompt for example in islice(cycle(some), head_run.batch_size)]
+    batch = read_prompts(filled, None, denoiser).with_canvas(task.gen_length)
     own = task.block_length
     lengths = {key: driver.get(BLOCK_LENGTH, own) for key, driver in head_run.drivers.items()}
     drivers: dict[str, tuple[Policy, int]] = {

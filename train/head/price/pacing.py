@@ -33,8 +33,8 @@ def measure_pace(
 ) -> Pace:
     """The pace of a task, in about so many seconds.
 
-    Forwards of one canvas grow to a whole one, and then in number, while twice as much fits into a quarter of the time. What a
-    decode takes is read off decodes that stop when their time is over: a round commits as much later as it did so far.
+    Forwards of one canvas grow to a whole one where the time allows it, and then in number for a quarter of the time. What a decode
+    takes is read off decodes that stop when their time is over: a round commits as much later as it did so far.
 
     Args:
         denoiser: the base.
@@ -46,12 +46,14 @@ def measure_pace(
         clock: seconds, for tests.
     """
     length = batch.tokens.shape[1]
-    canvas, rows, whole = _forwards(denoiser, batch, seconds=seconds / 4, clock=clock)
+    first = clock()
+    canvas, rows, whole = _forwards(denoiser, batch, seconds=seconds, clock=clock)
+    left = max(seconds - (clock() - first), seconds / 4)
     if not whole:
         whole_canvas, half = float(gen_length), gen_length / 2
         one_a_round = Decoded(whole_canvas, whole_canvas, half, half, half)
         return Pace(canvas, length, dict.fromkeys(drivers, one_a_round), guessed=True)
-    share = 0.75 * seconds / len(drivers)
+    share = left / len(drivers)
     fits = int(share / max(canvas * gen_length / 4, 1e-9))  # of a decode of four tokens a round
     count = max(1, min(fits, rows, len(batch.tokens)))
     decoded, taken = {}, 0.0
@@ -74,7 +76,8 @@ def _forwards(denoiser: Denoiser, batch: Prompts, *, seconds: float, clock: Cloc
         _forward(denoiser, batch, few, positions)
         taken = clock() - began
         seconds -= taken
-        if (few, positions) == (rows, length) or 2 * taken > seconds:
+        share = seconds if positions < length else seconds / 4
+        if (few, positions) == (rows, length) or 2 * taken > share:
             return taken / few * length / positions, few, positions == length
         few, positions = (1, min(2 * positions, length)) if positions < length else (min(2 * few, rows), length)
 
