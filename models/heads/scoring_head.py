@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from models.checkpoints.manifest import check_files, read_manifest, saving, settle
 from models.denoiser import Denoiser, Tap
+from models.engine.graphs import compiled
 from models.engine.stream import predicting as states_of
 from models.engine.stream import run_stream
 from models.engine.window import WideTap
@@ -146,6 +147,8 @@ class ScoringHead(nn.Module):
             token: the candidates.
             taps: of the base's last blocks, for heads that read them.
         """
+        if self.stream is not None and isinstance(taps[-1], WideTap):
+            return self._in_window(taps[-self.config.blocks :], features, rows, token)
         scaled = (features - self.mean) / self.spread
         correction = features.new_zeros(*rows.shape, 2)
         if self.stream is not None:
@@ -164,17 +167,68 @@ class ScoringHead(nn.Module):
     def _read_stream(
         self, taps: tuple[Any, ...], scaled: Tensor, rows: Bool[Tensor, "N L"], correction: Float[Tensor, "N L 2"]
     ) -> tuple[Tensor, Float[Tensor, "N L 2"]]:
-        """What the read-out reads, packed or in the engine's window, and what it says of `rows`."""
+        """What the read-out reads, packed, and what it says of `rows`."""
         assert self.stream is not None
-        tap = taps[0]
-        if not isinstance(tap, WideTap):
-            hidden = self.stream(taps, predicting(tap, rows)).to(scaled.dtype)
-            inward = torch.cat([scaled[rows], hidden], -1)
-            return inward, correction.masked_scatter(rows.unsqueeze(-1), self.readout(inward))
-        after = run_stream(self.stream, taps, states_of(tap.predictor, tap.pick(rows) & tap.inside, tap.shift))
-        after = after.gather(1, tap.predictor.unsqueeze(-1).expand(-1, -1, after.shape[-1])).to(scaled.dtype)
-        inward = torch.cat([tap.pick(scaled), after], -1)
-        return inward, torch.where(rows.unsqueeze(-1), tap.spread(self.readout(inward)), correction)
+        hidden = self.stream(taps, predicting(taps[0], rows)).to(scaled.dtype)
+        inward = torch.cat([scaled[rows], hidden], -1)
+        return inward, correction.masked_scatter(rows.unsqueeze(-1), self.readout(inward))
+
+    def _in_window(
+        self, taps: tuple[Any, ...], features: Tensor, rows: Bool[Tensor, "N L"], token: Int[Tensor, "N L"]
+    ) -> Scores:
+        """The same scores by an engine's window, conflicts in the window alone."""
+        tap, device = taps[0], rows.device
+        runs = compiled(_states_asked, device)(rows, tap.rows, tap.inside, tap.predictor, tap.shift)
+        after = run_stream(self.stream, taps, runs)
+        scores = compiled(_scores_of, device)(self, features, rows, token, after, (tap.rows, tap.predictor, tap.back))
+        return Scores(*scores)
+
+
+def _states_asked(
+    rows: Bool[Tensor, "N L"],
+    window: Int[Tensor, "N W"],
+    inside: Bool[Tensor, "N W"],
+    predictor: Int[Tensor, "N W"],
+    shift: int,
+) -> Bool[Tensor, "N H"]:
+    """The states of a window that predict the rows asked for."""
+    return states_of(predictor, rows.gather(1, window) & inside, shift)
+
+
+def _scores_of(
+    head: ScoringHead,
+    features: Float[Tensor, "N L F"],
+    rows: Bool[Tensor, "N L"],
+    token: Int[Tensor, "N L"],
+    after: Float[Tensor, "N H D"],
+    place: tuple[Tensor, Tensor, Tensor],
+) -> tuple[Tensor, Tensor, Conflicts | None]:
+    """Logits of risks, gains, and conflicts, from the states that a side-stream ends in.
+
+    Args:
+        head: reads them.
+        features: of every position.
+        rows: positions scored.
+        token: candidates.
+        after: states of the window.
+        place: places of the window, which state predicts each, and which of them stands for each position.
+    """
+    window, predictor, back = place
+
+    def pick(values: Tensor) -> Tensor:
+        at = window if values.ndim == 2 else window.unsqueeze(-1).expand(-1, -1, values.shape[-1])
+        return values.gather(1, at)
+
+    scaled = (pick(features) - head.mean) / head.spread
+    after = after.gather(1, predictor.unsqueeze(-1).expand(-1, -1, after.shape[-1])).to(scaled.dtype)
+    inward = torch.cat([scaled, after], -1)
+    said = head.readout(inward)
+    said = said.gather(1, back.unsqueeze(-1).expand(-1, -1, said.shape[-1]))
+    correction = torch.where(rows.unsqueeze(-1), said, torch.zeros_like(said))
+    log_risk = features[..., head.config.feature_names.index("log_risk")]
+    prior = prior_of(log_risk).masked_fill(~rows, 0.0)
+    conflicts = None if head.pairs is None else head.pairs(inward, pick(rows), pick(prior), pick(token))
+    return prior + head.config.trust * correction[..., 0], correction[..., 1], conflicts
 
 
 def in_window(taps: tuple[Any, ...], values: Tensor) -> Tensor:
