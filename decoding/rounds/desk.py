@@ -151,7 +151,8 @@ def unpacked_state(parts: Sequence[Tensor], like: DecodeState) -> tuple[DecodeSt
     for name in TENSORS:
         one: Tensor = getattr(like, name)
         width, first = one[0].numel(), used[one.dtype]
-        found.append(parts[KINDS.index(one.dtype)][:, first : first + width].unflatten(1, one.shape[1:] or (1,)))
+        part = parts[KINDS.index(one.dtype)][:, first : first + width]
+        found.append(torch.unflatten(part, 1, one.shape[1:] or (1,)))
         used[one.dtype] = first + width
     state = DecodeState(like.layout, *found)
     flat: dict[str, Any] = {name: getattr(state, name).squeeze(1) for name in COUNTERS}

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from models.checkpoints.manifest import check_files, read_manifest, saving, settle
 from models.denoiser import Denoiser, Tap
 from models.engine.graphs import compiled
-from models.engine.stream import predicting as states_of
 from models.engine.stream import run_stream
 from models.engine.window import WideTap
 from models.heads.cascade import CASCADE, FILE, Cascade, load_cascade, write_cascade
@@ -26,9 +25,9 @@ from models.heads.defaults import FILE as DEFAULTS
 from models.heads.defaults import Defaults, read_defaults, write_defaults
 from models.heads.saved_part import check_base, check_shapes, load_fitted, read_fitted, require_bound, write_fitted
 from models.heads.side_stream import SideStream, predicting, with_lora
+from models.heads.window_scores import prior_of, scores_of, states_asked
 
 HEAD_FILE = "head.safetensors"
-SMALLEST = 1e-9  # confidence of a candidate that has none
 
 
 @dataclass(frozen=True)
@@ -178,67 +177,15 @@ class ScoringHead(nn.Module):
     ) -> Scores:
         """The same scores by an engine's window, conflicts in the window alone."""
         tap, device = taps[0], rows.device
-        runs = compiled(_states_asked, device)(rows, tap.rows, tap.inside, tap.predictor, tap.shift)
+        runs = compiled(states_asked, device)(rows, tap.rows, tap.inside, tap.predictor, tap.shift)
         after = run_stream(self.stream, taps, runs)
-        scores = compiled(_scores_of, device)(self, features, rows, token, after, (tap.rows, tap.predictor, tap.back))
+        scores = compiled(scores_of, device)(self, features, rows, token, after, (tap.rows, tap.predictor, tap.back))
         return Scores(*scores)
-
-
-def _states_asked(
-    rows: Bool[Tensor, "N L"],
-    window: Int[Tensor, "N W"],
-    inside: Bool[Tensor, "N W"],
-    predictor: Int[Tensor, "N W"],
-    shift: int,
-) -> Bool[Tensor, "N H"]:
-    """The states of a window that predict the rows asked for."""
-    return states_of(predictor, rows.gather(1, window) & inside, shift)
-
-
-def _scores_of(
-    head: ScoringHead,
-    features: Float[Tensor, "N L F"],
-    rows: Bool[Tensor, "N L"],
-    token: Int[Tensor, "N L"],
-    after: Float[Tensor, "N H D"],
-    place: tuple[Tensor, Tensor, Tensor],
-) -> tuple[Tensor, Tensor, Conflicts | None]:
-    """Logits of risks, gains, and conflicts, from the states that a side-stream ends in.
-
-    Args:
-        head: reads them.
-        features: of every position.
-        rows: positions scored.
-        token: candidates.
-        after: states of the window.
-        place: places of the window, which state predicts each, and which of them stands for each position.
-    """
-    window, predictor, back = place
-
-    def pick(values: Tensor) -> Tensor:
-        at = window if values.ndim == 2 else window.unsqueeze(-1).expand(-1, -1, values.shape[-1])
-        return values.gather(1, at)
-
-    scaled = (pick(features) - head.mean) / head.spread
-    after = after.gather(1, predictor.unsqueeze(-1).expand(-1, -1, after.shape[-1])).to(scaled.dtype)
-    inward = torch.cat([scaled, after], -1)
-    said = head.readout(inward)
-    said = said.gather(1, back.unsqueeze(-1).expand(-1, -1, said.shape[-1]))
-    correction = torch.where(rows.unsqueeze(-1), said, torch.zeros_like(said))
-    log_risk = features[..., head.config.feature_names.index("log_risk")]
-    prior = prior_of(log_risk).masked_fill(~rows, 0.0)
-    conflicts = None if head.pairs is None else head.pairs(inward, pick(rows), pick(prior), pick(token))
-    return prior + head.config.trust * correction[..., 0], correction[..., 1], conflicts
 
 
 def in_window(taps: tuple[Any, ...], values: Tensor) -> Tensor:
     """[N, L, ...] at the places of the window, where an engine made the forward; else as they are."""
     return taps[-1].pick(values) if taps and isinstance(taps[-1], WideTap) else values
-
-
-def prior_of(log_risk: Float[Tensor, "*N L"]) -> Float[Tensor, "*N L"]:
-    """log(1 - c) - log c, the risk that the confidence itself says; not from log p1: the candidate need not be the top token."""
-    return log_risk - (-log_risk.expm1()).clamp(min=SMALLEST).log()
 
 
 def _readout(inward: int, width: int) -> nn.Module:
