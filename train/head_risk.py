@@ -177,7 +177,7 @@ def after_look(policy: Learned, one: Prepared, *, weight: float) -> Tensor:
     from torch.nn.functional import pad
 
     from decoding.policies.cascade import ask
-    from models.heads.scoring_head import prior_of
+    from models.heads.window_scores import prior_of
 
     assert policy.head.cascade is not None
     reading, scores, left = one.reading, one.scored_by(policy.head), left_by(policy, one)

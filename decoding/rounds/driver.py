@@ -115,7 +115,7 @@ class Driver(ABC):
     def propose(self) -> Round | None:
         """The round, before its commit; None where it is not shown."""
         state, reading = decided(self.policy, self.carry, self.sight)
-        counts = counts_of(counted(self.carry, self.sight), self.nfe)
+        counts = counts_of(self._counted(), self.nfe)
         self.round = Round(state, reading, self.policy.propose(state, reading), counts)
         return self.round
 
@@ -123,7 +123,10 @@ class Driver(ABC):
         """Write what was proposed."""
         state, reading, proposal = self.round.state, self.round.reading, self.round.proposal
         assert proposal is not None
-        self.carry = committed(state, reading, proposal, counted(self.carry, self.sight), self.idle_rounds)
+        self.carry = committed(state, reading, proposal, self._counted(), self.idle_rounds)
+
+    def _counted(self) -> Int[Tensor, "4 B"]:
+        return counted(self.carry.counts, self.sight.used, self.sight.positions)
 
     @property
     def idle_rounds(self) -> int:

@@ -157,7 +157,7 @@ class EngineDriver(Driver):
         state, reading = decided(self.policy, self.carry, sight)
         proposal = self.policy.propose(state, reading)
         finish = compiled(committed, self.denoiser.device)
-        counts = counted(self.carry, sight)
+        counts = compiled(counted, self.denoiser.device)(self.carry.counts, sight.used, sight.positions)
         return finish(state, replace(reading, taps=()), proposal, counts, self.idle_rounds)
 
     def _store(self, made: Carry) -> None:

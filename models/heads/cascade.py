@@ -199,10 +199,10 @@ class Cascade(nn.Module):
             tap.hidden, tap.canvas, place, tap.shift, rows, committed, token, weights
         )
         after = run_stream(self.folded or self.stream, taps, runs, hidden)
-        figures = (tap.pick(top_tokens), tap.pick(top_log_probs), tap.pick(log_normaliser))
+        figures = (top_tokens, top_log_probs, log_normaliser)
         out = (self.base.lm_head.weight, self.rest.weight, self.rest.bias)
         curve = self.curve[:, :0] if believed else self.curve
-        return compiled(leave, rows.device)(after, tap.predictor, figures, out, curve)
+        return compiled(leave, rows.device)(after, (tap.rows, tap.predictor), figures, out, curve)
 
 
 def _curve(config: CascadeConfig) -> Float[Tensor, "2 R"]:
