@@ -38,7 +38,7 @@ class Oracle(Cascade):
         self.asked: list[torch.Tensor] = []
         self.told: list[torch.Tensor] = []
 
-    def forward(self, taps, rows, committed, token, top_tokens, top_log_probs, log_normaliser):
+    def forward(self, taps, rows, committed, token, top_tokens, top_log_probs, log_normaliser, *, believed=False):
         risk = self.risks[min(len(self.asked), len(self.risks) - 1)].expand(rows.shape)[rows & ~committed]
         self.asked.append(committed.clone())
         self.told.append(token.clone())
