@@ -25,3 +25,18 @@ def test_ever_rarer_calls_of_every_test_are_checked():
         for _ in range(10):
             call()
         assert [number for number, how in enumerate(told, 1) if how == "checked"] == [1, 2, 4, 8]
+
+
+def test_functions_of_one_definition_are_counted_together():
+    told = []
+
+    def made():
+        def inner():
+            told.append("plain")
+
+        return inner
+
+    start_test()
+    for _ in range(5):
+        sampled(made(), lambda plain: lambda: told.append("checked"))()
+    assert told == ["checked", "checked", "plain", "checked", "plain"]

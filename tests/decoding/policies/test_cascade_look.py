@@ -317,7 +317,7 @@ def test_the_rest_of_the_vocabulary_is_risk_and_never_a_token(reading):
     """Where all other tokens together are likeliest, the best single candidate is still the one told."""
 
     class Unsure(Oracle):
-        def forward(self, taps, rows, committed, *figures):
+        def forward(self, taps, rows, committed, *figures, believed=False):
             said = torch.tensor([0.1, 0.2, 0.04, 0.03, 0.03, 0.6]).log()
             return said.expand(int((rows & ~committed).sum()), 6)
 
@@ -328,7 +328,7 @@ def test_the_rest_of_the_vocabulary_is_risk_and_never_a_token(reading):
 
 def test_risks_far_below_rounding_are_told_apart(reading):
     class Sure(Oracle):
-        def forward(self, taps, rows, committed, *figures):
+        def forward(self, taps, rows, committed, *figures, believed=False):
             said = torch.tensor([-30.0, -0.0, -100.0, -100.0, -100.0, -40.0])
             return said.expand(int((rows & ~committed).sum()), 6)
 
