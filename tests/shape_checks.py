@@ -48,6 +48,7 @@ def jaxtyped(*, typechecker: Any) -> Callable[[Any], Any]:
         if not isinstance(made, type):
             return sampled(made, check)
         if is_dataclass(made) and "__init__" in vars(made):
+            made.__init__.__annotations__.pop("return", None)  # else the parameters are checked again, with the None
             made.__init__ = sampled(made.__init__, check)  # type: ignore[misc]
         return made
 

@@ -99,7 +99,7 @@ def test_a_second_look_is_at_the_canvases_where_the_first_committed(canvas, read
     rows = []
 
     class Uneven(Oracle):
-        def forward(self, taps, asked, committed, *figures):
+        def forward(self, taps, asked, committed, *figures, believed=False):
             rows.append(asked.any(-1).tolist())
             self.risks[0] = torch.tensor([[0.0, 0.01, 0.3, 0.3], [0.0, 0.3, 0.3, 0.3]])
             return super().forward(taps, asked, committed, *figures)
