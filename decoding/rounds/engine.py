@@ -85,7 +85,7 @@ class EngineDriver(Driver):
         self.desk = self.session.desk = replace(desk, carry=carry, state=replace(desk.state, layout=layout))
         self.carry, desk = self.desk.carry, self.desk
         begin = compiled(entered, device)
-        self._run(("enter", layout), lambda: begin(desk.state, desk.mask, desk.left, canvases), self._begin)
+        self._run(("enter", layout), lambda: begin(desk.state, desk.mask, desk.left, canvases), self._begin, first=True)
 
     def _begin(self, made: tuple[Carry, Tensor] | tuple[Carry, Tensor, Tensor]) -> None:
         carry, mask, *new = made
@@ -93,8 +93,15 @@ class EngineDriver(Driver):
         self.session.begin(mask, *new)
         self._prepare()
 
-    def _run(self, key: tuple[Hashable, ...], compute: Callable[[], Any], store: Callable[[Any], None]) -> None:
-        self.denoiser.engine.graphs.run((self.session.shape, *key), compute, store)
+    def _run(
+        self,
+        key: tuple[Hashable, ...],
+        compute: Callable[[], Any],
+        store: Callable[[Any], None],
+        *,
+        first: bool = False,
+    ) -> None:
+        self.denoiser.engine.graphs.run((self.session.shape, *key), compute, store, first=first)
 
     def seat(self, entries: Mapping[int, Entry]) -> None:
         """Let prompts begin, in buffers that hold them; only where none runs may these be too narrow."""

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import models
+from decoding import generate, generate_many
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -52,3 +53,32 @@ def test_cached_logits(golden, denoiser, mode):
     again = cached(tokens, rows=rows, refresh=~flags, taps=(0, 1)).logits
     assert torch.equal(again, cached(tokens, rows=rows, refresh=~flags).logits)
     assert (again - whole).abs().max() < (1e-3 if whole.dtype == torch.float32 else 0.2)
+
+
+@pytest.mark.parametrize("use_cache", ["none", "dual"])
+@pytest.mark.parametrize("policy", ["threshold", "risk-sum", "ete", "lopa"])
+def test_the_engine_writes_what_the_plain_path_writes(golden, policy, use_cache):
+    options = {"policy": policy, "gen_length": 16, "block_length": 8, "use_cache": use_cache}
+    plain, graphs = (
+        models.load(golden.folder, engine=kind, device="cuda", dtype="float32") for kind in ("plain", "graphs")
+    )
+    tokens = torch.randint(3, 40, (3, 6), generator=torch.Generator().manual_seed(0)).cuda()
+    for batch in (tokens, tokens[:1], tokens):  # a new shape, another, and one that is replayed
+        ours, theirs = (generate(one, batch, **options) for one in (graphs, plain))
+        assert torch.equal(ours.sequences, theirs.sequences)
+        assert torch.equal(ours.rounds, theirs.rounds)
+    assert graphs.engine.fallbacks == 0
+    assert graphs.engine.graphs.captured > 0
+
+
+@pytest.mark.parametrize("use_cache", ["none", "dual"])
+def test_rows_that_join_a_batch_on_the_engine(golden, use_cache):
+    plain, graphs = (
+        models.load(golden.folder, engine=kind, device="cuda", dtype="float32") for kind in ("plain", "graphs")
+    )
+    tokens = torch.randint(3, 40, (10, 6), generator=torch.Generator().manual_seed(0)).tolist()
+    options = {"gen_length": [16, 8] * 5, "block_length": 8, "batch_size": 3, "use_cache": use_cache, "threshold": 0.6}
+    ours, theirs = (
+        [answer.row.ids for answer in generate_many(one, tokens, "threshold", **options)] for one in (graphs, plain)
+    )
+    assert ours == theirs
