@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 COMMANDS := fewer_rounds.py generate.py compare.py study.py calibrate.py
 
-.PHONY: setup demo train test lint format mutation kills fuzz
+.PHONY: setup demo train test cases lint style types format mutation kills fuzz
 .DEFAULT_GOAL := setup
 
 setup: $(READY)
@@ -22,13 +22,21 @@ demo: $(READY)
 train: $(READY)
 	$(BIN)/python train.py $(ARGS)
 
-lint: $(READY)
+lint: style types
+
+style: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+types: $(READY)
 	mkdir -p .mypy_cache && cp train.py .mypy_cache/train_command  # beside train/, mypy takes train.py for the package
 	$(BIN)/mypy models decoding train $(COMMANDS) .mypy_cache/train_command
 
-test: lint
+# types beside the cases: mypy keeps one core busy for a minute
+test: style
+	$(MAKE) --no-print-directory --jobs=2 types cases
+
+cases: $(READY)
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup $(ARGS)
 
 format: $(READY)

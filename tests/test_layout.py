@@ -1,6 +1,7 @@
 """The shape of the code base: which folder may import which, and what library code leaves alone."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -41,6 +42,7 @@ def folder_of(file: Path) -> str:
     return parts[0] if len(parts) > 1 else "."
 
 
+@functools.cache
 def tree_of(file: Path) -> ast.Module:
     return ast.parse(file.read_text(encoding="utf-8"))
 
