@@ -5,6 +5,7 @@ Imports nothing heavy, so that a command judges the file before it loads anythin
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
@@ -14,7 +15,7 @@ from decoding.calls.request import Request, canonical, resolve
 from decoding.comparison.arms import setting_of
 from decoding.comparison.shift.exchangeable import Reference
 from decoding.files.png import save_png
-from models.checkpoints.json_files import read_object
+from models.checkpoints.json_files import read_object, require_sound, sealed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -127,6 +128,7 @@ class Calibration:
         """
         try:
             found = read_object(Path(path))
+            require_sound(found)
             conditions = Conditions(**{f.name: found["conditions"][f.name] for f in fields(Conditions)})
             named = (f.name for f in fields(Calibration) if f.name in found or f.default is MISSING)
             values = {name: found[name] for name in named}
@@ -144,7 +146,7 @@ class Calibration:
 
     def record(self, environment: Mapping[str, Any]) -> dict[str, Any]:
         """The file's content."""
-        return {**asdict(self), "environment": dict(environment)}
+        return sealed(json.loads(json.dumps({**asdict(self), "environment": dict(environment)})))
 
     @property
     def chosen_settings(self) -> dict[str, Any]:
