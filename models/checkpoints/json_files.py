@@ -58,7 +58,9 @@ def require_sound(content: Mapping[str, Any]) -> None:
         ValueError: if it was damaged, or changed by hand.
     """
     if SUM in content and sealed(content)[SUM] != content[SUM]:
-        raise ValueError(f"it must be as it was written, got other values: damaged, or changed by hand (without {SUM} it is taken)")
+        raise ValueError(
+            f"it must be as it was written, got other values: damaged, or changed by hand (without {SUM} it is taken)"
+        )
 
 
 def whole_lines(file: Path) -> list[bytes]:

@@ -10,9 +10,10 @@ import torch
 
 import models
 from decoding import generate
-from decoding.comparison.calibration import require_sound, sealed
+from decoding.calls.request import resolve
 from decoding.features import NAMES
 from models.checkpoints.config_numbers import CheckpointError, is_finite
+from models.checkpoints.json_files import require_sound, sealed
 from models.checkpoints.manifest import TOKENIZER_FILES
 from models.heads.config import HeadConfig
 from models.heads.defaults import Defaults, read_defaults, write_defaults
@@ -119,8 +120,8 @@ def test_the_tokenizers_end_ends_an_answer_beside_the_configs(tmp_path):
     (folder / "checksums.json").unlink()
     for name in ("config.json", "generation_config.json"):
         config = json.loads((folder / name).read_text())
-        (folder / name).write_text(json.dumps(config | {"eos_token_id": 7}))
-    assert models.load(folder, device="cpu").end_ids == (7, 0, 5)
+        (folder / name).write_text(json.dumps(config | {"eos_token_id": 5}))
+    assert models.load(folder, device="cpu").end_ids == (5, 0)
 
 
 def test_content_with_a_sum_is_refused_once_it_differs():
@@ -140,17 +141,21 @@ def test_content_with_a_sum_is_refused_once_it_differs():
         ({"history": "no"}, "history must be true or false, got 'no'"),
         ({"logits_eos_inf": "false"}, "logits_eos_inf must be true or false, got 'false'"),
         ({"confidence_eos_eot_inf": 1}, "confidence_eos_eot_inf must be true or false, got 1"),
-        ({"eos_id": 1}, "eos_id must be another than the mask id 1, got it"),
     ],
 )
-def test_switches_and_numbers_of_a_call_are_what_they_say(reason, given, message):
+def test_switches_and_numbers_of_a_call_are_what_they_say(given, message):
     with pytest.raises(ValueError, match=f"^{message}"):
-        generate(reason, PROMPT, "threshold", gen_length=8, **given)
+        resolve("threshold", {"gen_length": 8, **given})
 
 
-def test_none_of_a_call_is_not_given(reason):
-    made = generate(reason, PROMPT, "threshold", gen_length=8, temperature=None, top_p=None, early_stop=None)
-    assert torch.equal(made.sequences, generate(reason, PROMPT, "threshold", gen_length=8).sequences)
+def test_none_of_a_call_is_not_given():
+    none = {"temperature": None, "top_p": None, "early_stop": None}
+    assert resolve("threshold", {"gen_length": 8, **none}).options == {}
+
+
+def test_an_end_of_a_call_that_is_the_mask_is_refused(reason):
+    with pytest.raises(ValueError, match="^eos_id must be another than the mask id 1, got it$"):
+        generate(reason, PROMPT, "threshold", gen_length=8, eos_id=1)
 
 
 def test_ends_may_be_a_tensor(reason):
