@@ -66,7 +66,8 @@ class Carry:
         canvases: K of each row, after the last commit.
         proposal: that made them.
         counts: rounds, sequence forwards, token positions and explored rounds of each row so far.
-        alarm: 1 if a row that was unfinished gained nothing by that commit, 2 more if logits were NaN or infinite, 4 if the head's figures were.
+        alarm: 1 if a row that was unfinished gained nothing by that commit, 2 more if logits were NaN or infinite,
+            4 more if figures of the head were.
     """
 
     canvases: DecodeState
