@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+LARGEST = 1 << 30  # bytes of one object
 SUM = "sha256"  # key of the sum over all others
 
 
@@ -37,6 +38,8 @@ def read_object(file: Path, *, finite: bool = True) -> dict[str, Any]:
     if file.exists() and not file.is_file():
         raise ValueError(f"{file} must be a regular file, got a folder, a pipe or a device")
     try:
+        if file.stat().st_size > LARGEST:
+            raise ValueError(f"{file.stat().st_size} bytes, more than {LARGEST}")
         found = parse(file.read_text(encoding="utf-8"), finite=finite)
     except (ValueError, OSError) as error:
         raise ValueError(f"{file} must be JSON, got {error}") from error
