@@ -128,12 +128,12 @@ class Calibration:
         """
         try:
             found = read_object(Path(path))
-            require_sound(found)
             conditions = Conditions(**{f.name: found["conditions"][f.name] for f in fields(Conditions)})
             named = (f.name for f in fields(Calibration) if f.name in found or f.default is MISSING)
             values = {name: found[name] for name in named}
             _require_kinds({**asdict(conditions), **values})
             Reference.read(values.get("reference"))
+            require_sound(found)
         except (ValueError, KeyError, TypeError) as error:
             cause = error.__cause__ or error
             reason = f"{type(cause).__name__} {cause}"
