@@ -169,14 +169,12 @@ def figures(head: ScoringHead, data: Data) -> dict[str, Any]:
         prepared = [batches[i] for i in range(len(batches))]
         prompts = data.dev_prompts[task]
         unseen = collect_risk(head, prepared, prompts)
-        risk: dict[str, Any] = {"positions": 0}
-        if len(set(unseen.wrong.tolist())) == 2:
-            train_batches = [data.train[i] for i, of in enumerate(data.train_task) if of == task]
-            risk = risk_figures(collect_risk(head, train_batches, data.train_prompts), unseen)
+        train_batches = [data.train[i] for i, of in enumerate(data.train_task) if of == task]
+        seen_risk = collect_risk(head, train_batches, data.train_prompts) if train_batches else None
+        risk = {"positions": 0} if seen_risk is None else risk_figures(seen_risk, unseen)
         out[task] = {"risk": risk, "choice": choice_figures(collect_choices(head, prepared, prompts))}
         if head.config.pairs:
-            some = [data.train[i] for i, of in enumerate(data.train_task) if of == task][:JUDGED]
-            seen = collect_conflicts(head, some, data.train_prompts)
+            seen = collect_conflicts(head, train_batches[:JUDGED], data.train_prompts)
             out[task]["conflict"] = conflict_figures(seen, collect_conflicts(head, prepared, prompts))
     return out
 

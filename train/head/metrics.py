@@ -108,8 +108,11 @@ def collect_risk(
 def risk_figures(fitted_on: RiskEstimates, unseen: RiskEstimates, *, seed: int = 0) -> dict[str, Any]:
     """AUROC, Brier and log-loss skill of the head over isotonically recalibrated confidence, on unseen prompts.
 
-    skill = 1 - loss(head) / loss(recalibrated confidence); intervals resample prompts.
+    skill = 1 - loss(head) / loss(recalibrated confidence); intervals resample prompts. Without a label to fit on, or with one kind
+    of label among the unseen, there are no figures.
     """
+    if not unseen.mixed or not len(fitted_on.wrong):
+        return {"positions": 0}
     base = Recalibration.fit(fitted_on.confidence, fitted_on.wrong)(unseen.confidence)
     risk = unseen.head.clip(1e-6, 1 - 1e-6)
     prompts, owner = np.unique(unseen.prompt, return_inverse=True)

@@ -36,8 +36,8 @@ def trend(  # one option a line, hence its length
 ) -> None:
     """Train a base, fit head and cascade on some points of its training, measure them, and store what the trend needs.
 
-    A call that is repeated goes on where it was cut off. Of several processes (`torchrun`) all train, fit and decode; what is timed
-    runs on the first.
+    A call that is repeated goes on where it was cut off. Matrix products on a GPU take inputs of 10 bits (TF32). Of several
+    processes (`torchrun`) all train, fit and decode; what is timed runs on the first.
 
     Args:
         name: of the base in the results.
@@ -69,6 +69,8 @@ def trend(  # one option a line, hence its length
     if unknown:
         raise ValueError(f"timed must name arms of the catalogue ({', '.join(arms)}), got {', '.join(unknown)}")
 
+    import torch
+
     from models.ranks import by_the_first, the_first_before
     from train.commands.train import run_train
     from train.head.head_run import HeadRun, quieten
@@ -76,6 +78,7 @@ def trend(  # one option a line, hence its length
     from train.trend.stages import compare_arms, draw_all, points_of, train_base
 
     quieten()
+    torch.set_float32_matmul_precision("high")  # of a base that was trained in this process or another
     drawn: dict[str, Any] = {"num_prompts": num_prompts, "num_dev": num_dev, "seed": seed}
     if stage == "prompts":
         by_the_first(lambda: draw_all(list(tasks), prompts, **drawn))

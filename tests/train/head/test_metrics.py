@@ -89,6 +89,13 @@ def test_skill_is_one_less_the_ratio_of_the_losses():
     assert (perfect["auroc"], perfect["auroc_confidence"]) == (1.0, pytest.approx(found["auroc_confidence"]))
 
 
+def test_risks_of_which_nothing_is_known_have_no_figures():
+    some, none = judged(*sample(0)), judged(np.zeros(0), np.zeros(0))
+    assert risk_figures(none, some) == {"positions": 0}
+    assert risk_figures(some, none) == {"positions": 0}
+    assert risk_figures(some, judged(some.confidence, np.ones_like(some.wrong))) == {"positions": 0}
+
+
 def test_intervals_resample_prompts():
     fitted, (risk, wrong) = judged(*sample(0)), sample(1)
     many, one = (
