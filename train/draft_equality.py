@@ -160,8 +160,8 @@ def pieces_of(task: str, arms: Sequence[Arm], num_prompts: int, *, seed: int) ->
         num_prompts: test prompts.
         seed: of the prompts.
     """
-    from train.tasks.problems import draw
     from train.outcomes.jobs import frozen
+    from train.tasks.problems import draw
 
     prompts = tuple(example.prompt for example in draw(get(task), "test", num_prompts, seed=seed))
     for arm in arms:
@@ -237,7 +237,7 @@ def decoded(
     """
     from decoding.api import generate
 
-    lengths = {"gen_length": get(piece.task).gen_length, "block_length": piece.block_length}
+    lengths: dict[str, Any] = {"gen_length": get(piece.task).gen_length, "block_length": piece.block_length}
     made = generate(denoiser, list(piece.prompts), policy, use_cache=piece.cache, **lengths, **settings)
     return {name: int(getattr(made, name).sum()) for name in COUNTS}, made.state.tokens.tolist()
 
