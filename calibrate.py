@@ -28,7 +28,7 @@ def calibrate(
     batch_size: int | None = None,
     seed: int = 1,
     device: str | None = None,
-    dtype: Literal["float32", "bfloat16"] = "float32",
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
     run_code: bool = False,
 ) -> None:
     """Choose the dial of a policy so that its mean loss against the careful decode is bounded; see docs/calibration.md.
@@ -49,13 +49,13 @@ def calibrate(
         use_cache: of keys and values.
         temperature: 0 takes the most likely token.
         model: checkpoint folder or hub id; default the shipped model.
-        head: folder of a scoring head; default the shipped one, with the shipped model.
+        head: folder of a scoring head; default the one that ships for the model.
         adapter: folder of a PEFT LoRA adapter, merged into the model.
         out: folder for calibration.json, a picture (with matplotlib) and the lines of every run.
         batch_size: prompts at a time; default 16 on the CPU, 512 on a GPU.
         seed: of prompts and random policies; compare.py chooses settings with seed 0.
         device: cpu, cuda, ...; default the GPU if there is one.
-        dtype: of the weights.
+        dtype: of the weights; default float32 on the CPU, the checkpoint's own elsewhere.
         run_code: let the checkers of humaneval and mbpp run the model's code on this machine.
     """
     from decoding.comparison.risk_control import RiskControl

@@ -1,6 +1,6 @@
 """Run one of the papers' results on a model: python study.py NAME [--config configs/study/NAME.yaml] [--out DIR]"""
 
-from typing import Any
+from typing import Any, Literal
 
 from train.commands.command_line import run
 from train.commands.study import check_study, run_study
@@ -14,6 +14,7 @@ def study(
     out: str = "checkpoints/runs/study",
     seed: int = 0,
     device: str | None = None,
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
 ) -> None:
     """Run a study and write its figures and its picture, NAME.json and NAME.png.
 
@@ -25,9 +26,11 @@ def study(
         out: folder of the results.
         seed: of prompts and draws.
         device: cpu, cuda, ...; default the GPU if there is one.
+        dtype: of the weights; default float32 on the CPU, the checkpoint's own elsewhere.
     """
     check_study(name)
-    print(run_study(name, settings or {}, out=out, model=model, head=head, seed=seed, device=device))
+    where: dict[str, Any] = {"model": model, "head": head, "device": device, "dtype": dtype}
+    print(run_study(name, settings or {}, out=out, seed=seed, **where))
 
 
 if __name__ == "__main__":

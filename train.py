@@ -12,7 +12,8 @@ from train.commands.train import run_train
 from train.defaults.settings import Trials
 from train.head.estimate import estimate_run
 from train.head.head_run import HeadRun
-from train.head.settings import CascadeFitting, Fitting, TaskRun, only
+from train.head.settings import CascadeFitting, Fitting, TaskRun
+from train.head.task_choice import only
 
 
 def train(  # one option a line, hence its length
@@ -33,6 +34,8 @@ def train(  # one option a line, hence its length
     out: str = "checkpoints/runs/head",
     num_prompts: int = 48,
     num_dev: int = 24,
+    gen_length: int | None = None,
+    use_cache: Literal["none", "prefix", "dual"] | None = None,
     batch_size: int = 16,
     seed: int = 0,
     device: str | None = None,
@@ -61,20 +64,23 @@ def train(  # one option a line, hence its length
         out: folder of the run.
         num_prompts: test prompts of a task in the comparison.
         num_dev: dev prompts of a task in the comparison.
+        gen_length: positions to fill, of every task; default its own.
+        use_cache: of the decodes that choose the head's defaults and compare it; default none.
         batch_size: canvases in one forward.
         seed: of prompts, draws and the first fit.
         device: cpu, cuda, ...; default the GPU if there is one.
         dtype: of the base; default float32 on the CPU, the checkpoint's own elsewhere.
         run_code: let the checkers of humaneval and mbpp run the base's code on this machine.
         budget_hours: what collection may take; it is cut to that, and fitting goes on with what is there.
-        estimate: only say, in half a minute, what the run will take.
+        estimate: only say, in three quarters of a minute once the base is loaded, what the run will take.
     """
     options: dict[str, Any] = {"num_prompts": num_prompts, "num_dev": num_dev, "batch_size": batch_size, "seed": seed}
     options |= {"adapter": adapter, "device": device, "dtype": dtype, "run_code": run_code, "leave_out": leave_out}
     options |= {"model": model, "catalogue": tuple(catalogue or ()), "relabel": relabel or {}}
     options |= {"beam": beam, "drivers": drivers, "labelling": labelling, "fitting": fitting, "cascade": cascade}
     options |= {"budget_hours": budget_hours, "trials": trials}
-    head_run = HeadRun(out=Path(out), tasks=only(tasks, task, prompts, leave_out), **options)
+    tasks = only(tasks, task, prompts, leave_out, gen_length=gen_length, use_cache=use_cache)
+    head_run = HeadRun(out=Path(out), tasks=tasks, **options)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     print(by_the_first(lambda: estimate_run(head_run)) if estimate else run_train(head_run))
 

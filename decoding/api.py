@@ -81,7 +81,8 @@ def generate(
         ValueError: for contradictions and values out of range, in one sentence with name, rule and value.
     """
     given: dict[str, Any] = {"gen_length": gen_length, "block_length": block_length, "temperature": temperature}
-    given |= {"top_p": top_p} | ({} if early_stop else {"early_stop": False}) | ({"history": True} if history else {})
+    given |= {"top_p": top_p} | ({} if early_stop is True else {"early_stop": early_stop})
+    given |= {"history": history} if history is not False else {}
     request = resolve_calibrated(calibrated, policy, given | settings)
     denoiser = with_cache(as_denoiser(model, request.options), request.options.get("use_cache", "none"))
     if policy is None and calibrated is None:

@@ -19,8 +19,10 @@ from train.commands.command_line import run, shipped, with_flags
 from train.commands.compare import check_compare
 from train.commands.generate import check_generate
 from train.commands.train import run_train
-from train.head.head_run import HeadRun
-from train.head.settings import Fitting, TaskRun, only
+from train.head.head_run import HeadRun, reference_policy
+from train.head.price.amounts import Decoded, Pace
+from train.head.settings import Fitting, TaskRun
+from train.head.task_choice import only
 from train.tasks import get
 from train.tasks.problems import leave_out_long
 
@@ -241,16 +243,19 @@ def probes(monkeypatch) -> list[int]:
         requests.append(task.prompts + task.dev_prompts)
 
     monkeypatch.setattr(estimate, "_collect", collect)
-    monkeypatch.setattr(estimate, "_warm_up", lambda head_run, name, run, denoiser: None)
+    quick = Pace(0.0, 40, {"threshold": Decoded(4.0, 4.0, 8.0, 4.0, 8.0)})
+    monkeypatch.setattr(estimate, "_pace", lambda *_, **__: quick)
     monkeypatch.setattr(estimate, "_size_of", lambda folder: estimate.Size(states=2.0 * requests[-1]))
     return requests
 
 
 def test_a_probe_doubles_and_its_last_time_is_scaled_up(tmp_path, probes):
     ticks = iter([0.0, 3.0, 3.0, 8.0, 8.0, 18.0])  # 2 prompts and a dev prompt, 4 and 1, 8 and 2
-    sizes = estimate.probe(job_of(tmp_path), None, None, seconds=25.0, clock=lambda: next(ticks))  # type: ignore[arg-type]
+    probed = estimate.probe(job_of(tmp_path), None, None, seconds=45.0, clock=lambda: next(ticks))  # type: ignore[arg-type]
     assert probes == [3, 5, 10]
-    assert (sizes["lists"].seconds, sizes["lists"].prompts, sizes["lists"].states) == pytest.approx((48, 48, 96))
+    size = probed["lists"].size
+    assert (size.seconds, size.prompts, size.states) == pytest.approx((48, 48, 96))
+    assert probed["lists"].said == " (as 10 prompts took)"
 
 
 def test_a_budget_cuts_the_prompts_and_a_run_that_goes_on_keeps_the_cut(tmp_path, probes):
@@ -307,10 +312,11 @@ def test_a_probe_is_warm_before_its_clock_starts(tmp_path, tiny, monkeypatch):
     denoiser = models.load(tiny, device="cpu")
     denoiser.register_forward_hook(lambda *_: happened.append("forward"))
     monkeypatch.setattr(estimate, "_collect", lambda head_run, denoiser, beam: happened.append("collect"))
-    ticks = iter([0.0, 5.0])
-    clock = lambda: happened.append("clock") or next(ticks)  # noqa: E731
-    estimate.probe(job_of(tmp_path), denoiser, None, seconds=1.0, clock=clock)  # type: ignore[arg-type]
-    assert happened == ["forward", "clock", "collect", "clock"]
+    clock = lambda: happened.append("clock") or 0.001 * len(happened)  # noqa: E731
+    head_run = job_of(tmp_path, model=str(tiny))
+    estimate.probe(head_run, denoiser, reference_policy(head_run, denoiser), seconds=100.0, clock=clock)
+    assert happened[:4] == ["forward", "clock", "forward", "clock"]
+    assert "collect" in happened
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,11 @@ def compact(*, head: Path, out: Path, model: str | None = None, rank: int | None
         model: folder or hub id of the base it was fitted on; default the shipped model.
         rank: of the LoRA that the cascade keeps, below its own; None keeps all of it.
     """
-    from train.commands.folders import MODEL, check_head_folder, check_model, or_shipped
+    from train.commands.folders import MODEL, check_model, named_head, or_shipped
 
     model = or_shipped(model, MODEL)
     check_model(model, "")
-    check_head_folder(head)
+    head = Path(named_head(head))
     here, there = head.resolve(), out.resolve()
     if here in (there, *there.parents) or there in here.parents:
         raise ValueError(f"out must be a folder apart from head, got {out}")

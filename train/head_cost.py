@@ -56,7 +56,7 @@ def head_cost(
 
     Args:
         model: folder or hub id of the base; default the shipped model.
-        head: folder of its scoring head; default the shipped one.
+        head: folder of its scoring head; default the one that ships for the model.
         task: whose test prompts are decoded.
         threshold: of the headless policy that leads through the states.
         batch_size: prompts decoded together.
@@ -73,13 +73,13 @@ def head_cost(
     from decoding.features import NAMES
     from decoding.provenance import environment, write_json
     from models.checkpoints.json_files import read_object
-    from train.commands.folders import HEAD, MODEL, or_shipped
+    from train.commands.folders import MODEL, head_of, or_shipped
     from train.head.operations import LLADA_8B, shape_of, table
     from train.tasks import get
 
     about = get(task)
     counted = LLADA_8B if shape is None else shape_of(read_object(shape / "config.json"))
-    denoiser = models.load(or_shipped(model, MODEL), device=device, head=or_shipped(head, HEAD))
+    denoiser = models.load(or_shipped(model, MODEL), device=device, head=head_of(model, head))
     timed = measure(denoiser, task, threshold=threshold, batch_size=batch_size, repeats=repeats, seed=seed)
     sizes: dict[str, int] = {"prompt": 128, "gen_length": 256, "block_length": 32}
     counts = {**sizes, "heads": table(counted, NAMES, **sizes)}

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from train.defaults.settings import Trials
-from train.head.settings import TaskRun, names_of
+from train.head.settings import TaskRun
+from train.head.task_choice import names_of
 
 
 def head_defaults(
@@ -20,7 +21,7 @@ def head_defaults(
     batch_size: int = 16,
     seed: int = 0,
     device: str | None = None,
-    dtype: Literal["float32", "bfloat16"] = "float32",
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
     run_code: bool = False,
 ) -> None:
     """Decode dev prompts with a head and without, write what wins to `defaults.json`, and say what was won.
@@ -35,15 +36,20 @@ def head_defaults(
         batch_size: prompts at a time.
         seed: of the prompts.
         device: where to run; by default the GPU if there is one.
-        dtype: of the base.
+        dtype: of the base; default float32 on the CPU, the checkpoint's own elsewhere.
         run_code: let checkers run what the base writes.
     """
-    from train.commands.folders import MODEL, check_head_folder, check_model, or_shipped
+    from models.checkpoints.hub import is_hub_name
+    from train.commands.folders import MODEL, check_model, named_head, or_shipped
     from train.tasks import get, require_permission
 
     model = or_shipped(model, MODEL)
     check_model(model, "")
-    check_head_folder(head)
+    if out is None and is_hub_name(head):
+        raise ValueError(
+            f"out must be given for a head on the hub, whose copy here stays as it is, got none for {head}"
+        )
+    head = named_head(head)
     names = names_of(task)
     if prompts is not None and len(names) > 1:
         raise ValueError(f"prompts must come with one task, got {task}")

@@ -44,7 +44,7 @@ def head_risk(
     Args:
         task: names of tasks, with commas between them.
         model: folder or hub id of the base; default the shipped model.
-        head: folder of its scoring head; default the shipped one.
+        head: folder of its scoring head; default the one that ships for the model.
         prompts: a JSONL(.gz) file of prompts in place of the generator, where there is one task.
         num_prompts: dev prompts of each task, at least 2.
         risk_bound: of that round, in (0, 1].
@@ -53,7 +53,7 @@ def head_risk(
         device: where to run; by default the GPU if there is one.
         out: folder of traces and head-risk.json; traces that are there already are not collected again.
     """
-    from train.commands.folders import HEAD, MODEL, check_head_folder, check_model, or_shipped
+    from train.commands.folders import MODEL, check_model, head_of, or_shipped
     from train.tasks import get
 
     names = [name.strip() for name in task.split(",")]
@@ -66,9 +66,8 @@ def head_risk(
         raise ValueError(f"num_prompts must be at least 2, got {num_prompts}")
     if not 0 < risk_bound <= 1:
         raise ValueError(f"risk_bound must lie in (0, 1], got {risk_bound}")
-    model, head = or_shipped(model, MODEL), or_shipped(head, HEAD)
-    check_model(model, "")
-    check_head_folder(head)
+    check_model(or_shipped(model, MODEL), "")
+    model, head = or_shipped(model, MODEL), head_of(model, head)
 
     import models
     from decoding.provenance import environment, write_json
@@ -178,7 +177,7 @@ def after_look(policy: Learned, one: Prepared, *, weight: float) -> Tensor:
     from torch.nn.functional import pad
 
     from decoding.policies.cascade import ask
-    from models.heads.scoring_head import prior_of
+    from models.heads.window_scores import prior_of
 
     assert policy.head.cascade is not None
     reading, scores, left = one.reading, one.scored_by(policy.head), left_by(policy, one)

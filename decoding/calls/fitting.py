@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 
 from decoding.calls.request import Request
+from decoding.names import shown
 from decoding.policy import Policy
 from decoding.sampling import Sampling
 from models.denoiser import Denoiser
@@ -70,10 +71,13 @@ def check_fit(
     given = request.options.get("eos_id")
     if given is None:
         return denoiser.end_ids
+    given = given.tolist() if hasattr(given, "tolist") else given
     ids = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
     for one in ids:
         if not isinstance(one, int) or isinstance(one, bool) or not 0 <= one < denoiser.vocab_size:
-            raise ValueError(f"eos_id must lie in [0, {denoiser.vocab_size}), got {one!r}")
+            raise ValueError(f"eos_id must lie in [0, {denoiser.vocab_size}), got {shown(one)}")
+        if one == denoiser.mask_id:
+            raise ValueError(f"eos_id must be another than the mask id {one}, got it")
     turn = [one for one in [denoiser.end_of_turn_id] if one is not None]
     return tuple(dict.fromkeys([*ids, *turn])) if ids else denoiser.end_ids
 

@@ -96,7 +96,7 @@ def generate_many(
     given = {**settings, "block_length": block_length, "temperature": temperature, "top_p": top_p}
     if given.get("history"):
         raise ValueError("history must be left out of generate_many, which keeps no states")
-    calls = Calls(model, policy, given | ({} if early_stop else {"early_stop": False}), calibrated)
+    calls = Calls(model, policy, given | ({} if early_stop is True else {"early_stop": early_stop}), calibrated)
     if not isinstance(gen_length, Iterable):
         calls.of(gen_length)
     lengths = gen_length if isinstance(gen_length, Iterable) else repeat(gen_length)

@@ -28,7 +28,10 @@ RANGES: Mapping[str, tuple[int, bool, float]] = {
 }
 """Setting -> lowest value, whether that one is excluded, highest value; policies check the rest when they are made."""
 
-_OF_THE_FIELD = {*ALIASES, *ALIASES.values(), *RULES, *WITHOUT_EFFECT, "dual_cache"}  # None means not given
+_OF_THE_FIELD = {
+    *(*ALIASES, *ALIASES.values(), *RULES, *WITHOUT_EFFECT),
+    *("dual_cache", "temperature", "top_p"),
+}  # None means not given
 OF_THE_MODEL = ("mask_id", "eos_id", "tokenizer", "chat")
 EOS_OPTIONS = ("logits_eos_inf", "confidence_eos_eot_inf")  # LLaDA's: EOS is never a candidate; never a confident one
 
@@ -52,6 +55,7 @@ class Request:
 
 
 OPTIONS = ("temperature", "top_p", "early_stop", "history", "use_cache", *EOS_OPTIONS, *OF_THE_MODEL)
+SWITCHES = ("early_stop", "history", "chat", *EOS_OPTIONS)
 
 
 def resolve(policy: Any, given: Mapping[str, Any]) -> Request:
@@ -151,8 +155,16 @@ def _check_ranges(values: Mapping[str, Any]) -> None:
         number = number and (name == "factor" or value < float("inf"))
         if not number or not low <= value <= high or (open_below and value == low):
             within = f"lie in {'(' if open_below else '['}{low}, {high}]"
-            rule = within if high < float("inf") else f"be {'above' if open_below else 'at least'} {low}"
-            raise ValueError(f"{name} must {rule}, got {shown(value)}")
+            least = f"{'above' if open_below else 'at least'} {low}"
+            least = (
+                least
+                if number
+                else f"a {'' if name == 'factor' else 'finite '}number {'' if open_below else 'of '}{least}"
+            )
+            raise ValueError(f"{name} must {within if high < float('inf') else f'be {least}'}, got {shown(value)}")
+    for name in SWITCHES:
+        if not isinstance(values.get(name), bool | None):
+            raise ValueError(f"{name} must be true or false, got {shown(values[name])}")
 
 
 def is_number(value: int | float) -> bool:

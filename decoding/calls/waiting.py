@@ -12,6 +12,10 @@ from torch import Tensor
 
 from decoding.state import DecodeState, Layout, start
 
+NUMBERS = (
+    4  # behind the tokens of a prompt that joins: lengths of its canvas, of its blocks and of its row, and its number
+)
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -84,32 +88,31 @@ class Joining:
     number: Int[Tensor, " B"]
 
 
-def join(
-    entries: Mapping[int, Entry],
-    layout: Layout,
-    *,
-    batch: int,
-    width: int,
-    initial_blocks: int,
-    device: torch.device,
-) -> Joining:
-    """The first states of prompts at their places in a batch, each at the right end of its row.
+def packed(entries: Mapping[int, Entry], *, batch: int, width: int) -> Int[Tensor, "B W"]:
+    """Prompts at their places in a batch, each at the right end of its row, and behind each row NUMBERS that say the rest.
 
     Args:
         entries: place -> prompt.
-        layout: of the decode.
         batch: B.
-        width: L, at least the positions of each.
-        initial_blocks: open at first.
-        device: of the batch.
+        width: positions of a row, at least those of each prompt.
     """
-    tokens = torch.zeros(batch, width, dtype=torch.long)
-    lengths = torch.zeros(4, batch, dtype=torch.long)  # of the canvas, of its blocks, of the row; and the number
-    lengths[1] = 1
+    lines = torch.zeros(batch, width + NUMBERS, dtype=torch.long)
+    lines[:, width + 1] = 1
     for place, entry in entries.items():
-        tokens[place, width - entry.size : width - entry.gen_length] = torch.tensor(entry.ids)
-        lengths[:, place] = torch.tensor([entry.gen_length, entry.block_length, entry.size, entry.number])
-    sent = torch.cat([tokens, lengths.T], 1).to(device)
+        row = [*entry.ids, *[0] * entry.gen_length, entry.gen_length, entry.block_length, entry.size, entry.number]
+        lines[place, width - entry.size :] = torch.tensor(row)
+    return lines
+
+
+def joining(sent: Int[Tensor, "B W"], layout: Layout, *, initial_blocks: int) -> Joining:
+    """The first states of prompts.
+
+    Args:
+        sent: the prompts (`packed`), on the device of the batch.
+        layout: of the decode.
+        initial_blocks: open at first.
+    """
+    width = sent.shape[1] - NUMBERS
     canvas, block, size, number = sent[:, width:].unbind(-1)
     state = start(
         sent[:, :width],
@@ -121,5 +124,5 @@ def join(
         initial_blocks=initial_blocks,
         cached=layout.cached,
     )
-    mask = torch.arange(width, device=device) >= (width - size).unsqueeze(-1)
+    mask = torch.arange(width, device=sent.device) >= (width - size).unsqueeze(-1)
     return Joining(canvas > 0, state, mask, number)

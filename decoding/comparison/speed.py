@@ -226,6 +226,11 @@ def table(found: Mapping[str, Any]) -> str:
         what = f"round of {row['policy']}, batch {row['batch']}, {row['cache']}"
         lines.append(f"{what:58}{row['ms']:9.3f} ms{row['times_floor']:8.2f} x floor")
     lines += [f"published loop, batch {b:43}{ms:9.3f} ms" for b, ms in found["published_ms"].items()]
+    plain, graphs = (found["peak_memory_gib"][kind] for kind in ("plain", "graphs"))
+    if plain:
+        what = "peak memory of the same rounds, engine and plain"
+        lines.append(f"{what:58}{graphs:9.2f} GiB{graphs / plain:8.2f} x the {plain:.2f} GiB of the plain path")
+    lines.append(f"{'first call by the engine':58}{found['first_round']['first_seconds']:9.1f} s")
     lines.append(f"canvases for the price of one: {found['free_lunch']}")
     return "\n".join(lines)
 

@@ -84,18 +84,36 @@ def foretell(cascade: Cascade, reading: Reading, reason: Int[Tensor, "B L"], tok
         reason: 0 at positions that are not committed.
         token: what is committed elsewhere.
     """
-    committed = reading.rows & (reason > 0)
-    left = reading.rows & ~committed
+    wide, device = is_wide(reading), reason.device
+    committed, left = (compiled(_parted, device) if wide else _parted)(reading.rows, reason)
     log_probs = ask(cascade, reading, committed, token)
-    if is_wide(reading):
+    if wide:
         tap: Any = reading.taps[0]
-        likeliest, risk = compiled(_likeliest, log_probs.device)(log_probs, tap.pick(reading.top_tokens))
-        return tap.spread(likeliest).masked_fill(~left, -1), tap.spread(risk).masked_fill(~left, 0.0)
+        return compiled(_likeliest_in_window, device)(log_probs, reading.top_tokens, left, tap.rows, tap.back)
     likeliest, risk = _likeliest(log_probs, reading.top_tokens[left])
     return (
         torch.full_like(token, -1).masked_scatter(left, likeliest),
         torch.zeros_like(reading.confidence).masked_scatter(left, risk),
     )
+
+
+def _parted(rows: Bool[Tensor, "B L"], reason: Int[Tensor, "B L"]) -> tuple[Tensor, Tensor]:
+    """The rows that are committed, and those left."""
+    committed = rows & (reason > 0)
+    return committed, rows & ~committed
+
+
+def _likeliest_in_window(
+    log_probs: Float[Tensor, "N W 6"],
+    tokens: Int[Tensor, "N L 5"],
+    left: Bool[Tensor, "N L"],
+    window: Int[Tensor, "N W"],
+    back: Int[Tensor, "N L"],
+) -> Foretold:
+    """The likeliest candidate of every position left and its risk, from those of a window; -1 and 0 elsewhere."""
+    candidates = tokens.gather(1, window.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+    likeliest, risk = (found.gather(1, back) for found in _likeliest(log_probs, candidates))
+    return likeliest.masked_fill(~left, -1), risk.masked_fill(~left, 0.0)
 
 
 def _likeliest(log_probs: Float[Tensor, "*M 6"], tokens: Int[Tensor, "*M 5"]) -> tuple[Tensor, Tensor]:
@@ -106,7 +124,12 @@ def _likeliest(log_probs: Float[Tensor, "*M 6"], tokens: Int[Tensor, "*M 5"]) ->
 
 
 def ask(
-    cascade: Cascade, reading: Reading, committed: Bool[Tensor, "B L"], token: Int[Tensor, "B L"]
+    cascade: Cascade,
+    reading: Reading,
+    committed: Bool[Tensor, "B L"],
+    token: Int[Tensor, "B L"],
+    *,
+    believed: bool = False,
 ) -> Float[Tensor, "... 6"]:
     """Log-probabilities of the reading's candidates, and of the rest, at the positions left, packed (`Cascade.forward`).
 
@@ -115,8 +138,9 @@ def ask(
         reading: with taps.
         committed: positions that are taken for committed.
         token: what they hold.
+        believed: as the cascade says it, whatever held-out states bear out.
     """
     figures = (reading.top_tokens, reading.top_log_probs, reading.log_normaliser)
     forward: Any = cascade.foretell_wide if is_wide(reading) else cascade
-    log_probs: Tensor = forward(reading.taps, reading.rows, committed, token, *figures)
+    log_probs: Tensor = forward(reading.taps, reading.rows, committed, token, *figures, believed=believed)
     return log_probs

@@ -25,6 +25,7 @@ def foretell_reading(
 
     p(x_j | x, x_S) over the five candidates of the present reading and the rest of the vocabulary as one (`Cascade.forward`):
     candidate, confidence, risk and the five log-probabilities are of that distribution, the entropy counts the rest as one token.
+    It is believed as the cascade says it, for what is drafted by it is checked (`CascadeConfig.seen` is for what is not).
 
     Args:
         cascade: foretells p.
@@ -34,7 +35,7 @@ def foretell_reading(
     """
     committed = committed & reading.rows
     left = reading.rows & ~committed
-    log_probs = ask(cascade, reading, committed, token)
+    log_probs = ask(cascade, reading, committed, token, believed=True)
     window: WideTap | None = reading.taps[0] if is_wide(reading) else None  # type: ignore[assignment]
     candidates = reading.top_tokens[left] if window is None else window.pick(reading.top_tokens)
     top, order = log_probs[..., :-1].sort(dim=-1, descending=True, stable=True)

@@ -18,7 +18,6 @@ from decoding.policy import Needs, Policy, best, rank
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal, Reason
 from models.engine.graphs import compiled
-from models.heads.conflict_output import Conflicts
 from models.heads.scoring_head import Scores, ScoringHead
 
 PASSES = 9  # odd: see compatible_set
@@ -116,14 +115,27 @@ class Learned(Policy):
 
     def held_safe(self, scores: Scores, reading: Reading) -> Int[Tensor, "B L"]:
         """The reason of every commit by the head's own risks, FORCED at the safest position of a row where none is safe."""
-        risk = scores.risk
-        if scores.conflicts is not None and self.rule in (*PAIRWISE, None):
-            safe = within_conflicts(risk, scores.conflicts, reading, self.risk_bound, total=self.rule != "pairs")
-        else:
-            safe = safe_set(risk, reading.rows, self.risk_bound, each=self.rule == "each")
-        nothing = ~safe.any(-1, keepdim=True)
-        reason = torch.where(safe, int(Reason.EXPLOIT), 0)
-        return torch.where(nothing & best(-scores.risk_logit, reading.rows), int(Reason.FORCED), reason)
+        if scores.conflicts is None or self.rule not in (*PAIRWISE, None):
+            safe = safe_set(scores.risk, reading.rows, self.risk_bound, each=self.rule == "each")
+            return reasons_of(safe, scores.risk_logit, reading.rows)
+        total = self.rule != "pairs"
+        if not is_wide(reading):
+            conflict = scores.conflicts.probability
+            safe = compatible_set(scores.risk, conflict, reading.rows, self.risk_bound, total=total)
+            return reasons_of(safe, scores.risk_logit, reading.rows)
+        tap: Any = reading.taps[0]
+        walk = compiled(_held_in_window, reading.rows.device)
+        limit = torch.full_like(scores.risk_logit[0, 0], self.risk_bound)  # a number would be compiled into it
+        return walk(scores, reading.rows, (tap.rows, tap.inside, tap.back), limit, total=total)
+
+
+def reasons_of(
+    safe: Bool[Tensor, "B L"], risk_logit: Float[Tensor, "B L"], rows: Bool[Tensor, "B L"]
+) -> Int[Tensor, "B L"]:
+    """EXPLOIT at what is safe, FORCED at the safest position of a row where nothing is."""
+    nothing = ~safe.any(-1, keepdim=True)
+    reason = torch.where(safe, int(Reason.EXPLOIT), 0)
+    return torch.where(nothing & best(-risk_logit, rows), int(Reason.FORCED), reason)
 
 
 def safe_set(risk: Tensor, rows: Bool[Tensor, "B L"], bound: float, *, each: bool = False) -> Bool[Tensor, "B L"]:
@@ -139,26 +151,23 @@ def safe_set(risk: Tensor, rows: Bool[Tensor, "B L"], bound: float, *, each: boo
     return rows & (level < bound)
 
 
-def within_conflicts(
-    risk: Float[Tensor, "B L"], conflicts: Conflicts, reading: Reading, bound: float, *, total: bool
-) -> Bool[Tensor, "B L"]:
-    """The compatible set of a reading, in the window of an engine where that made it.
+def _held_in_window(
+    scores: Scores, rows: Bool[Tensor, "B L"], place: tuple[Tensor, Tensor, Tensor], bound: Tensor, *, total: bool
+) -> Int[Tensor, "B L"]:
+    """The reasons by the compatible set of an engine's window.
 
     Args:
-        risk: r_i.
-        conflicts: of the same positions, or of the window.
-        reading: whose positions.
+        scores: with conflicts of the window.
+        rows: positions scored.
+        place: places of the window, which of them lie on the canvas, and which stands for each position.
         bound: b.
         total: as in `compatible_set`.
     """
-    if not is_wide(reading):
-        return compatible_set(risk, conflicts.probability, reading.rows, bound, total=total)
-    tap: Any = reading.taps[0]
-    walk = compiled(compatible_set, risk.device)
-    limit = torch.full((), bound, dtype=risk.dtype, device=risk.device)  # a number would be compiled into it
-    found = walk(tap.pick(risk), conflicts.probability, tap.pick(reading.rows) & tap.inside, limit, total=total)
-    taken: Tensor = tap.spread(found)
-    return taken & reading.rows
+    window, inside, back = place
+    assert scores.conflicts is not None
+    risk, asked = scores.risk.gather(1, window), rows.gather(1, window) & inside
+    taken = compatible_set(risk, scores.conflicts.probability, asked, bound, total=total)
+    return reasons_of(taken.gather(1, back) & rows, scores.risk_logit, rows)
 
 
 def compatible_set(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from decoding.calls.draws import Chances, Counter, InOrder
-from decoding.calls.waiting import Entry, Queue, join
+from decoding.calls.waiting import Entry, Queue, joining, packed
 from decoding.policy import Policy
 from decoding.reading import Reading
 from decoding.rounds.round import Carry, Round, Sight, committed, counted, counts_of, decided, first_carry
@@ -57,12 +57,16 @@ class Driver(ABC):
     def enter(self, state: DecodeState, *, watched: bool) -> None:
         """Begin with a batch; `watched` if every round is to be shown."""
 
-    def settled(self) -> Round:
-        """All rows, as if nothing were left to propose."""
+    def settled(self, rows: Sequence[int] | None = None) -> Round:
+        """All rows or some, as if nothing were left to propose."""
         shape, device = tuple(self.carry.canvases.tokens.shape), self.carry.canvases.tokens.device
         nothing = Reading.empty(shape, device)
         state, reading = self.policy.settle(self.carry.canvases, self.carry.proposal, nothing)
-        return Round(state, reading, None, counts_of(self.carry.counts, self.nfe))
+        if rows is None:
+            return Round(state, reading, None, counts_of(self.carry.counts, self.nfe))
+        index = torch.tensor(rows, device=device)
+        counts = counts_of(self.carry.counts[:, index], self.nfe)
+        return Round(state.map(lambda v: v[index]), reading, None, counts)
 
     def turn_over(self, running: Collection[int]) -> bool:
         """Let the rows go that have ended, and seat prompts that wait in their places; whether any came."""
@@ -77,24 +81,15 @@ class Driver(ABC):
 
     def _let_go(self, places: list[int]) -> Round:
         """The last round of some rows."""
-        all_, index = self.settled(), torch.tensor(places, device=self.denoiser.device)
-        counts = counts_of(self.carry.counts[:, index], self.nfe)
-        entries = tuple(self.seats.pop(place) for place in places)
-        return replace(all_, state=all_.state.map(lambda v: v[index]), counts=counts, entries=entries)
+        return replace(self.settled(places), entries=tuple(self.seats.pop(place) for place in places))
 
     def seat(self, entries: Mapping[int, Entry]) -> None:
         """Let prompts begin at these places of the batch."""
         self.seats |= entries
         canvases = self.carry.canvases
         batch, branches, width = canvases.tokens.shape
-        new = join(
-            entries,
-            canvases.layout,
-            batch=batch,
-            width=width,
-            initial_blocks=self.policy.initial_blocks,
-            device=canvases.tokens.device,
-        )
+        sent = packed(entries, batch=batch, width=width).to(canvases.tokens.device)
+        new = joining(sent, canvases.layout, initial_blocks=self.policy.initial_blocks)
         assert self.attention_mask is not None
         self.attention_mask = torch.where(new.rows.unsqueeze(-1), new.attention_mask, self.attention_mask)
         self.number = torch.where(new.rows, new.number, self.number)
@@ -120,7 +115,7 @@ class Driver(ABC):
     def propose(self) -> Round | None:
         """The round, before its commit; None where it is not shown."""
         state, reading = decided(self.policy, self.carry, self.sight)
-        counts = counts_of(counted(self.carry, self.sight), self.nfe)
+        counts = counts_of(self._counted(), self.nfe)
         self.round = Round(state, reading, self.policy.propose(state, reading), counts)
         return self.round
 
@@ -128,7 +123,10 @@ class Driver(ABC):
         """Write what was proposed."""
         state, reading, proposal = self.round.state, self.round.reading, self.round.proposal
         assert proposal is not None
-        self.carry = committed(state, reading, proposal, counted(self.carry, self.sight), self.idle_rounds)
+        self.carry = committed(state, reading, proposal, self._counted(), self.idle_rounds)
+
+    def _counted(self) -> Int[Tensor, "4 B"]:
+        return counted(self.carry.counts, self.sight.used, self.sight.positions)
 
     @property
     def idle_rounds(self) -> int:

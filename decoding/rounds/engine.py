@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast, final
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
-from torch.nn.functional import pad
 
 from decoding.calls.waiting import Entry
 from decoding.reading import Reading, read, reading_of_figures
+from decoding.rounds.desk import Desk, entered, packed_state, seated
 from decoding.rounds.driver import Driver
-from decoding.rounds.round import KEPT, Carry, Round, Sight, committed, counted, decided, first_carry
-from decoding.state import TENSORS, DecodeState, extend
+from decoding.rounds.round import Carry, Round, Sight, committed, counted, counts_of, decided, first_carry
+from decoding.state import DecodeState, extend
 from models.denoiser import Prediction
 from models.engine.graphs import compiled
-from models.engine.session import Session, Shape, copy_all
-from models.engine.weights import version_of
+from models.engine.session import Session, Shape
 
 COLUMNS = 64  # canvases have a multiple of this many positions, so that few shapes serve all lengths
 
@@ -33,9 +32,10 @@ class EngineDriver(Driver):
     """
 
     session: Session
+    desk: Desk
     captures = True
     left = width = 0
-    version: tuple[Hashable, ...] = ()
+    version = 0
 
     def enter(self, state: DecodeState, *, watched: bool) -> None:
         """Put a batch into the buffers of its shape."""
@@ -43,7 +43,7 @@ class EngineDriver(Driver):
         self.draws = sampling.at_random or len(sampling.unconfident) > 0
         self.captures = not self.draws and not watched
         head = getattr(self.policy, "head", None)
-        self.version = () if head is None else version_of(head)
+        self.version = 0 if head is None else self.denoiser.engine.versions.of(head)
         self.number = torch.arange(len(state.tokens), device=state.tokens.device)
         if self.queue is not None:
             state, self.attention_mask = extend(state, max(0, self.queue.widest - state.tokens.shape[-1])), None
@@ -53,53 +53,71 @@ class EngineDriver(Driver):
         """Take the buffers of a shape and fill them."""
         needs, (batch, length) = self.policy.needs, state.tokens.shape
         self.left = -length % COLUMNS if self.captures else 0
-        self.room = length + self.left
-        mask = torch.ones_like(state.tokens, dtype=torch.bool) if self.attention_mask is None else self.attention_mask
-        mask = self.attention_mask = pad(mask.bool(), (self.left, 0))
+        self.room, mask = length + self.left, self.attention_mask
+        gaps, holes = (False, False) if mask is None else _padding(mask.bool())
         shape = Shape(
             prompts=batch,
             canvases=needs.canvases,
             length=self.room,
             mode=getattr(getattr(self.denoiser, "cache", None), "mode", "none"),
             taps=tuple(needs.taps),
-            padded=self.queue is not None or not bool(mask.all()),
-            holes=bool((mask[:, :-1] & ~mask[:, 1:]).any()),
+            padded=self.queue is not None or self.left > 0 or gaps,
+            holes=holes,
             forbidden=self.sampling.forbidden,
             logits=self.draws,
         )
         self.session = self.denoiser.engine.session(shape)
-        self.session.begin(mask)
-        self._fill(first_carry(extend(state, self.left), needs.canvases))
-
-    def _fill(self, first: Carry) -> None:
-        self.carry = first
         if self.captures:
-            kept = self.session.carry or _own(first)
-            layout = first.canvases.layout  # its numbers are of this decode
-            self.session.carry = self.carry = replace(kept, canvases=replace(kept.canvases, layout=layout))
-            copy_all(_tensors(self.carry), _tensors(first))
+            self._enter(state, mask)
+            return
+        self.attention_mask = torch.ones_like(state.masked) if mask is None else mask.bool()
+        self.session.begin(self.attention_mask)
+        self.carry = first_carry(state, needs.canvases)
         self._prepare()
+
+    def _enter(self, state: DecodeState, mask: Bool[Tensor, "B L"] | None) -> None:
+        """The same by a graph."""
+        canvases, device = self.policy.needs.canvases, self.denoiser.device
+        desk = self.session.desk or Desk.like(state, self.left, canvases)
+        desk.put(state, mask, self.left)
+        layout = state.layout  # its numbers are of this decode
+        carry = replace(desk.carry, canvases=replace(desk.carry.canvases, layout=layout))
+        self.desk = self.session.desk = replace(desk, carry=carry, state=replace(desk.state, layout=layout))
+        self.carry, desk = self.desk.carry, self.desk
+        begin = compiled(entered, device)
+        self._run(("enter", layout), lambda: begin(desk.state, desk.mask, desk.left, canvases), self._begin)
+
+    def _begin(self, made: tuple[Carry, Tensor] | tuple[Carry, Tensor, Tensor]) -> None:
+        carry, mask, *new = made
+        self.desk.write(carry)
+        self.session.begin(mask, *new)
+        self._prepare()
+
+    def _run(self, key: tuple[Hashable, ...], compute: Callable[[], Any], store: Callable[[Any], None]) -> None:
+        self.denoiser.engine.graphs.run((self.session.shape, *key), compute, store)
 
     def seat(self, entries: Mapping[int, Entry]) -> None:
         """Let prompts begin, in buffers that hold them; only where none runs may these be too narrow."""
-        widest, kept = max(entry.size for entry in entries.values()), self.carry
+        widest = max(entry.size for entry in entries.values())
         if self.room is None or widest > self.room:
             assert self.queue is not None
-            self.attention_mask = None
-            self._open(
-                extend(
-                    kept.canvases.map(lambda v: v[:, 0]),
-                    max(widest, self.queue.widest) - kept.canvases.tokens.shape[-1],
-                )
-            )
-            kept = self.carry
-        super().seat(entries)
+            self.attention_mask, kept = None, self.carry.canvases.map(lambda v: v[:, 0])
+            self._open(extend(kept, max(widest, self.queue.widest) - kept.tokens.shape[-1]))
         if self.captures:
-            made, self.carry = self.carry, kept
-            copy_all(_tensors(kept), _tensors(made))
-        places = torch.tensor(sorted(entries), device=self.number.device)
-        self.session.begin(cast(Tensor, self.attention_mask), places)
+            self.seats |= entries
+            self.desk.send(entries)
+            self._run(("seat", self.carry.canvases.layout, self.policy.initial_blocks), self._seated, self._begin)
+            return
+        super().seat(entries)
+        new = torch.zeros_like(self.number, dtype=torch.bool)
+        new[torch.tensor(list(entries), device=new.device)] = True
+        self.session.begin(cast(Tensor, self.attention_mask), new)
         self._prepare()
+
+    def _seated(self) -> tuple[Carry, Tensor, Tensor]:
+        """Prompts that join, as a tensor program on what the buffers hold."""
+        join = compiled(seated, self.denoiser.device)
+        return join(self.desk.sent, self.carry, self.session.seen, self.policy.initial_blocks)
 
     def _prepare(self) -> None:
         carry, canvases = self.carry, self.carry.canvases
@@ -107,12 +125,10 @@ class EngineDriver(Driver):
 
     def look(self) -> bool:
         """Replay the forwards that the plan asks for."""
-        *flags, alarm = self.session.plan.flags.tolist()  # the one small tensor the host waits for
+        *flags, alarm = (told := self.session.plan.flags.tolist())[:5]  # the one small tensor the host waits for
         self.heed(alarm)
-        if self.queue is not None:
-            live = self.carry.live.any(-1).tolist()
-            if self.turn_over({place for place, runs in enumerate(live) if runs}):
-                *flags, _ = self.session.plan.flags.tolist()
+        if self.queue is not None and self.turn_over({place for place, runs in enumerate(told[5:]) if runs}):
+            flags = self.session.plan.flags.tolist()[:4]
         if not flags[0] + flags[1]:
             return False
         self.width = self.session.forward(flags)
@@ -133,8 +149,7 @@ class EngineDriver(Driver):
             self._prepare()
             return
         layout, taps = self.carry.canvases.layout, self.policy.needs.taps
-        key = (self.session.shape, "turn", self.policy, self.width if taps else 0, layout, self.version)
-        self.denoiser.engine.graphs.run(key, self._turn, self._store)
+        self._run(("turn", self.policy, self.width if taps else 0, layout, self.version), self._turn, self._store)
 
     def _turn(self) -> Carry:
         """A round after its forward, as a tensor program on what the buffers hold."""
@@ -142,11 +157,11 @@ class EngineDriver(Driver):
         state, reading = decided(self.policy, self.carry, sight)
         proposal = self.policy.propose(state, reading)
         finish = compiled(committed, self.denoiser.device)
-        counts = counted(self.carry, sight)
+        counts = compiled(counted, self.denoiser.device)(self.carry.counts, sight.used, sight.positions)
         return finish(state, replace(reading, taps=()), proposal, counts, self.idle_rounds)
 
     def _store(self, made: Carry) -> None:
-        copy_all(_tensors(self.carry), _tensors(made))
+        self.desk.write(made)
         self._prepare()
 
     def _see(self) -> Sight:
@@ -173,34 +188,30 @@ class EngineDriver(Driver):
         prediction = Prediction(logits, rows, session.plan.positions[row, branch])
         return read(prediction, self.sampling, self.chances(row, branch)).scatter(index, (shape[0], shape[1]))
 
-    def leave(self) -> Round:
-        """The last round, without the columns that only fill the buffers, in memory of its own."""
-        last = super().leave()
-        state = extend(last.state, -self.left).map(torch.clone)
-        spent = {
-            n: getattr(last.counts, n).clone() for n in ("rounds", "sequence_forwards", "token_positions", "explored")
-        }
-        return replace(last, state=state, counts=replace(last.counts, **spent))
+    def settled(self, rows: Sequence[int] | None = None) -> Round:
+        """All rows in the end, without the columns that only fill the buffers, or some of a queue's; in memory of their own."""
+        if not self.captures:
+            return super().settled(rows)
+        layout = self.carry.canvases.layout
+        self._run(("leave", self.policy, layout, self.version), self._settled, self._keep)
+        left = self.left if rows is None else 0
+        state, counts = self.desk.ended(rows, left)
+        nothing = self.desk.nothing.map(lambda v: v[: len(state.tokens), left:])
+        return Round(state, nothing, None, counts_of(counts, self.nfe))
+
+    def _settled(self) -> tuple[Tensor, ...]:
+        state = self.policy.settle(self.carry.canvases, self.carry.proposal, self.desk.nothing_of(self.carry))[0]
+        return packed_state(state, self.carry.counts)
+
+    def _keep(self, made: tuple[Tensor, ...]) -> None:
+        torch._foreach_copy_(list(self.desk.final), list(made))
 
     def close(self) -> None:
         """The buffers are free for another decode."""
         self.denoiser.engine.in_use.release()
 
 
-def _own(carry: Carry) -> Carry:
-    """The same values in memory of their own."""
-
-    def copy(value: Tensor) -> Tensor:
-        return value.contiguous().clone()
-
-    copies: dict[str, Any] = {name: copy(getattr(carry.proposal, name)) for name in KEPT}
-    proposal = replace(carry.proposal, **copies)
-    return Carry(carry.canvases.map(copy), proposal, copy(carry.counts), copy(carry.alarm))
-
-
-def _tensors(carry: Carry) -> list[Tensor]:
-    """What a graph carries; the confidences of a proposal are written by its commit and read no more."""
-    canvases, proposal = carry.canvases, carry.proposal
-    state: list[Any] = [getattr(canvases, name) for name in TENSORS if name != "memory"]
-    plan = [getattr(proposal, name) for name in KEPT]
-    return [*state, *plan, carry.counts, carry.alarm]
+def _padding(mask: Bool[Tensor, "B L"]) -> tuple[bool, bool]:
+    """Whether there is padding, and whether some follows a token."""
+    gaps, holes = torch.stack([~mask.all(), (mask[:, :-1] & ~mask[:, 1:]).any()]).tolist()
+    return gaps, holes

@@ -135,10 +135,15 @@ def decided(policy: Policy, carry: Carry, sight: Sight) -> tuple[DecodeState, Re
     return state.count(reading), reading
 
 
-def counted(carry: Carry, sight: Sight) -> Int[Tensor, "4 B"]:
-    """The counts with one forward more."""
-    used = sight.used
-    return carry.counts + torch.stack([(used > 0).long(), used, sight.positions, (used > 1).long()])
+def counted(counts: Int[Tensor, "4 B"], used: Int[Tensor, " B"], positions: Int[Tensor, " B"]) -> Int[Tensor, "4 B"]:
+    """The counts with one forward more.
+
+    Args:
+        counts: before it.
+        used: canvases of each row that ran.
+        positions: computed for each row.
+    """
+    return counts + torch.stack([(used > 0).long(), used, positions, (used > 1).long()])
 
 
 def committed(

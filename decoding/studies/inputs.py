@@ -41,6 +41,7 @@ class StudyInputs:
         seed: of prompts and draws.
         make_problems: (task, test prompts, dev prompts) -> its prompts and checker.
         fit: fits a features-only head (see `train.commands.study.fit_features`).
+        dtype: of the weights; None as in `models.load`.
         cost: counts what `denoiser` and `counted` gave out.
     """
 
@@ -50,6 +51,7 @@ class StudyInputs:
     seed: int
     make_problems: Callable[[str, int, int], CheckedProblems] = field(repr=False)
     fit: Callable[..., ScoringHead] = field(repr=False)
+    dtype: str | None = None
     cost: Cost = field(default_factory=Cost)
 
     def denoiser(self, model: str | None = None, *, head: bool = False, **options: Any) -> Denoiser:
@@ -68,7 +70,7 @@ class StudyInputs:
         if head and self.head is None:
             raise ValueError("head must be a folder with head.safetensors for this study, got None")
         folder = self.head if head else None
-        options = {"dtype": torch.float32, "device": self.device} | options
+        options = {"dtype": self.dtype, "device": self.device} | options
         denoiser = models.load(model or self.model, head=folder, **options)
         self.cost.models[Path(model or self.model).name] = denoiser.fingerprint()[:12]
         return self.counted(denoiser)

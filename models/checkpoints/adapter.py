@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from models.checkpoints.adapter_targets import CHOICE, check_patterns, check_targets
+from models.checkpoints.config_numbers import is_finite
 from models.checkpoints.families import CheckpointError, Family
 from models.checkpoints.files import combine, digest, read_json, require_regular
 from models.checkpoints.manifest import check_files, settle
@@ -39,12 +40,7 @@ _WITHOUT_EFFECT = (
         "megatron_core",
         "qalora_group_size",
     ),  # of training, or of switches that are off
-    *(
-        "target_modules",
-        "exclude_modules",
-        "layers_to_transform",
-        "layers_pattern",
-    ),  # the stored modules are what they chose
+    *CHOICE,  # compared with the modules that are stored
     *(
         "eva_config",
         "loftq_config",
@@ -86,6 +82,7 @@ def merge_adapter(denoiser: MaskedLM, family: Family, folder: Path) -> int:
     settings = _read_settings(folder)
     stored = _read_tensors(folder, dora=bool(settings.get("use_dora")))
     names = _modules(denoiser, family, folder, stored)
+    check_targets(settings, names, folder)
     check_files(folder)
     tensors = {f"{names[match['module']]}.{match['part']}": tensor for match, tensor in stored}
     spelled = _settings_by_module(settings, names)
@@ -143,6 +140,7 @@ def _check_numbers(settings: Mapping[str, Any]) -> None:
     for key, pattern in patterns.items():
         if not isinstance(pattern, dict):
             raise CheckpointError(f"{key} of the adapter must be an object of module names, got {pattern!r}")
+    check_patterns(settings, _PATTERNS)
     ranks = {"r": settings.get("r", 8), **{f"{k} of rank_pattern": v for k, v in patterns["rank_pattern"].items()}}
     alphas = {"lora_alpha": settings.get("lora_alpha", 8)}
     alphas |= {f"{k} of alpha_pattern": v for k, v in patterns["alpha_pattern"].items()}
@@ -150,8 +148,8 @@ def _check_numbers(settings: Mapping[str, Any]) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST:
             raise CheckpointError(f"{key} of the adapter must be a whole number from 1 to {MOST}, got {value!r}")
     for key, value in alphas.items():
-        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-            raise CheckpointError(f"{key} of the adapter must be a finite number, got {value!r}")
+        if not is_finite(value):
+            raise CheckpointError(f"{key} of the adapter must be a finite number, got {repr(value)[:60]}")
 
 
 def _read_tensors(folder: Path, *, dora: bool) -> list[tuple[re.Match[str], Tensor]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +13,12 @@ HARMLESS_ROPE = {"factor": 1, "partial_rotary_factor": 1, "attention_factor": 1}
 
 class CheckpointError(ValueError):
     """A checkpoint, adapter or loaded model that cannot be used; the message says what was found and what is needed."""
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value of JSON is a number that a float holds; its whole numbers may be larger."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and abs(value) <= sys.float_info.max
 
 
 def whole(config: Mapping[str, Any], key: str, *, most: int = MOST) -> int:
@@ -26,9 +32,8 @@ def whole(config: Mapping[str, Any], key: str, *, most: int = MOST) -> int:
 def positive(config: Mapping[str, Any], key: str) -> float:
     """A finite number above 0; KeyError where it is missing."""
     value = config[key]
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value <= 0:
-        raise CheckpointError(f"{key} of config.json must be a finite number above 0, got {value!r}")
+    if not is_finite(value) or value <= 0:
+        raise CheckpointError(f"{key} of config.json must be a finite number above 0, got {repr(value)[:60]}")
     return float(value)
 
 

@@ -122,6 +122,7 @@ LLADA = Family(
         "layer_norm_with_affine": (True,),
         "bias_for_layer_norm": (False, None),
         "rope": (True,),
+        "partial_rotary_factor": (1, None),
         "alibi": (False,),
         "scale_logits": (False,),
         "input_emb_norm": (False,),

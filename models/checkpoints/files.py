@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from models.checkpoints.families import CheckpointError
+from models.checkpoints.hub import BASE_FILES, HUB_NAME, snapshot
 from models.checkpoints.json_files import read_object
 
-HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja")
 INDEX = "model.safetensors.index.json"
 SAMPLE = 2**18  # values of each tensor that enter the fingerprint: all of a small model, a comb of a large one
 
@@ -30,18 +29,9 @@ def find_folder(path_or_hub_id: str | Path) -> Path:
     if folder.is_dir():
         return folder
     name = str(path_or_hub_id)
-    if folder.exists() or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
+    if folder.exists() or not HUB_NAME.fullmatch(name):
         raise CheckpointError(f"path_or_hub_id must be a checkpoint folder or `owner/name` on the hub, got {name!r}")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise CheckpointError(
-            f"path_or_hub_id must be a local folder or on the hub, got {name!r} ({reason})"
-        ) from error
+    return snapshot(name, BASE_FILES, "path_or_hub_id")
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -79,9 +79,10 @@ def load(
 
         merge_adapter(denoiser, family, Path(adapter))
     if head is not None:
+        from models.checkpoints.hub import head_folder
         from models.heads.scoring_head import load_head
 
-        denoiser.put_on(load_head(Path(head), denoiser))
+        denoiser.put_on(load_head(head_folder(head), denoiser))
     return denoiser.eval().use_engine(engine)
 
 

@@ -32,6 +32,8 @@ def special_ids(
         raise CheckpointError(f"the mask id must lie in the vocabulary of {size}, got {mask_id}")
     ends = ends_of((config, generation), tokenizer, size)
     eos_id = ends[0] if ends else None
+    if mask_id in ends:
+        raise CheckpointError(f"eos_token_id must be another than the mask id {mask_id}, got it")
     known = {} if tokenizer is None else tokenizer.get_vocab()
     _check_tokenizer(known, tokenizer, size, [mask_id, *([] if eos_id is None else [eos_id])])
     published = family.end_of_turn_id if tokenizer is None and family.end_of_turn_id < size else None
@@ -41,15 +43,14 @@ def special_ids(
 
 
 def ends_of(configs: Sequence[Mapping[str, Any]], tokenizer: Any, size: int) -> list[int]:
-    """The EOS ids that the configs name, else the tokenizer's.
+    """The EOS ids that the configs name, and the tokenizer's behind them.
 
     Raises:
         CheckpointError: if one lies outside the vocabulary.
     """
     named = [config.get("eos_token_id") for config in configs]
     ends = [one for ids in named if ids is not None for one in (ids if isinstance(ids, list | tuple) else [ids])]
-    if not ends:
-        ends = [one for one in [getattr(tokenizer, "eos_token_id", None)] if one is not None]
+    ends += [one for one in [getattr(tokenizer, "eos_token_id", None)] if one is not None]
     for one in ends:
         if not isinstance(one, int) or isinstance(one, bool) or not 0 <= one < size:
             raise CheckpointError(f"eos_token_id must hold ids of the vocabulary of {size}, got {one!r}")

@@ -12,7 +12,8 @@ from typing import Any, Literal, get_args
 from models.engine.graphs import Graphs, compiled
 from models.engine.plan import make_plan
 from models.engine.session import Session, Shape
-from models.engine.weights import BlockWeights, read_block, version_of
+from models.engine.versions import Versions
+from models.engine.weights import BlockWeights, read_block
 
 Kind = Literal["auto", "plain", "graphs"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -32,7 +33,7 @@ class Engine:
         self._denoiser = denoiser
         self.graphs = Graphs(denoiser.device, capture=capture)
         self._weights: list[BlockWeights] = []
-        self._version: tuple[Hashable, ...] = ()
+        self.versions, self._version = Versions(), 0
         self._sessions: OrderedDict[Shape, Session] = OrderedDict()
         self.refused = 0
         self.in_use = threading.Lock()  # its buffers serve one decode at a time
@@ -60,9 +61,9 @@ class Engine:
 
     def _read_weights(self) -> list[BlockWeights]:
         """The weights of all blocks; where any weight has moved or changed since, whatever was captured on them is dropped."""
-        if self._version != version_of(self._denoiser):
+        if self._version != self.versions.of(self._denoiser):
             self._weights = [read_block(block) for block in self._denoiser.blocks]
-            self._version = version_of(self._denoiser)  # reading may have moved them
+            self._version = self.versions.of(self._denoiser)  # reading may have moved them
             self._sessions.clear()
             self.graphs.forget(lambda _: True)
             self.graphs.device = self._denoiser.device

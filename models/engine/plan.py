@@ -43,8 +43,8 @@ class Plan:
         first: the first row asked for.
         positions: rows computed, padding not counted.
         part_order, whole_order: numbers of all canvases, those computed in part first, or those computed whole.
-        flags: canvases in part, canvases whole, the widest span, the widest run of rows asked for, and the alarm; all that a
-            host need read.
+        flags: canvases in part, canvases whole, the widest span, the widest run of rows asked for, the alarm, and of every
+            prompt whether it runs; all that a host need read.
     """
 
     part: Bool[Tensor, "B K"]
@@ -56,7 +56,7 @@ class Plan:
     positions: Int[Tensor, "B K"]
     part_order: Int[Tensor, "B K"]
     whole_order: Int[Tensor, "B K"]
-    flags: Int[Tensor, " 5"]
+    flags: Int[Tensor, " 5+B"]
 
 
 def empty_contexts(prompts: int, canvases: int, length: int, device: torch.device) -> Contexts:
@@ -122,7 +122,7 @@ def make_plan(
         positions=torch.where(part, count, size.unsqueeze(-1)) * live,
         part_order=order_of(part.flatten()).view_as(slot),
         whole_order=order_of(whole.flatten()).view_as(slot),
-        flags=torch.stack(flags),
+        flags=torch.cat([torch.stack(flags), live.any(-1).long()]),
     )
     return plan, _with_new(contexts, plan, tokens, used, length if mode == "prefix" else end)
 

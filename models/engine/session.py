@@ -14,8 +14,10 @@ from models.block_run import positions_of, predictors, themselves
 from models.engine import kernels
 from models.engine.block import Attend, run_blocks
 from models.engine.figures import FLOATS, INTS, figures
+from models.engine.graphs import compiled
 from models.engine.place import Place
 from models.engine.plan import Contexts, Plan, empty_contexts, make_plan
+from models.engine.rows import part_rows, read_rows, spread_rows, whole_rows
 from models.engine.weights import BlockWeights
 from models.engine.window import WideTap
 
@@ -82,7 +84,9 @@ class Session:
         self.rows = torch.zeros(*grid, shape.length, dtype=torch.bool, device=self.device)
         longs = torch.zeros(*grid, **long)
         numbers = {f.name: longs.clone() for f in fields(Plan)}
-        numbers |= {name: longs.bool() for name in ("part", "whole")} | {"flags": torch.zeros(5, **long)}
+        numbers |= {name: longs.bool() for name in ("part", "whole")} | {
+            "flags": torch.zeros(5 + shape.prompts, **long)
+        }
         self.plan = Plan(**numbers)
         self.floats = torch.zeros(total, shape.length, FLOATS, device=self.device)
         self.ints = torch.zeros(total, shape.length, INTS, **long)
@@ -91,7 +95,7 @@ class Session:
         self.seen = torch.ones(shape.prompts, shape.length, dtype=torch.bool, device=self.device)
         self.source = torch.zeros(shape.prompts, shape.length, **long)
         self.size, self.low = (torch.zeros(shape.prompts, **long) for _ in range(2))
-        self.carry: Any = None  # what the decode loop keeps in buffers of its own between rounds
+        self.desk: Any = None  # what the decode loop keeps in buffers of its own
         self.taps = {tap: self._new_tap(by_head, longs) for tap in shape.taps}
 
     def _new(self, *shape: int) -> Tensor:
@@ -117,7 +121,7 @@ class Session:
             holes=self.shape.holes,
         )
 
-    def begin(self, attention_mask: Bool[Tensor, "B L"], prompts: Int[Tensor, " n"] | None = None) -> None:
+    def begin(self, attention_mask: Bool[Tensor, "B L"], prompts: Bool[Tensor, " B"] | None = None) -> None:
         """Take the padding of a new batch, and forget all contexts, or those of the prompts alone that are new in it."""
         self.seen.copy_(attention_mask)
         cos, sin = self.model.rotary(positions_of(self.seen))
@@ -127,7 +131,7 @@ class Session:
         self.size.copy_(self.seen.sum(-1))
         self.low.copy_(self.seen.long().argmax(-1))
         for held in (self.contexts.valid, self.contexts.age):
-            held.zero_() if prompts is None else held.index_fill_(0, prompts, 0)
+            held.zero_() if prompts is None else held.masked_fill_(prompts.unsqueeze(-1), 0)
 
     def prepare(
         self,
@@ -176,21 +180,17 @@ class Session:
     def _bucket(self, count: int) -> int:
         return min(self.shape.prompts * self.shape.canvases, next(c for c in (*CANVASES, count) if c >= count))
 
-    def _some(self, order: Int[Tensor, "B K"], chosen: Bool[Tensor, "B K"], count: int) -> Int[Tensor, " N"]:
-        """The first canvases of an order, the last of them repeated where there are fewer."""
-        last = chosen.sum() - 1
-        return order.flatten()[torch.minimum(torch.arange(count, device=self.device), last)]
+    @property
+    def _tables(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.cos, self.sin, self.model.token_embedding.weight
 
     def _part(self, count: int, rows: int, width: int) -> None:
-        index = self._some(self.plan.part_order, self.plan.part, count)
-        prompt = index // self.shape.canvases
-        slot, start, real = (getattr(self.plan, name).flatten()[index] for name in ("slot", "start", "count"))
-        slot = prompt * self.shape.canvases + slot
-        step = torch.arange(rows, device=self.device)
-        where = start.unsqueeze(1) + torch.minimum(step, real.unsqueeze(1) - 1)
-        cos, sin = (table[prompt.unsqueeze(1), where] for table in (self.cos, self.sin))
-        hidden = self._embed(self.tokens.flatten(0, 1)[index].gather(1, where))
-        place = Place(slot, start, real, self.low[prompt], self.seen[prompt] if self.shape.holes else None)
+        plan, find = self.plan, compiled(part_rows, self.device)
+        spans = (plan.slot, plan.start, plan.count)
+        index, prompt, slot, start, real, where, low, cos, sin, hidden = find(
+            plan.part_order, plan.part, spans, self.tokens, self._tables, self.low, (count, rows)
+        )
+        place = Place(slot, start, real, low, self.seen[prompt] if self.shape.holes else None)
 
         def attend(block: int) -> Attend:
             context, tap = (self.keys[block], self.values[block]), self.taps.get(block)
@@ -208,11 +208,10 @@ class Session:
         self._read(hidden, index, prompt, start, width)
 
     def _whole(self, count: int, width: int) -> None:
-        index = self._some(self.plan.whole_order, self.plan.whole, count)
-        prompt = index // self.shape.canvases
-        slot = prompt * self.shape.canvases + self.plan.slot.flatten()[index]
-        cos, sin = self.cos[prompt], self.sin[prompt]
-        hidden = self._embed(self.tokens.flatten(0, 1)[index])
+        plan, find = self.plan, compiled(whole_rows, self.device)
+        index, prompt, slot, cos, sin, hidden = find(
+            plan.whole_order, plan.whole, plan.slot, self.tokens, self._tables, count
+        )
         seen = self.seen[prompt] if self.shape.padded else None
 
         def attend(block: int) -> Attend:
@@ -234,10 +233,6 @@ class Session:
         run_blocks(hidden, self.weights, (cos, sin), attend)
         self._read(hidden, index, prompt, torch.zeros_like(index), width)
 
-    def _embed(self, tokens: Int[Tensor, "N Q"]) -> Float[Tensor, "N Q D"]:
-        embedded: Tensor = torch.nn.functional.embedding(tokens, self.model.token_embedding.weight)
-        return embedded
-
     def _read(
         self,
         hidden: Float[Tensor, "N Q D"],
@@ -247,21 +242,18 @@ class Session:
         width: int,
     ) -> None:
         """LM head and figures at the rows asked for, written where each canvas has its own."""
-        first = self.plan.first.flatten()[index].unsqueeze(1)
-        asked = (first + torch.arange(width, device=self.device)).clamp(max=self.shape.length - 1)
-        row = (self.source[prompt.unsqueeze(1), asked] - start.unsqueeze(1)).clamp(0, hidden.shape[1] - 1)
-        chosen = hidden.gather(1, row.unsqueeze(-1).expand(-1, -1, hidden.shape[-1])).flatten(0, 1)
+        choose = compiled(read_rows, self.device)
+        chosen = choose(hidden, (index, prompt, start), self.plan.first, self.source, width)
         norm = self.model.final_norm
         normed = kernels.rms_norm(chosen, norm.weight, norm.variance_epsilon)
         logits = torch.nn.functional.linear(normed, self.model.lm_head.weight)
         if self.shape.logits:
-            self._logits(torch.unflatten(logits, 0, tuple(row.shape)), index)
+            self._logits(torch.unflatten(logits, 0, (len(index), width)), index)
             return
-        floats, ints = figures(logits, self.shape.forbidden)
-        back = (torch.arange(self.shape.length, device=self.device) - first).clamp(0, width - 1).unsqueeze(-1)
-        for buffer, found in ((self.floats, floats), (self.ints, ints)):
-            found = torch.unflatten(found, 0, tuple(row.shape))
-            buffer.index_copy_(0, index, found.gather(1, back.expand(-1, -1, found.shape[-1])))
+        spread = compiled(spread_rows, self.device)
+        floats, ints = spread(figures(logits, self.shape.forbidden), index, self.plan.first, self.shape.length)
+        self.floats.index_copy_(0, index, floats)
+        self.ints.index_copy_(0, index, ints)
 
     def _logits(self, logits: Float[Tensor, "N W V"], index: Int[Tensor, " N"]) -> None:
         if self.logits is None:

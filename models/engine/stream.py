@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,10 +13,12 @@ from torch import Tensor
 from models.engine import kernels
 from models.engine.block import Attend, run_blocks
 from models.engine.graphs import compiled
-from models.engine.weights import BlockWeights, read_block, version_of
+from models.engine.versions import Versions
+from models.engine.weights import BlockWeights, read_block
 from models.engine.window import WideTap
 
-_READ: WeakKeyDictionary[Any, tuple[tuple[Hashable, ...], list[BlockWeights]]] = WeakKeyDictionary()
+_READ: WeakKeyDictionary[Any, tuple[int, list[BlockWeights]]] = WeakKeyDictionary()
+_VERSIONS = Versions()
 
 
 def run_stream(
@@ -78,10 +80,10 @@ def _own(
 
 def weights_of(stream: Any) -> list[BlockWeights]:
     """The weights of a stream's blocks, read once, and again after they changed."""
-    state = version_of(stream)
+    state = _VERSIONS.of(stream)
     if stream not in _READ or _READ[stream][0] != state:
         _READ[stream] = state, [read_block(block) for block in stream.blocks]
-        _READ[stream] = version_of(stream), _READ[stream][1]  # reading may have moved them
+        _READ[stream] = _VERSIONS.of(stream), _READ[stream][1]  # reading may have moved them
     return _READ[stream][1]
 
 

@@ -88,7 +88,7 @@ def read_block(block: Any) -> BlockWeights:
     )
 
 
-def version_of(module: Any) -> tuple[Hashable, ...]:
+def version_of(module: nn.Module) -> tuple[Hashable, ...]:
     """What changes when a parameter or buffer of a module is moved or written to, or a part gets another config or copy.
 
     A head's config and its cascade's stand in graphs as constants; a folded copy is no part of its module.
@@ -99,6 +99,13 @@ def version_of(module: Any) -> tuple[Hashable, ...]:
     configs = [one for one in (part.get("config") for part in parts) if is_dataclass(one) and isinstance(one, Hashable)]
     folded = [version_of(part["folded"]) for part in parts if part.get("folded") is not None]
     return (*numbers, *configs, *folded)
+
+
+def parts_of(module: nn.Module) -> list[nn.Module]:
+    """A module, all its parts, and those of their folded copies."""
+    parts = list(module.modules())
+    folded = [vars(part)["folded"] for part in parts if vars(part).get("folded") is not None]
+    return [*parts, *(inner for one in folded for inner in parts_of(one))]
 
 
 def fuse(parameters: Sequence[nn.Parameter]) -> Tensor:

@@ -100,18 +100,25 @@ class WideTap:
     @cached_property
     def place(self) -> Place:
         """Where the states of the window stand."""
-        start = (self.first - self.shift).clamp(min=0)
-        count = (start + self.width + self.shift).clamp(max=self.hidden.shape[1]) - start
-        return Place(self.canvas, start, count, self.low[self.prompt], self.seen[self.prompt] if self.holes else None)
+        find = compiled(_span, self.first.device)
+        start, count, low = find(
+            self.first, self.low, self.prompt, width=self.width, shift=self.shift, length=self.hidden.shape[1]
+        )
+        return Place(self.canvas, start, count, low, self.seen[self.prompt] if self.holes else None)
 
     def pick(self, values: Tensor) -> Tensor:
         """[N, L, ...] at the places of the window."""
         rows = self.rows if values.ndim == 2 else self.rows.unsqueeze(-1).expand(-1, -1, values.shape[-1])
         return values.gather(1, rows)
 
+    @property
+    def back(self) -> Int[Tensor, "N L"]:
+        """Which place of the window stands for each position of the canvas."""
+        return self._places[4]
+
     def spread(self, values: Tensor) -> Tensor:
         """[N, W, ...] at all places; outside the window whatever stands at its ends."""
-        back = self._places[4]
+        back = self.back
         return values.gather(1, back if values.ndim == 2 else back.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
 
 
@@ -126,3 +133,11 @@ def _places(
     predictor = (source[prompt.unsqueeze(-1), rows] - start + shift).clamp(0, width + shift - 1)
     back = (torch.arange(length, device=first.device) - start).clamp(0, width - 1)
     return rows, start + steps < length, states, predictor, back
+
+
+def _span(
+    first: Int[Tensor, "*N"], low: Int[Tensor, " B"], prompt: Int[Tensor, "*N"], *, width: int, shift: int, length: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Where the states of a window begin, how many there are, and the first place of the prompt that holds a token."""
+    start = (first - shift).clamp(min=0)
+    return start, (start + width + shift).clamp(max=length) - start, low[prompt]

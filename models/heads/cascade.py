@@ -119,6 +119,8 @@ class Cascade(nn.Module):
         top_tokens: Int[Tensor, "N L 5"],
         top_log_probs: Float[Tensor, "N L 5"],
         log_normaliser: Float[Tensor, "N L"],
+        *,
+        believed: bool = False,
     ) -> Float[Tensor, "M 6"]:
         """Log-probabilities at the rows that are not committed, packed in row-major order.
 
@@ -129,6 +131,7 @@ class Cascade(nn.Module):
             token: that token; any elsewhere.
             top_tokens, top_log_probs: the candidates of that forward.
             log_normaliser: log sum exp of its logits.
+            believed: as the cascade says them, whatever held-out states bear out: for drafts, which a forward checks.
 
         Returns:
             log p of the five candidates in their order, and of all other tokens together.
@@ -136,7 +139,8 @@ class Cascade(nn.Module):
         after, left = self.states(taps, rows, committed, token)
         figures = (top_tokens[left], top_log_probs[left], log_normaliser[left])
         log_probs = distribution(after, figures, (self.base.lm_head.weight, self.rest.weight, self.rest.bias))
-        return log_probs if self.training or not self.config.foretold else shrunk(log_probs, self.curve)
+        as_said = believed or self.training or not self.config.foretold
+        return log_probs if as_said else shrunk(log_probs, self.curve)
 
     def states(
         self,
@@ -173,6 +177,8 @@ class Cascade(nn.Module):
         top_tokens: Int[Tensor, "N L 5"],
         top_log_probs: Float[Tensor, "N L 5"],
         log_normaliser: Float[Tensor, "N L"],
+        *,
+        believed: bool = False,
     ) -> Float[Tensor, "N W 6"]:
         """The same at every place of the window of a forward by the engine; meaningless where nothing is left.
 
@@ -183,6 +189,7 @@ class Cascade(nn.Module):
             token: what they hold.
             top_tokens, top_log_probs: the five candidates of each position.
             log_normaliser: of its logits.
+            believed: as in `forward`.
         """
         taps = taps[-self.config.blocks :]
         tap = taps[0]
@@ -192,9 +199,10 @@ class Cascade(nn.Module):
             tap.hidden, tap.canvas, place, tap.shift, rows, committed, token, weights
         )
         after = run_stream(self.folded or self.stream, taps, runs, hidden)
-        figures = (tap.pick(top_tokens), tap.pick(top_log_probs), tap.pick(log_normaliser))
+        figures = (top_tokens, top_log_probs, log_normaliser)
         out = (self.base.lm_head.weight, self.rest.weight, self.rest.bias)
-        return compiled(leave, rows.device)(after, tap.predictor, figures, out, self.curve)
+        curve = self.curve[:, :0] if believed else self.curve
+        return compiled(leave, rows.device)(after, (tap.rows, tap.predictor), figures, out, curve)
 
 
 def _curve(config: CascadeConfig) -> Float[Tensor, "2 R"]:

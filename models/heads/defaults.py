@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from models.checkpoints.json_files import read_object
 
 FILE = "defaults.json"
 ALONE = "confidence"  # the rule that does not ask the head
 CAREFUL = 0.01  # its bound where nothing has chosen one
+
+Checking = Literal["exact", "subset"]
 
 
 @dataclass(frozen=True)
@@ -22,15 +24,16 @@ class Defaults:
         rule: of `learned`; None means the head's own.
         risk_bound: in (0, 1].
         looks: at the cascade a round at most, at least 0; 0 with the rule `confidence` is `risk-sum`, which asks no head.
-        checked: whether the cascade drafts what that rule will commit and the next forward checks it (`verified`, mode exact, with
-            its own number of canvases): the rule's texts in fewer rounds. Only with the rule alone. Taken where no policy is named.
+        checked: mode in which the cascade drafts what that rule will commit and the next forward checks it (`verified`, with its
+            own number of canvases): `exact` gives the rule's texts in fewer rounds, `subset` texts of its own; None drafts nothing.
+            Only with the rule alone. Taken where no policy is named.
         tasks: (name, defaults) of the tasks that have their own.
     """
 
     rule: str | None
     risk_bound: float
     looks: int
-    checked: bool = False
+    checked: Checking | None = None
     tasks: tuple[tuple[str, Defaults], ...] = ()
 
     def __post_init__(self) -> None:
@@ -40,6 +43,8 @@ class Defaults:
             raise ValueError(f"risk_bound must lie in (0, 1], got {self.risk_bound}")
         if not isinstance(self.looks, int) or isinstance(self.looks, bool) or self.looks < 0:
             raise ValueError(f"looks must be a whole number of at least 0, got {self.looks!r}")
+        if self.checked not in (None, *get_args(Checking)):
+            raise ValueError(f"checked must be null or one of {', '.join(get_args(Checking))}, got {self.checked!r}")
         if self.checked and not self.alone:
             raise ValueError(f"checked must go with the rule {ALONE} and no looks, got {self.rule} and {self.looks}")
 
@@ -61,7 +66,8 @@ class Defaults:
     def decoder(self) -> tuple[str, dict[str, Any]]:
         """Name and settings of the policy that is meant where none is named."""
         if self.checked:
-            return "verified", {"rule": "risk-sum", "risk_bound": self.risk_bound}
+            mode = {"mode": self.checked} if self.checked != "exact" else {}
+            return "verified", {"rule": "risk-sum", "risk_bound": self.risk_bound, **mode}
         return "learned", self.settings
 
 
@@ -75,7 +81,7 @@ def write_defaults(defaults: Defaults, folder: Path) -> None:
 
 
 def _raw(defaults: Defaults) -> dict[str, Any]:
-    return {**defaults.settings, **({"checked": True} if defaults.checked else {})}
+    return {**defaults.settings, **({"checked": defaults.checked} if defaults.checked else {})}
 
 
 def read_defaults(folder: Path) -> Defaults | None:
@@ -95,4 +101,4 @@ def read_defaults(folder: Path) -> Defaults | None:
 
 
 def _defaults(raw: Any) -> Defaults:
-    return Defaults(raw["rule"], raw["risk_bound"], raw["looks"], bool(raw.get("checked", False)))
+    return Defaults(raw["rule"], raw["risk_bound"], raw["looks"], raw.get("checked"))

@@ -67,7 +67,7 @@ def enter(
 
 def leave(
     after: Float[Tensor, "N H D"],
-    predictor: Int[Tensor, "N W"],
+    place: tuple[Tensor, Tensor],
     figures: Figures,
     out: tuple[Tensor, Tensor, Tensor],
     curve: Float[Tensor, "2 R"],
@@ -76,13 +76,17 @@ def leave(
 
     Args:
         after: the states after the final norm.
-        predictor: which of them predicts each place.
-        figures: of the forward before, at the places.
+        place: places of the window, and which of the states predicts each.
+        figures: of the forward before, at every position.
         out: as in `distribution`.
         curve: as in `shrunk`.
     """
+    window, predictor = place
     after = after.gather(1, predictor.unsqueeze(-1).expand(-1, -1, after.shape[-1]))
-    log_probs = distribution(after, figures, out)
+    tokens, known, normaliser = figures
+    wide = window.unsqueeze(-1).expand(-1, -1, tokens.shape[-1])
+    picked = (tokens.gather(1, wide), known.gather(1, wide), normaliser.gather(1, window))
+    log_probs = distribution(after, picked, out)
     return shrunk(log_probs, curve) if curve.shape[1] else log_probs
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from models.checkpoints.manifest import check_files, read_manifest, saving, settle
 from models.denoiser import Denoiser, Tap
-from models.engine.stream import predicting as states_of
+from models.engine.graphs import compiled
 from models.engine.stream import run_stream
 from models.engine.window import WideTap
 from models.heads.cascade import CASCADE, FILE, Cascade, load_cascade, write_cascade
@@ -25,9 +25,9 @@ from models.heads.defaults import FILE as DEFAULTS
 from models.heads.defaults import Defaults, read_defaults, write_defaults
 from models.heads.saved_part import check_base, check_shapes, load_fitted, read_fitted, require_bound, write_fitted
 from models.heads.side_stream import SideStream, predicting, with_lora
+from models.heads.window_scores import prior_of, scores_of, states_asked
 
 HEAD_FILE = "head.safetensors"
-SMALLEST = 1e-9  # confidence of a candidate that has none
 
 
 @dataclass(frozen=True)
@@ -146,6 +146,8 @@ class ScoringHead(nn.Module):
             token: the candidates.
             taps: of the base's last blocks, for heads that read them.
         """
+        if self.stream is not None and isinstance(taps[-1], WideTap):
+            return self._in_window(taps[-self.config.blocks :], features, rows, token)
         scaled = (features - self.mean) / self.spread
         correction = features.new_zeros(*rows.shape, 2)
         if self.stream is not None:
@@ -164,27 +166,26 @@ class ScoringHead(nn.Module):
     def _read_stream(
         self, taps: tuple[Any, ...], scaled: Tensor, rows: Bool[Tensor, "N L"], correction: Float[Tensor, "N L 2"]
     ) -> tuple[Tensor, Float[Tensor, "N L 2"]]:
-        """What the read-out reads, packed or in the engine's window, and what it says of `rows`."""
+        """What the read-out reads, packed, and what it says of `rows`."""
         assert self.stream is not None
-        tap = taps[0]
-        if not isinstance(tap, WideTap):
-            hidden = self.stream(taps, predicting(tap, rows)).to(scaled.dtype)
-            inward = torch.cat([scaled[rows], hidden], -1)
-            return inward, correction.masked_scatter(rows.unsqueeze(-1), self.readout(inward))
-        after = run_stream(self.stream, taps, states_of(tap.predictor, tap.pick(rows) & tap.inside, tap.shift))
-        after = after.gather(1, tap.predictor.unsqueeze(-1).expand(-1, -1, after.shape[-1])).to(scaled.dtype)
-        inward = torch.cat([tap.pick(scaled), after], -1)
-        return inward, torch.where(rows.unsqueeze(-1), tap.spread(self.readout(inward)), correction)
+        hidden = self.stream(taps, predicting(taps[0], rows)).to(scaled.dtype)
+        inward = torch.cat([scaled[rows], hidden], -1)
+        return inward, correction.masked_scatter(rows.unsqueeze(-1), self.readout(inward))
+
+    def _in_window(
+        self, taps: tuple[Any, ...], features: Tensor, rows: Bool[Tensor, "N L"], token: Int[Tensor, "N L"]
+    ) -> Scores:
+        """The same scores by an engine's window, conflicts in the window alone."""
+        tap, device = taps[0], rows.device
+        runs = compiled(states_asked, device)(rows, tap.rows, tap.inside, tap.predictor, tap.shift)
+        after = run_stream(self.stream, taps, runs)
+        scores = compiled(scores_of, device)(self, features, rows, token, after, (tap.rows, tap.predictor, tap.back))
+        return Scores(*scores)
 
 
 def in_window(taps: tuple[Any, ...], values: Tensor) -> Tensor:
     """[N, L, ...] at the places of the window, where an engine made the forward; else as they are."""
     return taps[-1].pick(values) if taps and isinstance(taps[-1], WideTap) else values
-
-
-def prior_of(log_risk: Float[Tensor, "*N L"]) -> Float[Tensor, "*N L"]:
-    """log(1 - c) - log c, the risk that the confidence itself says; not from log p1: the candidate need not be the top token."""
-    return log_risk - (-log_risk.expm1()).clamp(min=SMALLEST).log()
 
 
 def _readout(inward: int, width: int) -> nn.Module:

@@ -35,7 +35,7 @@ def cascade(
         fitting: how long, how large, and which drivers.
         trials: how many dev prompts choose the settings that the head decodes with by default, and among which bounds.
         model: folder or hub id of the base; default the shipped model.
-        head: folder of the scoring head that gets the cascade; default the shipped one.
+        head: folder of the scoring head that gets the cascade; default the one that ships for the model.
         out: folder of the head with it.
         seed: of prompts and draws.
         device: where to run; by default the GPU if there is one.
@@ -44,14 +44,13 @@ def cascade(
         leave_out: names of tasks that are not fitted on, with commas between them.
     """
     from train.commands.command_line import keep_options
-    from train.commands.folders import HEAD, MODEL, check_head_folder, check_model, or_shipped
+    from train.commands.folders import MODEL, check_model, head_of, or_shipped
 
     tasks = without(tasks, leave_out)
     if not tasks:
         raise ValueError("tasks must name at least one task, got none")
-    model, head = or_shipped(model, MODEL), or_shipped(head, HEAD)
-    check_model(model, "")
-    check_head_folder(head)
+    check_model(or_shipped(model, MODEL), "")
+    model, head = or_shipped(model, MODEL), head_of(model, head)
 
     import torch
 

@@ -20,6 +20,7 @@ from train.defaults.evidence import ENOUGH
 from train.head.metrics import RiskEstimates, risk_figures
 
 LEVELS = 10.0 ** np.arange(-6.0, 0.0, 0.5)  # borders of the risks that are held against what they came to
+TOGETHER = 8  # prompts of a decode at least, where there are as many
 
 
 def visited(
@@ -34,12 +35,25 @@ def visited(
         parts: shares of a round's commits that an example keeps, each in (0, 1].
         batch_size: prompts in one decode.
     """
-    ways = [Part(policy, part) for part in parts for policy in drivers]
+    ways = ways_of(drivers, parts, len(prompts.texts))
     for number, policy in enumerate(ways):
         own = prompts.texts[number :: len(ways)]
         for low in range(0, len(own), batch_size):
             for one in examples(denoiser, prompts, own[low : low + batch_size], policy, denoiser.head.taps_ahead):
                 yield replace(one, prompt=number + len(ways) * (low + one.prompt))
+
+
+def ways_of(drivers: Sequence[Policy], parts: Sequence[float], count: int) -> list[Part]:
+    """Parts of drivers for so many prompts, spread over all of them where a decode of each would be of a few prompts.
+
+    Args:
+        drivers: lead.
+        parts: shares of a round's commits.
+        count: of the prompts.
+    """
+    ways = [Part(policy, part) for part in parts for policy in drivers]
+    wanted = min(len(ways), max(len(parts), len(drivers), count // TOGETHER))
+    return [ways[i * len(ways) // wanted] for i in range(wanted)]
 
 
 def owner(one: CascadeExample) -> Tensor:
@@ -77,7 +91,8 @@ def evaluate(
         return {"positions": 0}
     prompt, *columns = (torch.cat(column).double().cpu().numpy() for column in zip(*found, strict=True))
     kl, kl_without = columns[:2]
-    halves = [prompt // (len(drivers) * len(parts)) % 2 == half for half in (0, 1)]
+    ways = len(ways_of(drivers, parts, len(prompts.texts)))
+    halves = [prompt // ways % 2 == half for half in (0, 1)]
     fitted_on, unseen = (RiskEstimates(prompt.astype(int), *columns[2:]).where(half) for half in halves)
     both = fitted_on.mixed and unseen.mixed
     explained = share_explained(prompt, kl, kl_without, seed=seed)
@@ -164,22 +179,28 @@ def risk_of(one: CascadeExample, cascade: Cascade) -> Tensor:
 def borne_out(foretold: Array, came: Array) -> tuple[list[float], list[float]]:
     """Risks, and what those foretold near them came to, as if one position more had come out wrong.
 
-    s = (sum of what they came to + 1) / (n + 1) within bins of ENOUGH positions at least, never falling: the fewer positions, the
-    less is trusted, and nothing where there are too few in all.
+    s = (sum of what they came to + 1) / (n + 1) within bins of ENOUGH positions at least. Where s would fall, the bins are one
+    (pool adjacent violators): the fewer positions, the less is trusted, and nothing where there are too few in all.
     """
     if len(foretold) < ENOUGH:
         return [1.0], [1.0]
     place = np.searchsorted(LEVELS, foretold)
-    bins: list[list[float]] = []
-    count = total = logs = 0.0
+    bins: list[Array] = []  # positions, sum of what they came to, sum of logarithms of what was foretold
+    pending = np.zeros(3)
     for level in range(len(LEVELS) + 1):
         here = place == level
-        count, total = count + here.sum(), total + came[here].sum()
-        logs += np.log(foretold[here].clip(1e-9)).sum()
-        if count >= ENOUGH:
-            bins.append([float(np.exp(logs / count)), (total + 1) / (count + 1)])
-            count = total = logs = 0.0
-    if count:
-        bins.append([float(np.exp(logs / count)), (total + 1) / (count + 1)])
-    risks, seen = (np.array(column) for column in zip(*bins, strict=True))
-    return risks.tolist(), np.maximum.accumulate(seen).clip(max=1.0).tolist()
+        pending += np.array([here.sum(), came[here].sum(), np.log(foretold[here].clip(1e-9)).sum()])
+        if pending[0] >= ENOUGH:
+            bins.append(pending)
+            pending = np.zeros(3)
+        while len(bins) > 1 and _seen(bins[-2]) >= _seen(bins[-1]):
+            bins[-2:] = [bins[-2] + bins[-1]]
+    if pending[0]:
+        bins[-1:] = [bins[-1] + pending]
+    risks = [float(np.exp(logs / count)) for count, _, logs in bins]
+    return risks, [min(1.0, _seen(one)) for one in bins]
+
+
+def _seen(one: Array) -> float:
+    count, total, _ = one
+    return float((total + 1) / (count + 1))

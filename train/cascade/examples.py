@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
@@ -23,8 +24,9 @@ from models.denoiser import Denoiser, Prediction
 from models.heads.cascade import Cascade
 from models.heads.foretelling import LEAST, rest_of
 from train.head.settings import TaskRun
-from train.tasks import get
 from train.traces.prompts import prompts_of
+
+Round = tuple[Reading, Proposal, DecodeState]  # what a round read and proposed, and the canvases that it made
 
 OPEN = 0.01  # nats
 LAST = 4  # a batch is left when fewer than one row in so many is unfinished
@@ -50,12 +52,12 @@ class TaskPrompts:
             count: train prompts in place of the run's own; None for these.
             seed: of the generator.
         """
-        task = get(name)
+        task = run.task(name)
         usual = run.prompts if split == "train" else run.dev_prompts
         free = run.prompts_file is None or run.at_most
         wanted = count if count is not None and split == "train" and free else usual
         texts = [example.prompt for example in prompts_of(task, run, split, wanted, seed=seed)]
-        return TaskPrompts(name, texts, task.gen_length, run.block_length or task.block_length)
+        return TaskPrompts(name, texts, task.gen_length, task.block_length)
 
     def divided(self, most: int) -> tuple[TaskPrompts, TaskPrompts]:
         """Those to fit on, and the last eighth, `most` at most, held out of it; the same twice where there is one alone."""
@@ -75,7 +77,8 @@ class CascadeExample:
         target: log-probabilities there of the state's five candidates and of the rest together, packed.
         prompt: which of the prompts each row decodes.
         logits: of the next forward at `left`, packed, where they are asked for.
-        depth: 1 for what a round commits, more for drafts on top of it.
+        depth: 1 for what a round commits, more for drafts on top of it and for the rounds after it.
+        entered: what the next forward holds at `committed` before each of the blocks that were read, packed.
     """
 
     reading: Reading
@@ -85,6 +88,7 @@ class CascadeExample:
     prompt: Int[Tensor, " B"]
     logits: Float[Tensor, "M V"] | None = None
     depth: int = 1
+    entered: Float[Tensor, "K C D"] | None = None
 
     def foretold(self, cascade: Cascade) -> Float[Tensor, "M 6"]:
         """What the cascade says at `left`."""
@@ -164,8 +168,11 @@ def examples(
     taps: Sequence[int],
     *,
     whole: bool = False,
+    ahead: int = 1,
 ) -> Iterator[CascadeExample]:
     """Decode with a policy; every round but the first gives the examples of the one before, one for each of its canvases.
+
+    With `ahead` it is the label of earlier readings as well, which foretell it from all that has been committed since.
 
     Args:
         denoiser: the base.
@@ -174,6 +181,7 @@ def examples(
         policy: leads, with nothing drawn: one canvas a round, or drafts on top of each other.
         taps: base blocks that the cascade reads.
         whole: keep the logits of the next forward.
+        ahead: rounds that a reading foretells at most, where it leads with one canvas.
     """
     batch = read_prompts(list(texts), None, denoiser).with_canvas(prompts.gen_length)
     first = start(
@@ -186,13 +194,32 @@ def examples(
         initial_blocks=policy.initial_blocks,
     )
     base, number = Recorded(denoiser, taps), torch.arange(len(texts), device=first.tokens.device)
-    sampling, before = Sampling(forbidden=(denoiser.mask_id,)), None
+    sampling, before = Sampling(forbidden=(denoiser.mask_id,)), deque[Round](maxlen=ahead)
     for step in rounds(base, first, policy, attention_mask=batch.attention_mask, sampling=sampling):
         if step.proposal is None or LAST * int(step.state.unfinished.sum()) < len(texts):
             return
-        if before is not None and base.prediction is not None:
-            yield from labelled(*before, base.prediction, number, whole=whole)
-        before = step.reading, step.proposal, commit(step.state, step.reading, step.proposal)
+        if before and base.prediction is not None:
+            last = before[-1]
+            yield from labelled(*last, base.prediction, number, whole=whole)
+            for gap, (reading, _, _) in enumerate(
+                reversed(list(before)[:-1] if last[2].tokens.shape[1] == 1 else []), 2
+            ):
+                since = since_then(reading, last[1], last[2])
+                for one in labelled(reading, since, last[2], base.prediction, number, whole=whole):
+                    yield replace(one, depth=gap)
+        before.append((step.reading, step.proposal, commit(step.state, step.reading, step.proposal)))
+
+
+def since_then(reading: Reading, proposal: Proposal, canvases: DecodeState) -> Proposal:
+    """All that was committed since an earlier reading, as if its own round had proposed it.
+
+    Args:
+        reading: the earlier one.
+        proposal: the last one.
+        canvases: that it made.
+    """
+    filled = reading.rows.unsqueeze(1) & ~canvases.masked
+    return replace(proposal, tokens=canvases.tokens, reason=filled.to(proposal.reason.dtype))
 
 
 def labelled(
@@ -229,4 +256,5 @@ def labelled(
         read = Prediction(logits, asked, prediction.positions[mine])
         target = candidates(read, seen.top_tokens, seen.top_log_probs, left)
         kept = logits[left[asked]] if whole else None
-        yield CascadeExample(seen, committed, left, target, number[rows], kept, depth + 1)
+        entered = torch.stack([tap.hidden[mine][committed] for tap in prediction.taps]) if prediction.taps else None
+        yield CascadeExample(seen, committed, left, target, number[rows], kept, depth + 1, entered)

@@ -25,6 +25,7 @@ from models.heads.defaults import ALONE, CAREFUL, Defaults
 from models.heads.scoring_head import save_head
 from models.ranks import by_the_first, find_ranks
 from train.base.schedule import learning_rate_factor
+from train.cascade.beginning import begin, first_examples
 from train.cascade.evaluation import evaluate, trust
 from train.cascade.examples import CascadeExample, TaskPrompts
 from train.cascade.leading import CascadeExamples
@@ -34,7 +35,7 @@ from train.head.loss import over_all
 from train.head.settings import CascadeFitting, TaskRun
 from train.traces.drivers import policy_of
 
-LONGEST = 3
+LONGEST = 2
 HELD = 64  # prompts of a task at most that are held out of the fit, an eighth of them where there are few
 RANK_STEP = 1_000_003  # between the seeds of two processes
 SAVES = 4  # times a run saves what it has
@@ -160,6 +161,7 @@ def fit_cascade(
         asked: what names the run, kept beside the figures for one that goes on.
     """
     torch.manual_seed(seed)
+    before = denoiser.head.cascade
     cascade = cascade_of(denoiser, fitting)
     drivers = [driver_of(entry, denoiser) for entry in fitting.drivers]
     denoiser.head.defaults = Defaults(ALONE, CAREFUL, 0)  # until dev prompts have chosen others
@@ -167,7 +169,9 @@ def fit_cascade(
     train = [
         TaskPrompts.of(name, run, "train", fitting.prompts, seed=seed).divided(HELD) for name, run in tasks.items()
     ]
-    dev = [TaskPrompts.of(name, run, "dev", None, seed=seed) for name, run in tasks.items()]
+    dev = [TaskPrompts.of(name, judged_by(run, fitting), "dev", None, seed=seed) for name, run in tasks.items()]
+    if cascade is not before:
+        begin(cascade, first_examples(denoiser, [mine for mine, _ in train], drivers, fitting.parts))
     data = CascadeExamples(
         denoiser,
         [mine for mine, _ in train],
@@ -179,6 +183,7 @@ def fit_cascade(
         batch_size=fitting.batch_size,
         depth=fitting.depth,
         whole=fitting.target == "whole",
+        ahead=fitting.ahead,
     )
     steps = run_fit(
         denoiser, CascadeModule(cascade, fitting, lambda: data.share), DataLoader(data, batch_size=None), out
@@ -192,6 +197,12 @@ def fit_cascade(
     if said is None:
         denoiser.head.cascade = load_cascade(out / CASCADE, denoiser)
     return said or ""
+
+
+def judged_by(run: TaskRun, fitting: CascadeFitting) -> TaskRun:
+    """The run with as many dev prompts as the fitting asks for, where the task draws them."""
+    asked = fitting.dev_prompts if run.prompts_file is None else None
+    return run if asked is None else replace(run, dev_prompts=asked)
 
 
 def judge(

@@ -81,9 +81,10 @@ class CascadeExamples(IterableDataset[CascadeExample]):
         positions: int = 0,
         depth: int = 1,
         whole: bool = False,
+        ahead: int = 1,
     ) -> None:
         self.denoiser, self.tasks, self.drivers, self.taps = denoiser, tasks, drivers, taps
-        self.depth, self.whole = depth, whole
+        self.depth, self.whole, self.ahead = depth, whole, ahead
         self.batch_size, self.seed, self.parts, self.positions = batch_size, seed, parts, positions
         self.learned, self.barren = [0] * len(tasks), [0] * len(tasks)
 
@@ -113,10 +114,10 @@ class CascadeExamples(IterableDataset[CascadeExample]):
             texts = draw.sample(task.texts, min(self.batch_size, len(task.texts)))
             self.barren[least] += 1
             policy = self.leader(draw.choice(self.drivers), draw.choice(self.parts))
-            for example in examples(self.denoiser, task, texts, policy, self.taps, whole=self.whole):
+            for example in examples(self.denoiser, task, texts, policy, self.taps, whole=self.whole, ahead=self.ahead):
                 if not len(example.target):
                     continue
-                self.learned[least] += example.to_learn
+                self.learned[least] += example.to_learn if example.depth == 1 or self.depth > 1 else 0
                 self.barren[least] = 0
                 given[least] += 1
                 yield example

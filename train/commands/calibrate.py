@@ -18,7 +18,7 @@ from decoding.names import find_policy
 from models.ranks import find_ranks
 from train.commands.calibration_file import report, summarise
 from train.commands.command_line import keep_options, shipped
-from train.commands.folders import HEAD, MODEL, check_adapter, check_head_folder, check_model
+from train.commands.folders import MODEL, check_adapter, check_model, find_head
 from train.tasks import Example, Task, get, require_permission
 from train.tasks.problems import draw
 
@@ -92,17 +92,14 @@ def check_calibrate(
     kind = get(task, run_code=run_code)
     options = {name: value for name, value in options.items() if value is not None}
     options = {"gen_length": kind.gen_length, "block_length": kind.block_length} | options
-    if head is None and model is None and adapter is None and shipped(HEAD).is_dir():
-        head = str(shipped(HEAD))
-    model = str(shipped(MODEL)) if model is None else model
-    check_model(model, "")
+    check_model(str(shipped(MODEL)) if model is None else model, "")
     check_adapter(adapter)
+    head = find_head(model, head, adapter)
+    model = str(shipped(MODEL)) if model is None else model
     arm, canvas = make_arm(policy, options, dial, values)
     which = (arm.policy, arm.settings, find_policy(policy).head)
     if head is None and needs_head(*which):
         raise ValueError(f"head must be a folder with head.safetensors for policy {policy}, got none")
-    if head is not None:
-        check_head_folder(head)
     head = head if uses_head(*which) else None
     examples = find_prompts(kind, prompts, num_prompts, seed=seed, fitted=head is not None)
     require_enough(control, len(examples))
@@ -250,7 +247,7 @@ def run_calibrate(
     batch_size: int | None = None,
     seed: int = 1,
     device: str | None = None,
-    dtype: str = "float32",
+    dtype: str | None = None,
 ) -> str:
     """Decode the prompts, test the dial, write calibration.json and a picture, and say what was found.
 
@@ -260,7 +257,7 @@ def run_calibrate(
         batch_size: prompts at a time.
         seed: of random policies.
         device: where to run; by default the GPU if there is one.
-        dtype: of the weights.
+        dtype: of the weights; by default as in `models.load`.
 
     Raises:
         ValueError: for settings that the policy refuses, and for too few prompts that fit the model.

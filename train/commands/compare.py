@@ -15,7 +15,7 @@ from train.commands.calibrated_arm import require_arm
 from train.commands.command_line import keep_options, shipped
 from train.commands.comparison_files import written
 from train.commands.folders import MODEL, check_adapter, check_head_folder, check_model, find_head
-from train.tasks import get, require_permission
+from train.tasks import Task, get, require_permission
 from train.tasks.own_check import find_check
 from train.tasks.problems import leave_out_long, make_problems
 from train.tasks.text import TEXT
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from decoding.comparison.compare import Comparison
     from decoding.comparison.risk_control import RiskControl
     from models.denoiser import Denoiser
+
+Lengths = int | Mapping[str, int] | None
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,8 @@ def check_compare(
     model: str | None = None,
     head: str | None = None,
     adapter: str | None = None,
-    gen_length: int | None = None,
-    block_length: int | None = None,
+    gen_length: Lengths = None,
+    block_length: Lengths = None,
     use_cache: str | None = None,
     run_code: bool = False,
     check: str | None = None,
@@ -80,7 +82,7 @@ def check_compare(
         model: checkpoint folder or hub id; by default the one that ships.
         head: folder of a scoring head; by default the one that ships for the model.
         adapter: folder of a PEFT LoRA adapter, merged into the model.
-        gen_length, block_length: in place of the tasks' own.
+        gen_length, block_length: in place of the tasks' own; a mapping says them task by task.
         use_cache: none, prefix or dual, of every arm that does not say it itself.
         run_code: let checkers run what the models write, where they have to.
         check: module:function in place of the tasks' checkers. Without it prompts of task `text` are judged by agreement with
@@ -110,8 +112,7 @@ def check_compare(
     for folder in {head, *(arm.head for arm in running)} - {None}:
         check_head_folder(str(folder))
     model = str(shipped(MODEL)) if model is None else model
-    lengths: dict[str, Any] = {"gen_length": gen_length, "block_length": block_length}
-    tasks = [replace(kind, **{name: value for name, value in lengths.items() if value is not None}) for kind in tasks]
+    tasks = [with_lengths(kind, gen_length, block_length) for kind in tasks]
     for arm, kind in itertools.product(running, tasks):
         for length in arm.on(kind.name).block_lengths:
             if not isinstance(length, int) or length < 1 or kind.gen_length % length:
@@ -121,6 +122,15 @@ def check_compare(
     sizes |= {"own": own, "agree": own is None and TEXT.name in [kind.name for kind in tasks]}
     checked = [make_problems(kind, prompts, **sizes) for kind in tasks]
     return CompareCall(tuple(running), tuple(left_out), tuple(checked), model, head, adapter)
+
+
+def with_lengths(task: Task, gen_length: Lengths, block_length: Lengths) -> Task:
+    """The task on a canvas of these lengths; None, and a mapping without it, leave its own."""
+    given = {"gen_length": gen_length, "block_length": block_length}
+    own: dict[str, Any] = {
+        name: value.get(task.name) if isinstance(value, Mapping) else value for name, value in given.items()
+    }
+    return replace(task, **{name: value for name, value in own.items() if value is not None})
 
 
 def with_cache(arm: Arm, use_cache: str | None) -> Arm:

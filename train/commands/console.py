@@ -17,6 +17,9 @@ MODULES = {
     "lm-eval": ("train.harness", "lm-evaluation-harness on a masked diffusion language model"),
     "fit-cascade": ("train.cascade", "give a scoring head its cascade"),
     "compact": ("train.compact", "make a scoring head small"),
+    "recipe": ("train.recipe", "a head from prompts to scores by one config"),
+    "push": ("train.hub.push", "put a scoring head on the hub"),
+    "pull": ("train.hub.pull", "copy a scoring head from the hub"),
 }
 """Commands that have no file of their own at the top: name -> module, and what it does."""
 

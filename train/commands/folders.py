@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from models.checkpoints.hub import head_folder
 from models.checkpoints.json_files import read_object
 from train.commands.command_line import shipped
 
@@ -27,8 +28,19 @@ def check_adapter(adapter: str | None) -> None:
 
 def check_head_folder(folder: str | Path) -> None:
     """Refuse a folder that holds no scoring head, in one sentence."""
-    if not (Path(folder) / "head.safetensors").is_file():
-        raise ValueError(f"head must be a folder with head.safetensors, got {folder}")
+    named_head(folder)
+
+
+def named_head(named: str | Path) -> str:
+    """The folder of the scoring head that a user names, fetched where that is `owner/name` on the hub.
+
+    Raises:
+        ValueError: if it holds no head, in one sentence.
+    """
+    folder = head_folder(named)
+    if not (folder / "head.safetensors").is_file():
+        raise ValueError(f"head must be a folder with head.safetensors, got {named}")
+    return str(folder)
 
 
 def find_head(model: str | None, head: str | None = None, adapter: str | None = None) -> str | None:
@@ -36,7 +48,7 @@ def find_head(model: str | None, head: str | None = None, adapter: str | None = 
 
     Args:
         model: checkpoint folder or hub id; None is the model that ships.
-        head: folder named on the command line.
+        head: folder, or `owner/name` on the hub, named on the command line.
         adapter: of a model whose weights it changes: none ships for those.
 
     Returns:
@@ -46,13 +58,24 @@ def find_head(model: str | None, head: str | None = None, adapter: str | None = 
         ValueError: if the folder named holds no head.
     """
     if head is not None:
-        check_head_folder(head)
-        return head
+        return named_head(head)
     if adapter is not None:
         return None
     if model is None:
         return str(shipped(HEAD)) if shipped(HEAD).is_dir() else None
     return _by_fingerprint(Path(model))
+
+
+def head_of(model: str | None, head: str | None) -> str:
+    """The folder of the head that a command cannot do without; arguments as in `find_head`.
+
+    Raises:
+        ValueError: where none is named and none ships for the model.
+    """
+    found = find_head(model, head)
+    if found is None:
+        raise ValueError(f"head must be a folder with head.safetensors, for none ships for {model}, got none")
+    return found
 
 
 def _by_fingerprint(model: Path) -> str | None:

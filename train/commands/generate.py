@@ -12,6 +12,7 @@ from decoding.calls.request import Request, resolve
 from decoding.checked_names import needs_head, uses_head
 from decoding.comparison.calibration import Calibration
 from decoding.names import DEFAULT_POLICY, find_policy
+from models.checkpoints.hub import head_folder
 from models.heads.defaults import read_defaults
 from train.commands.answering.alone import answer_one
 from train.commands.answering.bulk import Long, run_bulk
@@ -74,7 +75,7 @@ def check_generate(
     check_model(str(shipped(MODEL)) if model is None else model, "\n".join(map(str, (one.prompt for one in asked))))
     check_adapter(adapter)
     reads = uses_head(request.policy, request.settings, find_policy(request.policy).head)
-    if reads and head is not None and not (Path(head) / "head.safetensors").is_file():
+    if reads and head is not None and not (head_folder(head) / "head.safetensors").is_file():
         raise ValueError(f"head must be a folder with head.safetensors for policy {request.policy}, got {head}")
     if reads or policy is None:
         head = find_head(model, head, adapter)

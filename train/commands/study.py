@@ -65,6 +65,7 @@ def run_study(
     head: str | None = None,
     seed: int = 0,
     device: str | None = None,
+    dtype: str | None = None,
 ) -> str:
     """Run a study and write `out/NAME.json` and `out/NAME.png`; returns what was written, in words.
 
@@ -76,6 +77,7 @@ def run_study(
         head: folder of a scoring head; by default the one that ships for the model.
         seed: of prompts and draws.
         device: where to run; by default the GPU if there is one.
+        dtype: of the weights; by default as in `models.load`.
     """
     module = import_module(check_study(name))
     given = read_settings(module.measure, settings)
@@ -90,7 +92,13 @@ def run_study(
 
     target = find_device(device)
     inputs = StudyInputs(
-        model, head, str(target), seed, make_problems=partial(study_problems, seed, seen=seen), fit=fit_features
+        model,
+        head,
+        str(target),
+        seed,
+        make_problems=partial(study_problems, seed, seen=seen),
+        fit=fit_features,
+        dtype=dtype,
     )
     began = time.perf_counter()
     figures = module.measure(inputs, **given)

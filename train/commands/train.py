@@ -16,8 +16,8 @@ from train.commands.closing_comparison import compare_call, compare_heads
 from train.commands.command_line import keep_options
 from train.commands.compare import tasks_that_fit
 from train.head.head_run import HeadRun, load_base, quieten, reference_policy
-from train.head.settings import names_of
 from train.head.stages import asked, cascade_done, fitted, mark_fitted
+from train.head.task_choice import names_of
 from train.tasks import get
 from train.traces.drivers import make_drivers
 

@@ -18,13 +18,13 @@ from train.defaults.evidence import ENOUGH
 
 SAVING = 0.97  # of the rounds, from which a setting that was not taken is worth a word
 WIDTH = 100  # columns of what is printed
-COLUMNS = ("decoder", "bound", "right %", "rounds", "right - rule, points", "rounds / rule")
+COLUMNS = ("decoder", "bound", "n", "right %", "rounds", "right - rule, points", "rounds / rule")
 
 
 def name_of(setting: Defaults) -> str:
     """What people call a setting."""
     if setting.checked:
-        return "rule, checked drafts"
+        return "rule, checked drafts" + (" one by one" if setting.checked == "subset" else "")
     first = "rule alone" if setting.rule == "confidence" else "head"
     looks = {0: "", 1: " + 1 look"}.get(setting.looks, f" + {setting.looks} looks")
     return f"{'rule' if looks and first != 'head' else first}{looks}"
@@ -71,14 +71,14 @@ def table(choice: Choice) -> str:
 
 
 def _of_task(task: str, choice: Choice) -> str:
-    first = choice.confirmed[0].tasks[task]
+    longest = max((one.tasks[task] for one in choice.confirmed), key=lambda found: found.difference.n)
     mark = "*" if choice.defaults == choice.rule else ""
-    alone = (f"{100 * first.rule_accuracy:.1f}", f"{first.rule_rounds:.2f}", "", "")
-    lines: list[tuple[str, ...]] = [COLUMNS, ("rule alone" + mark, f"{choice.rule.risk_bound:g}", *alone)]
+    figures = (f"{longest.difference.n}", f"{100 * longest.rule_accuracy:.1f}", f"{longest.rule_rounds:.2f}")
+    lines: list[tuple[str, ...]] = [COLUMNS, ("rule alone" + mark, f"{choice.rule.risk_bound:g}", *figures, "", "")]
     lines += [_line(one, one.tasks[task], starred=one.setting == choice.defaults) for one in choice.confirmed]
     widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
     grid = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
-    return "\n".join([f"{task}, {first.difference.n} dev prompts", *grid])
+    return "\n".join([f"{task}, the first n of {choice.n[task]} dev prompts", *grid])
 
 
 def _line(one: Confirmed, found: Against, *, starred: bool) -> tuple[str, ...]:
@@ -86,6 +86,7 @@ def _line(one: Confirmed, found: Against, *, starred: bool) -> tuple[str, ...]:
     return (
         name_of(one.setting) + ("*" if starred else ""),
         f"{one.setting.risk_bound:g}",
+        f"{d.n}",
         f"{100 * found.accuracy:.1f}",
         f"{found.rounds:.2f}",
         f"{100 * d.estimate:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]",

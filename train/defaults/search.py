@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from decoding.api import generate
-from decoding.comparison.arms import Arm
-from decoding.comparison.curves import Array
-from decoding.comparison.problems import Check, Problems, Split, judge_of
+from decoding.comparison.problems import Check, Problems, judge_of
 from decoding.comparison.runner import Runner, make_runner
 from decoding.prompts import leave_room
 from decoding.provenance import dtype_name, write_json
 from models.checkpoints.json_files import read_object
 from models.denoiser import Denoiser
 from models.heads.defaults import ALONE, Defaults, write_defaults
-from train.defaults.choice import Choices, Decode, Part, choose
-from train.defaults.model_card import name_of
+from train.defaults.choice import Choices, Decode, Part, Tables
+from train.defaults.choosing import choose, general
+from train.defaults.evidence import ENOUGH
+from train.defaults.running import affordable, figures, forms_of
 from train.defaults.settings import Trials
 from train.head.settings import TaskRun
 from train.tasks import get
 from train.tasks.problems import draw
 from train.tasks.task import Example, Task
 from train.traces.prompts import prompts_of
-
-log = logging.getLogger(__name__)
 
 FOLDER = "trials"
 FURTHER = 1_000_000  # added to the seed of a run: prompts apart from those of the metrics
@@ -41,12 +38,14 @@ class Panel:
         task: whose.
         screen, confirm: the prompts, all different.
         block_length: that they are decoded in.
+        use_cache: none, prefix or dual.
     """
 
     task: Task
     screen: tuple[Example, ...]
     confirm: tuple[Example, ...]
     block_length: int
+    use_cache: str = "none"
 
     @staticmethod
     def of(denoiser: Denoiser, name: str, run: TaskRun, trials: Trials, *, seed: int, run_code: bool) -> Panel:
@@ -60,13 +59,13 @@ class Panel:
             seed: of the generator.
             run_code: let checkers run what the model writes.
         """
-        task = get(name, run_code=run_code)
+        task = run.task(name, run_code=run_code)
         wanted = trials.screen + trials.confirm
         found = {example.prompt: example for example in dev_prompts(task, run, wanted, seed=seed)}
         fits = leave_room(list(found), denoiser, task.gen_length) if found else []
         mine = [example for example, fit in zip(found.values(), fits, strict=True) if fit]
         first = min(trials.screen, len(mine) // 4)
-        return Panel(task, tuple(mine[:first]), tuple(mine[first:]), run.block_length or task.block_length)
+        return Panel(task, tuple(mine[:first]), tuple(mine[first:]), task.block_length, run.use_cache)
 
     @property
     def judged(self) -> bool:
@@ -77,7 +76,8 @@ class Panel:
     def problems(self) -> Problems:
         """For a runner: dev screens, test confirms."""
         screen, confirm = (tuple(e.prompt for e in some) for some in (self.screen, self.confirm))
-        return Problems(self.task.name, screen, confirm, self.task.gen_length, self.block_length)
+        lengths = self.task.gen_length, self.block_length
+        return Problems(self.task.name, screen, confirm, *lengths, use_cache=self.use_cache)
 
 
 def dev_prompts(task: Task, run: TaskRun, count: int, *, seed: int) -> list[Example]:
@@ -121,8 +121,8 @@ def check_of(panel: Panel, denoiser: Denoiser, trials: Trials, folder: Path, *, 
 
 def careful_of(panel: Panel, denoiser: Denoiser, trials: Trials) -> list[object]:
     """All that the texts of the careful rule depend on, beside the prompts."""
-    lengths = [panel.task.gen_length, panel.block_length]
-    return [min(trials.bounds), denoiser.fingerprint(), dtype_name(denoiser), *lengths]
+    canvas = [panel.task.gen_length, panel.block_length, *([] if panel.use_cache == "none" else [panel.use_cache])]
+    return [min(trials.bounds), denoiser.fingerprint(), dtype_name(denoiser), *canvas]
 
 
 def careful_texts(panel: Panel, denoiser: Denoiser, bound: float, file: Path, batch_size: int) -> dict[str, str]:
@@ -145,6 +145,7 @@ def careful_texts(panel: Panel, denoiser: Denoiser, bound: float, file: Path, ba
         how: dict[str, Any] = {
             "gen_length": panel.task.gen_length,
             "block_length": panel.block_length,
+            "use_cache": panel.use_cache,
             "risk_bound": bound,
         }
         texts += generate(denoiser, prompts[low : low + batch_size], "risk-sum", **how).text
@@ -186,21 +187,31 @@ def choose_defaults(
         return runners[panel.task.name]
 
     def decode_on(some: Sequence[Panel]) -> Decode:
-        return lambda setting, part: {one.task.name: figures(runner(one), setting, part) for one in some}
+        def decode(setting: Defaults, part: Part, count: int | None = None) -> Tables:
+            return {one.task.name: figures(runner(one), setting, part, count) for one in some}
 
-    forms = forms_of(denoiser)
+        return decode
+
+    forms, careful = forms_of(denoiser), Defaults(ALONE, min(trials.bounds), 0)
+    pace = {one.task.name: figures(runner(one), careful, "screen")["seconds"].mean() for one in panels if enough(one)}
+    counts = affordable({one.task.name: len(one.confirm) for one in panels}, pace, trials.minutes)
     each = {
         panel.task.name: replace(
-            choose(decode_on([panel]), forms, trials.bounds, {panel.task.name: len(panel.confirm)}),
+            choose(decode_on([panel]), forms, trials.bounds, {panel.task.name: counts[panel.task.name]}),
             agreed=() if panel.judged else (panel.task.name,),
         )
         for panel in panels
     }
-    chosen = Choices.of(decode_on(panels), each, checked=any(form.checked for form in forms))
+    chosen = general(decode_on(panels), each, checked=any(form.checked for form in forms))
     denoiser.head.defaults = chosen.defaults
     write_json(out / FOLDER / "choice.json", chosen.as_json())
     write_defaults(chosen.defaults, out)
     return chosen
+
+
+def enough(panel: Panel) -> bool:
+    """Whether there are prompts to decide by."""
+    return len(panel.confirm) >= ENOUGH
 
 
 def panels_of(
@@ -253,37 +264,3 @@ def refuse_trials(
     """
     for panel in panels_of(denoiser, tasks, trials, seed=seed, run_code=run_code):
         runner_of(panel, denoiser, trials, lambda prompt, text: False, out, batch_size=batch_size, seed=seed)
-
-
-def figures(runner: Runner, setting: Defaults, part: Part) -> dict[str, Array]:
-    """The figures of every prompt under a setting."""
-    arm = arm_of(setting)
-    split: Split = "dev" if part == "screen" else "test"
-    runner.run([arm], split)
-    table = runner.ledger.table(split, runner.cells_of(arm)[0])
-    right, rounds = (table[name].mean() for name in ("right", "rounds"))
-    said = f"{100 * right:.1f} % right in {rounds:.2f} rounds ({len(table['right'])} dev prompts)"
-    log.info("%s, %s at %g: %s", runner.problems.task, name_of(setting), setting.risk_bound, said)
-    return table
-
-
-def arm_of(setting: Defaults) -> Arm:
-    """The decoder that a setting is."""
-    if setting.alone and not setting.checked:
-        return Arm("rule alone", "headless", "risk-sum", settings={"risk_bound": setting.risk_bound})
-    policy, settings = setting.decoder
-    return Arm("checked" if setting.checked else "head", "learned", policy, settings=settings)
-
-
-def forms_of(denoiser: Denoiser) -> Sequence[Defaults]:
-    """What a head may do: its own rule, and, with a cascade, two looks behind the rule alone and its own, and checked drafts."""
-    head = denoiser.head
-    own = [] if not head.config.trust and not head.config.pairs else [Defaults(None, 1.0, 0)]
-    if head.cascade is None:
-        return own
-    return [
-        *own,
-        Defaults(ALONE, 1.0, 2),
-        *(replace(one, looks=2) for one in own),
-        Defaults(ALONE, 1.0, 0, checked=True),
-    ]

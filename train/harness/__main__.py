@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 
 NAME = "fewer_rounds"
@@ -27,6 +28,7 @@ def lm_eval() -> None:
         given = ["run", *given]
     if given[0] == "run" and not any(one.partition("=")[0] in ("--model", "-M", "--help", "-h") for one in given):
         given += ["--model", NAME]
+        given += with_device(given)
     sys.argv = ["lm-eval", *given]
     try:
         cli_evaluate()
@@ -35,6 +37,14 @@ def lm_eval() -> None:
             raise
         sys.stderr.write(f"fewer-rounds lm-eval: {' '.join(str(error).split())}\n")
         raise SystemExit(2) from None
+
+
+def with_device(given: Sequence[str]) -> list[str]:
+    """The option that puts the model where every command does, unless one is given: the harness says cuda:0 without a GPU too."""
+    from models.devices import find_device
+
+    told = any(one.partition("=")[0] == "--device" for one in given)
+    return [] if told else ["--device", str(find_device(None))]
 
 
 if __name__ == "__main__":

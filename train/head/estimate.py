@@ -3,95 +3,97 @@
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.checkpoints.json_files import read_object
 from models.ranks import launched
 from train.head.head_run import HeadRun, load_base, quieten, reference_policy
+from train.head.price.amounts import Pace, Size, counted
 from train.head.settings import TaskRun
-from train.tasks import get
 from train.traces.drivers import make_drivers
 
 if TYPE_CHECKING:
     from decoding.policies.ete import BeamETE
+    from decoding.policy import Policy
     from models.denoiser import Denoiser
 
+log = logging.getLogger(__name__)
+
 PROBE_SECONDS = 30.0
+COUNTED = 0.4  # share of these that forwards and a few decodes may take
 SHARE = 0.9  # of the budget that the cut fills; the rest is for what the probe did not see
 BUDGET_FILE = "budget.json"
+DRAWN = 8  # prompts of a task that a batch is filled with: some tasks take long to draw theirs
 LEAST_PROMPTS = 2  # of the train split: one to fit on and one to choose the weights by
-
-
-@dataclass(frozen=True)
-class Size:
-    """How much a collection is.
-
-    Attributes:
-        seconds: it takes.
-        prompts: decoded.
-        states: kept.
-        branches: tried, each with a gain label.
-        risks: labels of risk: positions of states with a unique answer, judged or held-back branches elsewhere.
-        gigabytes: on disk.
-    """
-
-    seconds: float = 0.0
-    prompts: float = 0.0
-    states: float = 0.0
-    branches: float = 0.0
-    risks: float = 0.0
-    gigabytes: float = 0.0
-
-    def times(self, factor: float) -> Size:
-        """The same for so many times as many prompts."""
-        return Size(*(factor * value for value in vars(self).values()))
-
-    def __add__(self, other: Size) -> Size:
-        """Both."""
-        return Size(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
-
-    def __str__(self) -> str:
-        """For people."""
-        labels = f"{self.states:.0f} states, {self.branches:.0f} gain labels, {self.risks:.0f} risk labels"
-        return f"{self.prompts:.0f} prompts, {labels}, {self.gigabytes:.4f} GB, {self.seconds / 3600:.3f} h"
 
 
 def estimate_run(
     head_run: HeadRun, *, seconds: float = PROBE_SECONDS, clock: Callable[[], float] = time.monotonic
 ) -> str:
-    """Collect a few prompts of every task for about `seconds` and say what the whole run will take.
+    """Say what the whole run will take, from what prompts of every task take in about `seconds`.
 
     Returns:
-        A line a task and one for the run: prompts, states, labels, gigabytes and hours of one pass.
+        A line a task, and then for collection, fits, trials and comparison, with memory, disk and download.
     """
+    from train.head.price.whole_run import Weights, whole_run
+
     quieten()
+    weights = Weights.before(head_run.base)
+    if weights.download:
+        log.info("%.2f GB of %s are downloaded first", weights.download / 1e9, head_run.base)
     denoiser = load_base(head_run)
-    sizes = probe(head_run, denoiser, reference_policy(head_run, denoiser), seconds=seconds, clock=clock)
-    lines = [f"{name}: {size}" for name, size in sizes.items()]
-    fits = head_run.fitting.seeds * len(head_run.fitting.variants)
-    passes = "two passes of this size, the second in states of the head; " if head_run.relabel else ""
-    then = f"then {fits} fits of {head_run.fitting.epochs} epochs"
-    then += f" and {head_run.cascade.minutes:g} minutes of the cascade" if head_run.cascade is not None else ""
-    whole = sum(sizes.values(), Size())
-    lines.append(f"collection: {whole} on {denoiser.device}{_peak(denoiser)}; {passes}{then}")
+    weights = weights.loaded(denoiser)
+    beam = reference_policy(head_run, denoiser)
+    probed = probe(head_run, denoiser, beam, seconds=seconds, clock=clock)
+    lines = [f"{name}: {one.size}{one.said}" for name, one in probed.items()]
+    lines += whole_run(head_run, denoiser, {name: (one.size, one.pace) for name, one in probed.items()}, weights)
     if head_run.budget_hours is not None:
-        share = min(1.0, _factor(head_run, whole))
+        share = min(1.0, _factor(head_run, whole_of(probed)))
         lines.append(f"budget: {head_run.budget_hours:g} h take {share:.0%} of the prompts")
     return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class Probed:
+    """What is known of a task's collection.
+
+    Attributes:
+        size: of all of it.
+        pace: that it was counted with.
+        collected: prompts that were collected and scaled up; 0 where the size is only counted.
+    """
+
+    size: Size
+    pace: Pace
+    collected: int
+
+    @property
+    def said(self) -> str:
+        """How it is known, for people."""
+        if self.collected:
+            return f" (as {self.collected} prompts took)"
+        return " (counted at one token a round)" if self.pace.guessed else " (counted: at most)"
+
+
+def whole_of(probed: Mapping[str, Probed]) -> Size:
+    """Of all tasks."""
+    return sum((one.size for one in probed.values()), Size())
+
+
 def probe(
     head_run: HeadRun, denoiser: Denoiser, beam: BeamETE, *, seconds: float, clock: Callable[[], float] = time.monotonic
-) -> dict[str, Size]:
-    """The size of the collection of every task, scaled up from twice as many prompts each time while `seconds` last.
+) -> dict[str, Probed]:
+    """The size of the collection of every task in about `seconds`, whatever the base.
 
-    Only the last and largest time counts: it is warm, and its batches are the fullest. Before the first, prompts are read and one
-    forward runs, off the clock.
+    It is counted from the pace of forwards and decodes. Where the count says that a few prompts can be collected in the time left,
+    they are, twice as many each time, and the last time is scaled up: it is warm, and its batches are the fullest.
 
     Args:
         head_run: the run.
@@ -100,26 +102,47 @@ def probe(
         seconds: for all tasks, above 0.
         clock: seconds, for tests.
     """
-    sizes = {}
+    probed, share = {}, seconds / len(head_run.tasks)
     for name, run in head_run.tasks.items():
-        few, taken, measured = len(head_run.drivers) + 1, 0.0, Size()
-        _warm_up(head_run, name, _part(run, few), denoiser)
-        while True:
-            part = _part(run, few)
-            began = clock()
-            with tempfile.TemporaryDirectory() as folder:
-                _collect(replace(head_run, tasks={name: part}, out=Path(folder)), denoiser, beam)
-                measured = replace(
-                    _size_of(Path(folder)),
-                    seconds=float(clock() - began),
-                    prompts=float(part.prompts + part.dev_prompts),
-                )
-            taken += measured.seconds
-            if part == run or taken + 2 * measured.seconds > seconds / len(head_run.tasks):
-                break
-            few *= 2
-        sizes[name] = measured.times((run.prompts + run.dev_prompts) / measured.prompts)
-    return sizes
+        pace = _pace(head_run, name, denoiser, beam, seconds=COUNTED * share, clock=clock)
+        size = _counted(head_run, name, pace, run)
+        probed[name] = _collected(
+            head_run, name, denoiser, beam, Probed(size, pace, 0), left=(1 - COUNTED) * share, clock=clock
+        )
+    return probed
+
+
+def _collected(
+    head_run: HeadRun,
+    name: str,
+    denoiser: Denoiser,
+    beam: BeamETE,
+    known: Probed,
+    *,
+    left: float,
+    clock: Callable[[], float],
+) -> Probed:
+    """What was counted, or what a few prompts took where they can be collected in the time left."""
+    run = head_run.tasks[name]
+    few = len(head_run.drivers) + 1
+    expected = _counted(head_run, name, known.pace, _part(run, few)).seconds
+    while expected < left:
+        part = _part(run, few)
+        began = clock()
+        with tempfile.TemporaryDirectory() as folder:
+            _collect(replace(head_run, tasks={name: part}, out=Path(folder)), denoiser, beam)
+            prompts, taken = part.prompts + part.dev_prompts, float(clock() - began)
+            size = replace(_size_of(Path(folder)), seconds=taken, prompts=float(prompts))
+        known = Probed(size.times((run.prompts + run.dev_prompts) / prompts), known.pace, prompts)
+        if part == run:
+            break
+        few, left, expected = 2 * few, left - taken, 2 * taken
+    return known
+
+
+def _counted(head_run: HeadRun, name: str, pace: Pace, run: TaskRun) -> Size:
+    counts = {"train": run.prompts, "dev": run.dev_prompts}
+    return counted(pace, run.labelling or head_run.labelling, counts, unique=run.task(name).unique_answer)
 
 
 def cut_to_budget(
@@ -152,7 +175,7 @@ def cut_to_budget(
     if file.is_file():
         counts = _earlier_cut(file, wanted)
     else:
-        whole = sum(probe(head_run, denoiser, beam, seconds=seconds, clock=clock).values(), Size())
+        whole = whole_of(probe(head_run, denoiser, beam, seconds=seconds, clock=clock))
         factor = min(1.0, SHARE * _factor(head_run, whole))
         counts = {
             name: [
@@ -191,19 +214,34 @@ def _part(run: TaskRun, few: int) -> TaskRun:
     return replace(run, prompts=prompts, dev_prompts=max(1, round(run.dev_prompts * prompts / run.prompts)))
 
 
-def _warm_up(head_run: HeadRun, name: str, run: TaskRun, denoiser: Denoiser) -> None:
-    """Read the prompts of a task once and run one forward on a batch of them."""
-    import torch
-
+def _pace(
+    head_run: HeadRun, name: str, denoiser: Denoiser, beam: BeamETE, *, seconds: float, clock: Callable[[], float]
+) -> Pace:
+    """What a batch of a task's prompts takes; they are read off the clock."""
+    from decoding.comparison.arms import BLOCK_LENGTH
     from decoding.prompts import read_prompts
+    from train.head.price.pacing import measure_pace
+    from train.traces.canvases import without_long
     from train.traces.prompts import prompts_of
 
-    task = get(name)
-    prompts_of(task, run, "dev", run.dev_prompts, seed=head_run.seed)
-    few = prompts_of(task, run, "train", run.prompts, seed=head_run.seed)[: head_run.batch_size]
-    batch = read_prompts([example.prompt for example in few], None, denoiser).with_canvas(task.gen_length)
-    with torch.inference_mode():
-        denoiser(batch.tokens, attention_mask=batch.attention_mask)
+    run = head_run.tasks[name]
+    task = run.task(name)
+    found = prompts_of(task, run, "train", min(run.prompts, head_run.batch_size, DRAWN), seed=head_run.seed)
+    some = without_long(denoiser, task, found)
+    if not some:
+        raise ValueError(f"prompts of task {name} must leave room for {task.gen_length} positions, got none that does")
+    filled = [example.prompt for example in islice(cycle(some), head_run.batch_size)]
+    batch = read_prompts(filled, None, denoiser).with_canvas(task.gen_length)
+    own = task.block_length
+    lengths = {key: driver.get(BLOCK_LENGTH, own) for key, driver in head_run.drivers.items()}
+    drivers: dict[str, tuple[Policy, int]] = {
+        key: (policy, lengths[key] if task.gen_length % lengths[key] == 0 else own)
+        for key, policy in make_drivers(head_run.drivers, denoiser, None).items()
+    }
+    drivers["beam"] = (replace(beam, **run.beam), own)
+    return measure_pace(
+        denoiser, batch, drivers, gen_length=task.gen_length, threshold=beam.threshold, seconds=seconds, clock=clock
+    )
 
 
 def _collect(head_run: HeadRun, denoiser: Denoiser, beam: Any) -> None:
@@ -239,12 +277,3 @@ def _size_of(folder: Path) -> Size:
         gains = sum(branch["kind"] != BARE and branch["position"] >= 0 for branch in row["branches"])
         size += Size(states=1.0, branches=float(gains), risks=float(risks))
     return size
-
-
-def _peak(denoiser: Denoiser) -> str:
-    """The most memory that a GPU has held so far."""
-    if denoiser.device.type != "cuda":
-        return ""
-    import torch
-
-    return f" (peak memory {torch.cuda.max_memory_allocated(denoiser.device) / 1e9:.1f} GB)"

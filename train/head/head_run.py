@@ -15,7 +15,7 @@ from train.commands.command_line import shipped
 from train.commands.folders import MODEL, check_adapter, check_model
 from train.defaults.settings import Trials
 from train.head.settings import CascadeFitting, Fitting, TaskRun
-from train.tasks import get, require_permission
+from train.tasks import require_permission
 from train.tasks.hub import HUB
 
 if TYPE_CHECKING:
@@ -78,14 +78,12 @@ class HeadRun:
         if not self.tasks:
             raise ValueError("tasks must name at least one task, got none")
         for name, run in self.tasks.items():
-            task = get(name)
+            task = run.task(name)
             require_permission(task, self.run_code)
             if task.make is None and run.prompts_file is None:
                 raise ValueError(
                     f"prompts_file of task {name} must be a file or hub, for it has no generator, got none"
                 )
-            if task.gen_length % (run.block_length or task.block_length):
-                raise ValueError(f"block_length must divide gen_length {task.gen_length}, got {run.block_length}")
             if run.prompts_file not in (None, HUB) and not Path(run.prompts_file).is_file():
                 raise ValueError(f"prompts_file must be a file, got {run.prompts_file}")
         if not self.drivers:

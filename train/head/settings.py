@@ -10,8 +10,10 @@ from typing import Any, Literal, get_args
 from decoding.names import find_policy
 from decoding.traces.labelling import Labelling
 from models.heads.config import HeadConfig, Variant
+from train.tasks import Task, get
 
 TARGETS = ("gain", "eq7", "worth")
+Cache = Literal["none", "prefix", "dual"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,9 @@ class TaskRun:
     Args:
         prompts: prompts of the train split whose traces are collected.
         dev_prompts: prompts of the dev split, for the metrics.
+        gen_length: positions to fill; None takes the task's own.
         block_length: of decoding and labelling; None takes the task's own.
+        use_cache: none, prefix or dual: of keys and values, in the decodes that choose a head's defaults and compare it.
         prompts_file: a JSONL(.gz) file of prompts instead of the generator; rows of other splits are left out.
         labelling: how much is kept and tried of each prompt; None takes the run's.
         beam: settings of the reference policy that differ on this task; not its threshold, which a head has one of.
@@ -73,7 +77,9 @@ class TaskRun:
 
     prompts: int = 64
     dev_prompts: int = 16
+    gen_length: int | None = None
     block_length: int | None = None
+    use_cache: Cache = "none"
     prompts_file: str | None = None
     labelling: Labelling | None = None
     beam: dict[str, Any] = field(default_factory=dict)
@@ -82,42 +88,25 @@ class TaskRun:
     def __post_init__(self) -> None:
         if "threshold" in self.beam:
             raise ValueError(f"beam of a task must leave out threshold, the run's own, got {self.beam['threshold']}")
-        for name in ("prompts", "dev_prompts", "block_length"):
+        if self.use_cache not in get_args(Cache):
+            raise ValueError(f"use_cache must be one of {', '.join(get_args(Cache))}, got {self.use_cache!r}")
+        for name in ("prompts", "dev_prompts", "gen_length", "block_length"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
+    def task(self, name: str, *, run_code: bool = False) -> Task:
+        """The task of that name with the lengths of this run.
 
-def only(
-    tasks: Mapping[str, TaskRun], task: str | None, prompts: str | None, leave_out: str | None = None
-) -> dict[str, TaskRun]:
-    """The tasks of a run without those left out, or the one that the command line names, with the file of its prompts.
-
-    Args:
-        tasks: of the run.
-        task: the one named on the command line, or None.
-        prompts: file of its prompts, or None.
-        leave_out: names with commas between them, or None.
-
-    Raises:
-        ValueError: for a file without a task, and for names left out that are not the run's or are all of them.
-    """
-    if task is None and prompts is not None:
-        raise ValueError(f"prompts must come with a task, got {prompts} alone")
-    if task is not None:
-        run = tasks.get(task, TaskRun())
-        tasks = {task: run if prompts is None else replace(run, prompts_file=prompts, at_most=True)}
-    without = names_of(leave_out)
-    for name in without:
-        if name not in tasks:
-            raise ValueError(f"leave_out must be among the run's tasks {', '.join(tasks)}, got {name!r}")
-    if without and len(set(without)) == len(tasks):
-        raise ValueError(f"leave_out must leave a task to fit on, got all of them, {leave_out}")
-    return {name: run for name, run in tasks.items() if name not in without}
-
-
-def names_of(text: str | None) -> tuple[str, ...]:
-    """Names with commas between them; none for None."""
-    return () if text is None else tuple(name.strip() for name in text.split(","))
+        Raises:
+            ValueError: if its blocks do not divide its canvas.
+        """
+        lengths: dict[str, Any] = {"gen_length": self.gen_length, "block_length": self.block_length}
+        found = replace(
+            get(name, run_code=run_code), **{n: length for n, length in lengths.items() if length is not None}
+        )
+        if found.gen_length % found.block_length:
+            raise ValueError(f"block_length must divide gen_length {found.gen_length}, got {found.block_length}")
+        return found
 
 
 @dataclass(frozen=True)
@@ -235,6 +224,7 @@ class CascadeFitting:
     Args:
         minutes: of fitting; what is reached is saved four times on the way.
         prompts: train prompts of a task with a generator, in place of the task's own; None for these.
+        dev_prompts: the same of dev prompts, which the figures are of.
         batch_size: prompts led together.
         blocks: K, how many of the base's last blocks run again.
         rank: of the LoRA.
@@ -242,9 +232,11 @@ class CascadeFitting:
         drivers: policies, {policy: NAME, setting: value}, of one canvas a round and no draws; one leads each batch of prompts.
         parts: shares of what a driver would commit, the surest first, one drawn for each batch: what is left has still to be
             foretold where a round would be the last.
-        positions: of every task in which something is still to be learned, before the fit may end; it takes three times the
+        positions: of every task in which something is still to be learned, before the fit may end; it takes twice the
             minutes for them at most.
         steps: of the fit at most; None leaves its end to the minutes.
+        ahead: rounds that a reading is to foretell at most: every forward is then the label of so many readings before it, from
+            all that was committed since.
         depth: d: drivers that can be checked lead with d - 1 drafts of the cascade's own on top of each other, and what follows
             these is foretold too; 1 fits on the states that a round commits.
         target: what the next forward is to be met in: the `candidates` of the state and all other tokens together (KL), the
@@ -254,14 +246,16 @@ class CascadeFitting:
 
     minutes: float = 10.0
     prompts: int | None = None
+    dev_prompts: int | None = None
     batch_size: int = 16
     blocks: int = 1
     rank: int = 32
-    learning_rate: float = 1e-3
+    learning_rate: float = 4e-4
     drivers: tuple[dict[str, Any], ...] = CASCADE_DRIVERS
     parts: tuple[float, ...] = (1.0, 0.6, 0.3)
     positions: int = 2000
     steps: int | None = None
+    ahead: int = 3
     depth: int = 1
     target: CascadeTarget = "candidates"
     anew: bool = False
@@ -274,7 +268,7 @@ class CascadeFitting:
         for name in ("minutes", "learning_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        for name in ("prompts", "batch_size", "blocks", "rank", "positions", "steps", "depth"):
+        for name in ("prompts", "dev_prompts", "batch_size", "blocks", "rank", "positions", "steps", "ahead", "depth"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not self.drivers:

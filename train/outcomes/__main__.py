@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from decoding.comparison.arms import Arm
 from train.commands.command_line import GOES_ON, run, shipped
-from train.commands.folders import MODEL, check_head_folder, check_model, find_head
+from train.commands.folders import MODEL, check_model, find_head
 from train.outcomes.workload import order_jobs, require_positive, select_named
 from train.tasks import get
 
@@ -35,7 +35,7 @@ def outcomes(
     batch_size: int = 1400,
     seconds: float | None = None,
     seed: int = 1,
-    dtype: Literal["float32", "bfloat16"] = "float32",
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
     tf32: bool = False,
 ) -> None:
     """Decode the same prompts with every decoder and keep one table of outcomes a task; see docs/calibration.md.
@@ -57,7 +57,7 @@ def outcomes(
         batch_size: canvases of a forward at most.
         seconds: after which no piece of work is begun; the tables hold what is done.
         seed: of prompts and random arms.
-        dtype: of the weights.
+        dtype: of the weights; default float32 on the CPU, the checkpoint's own elsewhere.
         tf32: faster matrix products on a GPU, with inputs of 10 bits.
     """
     numbers = {"num_prompts": num_prompts, "num_rivals": num_rivals, "streams": streams, "slice_size": slice_size}
@@ -65,8 +65,6 @@ def outcomes(
     names = [get(name.strip()).name for name in task.split(",")]
     check_model(str(shipped(MODEL)) if model is None else model, "")
     head = find_head(model, head)
-    if head is not None:
-        check_head_folder(head)
     running = select_named(catalogue, arms, has_head=head is not None)
     from train.outcomes.jobs import How
     from train.outcomes.pool import draw_pools

@@ -51,7 +51,7 @@ class How:
     Attributes:
         model: checkpoint folder or hub id.
         head: folder of its scoring head, or None.
-        dtype: of the weights.
+        dtype: of the weights; None as in `models.load`.
         tf32: faster matrix products, with inputs of 10 bits.
         batch_size: canvases of a forward at most.
         seed: of policies that draw.
@@ -59,7 +59,7 @@ class How:
 
     model: str
     head: str | None
-    dtype: str
+    dtype: str | None
     tf32: bool
     batch_size: int
     seed: int

@@ -14,6 +14,7 @@ COLOURS = ("#0072b2 #d55e00 #009e73 #cc79a7 #e69f00 #56b4e9 #8c6bb1 #7f7f7f #a67
 SHAPES = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "triangle-right", "triangle-left")
 TIP = {"rounds": ".2f", "accuracy": ".1f", "forwards": ".2f"}
 ROW, AXIS = 26, 40  # pixels of a line of a chart of pairs, and of its axis
+FLAT = 1.0  # points that the axis of an accuracy shows at least
 DODGE = 0.025  # of the promised share between the marks of two arms
 
 
@@ -48,7 +49,10 @@ def curves_chart(task: TaskView, rows: Sequence[Row]) -> Spec:
         }
         for row in rows
     ]
-    x, y = _axis("rounds", "rounds (log scale)", log=True), _axis("accuracy", f"{task.measure}, %")
+    x, y = (
+        _axis("rounds", "rounds (log scale)", log=True),
+        _at_least(FLAT, _axis("accuracy", f"{task.measure}, %"), values),
+    )
     tip = [{"field": "arm"}, {"field": "dial"}]
     tip += [{"field": name, "format": form, "type": "quantitative"} for name, form in TIP.items()]
     size = {"condition": {"test": "datum.shown", "value": 130}, "value": 50}
@@ -62,6 +66,15 @@ def curves_chart(task: TaskView, rows: Sequence[Row]) -> Spec:
     ]
     dim = {"condition": {"param": "picked", "value": 1}, "value": 0.12}
     return _spec(values, 340) | {"encoding": {"color": _by_arm(values, COLOURS), "opacity": dim}, "layer": layers}
+
+
+def _at_least(span: float, axis: Spec, values: Sequence[Spec]) -> Spec:
+    """The axis, wide enough where all intervals lie in less than `span`."""
+    name = axis["field"]
+    low, high = min(one[f"{name}_low"] for one in values), max(one[f"{name}_high"] for one in values)
+    if high - low >= span:
+        return axis
+    return axis | {"scale": {**axis.get("scale", {}), "domain": [high - span, high]}}
 
 
 def pairs_chart(rival: str, rows: Sequence[Row]) -> Spec:

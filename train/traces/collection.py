@@ -23,7 +23,6 @@ from decoding.traces.visits import visit
 from models.denoiser import Denoiser
 from models.ranks import by_the_first, find_ranks
 from train.head.settings import TaskRun
-from train.tasks import get
 from train.tasks.task import Example, Task
 from train.traces.canvases import encode, without_long
 from train.traces.labels import take
@@ -243,7 +242,7 @@ def collect(
     """
     collections = []
     for name, run in tasks.items():
-        task, task_beam = get(name, run_code=run_code), replace(beam, **run.beam)
+        task, task_beam = run.task(name, run_code=run_code), replace(beam, **run.beam)
         task_drivers = {**drivers, "beam": task_beam} if beam_drives else drivers
         collector = Collector(
             denoiser,
@@ -251,7 +250,7 @@ def collect(
             task_beam,
             task_drivers,
             run.labelling or labelling,
-            run.block_length or task.block_length,
+            task.block_length,
             batch_size,
             seed,
             chunk=batch_size * len(task_drivers),

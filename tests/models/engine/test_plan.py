@@ -24,10 +24,10 @@ def test_order_puts_the_chosen_first_and_keeps_the_rest_in_order():
 
 def test_the_first_forward_is_whole_and_the_next_reads_its_context():
     plan, contexts = planned(empty_contexts(1, 1, 4, torch.device("cpu")), [[[1, MASK, MASK, 3]]])
-    assert plan.flags.tolist() == [0, 1, 0, 2, 0]
+    assert plan.flags.tolist() == [0, 1, 0, 2, 0, 1]
     assert plan.positions.tolist() == [[4]]
     plan, _ = planned(contexts, [[[1, MASK, 5, 3]]])
-    assert plan.flags.tolist() == [1, 0, 2, 1, 0]
+    assert plan.flags.tolist() == [1, 0, 2, 1, 0, 1]
     assert (plan.start.item(), plan.count.item(), plan.first.item(), plan.positions.item()) == (1, 2, 1, 2)
 
 

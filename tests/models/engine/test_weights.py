@@ -7,6 +7,7 @@ import torch
 
 import models
 from models.engine.graphs import Graphs
+from models.engine.versions import Versions
 from models.engine.weights import fuse, read_block, version_of
 from models.heads.cascade import CascadeConfig
 
@@ -85,24 +86,38 @@ class Part(torch.nn.Module):
         self.__dict__["folded"] = torch.nn.Linear(1, 1)
 
 
-def test_the_version_of_a_head_covers_its_cascade_buffers_config_and_folded_copy():
+@pytest.mark.parametrize("version", [version_of, Versions().of], ids=["walk", "number"])
+def test_the_version_of_a_head_covers_its_cascade_buffers_config_and_folded_copy(version):
     head = Part()
     head.inner = Part()
     changes = [
         lambda: head.mean.add_(1),
+        lambda: setattr(head.weight, "data", torch.ones(2)),
+        lambda: setattr(head.inner, "weight", torch.nn.Parameter(torch.ones(2))),
+        lambda: setattr(head, "inner", Part()),
+        lambda: setattr(head, "more", torch.nn.Linear(1, 1)),
+        lambda: head.inner.folded.weight.fill_(5.0),
         lambda: head.inner.weight.add_(1),
         lambda: setattr(head.inner, "config", replace(head.inner.config, foretold=(0.5,), seen=(0.6,))),
         lambda: setattr(head, "config", replace(head.config, blocks=2)),
         lambda: head.inner.__dict__.update(folded=torch.nn.Linear(1, 1)),
         lambda: head.inner.__dict__.update(folded=None),
     ]
-    seen = [version_of(head)]
-    assert version_of(head) == seen[0]
+    seen = [version(head)]
+    assert version(head) == seen[0]
     for change in changes:
         with torch.no_grad():
             change()
-        seen.append(version_of(head))
+        seen.append(version(head))
         assert seen[-1] != seen[-2]
+
+
+def test_a_config_that_is_as_before_keeps_the_number():
+    part, versions = Part(), Versions()
+    before = versions.of(part)
+    part.config = replace(part.config)
+    assert versions.of(part) == before
+    assert versions.of(Part()) != before
 
 
 def test_what_could_not_be_captured_is_tried_anew_once_it_is_forgotten():

@@ -47,7 +47,10 @@ def plain(base):
 @pytest.fixture
 def few_will_do(monkeypatch):
     """24 prompts decide, and a loss of a tenth."""
-    monkeypatch.setattr("train.defaults.choice.ENOUGH", 20)
+    for part in ("choice", "choosing", "running", "search"):
+        monkeypatch.setattr(f"train.defaults.{part}.ENOUGH", 20)
+    for part in ("choice", "choosing"):
+        monkeypatch.setattr(f"train.defaults.{part}.DECIDING", 22)
     monkeypatch.setattr("train.defaults.choice.MARGIN", 0.1)
 
 
@@ -136,7 +139,7 @@ def test_a_call_without_a_policy_is_decoded_as_the_head_says(base):
     task = get("multiplication")
     prompts = [e.prompt for e in dev_prompts(task, TaskRun(), 4, seed=9)]
     how = {"gen_length": task.gen_length, "block_length": task.block_length}
-    base.head.defaults = Defaults("confidence", 0.01, 0, checked=True)
+    base.head.defaults = Defaults("confidence", 0.01, 0, checked="exact")
     made = generate(base, prompts, **how)
     rule = generate(base, prompts, "risk-sum", risk_bound=0.01, **how)
     assert type(made.policy).__name__ == "Verified"

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from models.heads.config import HeadConfig
-from models.heads.scoring_head import ScoringHead, prior_of
+from models.heads.scoring_head import ScoringHead
+from models.heads.window_scores import prior_of
 from train.defaults.trust import borne_out
 from train.head.metrics import RiskEstimates
 

@@ -5,7 +5,9 @@ import sys
 
 import pytest
 
+from models.devices import find_device
 from train.commands.command_line import shipped
+from train.harness.__main__ import with_device
 from train.harness.arguments import as_value, judge_arguments
 
 BASE, HEAD = str(shipped("checkpoints/reason-7m")), str(shipped("checkpoints/reason-7m-head"))
@@ -76,3 +78,9 @@ def test_arguments_are_judged_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout == "False\n"
+
+
+def test_the_harness_is_told_a_device_that_is_here():
+    """It says cuda:0 by itself, on a machine without a GPU too."""
+    assert with_device(["run", "--tasks", "x"]) == ["--device", str(find_device(None))]
+    assert with_device(["run", "--device", "cuda:1"]) == with_device(["run", "--device=mps"]) == []

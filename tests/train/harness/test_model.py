@@ -1,6 +1,7 @@
 """The harness itself on a task file of this machine, offline; skipped where the extra `eval` is not installed."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -94,7 +95,7 @@ def test_the_command_registers_the_model_and_reports(tasks, tmp_path):
         [sys.executable, "-m", "train.harness", *arguments], capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "|sums |" in done.stdout
+    assert re.search(r"\|sums *\|", done.stdout)  # the table is padded by some versions alone
     wrong = subprocess.run(
         [sys.executable, "-m", "train.harness", *arguments[:1], "policy=treshold", *arguments[2:]],
         capture_output=True, text=True, timeout=600, check=False,

@@ -41,7 +41,7 @@ function describe(cell, ends) {
 }
 
 function cellElement(cell, replay) {
-  const text = cell.state === "done" ? (replay.ends.includes(cell.token) ? "∎" : bare(visible(cell.token))) : cell.draft ? bare(visible(cell.draft.token)) : cell.state === "past" ? " " : "·";
+  const text = cell.state === "done" ? (replay.ends.includes(cell.token) ? "■" : bare(visible(cell.token))) : cell.draft ? bare(visible(cell.draft.token)) : cell.state === "past" ? " " : "·";
   const names = ["cell", cell.state, cell.state === "done" ? cell.reason : "", cell.fresh ? "new" : "", cell.draft ? "draft" : "", cell.taken ? "taken" : ""];
   if (cell.position && cell.position % replay.block === 0) names.push("block");
   const made = element("span", names.filter(Boolean).join(" "), text);
@@ -196,7 +196,7 @@ async function start() {
     sign.append(element("span", `cell ${reason}`, " "), ` ${word}`);
     document.getElementById("legend").append(sign);
   }
-  const more = [["new", "12", "in this round"], ["draft", "12", "draft"], ["taken masked", "·", "taken back"], ["masked", "·", "masked"], ["", "∎", "end"]];
+  const more = [["new", "12", "in this round"], ["draft", "12", "draft"], ["taken masked", "·", "taken back"], ["masked", "·", "masked"], ["", "■", "end"]];
   for (const [kind, text, word] of more) {
     const sign = element("span", "");
     sign.append(element("span", `cell ${kind}`, text), ` ${word}`);

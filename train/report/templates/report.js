@@ -16,7 +16,7 @@ function chartConfig(width) {
     font: style.fontFamily,
     view: { stroke: line },
     axis: { ...text, gridColor: line, domainColor: line, tickColor: line },
-    legend: { ...text, columns: Math.max(1, Math.floor(width / 125)), symbolSize: 80, labelLimit: 150 },
+    legend: { ...text, columns: Math.max(1, Math.floor((width - 60) / 125)), symbolSize: 80, labelLimit: 150 },
     rule: { color: soft },
     point: { color: isDark() ? "#7db7f5" : "#0b5cad" },
   };

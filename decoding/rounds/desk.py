@@ -1,0 +1,178 @@
+"""What a decode on an engine keeps in buffers of its own: where it begins, what joins it, what it carries, what it ends in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from decoding.calls.waiting import NUMBERS, Entry, joining, packed
+from decoding.reading import Reading
+from decoding.rounds.round import KEPT, Carry, first_carry
+from decoding.state import BLANK, COUNTERS, TENSORS, DecodeState, extend
+from models.engine.session import copy_all
+
+KINDS = (torch.long, torch.float, torch.bool)  # of all that a state holds
+
+
+@dataclass(frozen=True)
+class Desk:
+    """The buffers of one decode: graphs read and write them, the host fills `state`, `mask`, `left` and `sent`.
+
+    Attributes:
+        carry: between rounds.
+        state, mask, left: rows that begin together, what of them is a token, and columns at their left that hold nothing.
+        sent: prompts that join (`packed`).
+        final: the state in the end, packed by kind of number.
+        nothing: a reading of no position.
+    """
+
+    carry: Carry
+    state: DecodeState
+    mask: Bool[Tensor, "B L"]
+    left: Int[Tensor, ""]
+    sent: Int[Tensor, "B W"]
+    final: tuple[Tensor, ...]
+    nothing: Reading
+
+    @staticmethod
+    def like(state: DecodeState, left: int, canvases: int) -> Desk:
+        """Buffers for batches of the size of one.
+
+        Args:
+            state: one to begin with.
+            left: columns before it.
+            canvases: of each row.
+        """
+        wide = extend(state, left).map(_own)
+        batch, length = wide.tokens.shape
+        carry = first_carry(wide, canvases)
+        return Desk(
+            carry=_owned(carry),
+            state=wide,
+            mask=torch.ones_like(wide.masked),
+            left=torch.zeros_like(carry.alarm),
+            sent=torch.zeros(batch, length + NUMBERS, dtype=torch.long, device=wide.tokens.device),
+            final=tuple(map(torch.clone, packed_state(wide, carry.counts))),
+            nothing=Reading.empty((batch, length), wide.tokens.device),
+        )
+
+    def nothing_of(self, carry: Carry) -> Reading:
+        """A reading of no position of any canvas."""
+        canvases = carry.canvases.tokens.shape[1]
+        return self.nothing.map(lambda v: v.unsqueeze(1).expand(-1, canvases, *v.shape[1:]))
+
+    def put(self, state: DecodeState, mask: Bool[Tensor, "B P"] | None, left: int) -> None:
+        """Take a state to begin with; columns left of it keep what they held, which `entered` leaves out."""
+        for name in TENSORS:
+            buffer, value = getattr(self.state, name), getattr(state, name)
+            (buffer if name in COUNTERS else buffer[..., left:]).copy_(value)
+        self.mask.fill_(True) if mask is None else self.mask[:, left:].copy_(mask)
+        self.left.fill_(left)
+
+    def send(self, entries: Mapping[int, Entry]) -> None:
+        """Take prompts that join."""
+        batch, length = self.mask.shape
+        self.sent.copy_(packed(entries, batch=batch, width=length))
+
+    def write(self, carry: Carry) -> None:
+        """Keep what a round hands on."""
+        copy_all(_tensors(self.carry), _tensors(carry))
+
+    def ended(self, rows: Sequence[int] | None, left: int) -> tuple[DecodeState, Int[Tensor, "4 N"]]:
+        """The last state of some rows, or of all, without columns at the left, and what they cost; in memory of its own."""
+        if rows is None:
+            parts = [part.clone() for part in self.final]
+        else:
+            index = torch.tensor(rows, device=self.left.device)
+            parts = [part.index_select(0, index) for part in self.final]
+        state, counts = unpacked_state(parts, self.state)
+        return extend(state, -left).map(torch.Tensor.contiguous), counts
+
+
+def entered(
+    state: DecodeState, mask: Bool[Tensor, "B L"], left: Int[Tensor, ""], canvases: int
+) -> tuple[Carry, Tensor]:
+    """A batch before its first round, and what of it is a token.
+
+    Args:
+        state: rows that begin; anything in the columns at their left.
+        mask: False on their padding.
+        left: those columns.
+        canvases: K of each row.
+    """
+    outside = torch.arange(mask.shape[1], device=mask.device) < left
+
+    def one(name: str) -> Tensor:
+        value: Tensor = getattr(state, name)
+        return value if name in COUNTERS else value.masked_fill(outside, BLANK.get(name, 0))
+
+    return first_carry(DecodeState(state.layout, *map(one, TENSORS)), canvases), mask & ~outside
+
+
+def seated(
+    sent: Int[Tensor, "B W"], carry: Carry, seen: Bool[Tensor, "B L"], initial_blocks: int
+) -> tuple[Carry, Bool[Tensor, "B L"], Bool[Tensor, " B"]]:
+    """A batch in which prompts have taken the places of rows that ended, what of it is a token, and the rows that are new.
+
+    Args:
+        sent: the prompts (`packed`).
+        carry: of the rows before.
+        seen: False on their padding.
+        initial_blocks: of a canvas, open at first.
+    """
+    new = joining(sent, carry.canvases.layout, initial_blocks=initial_blocks)
+    begun = first_carry(new.state, carry.canvases.tokens.shape[1])
+    return carry.where(new.rows, begun), torch.where(new.rows.unsqueeze(-1), new.attention_mask, seen), new.rows
+
+
+def packed_state(state: DecodeState, counts: Int[Tensor, "4 B"]) -> tuple[Tensor, ...]:
+    """All tensors of a state, those of one kind of number as one, and the counts behind the whole numbers."""
+    values: list[Tensor] = [
+        getattr(state, name).flatten(1) if getattr(state, name).ndim > 1 else getattr(state, name).unsqueeze(1)
+        for name in TENSORS
+    ]
+    values.append(counts.T)
+    return tuple(torch.cat([value for value in values if value.dtype == kind], 1) for kind in KINDS)
+
+
+def unpacked_state(parts: Sequence[Tensor], like: DecodeState) -> tuple[DecodeState, Int[Tensor, "4 N"]]:
+    """The state and counts that were packed, as views.
+
+    Args:
+        parts: by kind.
+        like: a state of the same shape, of any number of rows.
+    """
+    used, found = dict.fromkeys(KINDS, 0), []
+    for name in TENSORS:
+        one: Tensor = getattr(like, name)
+        width, first = one[0].numel(), used[one.dtype]
+        part = parts[KINDS.index(one.dtype)][:, first : first + width]
+        found.append(part.reshape(len(part), *(one.shape[1:] or (1,))))
+        used[one.dtype] = first + width
+    state = DecodeState(like.layout, *found)
+    flat: dict[str, Any] = {name: getattr(state, name).squeeze(1) for name in COUNTERS}
+    return replace(state, **flat), parts[0][:, used[torch.long] :].T
+
+
+def _own(value: Tensor) -> Tensor:
+    return value.contiguous().clone()
+
+
+def _owned(carry: Carry) -> Carry:
+    """The same values in memory of their own."""
+    copies: dict[str, Any] = {name: _own(getattr(carry.proposal, name)) for name in KEPT}
+    proposal = replace(carry.proposal, **copies)
+    return Carry(carry.canvases.map(_own), proposal, _own(carry.counts), _own(carry.alarm))
+
+
+def _tensors(carry: Carry) -> list[Tensor]:
+    """What a graph carries; the confidences of a proposal are written by its commit and read no more."""
+    canvases, proposal = carry.canvases, carry.proposal
+    state: list[Any] = [getattr(canvases, name) for name in TENSORS if name != "memory"]
+    plan = [getattr(proposal, name) for name in KEPT]
+    return [*state, *plan, carry.counts, carry.alarm]
