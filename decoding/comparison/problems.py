@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Split = Literal["dev", "test"]
@@ -57,6 +57,10 @@ class Problems:
     def split(self, split: Split) -> tuple[str, ...]:
         """The prompts of a split."""
         return self.dev if split == "dev" else self.test
+
+    def first(self, split: Split, count: int) -> Problems:
+        """The same with the first prompts of a split alone."""
+        return replace(self, dev=self.dev[:count]) if split == "dev" else replace(self, test=self.test[:count])
 
 
 def judge_of(*parts: object) -> str:

@@ -28,7 +28,7 @@ def figures(
         the candidate and those five, [M, 6].
     """
     if logits.is_cuda and len(forbidden) <= 2 and logits.shape[1] >= TOP:
-        from models.engine import triton_figures
+        from models.engine.triton import figures as triton_figures
 
         return triton_figures.figures(logits, forbidden, TOP)
     lines = max(1, CORE // logits.shape[1]) if logits.device.type == "cpu" else max(1, len(logits))

@@ -14,7 +14,7 @@ from models.engine.weights import BlockWeights
 def rms_norm(x: Float[Tensor, "T D"], weight: Float[Tensor, " D"], eps: float) -> Float[Tensor, "T D"]:
     """x / sqrt(mean x^2 + eps) * w, the quotient in float32 as in the native layers."""
     if x.is_cuda:
-        from models.engine import triton_kernels
+        from models.engine.triton import kernels as triton_kernels
 
         return triton_kernels.rms_norm(x, weight, eps)
     wide = x.float()
@@ -36,7 +36,7 @@ def rotate_heads(
     """
     heads, rotated = weights.heads, weights.heads + weights.kv_heads
     if fused.is_cuda:
-        from models.engine import triton_kernels
+        from models.engine.triton import kernels as triton_kernels
 
         split = triton_kernels.rotate_heads(fused, cos, sin, rotated=rotated, head_dim=weights.head_dim)
     else:
@@ -51,7 +51,7 @@ def rotate_heads(
 def silu_mul(gate_up: Float[Tensor, "T F"]) -> Float[Tensor, "T I"]:
     """silu(gate) * up of a fused projection."""
     if gate_up.is_cuda:
-        from models.engine import triton_kernels
+        from models.engine.triton import kernels as triton_kernels
 
         return triton_kernels.silu_mul(gate_up)
     gate, up = gate_up.chunk(2, -1)
@@ -97,7 +97,7 @@ def attend_span(
         scale: of the logits.
     """
     if query.is_cuda:
-        from models.engine import triton_attention
+        from models.engine.triton import attention as triton_attention
 
         return triton_attention.attend_span(query, key, value, context, place, scale)
     start, count = place.start[:, None], place.count[:, None]
@@ -129,7 +129,7 @@ def add_norm(
         eps: of that norm.
     """
     if hidden.is_cuda:
-        from models.engine import triton_kernels
+        from models.engine.triton import kernels as triton_kernels
 
         if triton_kernels.is_skinny(x, weight):
             return triton_kernels.add_norm(hidden, x, weight, norm, eps)

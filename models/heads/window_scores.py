@@ -26,7 +26,15 @@ def states_asked(
     predictor: Int[Tensor, "N W"],
     shift: int,
 ) -> Bool[Tensor, "N H"]:
-    """The states of a window that predict the rows asked for."""
+    """The states of a window that predict the rows asked for.
+
+    Args:
+        rows: positions of the canvas asked for.
+        window: the canvas position of each place.
+        inside: which places are filled.
+        predictor: the state that predicts each place.
+        shift: 1 where a state predicts the position after it, else 0.
+    """
     return predicting(predictor, rows.gather(1, window) & inside, shift)
 
 

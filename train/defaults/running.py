@@ -49,7 +49,7 @@ def figures(runner: Runner, setting: Defaults, part: Part, count: int | None = N
     """
     arm, problems = arm_of(setting), runner.problems
     split: Split = "dev" if part == "screen" else "test"
-    few = problems if count is None else replace(problems, **{split: problems.split(split)[:count]})
+    few = problems if count is None else problems.first(split, count)
     replace(runner, problems=few).run([arm], split)
     kept = runner.ledger.table(split, runner.cells_of(arm)[0])
     table = {name: column[: len(few.split(split))] for name, column in kept.items()}
