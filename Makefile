@@ -29,7 +29,7 @@ lint: $(READY)
 	$(BIN)/mypy models decoding train $(COMMANDS) .mypy_cache/train_command
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup $(ARGS)
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup $(ARGS)
 
 format: $(READY)
 	$(BIN)/ruff format .

@@ -1,52 +1,56 @@
-"""The check of shapes and types, on the first calls of every function in each test: later ones repeat them at a high price."""
+"""The check of shapes and types, on ever rarer calls of every function in each test: a check costs more than most functions."""
 
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from typing import Any
 
 import jaxtyping
 
-CALLS = 10  # of one function in one test
 CHECKED = jaxtyping.jaxtyped  # with a type checker it checks every call
-_test = 0
+_calls: Counter[int] = Counter()
 
 
 def start_test() -> None:
-    """Check the first calls anew."""
-    global _test
-    _test += 1
+    """Count the calls anew."""
+    _calls.clear()
 
 
-def limited(plain: Callable[..., Any], checked: Callable[..., Any]) -> Callable[..., Any]:
-    """`checked` for the first calls of a test, `plain` for the rest of it."""
-    test, calls = 0, 0
+def sampled(plain: Callable[..., Any], check: Callable[[Any], Any]) -> Callable[..., Any]:
+    """`check(plain)` in the 1st, 2nd, 4th, 8th, … call of a test, `plain` in the others.
 
-    @functools.wraps(checked)
+    `check` is asked when it is first needed. The functions that one inner `def` makes are counted together.
+    """
+    key, checked = id(plain.__code__), None
+
+    @functools.wraps(plain)
     def call(*args: Any, **kwargs: Any) -> Any:
-        nonlocal test, calls
+        nonlocal checked
         __tracebackhide__ = True
-        if test != _test:
-            test, calls = _test, 0
-        calls += 1
-        return (checked if calls <= CALLS else plain)(*args, **kwargs)
+        _calls[key] += 1
+        if _calls[key] & (_calls[key] - 1):
+            return plain(*args, **kwargs)
+        if checked is None:
+            checked = check(plain)
+        return checked(*args, **kwargs)
 
     return call
 
 
 def jaxtyped(*, typechecker: Any) -> Callable[[Any], Any]:
     """What the import hook of jaxtyping puts before every function and class of the library."""
+    check = functools.partial(CHECKED, typechecker=typechecker)
 
     def decorate(made: Any) -> Any:
-        if isinstance(made, type):
-            plain = vars(made).get("__init__")
-            CHECKED(made, typechecker=typechecker)
-            if plain is not None and made.__init__ is not plain:
-                made.__init__ = limited(plain, made.__init__)
-            return made
-        checked = CHECKED(made, typechecker=typechecker)
-        return checked if isinstance(made, (classmethod, staticmethod, property)) else limited(made, checked)
+        if not isinstance(made, type):
+            return sampled(made, check)
+        if is_dataclass(made) and "__init__" in vars(made):
+            made.__init__.__annotations__.pop("return", None)  # else the parameters are checked again, with the None
+            made.__init__ = sampled(made.__init__, check)  # type: ignore[misc]
+        return made
 
     return decorate
 

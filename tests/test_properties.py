@@ -4,8 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 FILES = ("test_damaged_files.py", "test_generate.py", "test_readers.py")
 
@@ -14,19 +12,9 @@ def test_every_file_of_properties_runs():
     assert tuple(sorted(path.name for path in (ROOT / "tests/properties").glob("test_*.py"))) == FILES
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_properties_hold(name):
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-x",
-        "-o",
-        "addopts=--import-mode=importlib",
-        "-p",
-        "no:cacheprovider",
-    ]
-    done = subprocess.run([*command, f"tests/properties/{name}"], cwd=ROOT, capture_output=True, text=True, timeout=600)
+def test_properties_hold():
+    options = ["-q", "-x", "-o", "addopts=--import-mode=importlib", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", *options, *(f"tests/properties/{name}" for name in FILES)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout[-4000:]
     assert " passed" in done.stdout

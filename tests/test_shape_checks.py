@@ -1,4 +1,4 @@
-"""Shapes and types are checked while tests run, in the first calls of every test."""
+"""Shapes and types are checked while tests run, in some calls of every function in every test."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from jaxtyping import TypeCheckError
 
 from decoding.policies.threshold import Threshold
 from decoding.reading import Reading
-from tests.shape_checks import CALLS, limited, start_test
+from tests.shape_checks import sampled, start_test
 
 
 def test_the_library_is_checked():
@@ -16,11 +16,27 @@ def test_the_library_is_checked():
         Threshold("0.9")
 
 
-def test_the_first_calls_of_every_test_are_checked():
+def test_ever_rarer_calls_of_every_test_are_checked():
     told = []
-    call = limited(lambda: told.append("plain"), lambda: told.append("checked"))
+    call = sampled(lambda: told.append("plain"), lambda plain: lambda: told.append("checked"))
     for _ in range(2):
+        told.clear()
         start_test()
-        for _ in range(CALLS + 2):
+        for _ in range(10):
             call()
-    assert told == [*["checked"] * CALLS, "plain", "plain"] * 2
+        assert [number for number, how in enumerate(told, 1) if how == "checked"] == [1, 2, 4, 8]
+
+
+def test_functions_of_one_definition_are_counted_together():
+    told = []
+
+    def made():
+        def inner():
+            told.append("plain")
+
+        return inner
+
+    start_test()
+    for _ in range(5):
+        sampled(made(), lambda plain: lambda: told.append("checked"))()
+    assert told == ["checked", "checked", "plain", "checked", "plain"]

@@ -86,7 +86,7 @@ def measure(
     inputs: StudyInputs,
     *,
     bases: str = "checkpoints/order",
-    points: tuple[int, ...] = (2, 3),
+    points: tuple[int, ...] = (3,),
     tasks: tuple[str, ...] = ("addition-easy", "addition-carry", "addition-edge"),
     prompts: int = 12,
     growth: float = 0.1,
@@ -97,7 +97,7 @@ def measure(
     Args:
         inputs: base, prompts, device and seed, from the command.
         bases: folder with the checkpoints point-1, point-2, ... of one run, the least trained first.
-        points: which of them; 2 and 3 ship, the recipe makes 1 to 4.
+        points: which of them; 3 ships, the recipe makes 1 to 4.
         tasks: names of tasks with a unique answer.
         prompts: test prompts of each task.
         growth: lambda of assumption 4.2, how much earlier errors add to later ones, at least 0.

@@ -43,7 +43,7 @@ class Echo(Cascade):
         nn.Module.__init__(self)
         self.taps = ()
 
-    def forward(self, taps, rows, committed, token, top_tokens, top_log_probs, log_normaliser):
+    def forward(self, taps, rows, committed, token, top_tokens, top_log_probs, log_normaliser, *, believed=False):
         left = rows & ~committed
         surer = 1 + committed.sum(-1, keepdim=True).expand(rows.shape)[left]
         known = top_log_probs[left]

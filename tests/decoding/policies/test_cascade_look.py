@@ -38,7 +38,7 @@ class Oracle(Cascade):
         self.asked: list[torch.Tensor] = []
         self.told: list[torch.Tensor] = []
 
-    def forward(self, taps, rows, committed, token, top_tokens, top_log_probs, log_normaliser):
+    def forward(self, taps, rows, committed, token, top_tokens, top_log_probs, log_normaliser, *, believed=False):
         risk = self.risks[min(len(self.asked), len(self.risks) - 1)].expand(rows.shape)[rows & ~committed]
         self.asked.append(committed.clone())
         self.told.append(token.clone())
@@ -99,7 +99,7 @@ def test_a_second_look_is_at_the_canvases_where_the_first_committed(canvas, read
     rows = []
 
     class Uneven(Oracle):
-        def forward(self, taps, asked, committed, *figures):
+        def forward(self, taps, asked, committed, *figures, believed=False):
             rows.append(asked.any(-1).tolist())
             self.risks[0] = torch.tensor([[0.0, 0.01, 0.3, 0.3], [0.0, 0.3, 0.3, 0.3]])
             return super().forward(taps, asked, committed, *figures)
@@ -317,7 +317,7 @@ def test_the_rest_of_the_vocabulary_is_risk_and_never_a_token(reading):
     """Where all other tokens together are likeliest, the best single candidate is still the one told."""
 
     class Unsure(Oracle):
-        def forward(self, taps, rows, committed, *figures):
+        def forward(self, taps, rows, committed, *figures, believed=False):
             said = torch.tensor([0.1, 0.2, 0.04, 0.03, 0.03, 0.6]).log()
             return said.expand(int((rows & ~committed).sum()), 6)
 
@@ -328,7 +328,7 @@ def test_the_rest_of_the_vocabulary_is_risk_and_never_a_token(reading):
 
 def test_risks_far_below_rounding_are_told_apart(reading):
     class Sure(Oracle):
-        def forward(self, taps, rows, committed, *figures):
+        def forward(self, taps, rows, committed, *figures, believed=False):
             said = torch.tensor([-30.0, -0.0, -100.0, -100.0, -100.0, -40.0])
             return said.expand(int((rows & ~committed).sum()), 6)
 

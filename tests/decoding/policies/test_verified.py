@@ -230,7 +230,7 @@ class Liar(Cascade):
         nn.Module.__init__(self)
         self.taps, self.calls = (), 0
 
-    def forward(self, taps, rows, committed, token, top_tokens, top_log_probs, log_normaliser):
+    def forward(self, taps, rows, committed, token, top_tokens, top_log_probs, log_normaliser, *, believed=False):
         self.calls += 1
         said = torch.full(((rows & ~committed).sum(), 6), -20.0)
         said[:, 1] = 0.0
@@ -298,7 +298,8 @@ def test_what_is_foretold_reads_like_a_forward(reading_of):
     )
 
     class Says(Liar):
-        def forward(self, taps, rows, committed, token, *figures):
+        def forward(self, taps, rows, committed, token, *figures, believed):
+            assert believed
             assert committed.tolist() == [[True, False, False, False, False]]
             return said.log()
 

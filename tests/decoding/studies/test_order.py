@@ -1,6 +1,8 @@
 """Orders at one token a round: the reference dictated, its error in every order, and the weighted-entropy bound."""
 
+import inspect
 import itertools
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +20,7 @@ from decoding.studies.schedules import Forced
 from decoding.studies.weighted_entropy import ranks, smallest_alpha, weighted_entropy
 from models.denoiser import Denoiser, Prediction
 
+ROOT = Path(__file__).parents[3]
 LAW = torch.tensor([0.3, 0.02, 0.05, 0.13, 0.01, 0.09, 0.15, 0.25])
 BENCH = StudyInputs("", None, "cpu", 0, make_problems=lambda *_: None, fit=lambda *_: None)
 CELLS = torch.tensor(list(itertools.product((0, 1), repeat=3)))
@@ -118,4 +121,10 @@ def test_missing_bases_are_answered_with_the_recipe(tmp_path):
     with pytest.raises(
         ValueError, match=r"point-2, point-3, .* `python -m train.pretrain --config configs/train/order.yaml`"
     ):
-        study.measure(BENCH, bases=str(tmp_path))
+        study.measure(BENCH, bases=str(tmp_path), points=(2, 3))
+
+
+def test_the_points_that_the_study_takes_by_default_ship():
+    default = {name: parameter.default for name, parameter in inspect.signature(study.measure).parameters.items()}
+    shipped = sorted(folder.name for folder in (ROOT / default["bases"]).glob("point-*"))
+    assert shipped == [f"point-{point}" for point in default["points"]]
