@@ -170,6 +170,7 @@ class Proposal:
         states: the canvases as they will stand, where each was committed on top of the one before with a tick of its own
             clock; None where one commit writes all of them.
         memory: what the policy remembers from here on; None where it stays as it is.
+        broken: whether a figure of the policy's head that it rests on is NaN or infinite; None where none was asked.
     """
 
     tokens: Int[Tensor, "B K L"]
@@ -181,6 +182,7 @@ class Proposal:
     looks: Int[Tensor, " B"] | None = None
     states: DecodeState | None = None
     memory: Float[Tensor, "B M L"] | None = None
+    broken: Bool[Tensor, ""] | None = None
 
     @staticmethod
     def single(state: DecodeState, reading: Reading, reason: Int[Tensor, "B L"]) -> Proposal:

@@ -13,12 +13,11 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from decoding.provenance import environment, write_json
-from models.checkpoints.manifest import saving
+from models.checkpoints.manifest import TOKENIZER_FILES, saving
 from models.checkpoints.sums import byte_sum, check_finite, spelled
 from models.devices import find_device
 from models.toys.convolutional import ConvolutionalDenoiser, ConvolutionShape
 from train.base.diffusion_loss import denoising_loss, mask_canvas, mask_rates
-from train.base.export import TOKENIZER_FILES
 from train.base.rows import Batch, TaskRows, load_task
 from train.base.schedule import learning_rate_factor, progress
 from train.pretrain import find_mask_id

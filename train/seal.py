@@ -24,12 +24,9 @@ def seal(*, folder: Path, base: str | None = None) -> None:
         check_model(base, "")
 
     from models.checkpoints.manifest import OWN, write_manifest
-    from train.base.export import TOKENIZER_FILES
 
     files = [file for pattern in OWN[kind] for file in sorted(folder.glob(pattern))]
     if kind == "base":
-        settings = ("config.json", "generation_config.json", "vocab.json", "merges.txt", "added_tokens.json")
-        files += [folder / name for name in (*settings, *TOKENIZER_FILES) if (folder / name).is_file()]
         write_manifest(folder, kind, files, sums_of(folder))
     else:
         write_manifest(folder, kind, files, {"base": stored_bytes(base, folder, kind)})

@@ -156,11 +156,7 @@ def _check_ranges(values: Mapping[str, Any]) -> None:
         if not number or not low <= value <= high or (open_below and value == low):
             within = f"lie in {'(' if open_below else '['}{low}, {high}]"
             least = f"{'above' if open_below else 'at least'} {low}"
-            least = (
-                least
-                if number
-                else f"a {'' if name == 'factor' else 'finite '}number {'' if open_below else 'of '}{least}"
-            )
+            least += " and finite" if isinstance(value, int | float) and value > WHOLE else ""
             raise ValueError(f"{name} must {within if high < float('inf') else f'be {least}'}, got {shown(value)}")
     for name in SWITCHES:
         if not isinstance(values.get(name), bool | None):

@@ -5,6 +5,7 @@ Imports nothing heavy, so that a command judges the file before it loads anythin
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
@@ -14,7 +15,7 @@ from decoding.calls.request import Request, canonical, resolve
 from decoding.comparison.arms import setting_of
 from decoding.comparison.shift.exchangeable import Reference
 from decoding.files.png import save_png
-from models.checkpoints.json_files import read_object
+from models.checkpoints.json_files import read_object, require_sound, sealed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -132,6 +133,7 @@ class Calibration:
             values = {name: found[name] for name in named}
             _require_kinds({**asdict(conditions), **values})
             Reference.read(values.get("reference"))
+            require_sound(found)
         except (ValueError, KeyError, TypeError) as error:
             cause = error.__cause__ or error
             reason = f"{type(cause).__name__} {cause}"
@@ -144,7 +146,7 @@ class Calibration:
 
     def record(self, environment: Mapping[str, Any]) -> dict[str, Any]:
         """The file's content."""
-        return {**asdict(self), "environment": dict(environment)}
+        return sealed(json.loads(json.dumps({**asdict(self), "environment": dict(environment)})))
 
     @property
     def chosen_settings(self) -> dict[str, Any]:

@@ -48,15 +48,17 @@ def follow(
     wide, limit = is_wide(reading), torch.full((), bound, dtype=confidence.dtype, device=confidence.device)
     take = compiled(_take, confidence.device) if wide else _take
     count = torch.zeros_like(state.round)
+    broken = torch.zeros((), dtype=torch.bool, device=count.device)
     for look in range(looks):
         if not wide and not left.any():
             break
         asked = replace(reading, rows=reading.rows & left.any(-1, keepdim=True))
         count = count + left.any(-1).long()
         said = first if first is not None and not look else foretell(cascade, asked, reason, token)
+        broken = broken | ~said[1].isfinite().all()
         token, confidence, reason, left = take(said, (token, confidence, reason, left), limit)
     plan = Proposal.single(state, replace(reading, token=token), reason)
-    return replace(plan, confidence=confidence.unsqueeze(1), looks=count)
+    return replace(plan, confidence=confidence.unsqueeze(1), looks=count, broken=broken)
 
 
 def _take(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, final
 
 import torch
@@ -103,15 +103,17 @@ class Learned(Policy):
 
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """What is safe, then what follows from it."""
+        broken: Bool[Tensor, ""] | None = None
         if self.rule == "confidence":
             reason = at_least_one(within_risk(reading, self.risk_bound), reading.log_odds, reading)
         else:
-            reason = self.held_safe(score(self.head, state, reading), reading)
+            scores = score(self.head, state, reading)
+            reason, broken = self.held_safe(scores, reading), scores.broken
         if self.head.cascade is None or not self.most_looks:
-            return Proposal.single(state, reading, reason)
-        return follow(
-            self.head.cascade, state, reading, reason, bound=self.share * self.risk_bound, looks=self.most_looks
-        )
+            return replace(Proposal.single(state, reading, reason), broken=broken)
+        bound, looks = self.share * self.risk_bound, self.most_looks
+        plan = follow(self.head.cascade, state, reading, reason, bound=bound, looks=looks)
+        return replace(plan, broken=plan.broken if plan.broken is None or broken is None else plan.broken | broken)
 
     def held_safe(self, scores: Scores, reading: Reading) -> Int[Tensor, "B L"]:
         """The reason of every commit by the head's own risks, FORCED at the safest position of a row where none is safe."""

@@ -196,7 +196,7 @@ class LearnedParity(BranchingPolicy):
         if self.gate:
             worth = worth.gather(-1, top)
             plan = replace(plan, valid=plan.valid & (worth[:, :1] - worth < self.gate))
-        return plan.branches(state, reading)
+        return replace(plan.branches(state, reading), broken=scores.broken)
 
     def choose(self, canvases: DecodeState, proposal: Proposal, reading: Reading) -> Int[Tensor, " B"]:
         """The branch with the largest s(j), else the one that the head likes best."""

@@ -144,6 +144,10 @@ class Driver(ABC):
 
     def heed(self, alarm: int) -> None:
         """Refuse logits that are none, and a round without a commit, in a rule that may have some a round beyond its last."""
+        if alarm >= 4 and not alarm & 2:
+            raise ValueError(
+                f"figures of the head must be finite, got NaN or infinity after forward {self.nfe} (a tensor of it is damaged)"
+            )
         if alarm >= 2:
             cause = "a weight is damaged, or the number format overflows"
             raise ValueError(

@@ -66,7 +66,8 @@ class Carry:
         canvases: K of each row, after the last commit.
         proposal: that made them.
         counts: rounds, sequence forwards, token positions and explored rounds of each row so far.
-        alarm: 1 if a row that was unfinished gained nothing by that commit, and 2 more if logits were NaN or infinite.
+        alarm: 1 if a row that was unfinished gained nothing by that commit, 2 more if logits were NaN or infinite,
+            4 more if figures of the head were.
     """
 
     canvases: DecodeState
@@ -163,7 +164,8 @@ def committed(
     late = counts[0] > idle_rounds
     stuck = (idle.all(-1) & state.unfinished & late).any()  # a canvas that only verifies may be idle
     broken = ~reading.log_normaliser.isfinite().all()
-    return Carry(canvases, proposal, counts, stuck.long() + 2 * broken.long())
+    alarm = stuck.long() + 2 * broken.long()
+    return Carry(canvases, proposal, counts, alarm if proposal.broken is None else alarm + 4 * proposal.broken.long())
 
 
 def counts_of(counts: Int[Tensor, "4 B"], nfe: int) -> Counts:

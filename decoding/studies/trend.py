@@ -86,7 +86,7 @@ def rows_of(stored: Mapping[str, Any]) -> list[Row]:
             row[f"seconds_{kind}"] = ratio(seconds.get(kind), seconds.get("headless"))
         row["headroom"] = estimate_of(one["headroom"]["oracle_gain"])
         row["explained"], row["calibration_error"] = estimate_of(one["explained"]), one["calibration_error"]
-        row["look_ms"] = one["look_ms"]["share_of_a_look"]
+        row["look_ms"] = one["look_ms"].get("share_of_a_look")
         row["look_operations"] = stored["look_by_count"][task]["uncached"]["operations"] / 100
         rows.append(row)
     return rows
@@ -111,8 +111,8 @@ def line_of(rows: Sequence[Row], name: str, axis: str, target: float) -> Row | N
         axis: parameters or layers.
         target: where the line is read off.
     """
-    units = list(dict.fromkeys((row["base"], row["point"]) for row in rows))
     known = {(row["base"], row["point"], row["task"]): row for row in rows if row[name] is not None}
+    units = list(dict.fromkeys((base, point) for base, point, _ in known))  # not every one is timed
     tasks = [task for task in dict.fromkeys(row["task"] for row in rows) if all((*one, task) in known for one in units)]
     if len(units) < LEAST or not tasks:
         return None

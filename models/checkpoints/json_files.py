@@ -5,10 +5,15 @@ Imports nothing heavy: commands judge files with it first.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+LARGEST = 1 << 30  # bytes of one object
+SUM = "sha256"  # key of the sum over all others
 
 
 def parse(text: str, *, finite: bool = True) -> Any:
@@ -33,12 +38,32 @@ def read_object(file: Path, *, finite: bool = True) -> dict[str, Any]:
     if file.exists() and not file.is_file():
         raise ValueError(f"{file} must be a regular file, got a folder, a pipe or a device")
     try:
+        if file.stat().st_size > LARGEST:
+            raise ValueError(f"{file.stat().st_size} bytes, more than {LARGEST}")
         found = parse(file.read_text(encoding="utf-8"), finite=finite)
     except (ValueError, OSError) as error:
         raise ValueError(f"{file} must be JSON, got {error}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{file} must hold a JSON object, got {type(found).__name__}")
     return found
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content with a sha256 over all of it, as `require_sound` compares it."""
+    known = {name: value for name, value in content.items() if name != SUM}
+    return {**known, SUM: hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()}
+
+
+def require_sound(content: Mapping[str, Any]) -> None:
+    """Refuse content that differs from what `sealed` saw; one without a sum is of an earlier version.
+
+    Raises:
+        ValueError: if it was damaged, or changed by hand.
+    """
+    if SUM in content and sealed(content)[SUM] != content[SUM]:
+        raise ValueError(
+            f"it must be as it was written, got other values: damaged, or changed by hand (without {SUM} it is taken)"
+        )
 
 
 def whole_lines(file: Path) -> list[bytes]:

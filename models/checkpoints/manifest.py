@@ -19,10 +19,17 @@ from models.checkpoints.json_files import read_object
 
 MANIFEST = "checksums.json"
 ASIDE = ".saving"
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"),
+    *("vocab.json", "merges.txt", "added_tokens.json"),
+)
 OWN: Mapping[str, tuple[str, ...]] = {
-    "base": ("model*.safetensors", "model.safetensors.index.json"),
+    "base": (
+        *("model*.safetensors", "model.safetensors.index.json", "config.json", "generation_config.json"),
+        *TOKENIZER_FILES,
+    ),
     "head": (
-        *("head.safetensors", "adapter_model.safetensors", "adapter_config.json"),
+        *("head.safetensors", "adapter_model.safetensors", "adapter_config.json", "defaults.json"),
         *("cascade/cascade.safetensors", "cascade/adapter_model.safetensors", "cascade/adapter_config.json"),
     ),
     "cascade": ("cascade.safetensors", "adapter_model.safetensors", "adapter_config.json"),
@@ -44,16 +51,46 @@ def saving(folder: Path, kind: str, facts: Mapping[str, Any] | None = None) -> I
         facts: entries of the manifest beside the checksums of the files; may be filled while the save is written.
     """
     settle(folder)
+    with _aside(folder) as aside:
+        yield aside
+        write_manifest(aside, kind, sorted(_files(aside)), facts or {})
+    settle(folder)
+
+
+@contextmanager
+def _aside(folder: Path) -> Iterator[Path]:
+    """An empty folder for what is saved next, gone where that fails."""
     aside = folder / ASIDE
     shutil.rmtree(aside, ignore_errors=True)  # of a save that was killed while it was written
     aside.mkdir(parents=True)
     try:
         yield aside
-        write_manifest(aside, kind, sorted(_files(aside)), facts or {})
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
+
+
+@contextmanager
+def adding(folder: Path) -> Iterator[Path]:
+    """A folder to write files into that join those saved in `folder`, under its manifest where it has one.
+
+    Args:
+        folder: where they go; made if missing.
+    """
     settle(folder)
+    held = read_manifest(folder)
+    if held:
+        with _aside(folder) as aside:
+            yield aside
+            sums = {name.as_posix(): sha256(aside / name) for name in _names(aside)}
+            _write(aside, {**held, "files": held["files"] | sums})
+        settle(folder)
+        return
+    with _aside(folder) as aside:
+        yield aside
+        for name in _names(aside):
+            _move(aside / name, folder / name)
+        aside.rmdir()
 
 
 def write_manifest(folder: Path, kind: str, files: Sequence[Path], facts: Mapping[str, Any]) -> None:
@@ -67,7 +104,10 @@ def write_manifest(folder: Path, kind: str, files: Sequence[Path], facts: Mappin
     """
     summed = "model*.safetensors" if "tensors" in facts else ""
     sums = {f.relative_to(folder).as_posix(): sha256(f) for f in files if not (summed and f.match(summed))}
-    content = {"kind": kind, "files": sums, **facts}
+    _write(folder, {"kind": kind, "files": sums, **facts})
+
+
+def _write(folder: Path, content: Mapping[str, Any]) -> None:
     part = folder / f"{MANIFEST}.part"
     part.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     part.chmod(0o644)
@@ -86,9 +126,9 @@ def settle(folder: Path) -> None:
     found = read_manifest(aside)
     if not found:  # of another tool
         return
-    names = {file.relative_to(aside) for file in _files(aside)}
+    names = _names(aside)
     try:
-        for name in sorted(names):
+        for name in names:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             _move(aside / name, folder / name)
         kept = {folder / name for name in (*names, *found["files"], *found.get("shards", ()))}
@@ -107,6 +147,10 @@ def _move(source: Path, target: Path) -> None:
     except FileNotFoundError:
         if not target.is_file():  # another reader was faster
             raise
+
+
+def _names(aside: Path) -> list[Path]:
+    return sorted(file.relative_to(aside) for file in _files(aside))
 
 
 def _files(folder: Path) -> list[Path]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from models.checkpoints.json_files import read_object
+from models.checkpoints.manifest import adding
 
 FILE = "defaults.json"
 ALONE = "confidence"  # the rule that does not ask the head
@@ -72,12 +73,10 @@ class Defaults:
 
 
 def write_defaults(defaults: Defaults, folder: Path) -> None:
-    """Write `defaults.json`, aside and renamed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    aside = folder / (FILE + ".part")
+    """Write `defaults.json`, aside and renamed, with its checksum beside those of the folder's head."""
     raw = {**_raw(defaults), **({"tasks": {n: _raw(one) for n, one in defaults.tasks}} if defaults.tasks else {})}
-    aside.write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
-    aside.replace(folder / FILE)
+    with adding(folder) as aside:
+        (aside / FILE).write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
 
 
 def _raw(defaults: Defaults) -> dict[str, Any]:

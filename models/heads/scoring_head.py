@@ -21,7 +21,6 @@ from models.engine.window import WideTap
 from models.heads.cascade import CASCADE, FILE, Cascade, load_cascade, write_cascade
 from models.heads.config import HeadConfig
 from models.heads.conflict_output import ConflictOutput, Conflicts
-from models.heads.defaults import FILE as DEFAULTS
 from models.heads.defaults import Defaults, read_defaults, write_defaults
 from models.heads.saved_part import check_base, check_shapes, load_fitted, read_fitted, require_bound, write_fitted
 from models.heads.side_stream import SideStream, predicting, with_lora
@@ -48,6 +47,11 @@ class Scores:
     def risk(self) -> Float[Tensor, "*N L"]:
         """r_i in (0, 1)."""
         return self.risk_logit.sigmoid()
+
+    @property
+    def broken(self) -> Bool[Tensor, ""]:
+        """Whether a risk or a gain is NaN or infinite: a tensor of the head is damaged, or overflows."""
+        return ~(self.risk_logit.isfinite() & self.gain.isfinite()).all()
 
 
 class FeatureLayers(nn.Module):
@@ -210,10 +214,8 @@ def save_head(head: ScoringHead, folder: Path) -> None:
         write_fitted(aside, HEAD_FILE, own_state(head), config, _lora_of(head))
         if head.cascade is not None:
             write_cascade(head.cascade, aside / CASCADE)
-    if head.defaults is None:
-        (folder / DEFAULTS).unlink(missing_ok=True)  # those of the head that was there
-    else:
-        write_defaults(head.defaults, folder)
+        if head.defaults is not None:
+            write_defaults(head.defaults, aside)
 
 
 def read_config(folder: Path) -> HeadConfig:

@@ -163,7 +163,7 @@ MUTATIONS = tuple(
         # saves and what is read back
         ("a fingerprint blind to names and shapes", SEALED, 'f"{name}{tuple(tensor.shape)}".encode() + ', "", "tests/models/checkpoints/test_fingerprint.py"),
         ("a fingerprint of the first values", SEALED, "values[:: -(-values.numel() // SAMPLE) or 1]", "values[:SAMPLE]", "tests/models/checkpoints"),
-        ("the manifest moves first", MANIFEST, "        for name in sorted(names):\n", "        _move(aside / MANIFEST, folder / MANIFEST)\n        for name in sorted(names):\n", SAVES + " -k wherever"),
+        ("the manifest moves first", MANIFEST, "        for name in names:\n", "        _move(aside / MANIFEST, folder / MANIFEST)\n        for name in names:\n", SAVES + " -k wherever"),
         ("a save that was not whole is finished", MANIFEST, "or not (aside / MANIFEST).is_file():\n        return\n", "or not aside.is_dir():\n        return\n", SAVES + " -k wherever"),
         ("files are not compared", MANIFEST, "        if sha256(file) != wanted:\n", "        if False:\n", SAVES + " -k flipped"),
         ("absent files are not missed", MANIFEST, "        if not file.is_file():\n            raise CheckpointError(f\"{folder} must hold every", "        if not file.is_file():\n            continue\n            raise CheckpointError(f\"{folder} must hold every", SAVES + " -k gone"),

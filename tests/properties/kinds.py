@@ -345,7 +345,7 @@ def every_kind(root: Path, write_tiny: Callable[..., Path]) -> dict[str, Kind]:
             "cascade/adapter_model.safetensors")),
         Kind("lora/checksums.json", heads["lora"], "checksums.json", with_head, same=True, text=True),
         Kind("linear/head.safetensors", heads["linear"], "head.safetensors", with_head, sealed=True),
-        Kind("linear/defaults.json", heads["linear"], "defaults.json", with_head, text=True),
+        Kind("linear/defaults.json", heads["linear"], "defaults.json", with_head, sealed=True, text=True),
         Kind("adapter/adapter_config.json", adapter, "adapter_config.json", with_adapter, text=True),
         Kind("adapter/adapter_model.safetensors", adapter, "adapter_model.safetensors", with_adapter),
         Kind("toy/model.safetensors", toy, "model.safetensors", read_convolutional, sealed=True),

@@ -33,6 +33,7 @@ def canvas_loss(
     masked: Bool[Tensor, "B C"],
     rates: Float[Tensor, " B"],
     weighting: Weighting,
+    certainty: float = 0.0,
 ) -> Float[Tensor, ""]:
     """Apply the head to the canvas rows alone and take the loss.
 
@@ -43,8 +44,9 @@ def canvas_loss(
         masked: positions the loss is taken over.
         rates: mask rate of each row, in (0, 1].
         weighting: of a row by its rate.
+        certainty: weight of the entropy of tokens that are right already.
     """
-    return denoising_loss(nn.functional.linear(hidden, head), canvas, masked, rates, weighting)
+    return denoising_loss(nn.functional.linear(hidden, head), canvas, masked, rates, weighting, certainty)
 
 
 class BaseModelFit(lightning.LightningModule):
@@ -150,7 +152,8 @@ class BaseModelFit(lightning.LightningModule):
             padding = None if padding is None else padding[mine]
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
             hidden = self.hidden_states(tokens, padding)[:, -batch.canvas :]
-            loss: Tensor = self.loss_of_canvas(hidden, self.model.lm_head.weight, canvas, masked, rates, fit.weighting)
+            how = (fit.weighting, fit.certainty)
+            loss: Tensor = self.loss_of_canvas(hidden, self.model.lm_head.weight, canvas, masked, rates, *how)
         return part * loss
 
     def generator_at(self, step: int) -> torch.Generator:

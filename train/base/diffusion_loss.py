@@ -63,11 +63,13 @@ def denoising_loss(
     masked: Bool[Tensor, "B C"],
     rates: Float[Tensor, " B"],
     weighting: Weighting = "inverse",
+    certainty: float = 0.0,
 ) -> Float[Tensor, ""]:
     """Mean over rows of the weighted cross-entropy on masked canvas positions.
 
     ``inverse``: ``1/B sum_b 1/C sum_i [i masked] CE_bi / t_b``, the bound on the negative log-likelihood per canvas
-    position. ``uniform``: the mean of CE over all masked positions of the batch.
+    position. ``uniform``: the mean of CE over all masked positions of the batch. With ``certainty`` c, CE is CE + c H [top token
+    right], H the entropy of what is predicted: a base that commits much at once (dParallel, arXiv 2509.26488).
 
     Args:
         logits: ``[B, C, V]`` predictions for the canvas.
@@ -75,6 +77,7 @@ def denoising_loss(
         masked: ``[B, C]`` masked positions.
         rates: ``[B]`` mask rates.
         weighting: which of the two.
+        certainty: c, at least 0.
 
     Returns:
         A scalar, float32.
@@ -83,6 +86,10 @@ def denoising_loss(
         ValueError: if the weighting is unknown.
     """
     entropy = cross_entropy(logits.float().flatten(0, 1), canvas.flatten(), reduction="none").view(canvas.shape)
+    if certainty:
+        log_probs = logits.float().log_softmax(-1)
+        unsure = -(log_probs.exp() * log_probs).sum(-1)
+        entropy = entropy + certainty * unsure * (logits.argmax(-1) == canvas)
     if weighting == "inverse":
         return (entropy * masked / rates[:, None]).mean()
     if weighting == "uniform":

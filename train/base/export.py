@@ -14,10 +14,8 @@ from transformers import LlamaForCausalLM
 
 from models.checkpoints.files import INDEX, stream, weight_files
 from models.checkpoints.llada_layout import llada_config, to_llada, to_llama
-from models.checkpoints.manifest import check_files, saving
+from models.checkpoints.manifest import TOKENIZER_FILES, check_files, saving
 from models.checkpoints.sums import byte_sum, check_finite, check_sums, spelled
-
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
 def export(

@@ -67,6 +67,7 @@ class Fit:
         decay: last fraction of the run, with the learning rate falling to zero.
         clip: bound on the gradient norm.
         weighting: of the loss, see `train.base.diffusion_loss`.
+        certainty: weight of the entropy of tokens that are right already, at least 0, see there.
         mask_schedule: above 1 prefers high mask rates, see `train.base.diffusion_loss.mask_rates`.
         ema_decay: of the averaged weights that are saved; 0 saves the raw weights.
         seed: of batches and initial weights.
@@ -81,12 +82,14 @@ class Fit:
     decay: float = 0.3
     clip: float = 1.0
     weighting: Weighting = "inverse"
+    certainty: float = 0.0
     mask_schedule: float = 1.0
     ema_decay: float = 0.999
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("muon_lr", "adam_lr", "momentum", "weight_decay", "clip", "mask_schedule"):
+        factors = ("momentum", "weight_decay", "clip", "certainty", "mask_schedule")
+        for name in ("muon_lr", "adam_lr", *factors):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be a finite number of at least 0, got {getattr(self, name)}")
         if not 0 <= self.ema_decay < 1:

@@ -162,6 +162,7 @@ def run_compare(
     seed: int = 0,
     device: str | None = None,
     dtype: str | None = None,
+    engine: str = "auto",
     tf32: bool = False,
     calibrated: str | None = None,
     control: RiskControl | None = None,
@@ -179,6 +180,7 @@ def run_compare(
         seed: of random policies, tuning and resamples.
         device: where to run; by default the GPU if there is one.
         dtype: of the weights; by default float32 on the CPU and the checkpoint's own elsewhere.
+        engine: of the decodes, `plain` where few cells would not pay for capturing graphs.
         tf32: let the GPU round the inputs of matrix products to 10 bits.
         calibrated: file of the arm that `with_calibrated` added.
         control: chooses dials by this promise in place of the point estimate.
@@ -196,7 +198,7 @@ def run_compare(
 
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     folder = Path(out)
-    base: dict[str, Any] = {"dtype": dtype, "device": device, "adapter": call.adapter}
+    base: dict[str, Any] = {"dtype": dtype, "device": device, "adapter": call.adapter, "engine": engine}
     denoiser = models.load(call.model, head=call.head, **base)
     heads = {arm.name: models.load(call.model, head=arm.head, **base) for arm in call.arms if arm.head is not None}
     for checked in call.tasks:

@@ -25,7 +25,7 @@ def trend(  # one option a line, hence its length
     out: Path,
     results: Path = Path("docs/results/trend"),
     point: int | None = None,
-    stage: Literal["all", "prompts", "training"] = "all",
+    stage: Literal["all", "prompts", "training", "decoding"] = "all",
     prompts: Path = Path("checkpoints/runs/trend/prompts"),
     num_prompts: int = 1000,
     num_dev: int = 250,
@@ -53,11 +53,11 @@ def trend(  # one option a line, hence its length
         out: folder of the base, with a folder of each point beside it.
         results: folder of NAME-POINT.json.
         point: the only one that is measured, from 1; by default all are.
-        stage: draw the prompts and end, train the base and end, or go on to the results.
+        stage: draw the prompts and end, train the base and end, decode every arm and end, or go on to the clock and the results.
         prompts: folder of the prompts that are measured on, which all bases share.
         num_prompts: test prompts of a task.
         num_dev: dev prompts of a task, which choose the dials.
-        timed_prompts: of each task, decoded one by one against the clock.
+        timed_prompts: of each task, decoded one by one against the clock; 0 times nothing.
         batch_size: canvases in one forward.
         seed: of prompts, draws and fits.
         device: where to run; by default the GPU if there is one.
@@ -114,6 +114,8 @@ def trend(  # one option a line, hence its length
             )
         )
         compare_arms(catalogue, problems, model, folder, batch_size=batch_size, seed=seed, device=device)
+        if stage == "decoding":
+            continue
         about = Measuring(name, number, model, folder, tuple(tasks), cascade.blocks, timed_prompts, seed, device)
         by_the_first(lambda: record(about, catalogue, timed, settings, file))  # noqa: B023
 

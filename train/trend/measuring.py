@@ -31,7 +31,7 @@ class Measuring:
         model, folder: of the weights; of head and comparison.
         tasks: that are measured.
         blocks: that the cascade runs again.
-        prompts: decoded one by one against the clock.
+        prompts: decoded one by one against the clock; with none nothing is timed.
         seed, device: of the prompts; where to run.
     """
 
@@ -93,8 +93,8 @@ def record(
             "headroom": {name: head[task]["choice"].get(name) for name in ("oracle_gain", "regret", "regret_beam")},
             "calibration_error": head[task]["risk"].get("calibration_error"),
             "explained": cascade["tasks"][task].get("explained"),
-            "look_ms": look_ms(denoiser, task, seed=about.seed),
-            "seconds_a_prompt": seconds_a_prompt(denoiser, task, catalogue, rows, about),
+            "look_ms": look_ms(denoiser, task, seed=about.seed) if about.prompts else {},
+            "seconds_a_prompt": seconds_a_prompt(denoiser, task, catalogue, rows, about) if about.prompts else {},
         }
     origin = environment(device=denoiser.device, seed=about.seed)
     write_json(file, {**found, "training": dict(settings), "environment": origin})

@@ -39,8 +39,10 @@ def train_base(config: Path, out: Path) -> dict[str, Any]:
         raise ValueError(f"base must be a config with points, got {config} without")
     if not (out / TRAINED).is_file():
         values = parser.instantiate(parsed).as_dict()
-        begun = (out / CHECKPOINT).is_file()
-        pretrain(**{name: value for name, value in values.items() if name != "config"} | {"resume": begun})
+        begun, last = (out / CHECKPOINT).is_file(), out / f"point-{len(settings['points'])}" / "config.json"
+        over = begun and last.is_file() and max(settings["points"]) == 1  # cut off before it was marked
+        if not over:
+            pretrain(**{name: value for name, value in values.items() if name != "config"} | {"resume": begun})
         by_the_first(lambda: leave_mark(out))
     find_ranks().barrier()
     return settings
@@ -95,7 +97,7 @@ def compare_arms(
     seed: int,
     device: str | None,
 ) -> None:
-    """Run all arms on the prompts of all tasks, into `folder/compare`.
+    """Run all arms on the prompts of all tasks by the plain layers, into `folder/compare`.
 
     Args:
         catalogue: the arms.
@@ -108,4 +110,5 @@ def compare_arms(
     """
     call = CompareCall(tuple(catalogue), (), tuple(problems), str(model), str(folder / "head"))
     out = str(folder / "compare")
-    run_compare(call, out=out, batch_size=batch_size, seed=seed, device=device, dtype="float32")
+    how: dict[str, Any] = {"device": device, "dtype": "float32", "engine": "plain", "tf32": True}
+    run_compare(call, out=out, batch_size=batch_size, seed=seed, **how)

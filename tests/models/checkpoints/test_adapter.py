@@ -66,6 +66,28 @@ def test_merged_weights(goldens, tmp_path, case):
             {},
             "must be one of the base, got 'model.transformer.blocks.0.att_proj'",
         ),
+        (
+            "model.layers.0.self_attn.q_proj",
+            {"lora_alpha": 10**400},
+            "lora_alpha of the adapter must be a finite number, got 1000",
+        ),
+        (
+            "model.layers.0.self_attn.q_proj",
+            {"rank_pattern": {"(": 2}},
+            "rank_pattern of the adapter must hold regular expr",
+        ),
+        (
+            "model.layers.0.self_attn.q_proj",
+            {"target_modules": ["v_proj"]},
+            "target_modules of the adapter .* got model.* left out",
+        ),
+        (
+            "model.layers.0.self_attn.q_proj",
+            {"exclude_modules": ["q_proj"]},
+            "target_modules of the adapter .* left out",
+        ),
+        ("model.layers.0.self_attn.q_proj", {"layers_to_transform": [1]}, "target_modules of the adapter .* left out"),
+        ("model.layers.0.self_attn.q_proj", {"target_modules": "("}, "must name modules as PEFT does, got"),
         ("model.layers.0.self_attn.q_proj", {"peft_type": "IA3"}, "peft_type of the adapter must be LORA, got 'IA3'"),
         ("model.layers.0.self_attn.q_proj", {"modules_to_save": ["lm_head"]}, "modules_to_save of the adapter"),
     ],

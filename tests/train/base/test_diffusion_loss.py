@@ -71,3 +71,19 @@ def test_settings_out_of_range_are_refused() -> None:
         mask_rates(torch.zeros(1), floor=0.0)
     with pytest.raises(ValueError, match="schedule"):
         mask_rates(torch.zeros(1), floor=0.5, schedule=0.0)
+
+
+def test_certainty_adds_the_entropy_where_the_top_token_is_right() -> None:
+    torch.manual_seed(0)
+    logits, canvas = torch.randn(2, 3, 5), torch.randint(5, (2, 3))
+    canvas[0, 0], canvas[1, 2] = logits[0, 0].argmax(), logits[1, 2].argmax()
+    masked, rates = torch.tensor([[True, True, False], [True, False, True]]), torch.tensor([0.5, 0.8])
+    p = logits.softmax(-1)
+    right = (logits.argmax(-1) == canvas) & masked
+    assert 2 <= right.sum() < masked.sum()
+    extra = torch.where(right, -(p * p.log()).sum(-1), torch.zeros(())) / rates[:, None]
+    plain, surer = (
+        denoising_loss(logits, canvas, masked, rates),
+        denoising_loss(logits, canvas, masked, rates, certainty=2.0),
+    )
+    assert surer.item() == pytest.approx(plain.item() + 2 * extra.mean().item(), rel=1e-5)

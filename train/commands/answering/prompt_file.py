@@ -10,6 +10,7 @@ from typing import Any
 
 from train.tasks import Example, Task
 from train.tasks.hub import HUB
+from train.tasks.question import INSTRUCTION, is_there, question, refuse_parts
 from train.tasks.text_files import lines_of, parse_json, placed, require_text
 
 STDIN = "-"
@@ -84,26 +85,28 @@ def _record(text: str, number: int, task: Task | None) -> Asked:
         raise ValueError(f"line must be a JSON object, got {text[:60]!r}")
     number_or_id = next((record[key] for key in IDS if isinstance(record.get(key), str | int)), number)
     if isinstance(record.get(MESSAGES), list):
+        refuse_parts(record, (MESSAGES,))
         return Asked(number_or_id, *_chat(record[MESSAGES]))
     if task is not None:
         example = task.parse_record(text)
         if example is None:
             raise ValueError(f"line must be a prompt of task {task.name}, got {text[:60]!r}")
         return Asked(number_or_id, example.prompt, example)
-    key = next((key for key in FIELDS if key in record), None)
-    if key is None:
+    if not any(key in record for key in (INSTRUCTION, *FIELDS)):
         raise ValueError(
             f"line must have {', '.join(FIELDS)} or {MESSAGES}, got {', '.join(map(str, record)) or 'none'}"
         )
-    if not isinstance(record[key], str) or not record[key].strip():
-        raise ValueError(f"{key} must be text, got {record[key]!r}")
-    return Asked(number_or_id, record[key], Example(record[key], ""))
+    there = [key for key in FIELDS if is_there(record, key)]
+    asked = question(record, *(there[:1] or [key for key in FIELDS if key in record]))
+    return Asked(number_or_id, asked, Example(asked, ""))
 
 
 def _chat(messages: Sequence[Any]) -> tuple[Prompt, Example]:
     wrong = [m for m in messages if not (isinstance(m, dict) and {"role", "content"} <= m.keys())]
     if wrong or not messages:
         raise ValueError(f"messages must be a list of objects with role and content, got {(wrong or [messages])[0]!r}")
+    if messages[-1]["role"] == "assistant":
+        raise ValueError("messages must end before the answer that is asked for, got one of the assistant last")
     return tuple(messages), Example(str(messages[-1]["content"]), "")
 
 

@@ -1,0 +1,61 @@
+"""Rows of a prompts file without a task: the question is asked whole, or the row is refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from train.commands.answering.prompt_file import read_prompts
+from train.tasks import text_files
+
+USER = {"role": "user", "content": "Hi"}
+
+
+def read(tmp_path, row):
+    file = tmp_path / "p.jsonl"
+    file.write_text(json.dumps(row))
+    return [asked.prompt for asked in read_prompts(str(file), None)]
+
+
+@pytest.mark.parametrize(
+    ("row", "asked"),
+    [
+        ({"instruction": "Translate", "input": "Good morning", "output": "x"}, "Translate\nGood morning"),
+        ({"instruction": "Translate", "input": ""}, "Translate"),
+        ({"context": "C", "question": "Q"}, "C\n\nQ"),
+        ({"question": "Q", "choices": ["a", "b"]}, "Q\nA. a\nB. b"),
+        ({"prompt": "P", "text": "an answer"}, "P"),
+        ({"prompt": None, "question": "Q"}, "Q"),
+    ],
+)
+def test_what_belongs_to_a_question_is_asked(tmp_path, row, asked):
+    assert read(tmp_path, row) == [asked]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"system": "Be brief", "prompt": "Hi"}, "system must be part"),
+        ({"system": "Be brief", "messages": [USER]}, "system must be part"),
+        ({"question": "Q", "image": "a.png"}, "image must be part"),
+        ({"history": [["a", "b"]], "prompt": "Hi"}, "history must be part"),
+        ({"messages": [USER, {"role": "assistant", "content": "x"}]}, "messages must end before the answer"),
+    ],
+)
+def test_what_cannot_be_joined_is_refused(tmp_path, row, message):
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path, row)
+
+
+def test_a_line_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_files, "LONGEST", 8)
+    (tmp_path / "p.txt").write_text("a" * 9)
+    with pytest.raises(ValueError, match="line 1: a line must have fewer than 8 characters, got more"):
+        list(read_prompts(str(tmp_path / "p.txt"), None))
+
+
+def test_a_file_of_zeros_is_refused(tmp_path):
+    (tmp_path / "p.txt").symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match="text must be in UTF-8"):
+        list(read_prompts(str(tmp_path / "p.txt"), None))
