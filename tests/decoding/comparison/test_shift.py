@@ -132,7 +132,7 @@ def test_a_file_with_broken_scores_is_refused(tmp_path):
 def test_an_old_file_still_loads(tmp_path):
     path = tmp_path / "calibration.json"
     record = made().record({})
-    del record["reference"]
+    del record["reference"], record["sha256"]  # an old file has neither
     path.write_text(json.dumps(record))
     assert Calibration.load(path).reference is None
     assert generate(toy(), "010", calibrated=path).rounds.tolist()
