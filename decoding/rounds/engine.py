@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, cast, final
+from typing import cast, final
 
 import torch
 from jaxtyping import Bool
@@ -76,7 +76,7 @@ class EngineDriver(Driver):
         self._prepare()
 
     def _enter(self, state: DecodeState, mask: Bool[Tensor, "B L"] | None) -> None:
-        """The same by a graph."""
+        """The same, kept where the graphs of the rounds read it."""
         canvases, device = self.policy.needs.canvases, self.denoiser.device
         desk = self.session.desk or Desk.like(state, self.left, canvases)
         desk.put(state, mask, self.left)
@@ -85,23 +85,12 @@ class EngineDriver(Driver):
         self.desk = self.session.desk = replace(desk, carry=carry, state=replace(desk.state, layout=layout))
         self.carry, desk = self.desk.carry, self.desk
         begin = compiled(entered, device)
-        self._run(("enter", layout), lambda: begin(desk.state, desk.mask, desk.left, canvases), self._begin, first=True)
+        self._begin(*begin(desk.state, desk.mask, desk.left, canvases))
 
-    def _begin(self, made: tuple[Carry, Tensor] | tuple[Carry, Tensor, Tensor]) -> None:
-        carry, mask, *new = made
+    def _begin(self, carry: Carry, mask: Tensor, *new: Tensor) -> None:
         self.desk.write(carry)
         self.session.begin(mask, *new)
         self._prepare()
-
-    def _run(
-        self,
-        key: tuple[Hashable, ...],
-        compute: Callable[[], Any],
-        store: Callable[[Any], None],
-        *,
-        first: bool = False,
-    ) -> None:
-        self.denoiser.engine.graphs.run((self.session.shape, *key), compute, store, first=first)
 
     def seat(self, entries: Mapping[int, Entry]) -> None:
         """Let prompts begin, in buffers that hold them; only where none runs may these be too narrow."""
@@ -113,18 +102,14 @@ class EngineDriver(Driver):
         if self.captures:
             self.seats |= entries
             self.desk.send(entries)
-            self._run(("seat", self.carry.canvases.layout, self.policy.initial_blocks), self._seated, self._begin)
+            join = compiled(seated, self.denoiser.device)
+            self._begin(*join(self.desk.sent, self.carry, self.session.seen, self.policy.initial_blocks))
             return
         super().seat(entries)
         new = torch.zeros_like(self.number, dtype=torch.bool)
         new[torch.tensor(list(entries), device=new.device)] = True
         self.session.begin(cast(Tensor, self.attention_mask), new)
         self._prepare()
-
-    def _seated(self) -> tuple[Carry, Tensor, Tensor]:
-        """Prompts that join, as a tensor program on what the buffers hold."""
-        join = compiled(seated, self.denoiser.device)
-        return join(self.desk.sent, self.carry, self.session.seen, self.policy.initial_blocks)
 
     def _prepare(self) -> None:
         carry, canvases = self.carry, self.carry.canvases
@@ -156,7 +141,8 @@ class EngineDriver(Driver):
             self._prepare()
             return
         layout, taps = self.carry.canvases.layout, self.policy.needs.taps
-        self._run(("turn", self.policy, self.width if taps else 0, layout, self.version), self._turn, self._store)
+        key = (self.session.shape, "turn", self.policy, self.width if taps else 0, layout, self.version)
+        self.denoiser.engine.graphs.run(key, self._turn, self._store)
 
     def _turn(self) -> Carry:
         """A round after its forward, as a tensor program on what the buffers hold."""
@@ -199,19 +185,16 @@ class EngineDriver(Driver):
         """All rows in the end, without the columns that only fill the buffers, or some of a queue's; in memory of their own."""
         if not self.captures:
             return super().settled(rows)
-        layout = self.carry.canvases.layout
-        self._run(("leave", self.policy, layout, self.version), self._settled, self._keep)
+        self._keep()
         left = self.left if rows is None else 0
         state, counts = self.desk.ended(rows, left)
         nothing = self.desk.nothing.map(lambda v: v[: len(state.tokens), left:])
         return Round(state, nothing, None, counts_of(counts, self.nfe))
 
-    def _settled(self) -> tuple[Tensor, ...]:
+    def _keep(self) -> None:
+        """The last state, packed, so that few copies serve all of it."""
         state = self.policy.settle(self.carry.canvases, self.carry.proposal, self.desk.nothing_of(self.carry))[0]
-        return packed_state(state, self.carry.counts)
-
-    def _keep(self, made: tuple[Tensor, ...]) -> None:
-        torch._foreach_copy_(list(self.desk.final), list(made))
+        torch._foreach_copy_(list(self.desk.final), list(packed_state(state, self.carry.counts)))
 
     def close(self) -> None:
         """The buffers are free for another decode."""

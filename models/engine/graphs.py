@@ -45,24 +45,16 @@ class Graphs:
         self._pool: Any = None
         self._stream: Any = None
 
-    def run(
-        self,
-        key: Hashable,
-        compute: Callable[[], Made],
-        store: Callable[[Made], None] | None = None,
-        *,
-        first: bool = False,
-    ) -> None:
+    def run(self, key: Hashable, compute: Callable[[], Made], store: Callable[[Made], None] | None = None) -> None:
         """Call a function, by its graph where there is one.
 
         Args:
             key: names the function and every shape it depends on.
             compute: reads fixed buffers; may run more often than asked before it is captured.
             store: writes what was computed into the buffers, exactly once a call.
-            first: whether nothing of `store` has run before and it may run more than once; then its kernels are built first too.
         """
         if self.capture and key not in self._kept and key not in self._refused:
-            self._take(key, compute, store, first=first)
+            self._take(key, compute, store)
         if key in self._kept:
             self._kept[key].replay()
             return
@@ -76,14 +68,12 @@ class Graphs:
         self._refused = {key for key in self._refused if not wanted(key)}
         self._kept = {key: graph for key, graph in self._kept.items() if not wanted(key)}
 
-    def _take(
-        self, key: Hashable, compute: Callable[[], Made], store: Callable[[Made], None] | None, *, first: bool
-    ) -> None:
+    def _take(self, key: Hashable, compute: Callable[[], Made], store: Callable[[Made], None] | None) -> None:
         began = time.perf_counter()
         if self._pool is None:
             make: Any = torch.cuda.Stream
             self._pool, self._stream = torch.cuda.graph_pool_handle(), make(self.device)
-        if not self._warm(lambda: cast(Any, store)(compute()) if first else compute()):
+        if not self._warm(compute):
             self._refused.add(key)
             LOG.info("engine: %s waits for the host and runs uncaptured", key)
             return
@@ -98,15 +88,13 @@ class Graphs:
         self.seconds += took
         LOG.info("engine: captured %s in %.1f s", key, took)
 
-    def _warm(self, compute: Callable[[], Any]) -> bool:
+    def _warm(self, compute: Callable[[], Made]) -> bool:
         """Run once on the capturing stream, so that all kernels are built; whether it did so without waiting for the device."""
         current = torch.cuda.current_stream(self.device)
         self._stream.wait_stream(current)
         mode = torch.cuda.get_sync_debug_mode()
         try:
             with torch.cuda.stream(self._stream):
-                blas: Any = torch.cuda.current_blas_handle
-                blas()  # no graph may be the first to multiply on its stream
                 compute()  # builds kernels, which may wait
                 torch.cuda.set_sync_debug_mode("error")
                 compute()

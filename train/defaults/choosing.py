@@ -39,7 +39,7 @@ def choose(decode: Decode, forms: Sequence[Defaults], bounds: Sequence[float], n
         nearest = min(ordered, key=lambda bound: abs(np.log(bound / CAREFUL)))
         rule = Defaults(ALONE, nearest, 0)
         return Choice(rule, rule, (), n)
-    rule = settled(decode, recommended(decode, ordered), ordered, min(count, DECIDING))
+    rule = settled(decode, recommended(decode, ordered), ordered, count)
     screened = decode(rule, "screen", None)
     exact, least = [replace(form, risk_bound=rule.risk_bound) for form in forms if form.checked == "exact"], 1.0
     for setting in exact:
@@ -103,7 +103,7 @@ def looks_at(count: int) -> tuple[int, ...]:
 
 
 def confirm(decode: Decode, setting: Defaults, rule: Defaults, looked: Sequence[int]) -> Confirmed:
-    """The setting beside the rule on more and more further prompts, until it wins or loses.
+    """The setting beside the rule on more and more further prompts, until it loses; only all of them let it win.
 
     Args:
         decode: figures of the prompts of every task under a setting.
@@ -113,7 +113,7 @@ def confirm(decode: Decode, setting: Defaults, rule: Defaults, looked: Sequence[
     """
     for count in looked:
         found = Confirmed.of(setting, decode(setting, "confirm", count), decode(rule, "confirm", count))
-        if found.wins or found.loses:
+        if found.loses:
             break
     return found
 

@@ -129,8 +129,9 @@ def test_defaults_are_settings_of_learned_where_none_are_given(base, tmp_path):
     assert make_policy("learned", {"risk_bound": 0.2}, base).rule == "sum"
     save_head(base.head, tmp_path)
     assert load_head(tmp_path, base).defaults == Defaults("sum", 0.07, 1)
-    (tmp_path / "defaults.json").unlink()
-    base.put_on(load_head(tmp_path, base))
+    base.head.defaults = None
+    save_head(base.head, tmp_path / "without")
+    base.put_on(load_head(tmp_path / "without", base))
     assert make_policy("learned", {}, base).risk_bound == before.risk_bound
 
 
