@@ -190,8 +190,9 @@ def test_an_option_given_twice_is_refused_by_name(capsys, tmp_path, arguments):
 
 
 def test_options_are_not_abbreviated(capsys, tmp_path):
-    assert "--promp" in told(capsys, "--out", str(tmp_path), "--promp", "a")
-    assert "--rat" in told(capsys, "--out", str(tmp_path), "--rat=0.5")
+    named = "option must be one that --help or --list settings names, got"
+    assert f"{named} --promp:" in told(capsys, "--out", str(tmp_path), "--promp", "a")
+    assert f"{named} --rat" in told(capsys, "--out", str(tmp_path), "--rat=0.5")
 
 
 TEXTS = [

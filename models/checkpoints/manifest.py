@@ -121,10 +121,8 @@ def settle(folder: Path) -> None:
         CheckpointError: if the files cannot be moved.
     """
     aside = folder / ASIDE
-    if aside.is_symlink() or not (aside / MANIFEST).is_file():
-        return
-    found = read_manifest(aside)
-    if not found:  # of another tool
+    found = {} if aside.is_symlink() else read_manifest(aside)
+    if not found:  # there is none, it was not whole, or it is another tool's
         return
     names = _names(aside)
     try:

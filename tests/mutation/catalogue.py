@@ -44,6 +44,7 @@ SAVES, STRICT = "tests/models/checkpoints/test_whole_saves.py", "tests/models/ch
 PROPERTIES = "-o addopts=--import-mode=importlib tests/properties"
 BULK, PROMISES = "tests/train/commands/test_bulk.py", "tests/decoding/comparison/test_calibration.py"
 COMMIT, STATES = "decoding/commit.py", "tests/decoding/test_state.py"
+SPELLING = "train/commands/options/spelling.py"
 LINES, HEADER = "decoding/comparison/records/ledger.py", "decoding/traces/header.py"
 
 MUTATIONS = tuple(
@@ -118,7 +119,7 @@ MUTATIONS = tuple(
         # command lines
         ("options saved before they are judged", LINE, "        try:\n            yield\n            keep_options()\n", "        try:\n            keep_options()\n            yield\n", COMMAND + " -k record"),
         ("options never saved", LINE, "            yield\n            keep_options()\n", "            yield\n", COMMAND + " -k record"),
-        ("abbreviated options", LINE, "allow_abbrev=False", "allow_abbrev=True", COMMAND + " -k abbreviated"),
+        ("abbreviated options", SPELLING, "elif own in parameters or own in PARSERS_OWN:", "elif any(one.startswith(own) for one in (*parameters, *PARSERS_OWN)):", COMMAND + " -k abbreviated"),
         ("text read as YAML", LINE, "            action._typehint = str ", "            pass ", COMMAND + " -k text_is"),
         ("numbers saved without quotes", LINE, "if any(map(str.isdigit, text)) else None", "if False else None", COMMAND + " -k text_is"),
         ("Ctrl-C with exit 2", LINE, "raise SystemExit(stopped.exit_code) from None", "raise SystemExit(2) from None", COMMAND + " -k told_in_one_line"),
@@ -164,7 +165,7 @@ MUTATIONS = tuple(
         ("a fingerprint blind to names and shapes", SEALED, 'f"{name}{tuple(tensor.shape)}".encode() + ', "", "tests/models/checkpoints/test_fingerprint.py"),
         ("a fingerprint of the first values", SEALED, "values[:: -(-values.numel() // SAMPLE) or 1]", "values[:SAMPLE]", "tests/models/checkpoints"),
         ("the manifest moves first", MANIFEST, "        for name in names:\n", "        _move(aside / MANIFEST, folder / MANIFEST)\n        for name in names:\n", SAVES + " -k wherever"),
-        ("a save that was not whole is finished", MANIFEST, "or not (aside / MANIFEST).is_file():\n        return\n", "or not aside.is_dir():\n        return\n", SAVES + " -k wherever"),
+        ("a save that was not whole is finished", MANIFEST, "    if not found:  # there is none", "    if not aside.is_dir():  # there is none", SAVES + " -k wherever"),
         ("files are not compared", MANIFEST, "        if sha256(file) != wanted:\n", "        if False:\n", SAVES + " -k flipped"),
         ("absent files are not missed", MANIFEST, "        if not file.is_file():\n            raise CheckpointError(f\"{folder} must hold every", "        if not file.is_file():\n            continue\n            raise CheckpointError(f\"{folder} must hold every", SAVES + " -k gone"),
         ("a damaged manifest is no manifest", MANIFEST, "        if not _is_sound(content):\n", "        if not _is_sound(content):\n            return {}\n        if not _is_sound(content):\n", SAVES + " -k none_is_refused"),

@@ -107,6 +107,7 @@ DAMAGE = [
     (lambda lines: [*lines, lines[2]], "line 4: prompt 1 of cell .* must be there once in split test, got it again"),
     (lambda lines: [*lines, lines[2].replace('"rounds": 1.0', '"rounds": 2.0')], "must be there once"),
     (lambda lines: [*lines, lines[2].replace('"prompt": 1', '"prompt": 4')], "prompt must be one of the 4 of split test, got 4"),
+    (lambda lines: [*lines, lines[2].replace('"prompt": 1', '"prompt": true')], "prompt must be one of the 4 .* got True"),
     (lambda lines: [*lines, lines[2].replace('"prompt": 1', '"prompt": -1')], "prompt must be one of"),
     (lambda lines: [*lines, lines[2].replace('"prompt": 1', '"prompt": "2"')], "prompt must be one of"),
     (lambda lines: [*lines, lines[2].replace('"split": "test"', '"split": "train"')], "prompt must be one of the 0 of split train"),

@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 
 from train.tasks import get
+from train.tasks.benchmarks.code_text import program
 from train.tasks.task import Example
 
 TABLES = Path(__file__).parent / "tables"
@@ -86,3 +87,10 @@ def test_code(name, monkeypatch) -> None:
     rows = [parameter.values[0] for parameter in table(name)]
     wrong = [number for number, row in enumerate(rows, 1) if task.check(example, row["output"]) is not row["right"]]
     assert wrong == [], [rows[number - 1]["output"] for number in wrong]
+
+
+def test_code_from_the_future_stands_at_the_top_once():
+    future = "from __future__ import annotations\n"
+    assert program("import os\n", f"{future}x: Y = 1\n", f"{future}y = 2\n").split() == (
+        f"{future} import os x: Y = 1 y = 2".split()
+    )
