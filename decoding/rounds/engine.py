@@ -1,4 +1,4 @@
-"""Rounds on an engine's buffers: every shape is fixed, and the host reads five numbers a round."""
+"""Rounds on an engine's buffers: every shape is fixed, and the host reads one small tensor a round."""
 
 from __future__ import annotations
 

@@ -214,7 +214,7 @@ def check_files(folder: Path) -> dict[str, Any]:
         if sha256(file) != wanted:
             raise CheckpointError(
                 f"{file} must be as it was saved ({MANIFEST} holds its sha256), got other bytes: it was damaged, or changed by"
-                f" hand (python -m train.seal --folder {folder} takes it as it is)"
+                f" hand (python -m train.seal --folder {folder}, for a head with its --base, takes it as it is)"
             )
     return found
 

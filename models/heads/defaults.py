@@ -100,4 +100,7 @@ def read_defaults(folder: Path) -> Defaults | None:
 
 
 def _defaults(raw: Any) -> Defaults:
-    return Defaults(raw["rule"], raw["risk_bound"], raw["looks"], raw.get("checked"))
+    checked = raw.get("checked")
+    if isinstance(checked, bool):  # as it was written while drafts could only be checked exactly
+        checked = "exact" if checked else None
+    return Defaults(raw["rule"], raw["risk_bound"], raw["looks"], checked)

@@ -13,7 +13,7 @@ from models.heads.cascade import Cascade
 from train.cascade.examples import CascadeExample, TaskPrompts, examples
 from train.cascade.leading import Part
 
-RIDGE = 0.01  # of the mean square of the embeddings
+RIDGE = 0.01  # of the mean eigenvalue
 TOGETHER = 8  # prompts of a decode
 ROUNDS = 6  # of a decode that are looked at
 EVERY = 3  # so many drivers apart
@@ -24,7 +24,7 @@ def begin(cascade: Cascade, found: Iterable[CascadeExample]) -> int:
     """Let W, what the embedding e of a committed token is put in by, be the one nearest to the base; returns the commits seen.
 
     W = argmin sum_i |W e_i - (h'_i - h_i)|^2 + r |W|^2 over commits i, h and h' the input of the first block that runs again in the
-    forward before the commit and in the next one; r = RIDGE mean |e|^2.
+    forward before the commit and in the next one; r = RIDGE sum_i |e_i|^2 / width, the mean eigenvalue of sum_i e_i e_i^T.
 
     Args:
         cascade: that is to be fitted.

@@ -193,12 +193,18 @@ def borne_out(foretold: Array, came: Array) -> tuple[list[float], list[float]]:
         if pending[0] >= ENOUGH:
             bins.append(pending)
             pending = np.zeros(3)
-        while len(bins) > 1 and _seen(bins[-2]) >= _seen(bins[-1]):
-            bins[-2:] = [bins[-2] + bins[-1]]
+        _pool(bins)
     if pending[0]:
         bins[-1:] = [bins[-1] + pending]
+        _pool(bins)
     risks = [float(np.exp(logs / count)) for count, _, logs in bins]
     return risks, [min(1.0, _seen(one)) for one in bins]
+
+
+def _pool(bins: list[Array]) -> None:
+    """Make one of the last bins as long as what was seen falls from one to the next."""
+    while len(bins) > 1 and _seen(bins[-2]) >= _seen(bins[-1]):
+        bins[-2:] = [bins[-2] + bins[-1]]
 
 
 def _seen(one: Array) -> float:

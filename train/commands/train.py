@@ -99,7 +99,6 @@ def fit_heads(head_run: HeadRun, denoiser: Denoiser, beam: Any, folders: list[Pa
     if before is not None:
         log.info("the heads are fitted already")
         return before
-    by_the_first(lambda: forget_other_head(head_run.out))
     data = prepare(denoiser, folders, head_run.fitting, threshold=threshold, seed=seed)
     tell_states(data)
     about = provenance_of(head_run, denoiser)
@@ -110,18 +109,17 @@ def fit_heads(head_run: HeadRun, denoiser: Denoiser, beam: Any, folders: list[Pa
     if head_run.trials is not None:
         head.defaults = Defaults(ALONE, CAREFUL, 0)  # until dev prompts have chosen others
     by_the_first(lambda: save_head(head, head_run.out))
+    by_the_first(lambda: forget_other_head(head_run.out))
     by_the_first(lambda: mark_fitted(head_run.out, name))
     log.info("of the head's correction %.0f %% are trusted (%d held-out labels)", 100 * head.config.trust, labels)
     return head
 
 
 def forget_other_head(out: Path) -> None:
-    """Take away what belongs to a head that was fitted in a folder before."""
+    """Take away what a head that was fitted in a folder before leaves there beside its save: figures of its cascade."""
     from models.heads.cascade import CASCADE
-    from models.heads.defaults import FILE
 
     shutil.rmtree(out / CASCADE, ignore_errors=True)
-    (out / FILE).unlink(missing_ok=True)
 
 
 def tell_states(data: Data) -> None:

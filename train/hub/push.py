@@ -41,9 +41,8 @@ def push(*, head: Path, name: str, base: str | None = None, licence: str = "apac
 def files_of(head: Path) -> list[Path]:
     """What belongs to a head: its weights, its cascade's, figures and sums; nothing of the traces, logs and trials of a run."""
     from models.checkpoints.manifest import MANIFEST, OWN
-    from models.heads.defaults import FILE
 
-    names = (*OWN["head"], MANIFEST, FILE, "metrics.json", "cascade/metrics.json")
+    names = (*OWN["head"], MANIFEST, "metrics.json", "cascade/metrics.json")
     return [head / name for name in names if (head / name).is_file()]
 
 

@@ -17,7 +17,7 @@ from models.checkpoints.json_files import parse
 LONGEST = 400  # characters of a complaint
 GZIP = b"\x1f\x8b"
 WIDE = (b"\xff\xfe", b"\xfe\xff")  # how files of two bytes a letter begin
-LONGEST = 1 << 25  # characters of a line
+LONGEST_LINE = 1 << 25  # characters of a line
 STRANGE = re.compile("[\ud800-\udfff\0]")  # a byte that was no UTF-8, or zero
 
 
@@ -44,14 +44,16 @@ def lines_of(path: Path) -> Iterator[str]:
 def _decoded(path: Path, stream: Any) -> Iterator[str]:
     """The lines of an open file; bytes that are no UTF-8 come through as lone surrogates, and are refused with their line."""
     with io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape") as text:
-        for number, line in enumerate(iter(partial(text.readline, LONGEST), ""), 1):
+        for number, line in enumerate(iter(partial(text.readline, LONGEST_LINE), ""), 1):
             found = STRANGE.search(line)
             if found is not None:
                 wide = found[0] == "\0" or line[:2].encode("utf-8", "surrogateescape")[:2] in WIDE
                 got = "UTF-16" if wide else f"byte 0x{ord(found[0]) - 0xDC00:02x} at {found.start()}, as in Latin-1"
                 raise ValueError(f"{path}, line {number}: text must be in UTF-8, got {got}")
-            if len(line) == LONGEST:
-                raise ValueError(f"{path}, line {number}: a line must have fewer than {LONGEST} characters, got more")
+            if len(line) == LONGEST_LINE:
+                raise ValueError(
+                    f"{path}, line {number}: a line must have fewer than {LONGEST_LINE} characters, got more"
+                )
             yield line
 
 

@@ -20,8 +20,10 @@ from models.checkpoints.manifest import ASIDE, MANIFEST, check_files
 from models.checkpoints.sums import byte_sum, check_finite
 from models.heads.cascade import Cascade, CascadeConfig
 from models.heads.config import HeadConfig
+from models.heads.defaults import Defaults, read_defaults
 from models.heads.scoring_head import ScoringHead, load_head, save_head
 from train.base.export import export, load_weights
+from train.seal import seal
 
 TOKENIZER = Path(__file__).parents[3] / "checkpoints" / "reason-7m"
 
@@ -433,3 +435,28 @@ def test_a_head_s_config_is_judged_before_anything_is_allocated(base, tmp_path, 
     save_file(load_file(file), file, metadata={"config": json.dumps(config | change)})
     with pytest.raises(ValueError, match=r"must"):
         load_head(tmp_path, denoiser)
+
+
+def test_a_head_whose_defaults_were_changed_by_hand_is_sealed_as_it_is(base, tmp_path):
+    denoiser = models.load(base, device="cpu")
+    head = head_of(denoiser, 1)
+    head.defaults = Defaults("confidence", 0.01, 0)
+    save_head(head, tmp_path)
+    (tmp_path / "traces").mkdir()  # of the run, and none of the head's
+    file = tmp_path / "defaults.json"
+    file.write_text(file.read_text().replace("0.01", "0.02"))
+    with pytest.raises(CheckpointError, match=r"with its --base, takes it as it is"):
+        load_head(tmp_path, denoiser)
+    seal(folder=tmp_path, base=str(base))
+    assert load_head(tmp_path, denoiser).defaults == Defaults("confidence", 0.02, 0)
+    assert same(load_head(tmp_path, denoiser), head)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"), [("true", "exact"), ("false", None), ('"subset"', "subset"), ("null", None)]
+)
+def test_defaults_of_an_earlier_release_say_how_drafts_are_checked(tmp_path, written, meant):
+    (tmp_path / "defaults.json").write_text(
+        f'{{"rule": "confidence", "risk_bound": 0.1, "looks": 0, "checked": {written}}}'
+    )
+    assert read_defaults(tmp_path).checked == meant

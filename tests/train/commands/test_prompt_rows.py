@@ -49,7 +49,7 @@ def test_what_cannot_be_joined_is_refused(tmp_path, row, message):
 
 
 def test_a_line_without_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(text_files, "LONGEST", 8)
+    monkeypatch.setattr(text_files, "LONGEST_LINE", 8)
     (tmp_path / "p.txt").write_text("a" * 9)
     with pytest.raises(ValueError, match="line 1: a line must have fewer than 8 characters, got more"):
         list(read_prompts(str(tmp_path / "p.txt"), None))
