@@ -1,4 +1,4 @@
-"""In what a cascade is to meet the next forward: five candidates, their change, or the whole distribution."""
+"""Losses of a cascade: how far it is from the next forward in five candidates, in their change, or over all tokens."""
 
 from __future__ import annotations
 
