@@ -11,7 +11,10 @@ from safetensors.torch import load_file, save_file
 import models
 from decoding import generate, generate_many
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+    pytest.mark.filterwarnings("default::DeprecationWarning"),  # the compiler of torch 2.11 warns of torch's own
+]
 
 
 @pytest.fixture(params=["float32", "bfloat16"])
