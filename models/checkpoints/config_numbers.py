@@ -8,11 +8,19 @@ from typing import Any
 
 MOST_LAYERS = 4096
 MOST = 2**31 - 1
+LONGEST = 1000  # characters of a complaint
 HARMLESS_ROPE = {"factor": 1, "partial_rotary_factor": 1, "attention_factor": 1}
 
 
 class CheckpointError(ValueError):
-    """A checkpoint, adapter or loaded model that cannot be used; the message says what was found and what is needed."""
+    """A checkpoint, adapter or loaded model that cannot be used; the message says what was found and what is needed.
+
+    Args:
+        message: one sentence; a long value at its end is cut.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message if len(message) <= LONGEST else message[: LONGEST - 3] + "...")
 
 
 def is_finite(value: Any) -> bool:

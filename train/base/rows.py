@@ -12,6 +12,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError  # of a damaged header of NumPy
 from typing import Literal
 
 import numpy as np
@@ -265,7 +266,7 @@ def _kept(entry: Path) -> Rows:
         sound = stored.ndim == 2 and stored.shape[1] > 1 and stored.dtype == np.uint16
         if not sound or not bool((0 < stored[:, -1]).all() and (stored[:, -1] < stored.shape[1]).all()):
             raise ValueError(f"{stored.dtype} {stored.shape}")
-    except (ValueError, OSError, EOFError, MemoryError, SyntaxError, TypeError, AttributeError) as error:
+    except (ValueError, OSError, EOFError, MemoryError, SyntaxError, TypeError, AttributeError, TokenError) as error:
         why = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
             f"{entry} must hold rows made earlier, got {why}: remove it, and they are made again"

@@ -153,11 +153,18 @@ def picture(out: Path) -> Path | None:
 
 
 def losses(file: Path) -> list[tuple[float, float]]:
-    """Step and training loss from a log."""
+    """Step and training loss from a log.
+
+    Raises:
+        ValueError: naming the file, if it is no log of a fit.
+    """
     with file.open(encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines))
     names = [name for name in ("train/loss", "train/kl") if rows and name in rows[0]]
-    return [(float(row["step"]), float(row[name])) for row in rows for name in names if row[name]]
+    try:
+        return [(float(row["step"]), float(row[name])) for row in rows for name in names if row[name]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{file} must hold the log of a fit, with a number in every step, got {error}") from error
 
 
 def leave(out: Path, choices: Choices, about: Mapping[str, Any], usage: str) -> str:
