@@ -16,11 +16,12 @@ class CheckpointError(ValueError):
     """A checkpoint, adapter or loaded model that cannot be used; the message says what was found and what is needed.
 
     Args:
-        message: one sentence; a long value at its end is cut.
+        message: one sentence; it is put on one line, and a long value at its end is cut.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(message if len(message) <= LONGEST else message[: LONGEST - 3] + "...")
+        line = " ".join(message.splitlines())
+        super().__init__(line if len(line) <= LONGEST else line[: LONGEST - 3] + "...")
 
 
 def is_finite(value: Any) -> bool:

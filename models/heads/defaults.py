@@ -96,7 +96,8 @@ def read_defaults(folder: Path) -> Defaults | None:
         raw = read_object(file)
         return replace(_defaults(raw), tasks=tuple((n, _defaults(one)) for n, one in raw.get("tasks", {}).items()))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{file} must hold rule, risk_bound and looks of a head, got {error}") from error
+        why = " ".join(str(error).splitlines())[:300]
+        raise ValueError(f"{file} must hold rule, risk_bound and looks of a head, got {why}") from error
 
 
 def _defaults(raw: Any) -> Defaults:

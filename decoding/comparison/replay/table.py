@@ -119,7 +119,9 @@ class OutcomeTable:
             return OutcomeTable(task, tuple(StoredCell(**cell) for cell in cells), columns, about)
         except (OSError, EOFError, ValueError, KeyError, TypeError, NotImplementedError, *BROKEN) as error:
             reason = " ".join(f"{type(error).__name__} {error}".split())
-            raise ValueError(f"outcomes must be a file of python -m train.outcomes, got {path} ({reason})") from error
+            raise ValueError(
+                f"outcomes must be a file of python -m train.outcomes, got {path} ({reason[:200]})"
+            ) from error
 
     def joined(self, other: OutcomeTable) -> OutcomeTable:
         """Cells of both, over the same prompts; a cell of both is that of this table where it ran.
