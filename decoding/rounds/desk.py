@@ -1,4 +1,4 @@
-"""What a decode on an engine keeps in buffers of its own: where it begins, what joins it, what it carries, what it ends in."""
+"""What a decode on an engine keeps in buffers of its own: where it begins, what joins it and what it carries; its end, packed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ class Desk:
         carry: between rounds.
         state, mask, left: rows that begin together, what of them is a token, and columns at their left that hold nothing.
         sent: prompts that join (`packed`).
-        final: the state in the end, packed by kind of number.
         nothing: a reading of no position.
     """
 
@@ -36,7 +35,6 @@ class Desk:
     mask: Bool[Tensor, "B L"]
     left: Int[Tensor, ""]
     sent: Int[Tensor, "B W"]
-    final: tuple[Tensor, ...]
     nothing: Reading
 
     @staticmethod
@@ -57,7 +55,6 @@ class Desk:
             mask=torch.ones_like(wide.masked),
             left=torch.zeros_like(carry.alarm),
             sent=torch.zeros(batch, length + NUMBERS, dtype=torch.long, device=wide.tokens.device),
-            final=tuple(map(torch.clone, packed_state(wide, carry.counts))),
             nothing=Reading.empty((batch, length), wide.tokens.device),
         )
 
@@ -83,13 +80,19 @@ class Desk:
         """Keep what a round hands on."""
         copy_all(_tensors(self.carry), _tensors(carry))
 
-    def ended(self, rows: Sequence[int] | None, left: int) -> tuple[DecodeState, Int[Tensor, "4 N"]]:
-        """The last state of some rows, or of all, without columns at the left, and what they cost; in memory of its own."""
-        if rows is None:
-            parts = [part.clone() for part in self.final]
-        else:
+    def ended(
+        self, parts: Sequence[Tensor], rows: Sequence[int] | None, left: int
+    ) -> tuple[DecodeState, Int[Tensor, "4 N"]]:
+        """The last state of some rows, or of all, without columns at the left, and what they cost; in memory of its own.
+
+        Args:
+            parts: the state and its costs (`packed_state`).
+            rows: which; None for all.
+            left: columns.
+        """
+        if rows is not None:
             index = torch.tensor(rows, device=self.left.device)
-            parts = [part.index_select(0, index) for part in self.final]
+            parts = [part.index_select(0, index) for part in parts]
         state, counts = unpacked_state(parts, self.state)
         return extend(state, -left).map(torch.Tensor.contiguous), counts
 

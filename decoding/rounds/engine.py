@@ -185,16 +185,11 @@ class EngineDriver(Driver):
         """All rows in the end, without the columns that only fill the buffers, or some of a queue's; in memory of their own."""
         if not self.captures:
             return super().settled(rows)
-        self._keep()
+        last = self.policy.settle(self.carry.canvases, self.carry.proposal, self.desk.nothing_of(self.carry))[0]
         left = self.left if rows is None else 0
-        state, counts = self.desk.ended(rows, left)
+        state, counts = self.desk.ended(packed_state(last, self.carry.counts), rows, left)
         nothing = self.desk.nothing.map(lambda v: v[: len(state.tokens), left:])
         return Round(state, nothing, None, counts_of(counts, self.nfe))
-
-    def _keep(self) -> None:
-        """The last state, packed, so that few copies serve all of it."""
-        state = self.policy.settle(self.carry.canvases, self.carry.proposal, self.desk.nothing_of(self.carry))[0]
-        torch._foreach_copy_(list(self.desk.final), list(packed_state(state, self.carry.counts)))
 
     def close(self) -> None:
         """The buffers are free for another decode."""
