@@ -9,13 +9,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from models.checkpoints.config_numbers import is_finite
 from models.checkpoints.families import CheckpointError, Family
-from models.checkpoints.files import combine, digest, read_json, require_regular
+from models.checkpoints.files import combine, digest, read_json, require_regular, stream
 from models.checkpoints.manifest import check_files, settle
 from models.checkpoints.sums import check_finite
 from models.masked_lm import MaskedLM
@@ -160,10 +158,7 @@ def _read_tensors(folder: Path, *, dora: bool) -> list[tuple[re.Match[str], Tens
     require_regular(file)
     if not file.is_file():
         raise CheckpointError(f"an adapter folder must hold {file.name}, got none in {folder}")
-    try:
-        stored = load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{file} must be a whole safetensors file, got {error}") from error
+    stored = dict(stream([file]))
     matches = {name: _KEY.fullmatch(name) for name in stored}
     strange = [name for name, match in matches.items() if match is None]
     if strange or not stored:
