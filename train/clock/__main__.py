@@ -85,6 +85,8 @@ def clock(
         torch.set_float32_matmul_precision("highest")
         work = Clockwork(call, folder, drawn, device, deadline, lambda line: print(line, flush=True))
         work.judge()
+        if call.left_out:
+            print(f"left out for want of a scoring head: {', '.join(call.left_out)}")
         try:
             work.run()
         except OutOfTime:

@@ -79,6 +79,7 @@ class ClockCall:
         tasks: with generators.
         bases: task -> its model.
         how: all sizes.
+        left_out: names of arms for which some task has no scoring head.
         all_dials: decode the dev prompts at every setting of a dial, in place of bisection.
     """
 
@@ -86,6 +87,7 @@ class ClockCall:
     tasks: tuple[Task, ...]
     bases: Mapping[str, Base]
     how: How
+    left_out: tuple[str, ...] = ()
     all_dials: bool = False
 
     @property
@@ -124,11 +126,13 @@ def check_clock(
     require_different("task", [one.name for one in tasks])
     bases = {one.name: base_of(one.name, model, head) for one in tasks}
     check_arms(catalogue)
-    running, _ = select(catalogue, arms, has_head=all(base.head is not None for base in bases.values()))
+    running, left_out = select(catalogue, arms, has_head=all(base.head is not None for base in bases.values()))
     running = [arm for arm in running if arm.name != REFERENCE]
     for arm in running:
         check_arm(arm)
-    return ClockCall(in_passes(running, catalogue, first), tuple(tasks), bases, how, all_dials)
+    return ClockCall(
+        in_passes(running, catalogue, first), tuple(tasks), bases, how, left_out=tuple(left_out), all_dials=all_dials
+    )
 
 
 def find_task(name: str) -> Task:

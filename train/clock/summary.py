@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -71,11 +71,11 @@ def compared(size: int, rows: Sequence[Row]) -> Row:
         size: prompts of a batch.
         rows: the arms at reference.
     """
-    headless, learned = (fastest(rows, lambda row, kind=kind: row["kind"] == kind) for kind in ("headless", "learned"))
+    headless, learned = (fastest([row for row in rows if row["kind"] == kind]) for kind in ("headless", "learned"))
     ahead, replaced = (
-        fastest(rows, lambda row, names=names: row["policy"] in names) for names in (LOOK_AHEAD, IN_ITS_PLACE)
+        fastest([row for row in rows if row["policy"] in policies]) for policies in (LOOK_AHEAD, IN_ITS_PLACE)
     )
-    rule, looking = fastest(rows, is_plain), fastest(rows, has_one_look)
+    rule, looking = (fastest(list(filter(wanted, rows))) for wanted in (is_plain, has_one_look))
     return {
         "batch": size,
         "headless": name_of(headless),
@@ -90,9 +90,9 @@ def compared(size: int, rows: Sequence[Row]) -> Row:
     }
 
 
-def fastest(rows: Sequence[Row], wanted: Callable[[Row], bool]) -> Row | None:
-    """The row of the least time a prompt among some, None where there is none."""
-    return min(filter(wanted, rows), key=lambda row: float(row["ms"]), default=None)
+def fastest(rows: Sequence[Row]) -> Row | None:
+    """The row of the least time a prompt, None where there is none."""
+    return min(rows, key=lambda row: float(row["ms"]), default=None)
 
 
 def is_plain(row: Row) -> bool:

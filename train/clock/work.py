@@ -128,8 +128,9 @@ class TaskWork:
         """Choose the dial of each arm and clock it there; `reference` clocks the reference in batches as well."""
         for arm in (full.on(self.task) for full in arms):
             cell = self.choose(arm)
-            for size in () if cell is None else self.call.how.sizes:
-                self.clock(cell, size)
+            if cell is not None:
+                for size in self.call.how.sizes:
+                    self.clock(cell, size)
         if reference:
             self.clock(self.reference.cell, self.call.how.sizes[0])
 
@@ -144,7 +145,7 @@ class TaskWork:
         cells = careful_first(arm)
         cell = boldest(cells, lambda one: self.dev_accuracy(one) >= least, all_of_them=self.call.all_dials)
         said = {"kind": arm.kind, "policy": arm.policy, "dial": arm.dial}
-        at = {"key": None, "value": None, "settings": arm.settings}
+        at: Row = {"key": None, "value": None, "settings": arm.settings}
         if cell is not None:
             at = {"key": cell.key, "value": cell.dial, "settings": dict(cell.settings)}
         if self.results.chosen.get(arm.name) != said | at:
