@@ -97,7 +97,8 @@ def fastest(rows: Sequence[Row]) -> Row | None:
 
 def is_plain(row: Row) -> bool:
     """Whether an arm is a rule that runs one canvas a round."""
-    return bool(row["kind"] == "headless" and row["sequence_forwards"] <= row["rounds"] + EPSILON)
+    one = row["sequence_forwards"] <= row["rounds"] + EPSILON
+    return bool(row["kind"] == "headless" and row["policy"] not in LOOK_AHEAD and one)
 
 
 def has_one_look(row: Row) -> bool:

@@ -19,7 +19,7 @@ REFERENCE = Arm("sequential", "headless", "sequential").cells[0].key
 def clocked(ms: float, *, accuracy: float = 0.9, rounds: float = 4.0, forwards: float = 4.0) -> dict:
     found = {"estimate": accuracy, "low": accuracy - 0.02, "high": accuracy + 0.02}
     figures = {"n": 9, "accuracy": found, "rounds": rounds, "sequence_forwards": forwards, "looks": 0.0, "fallbacks": 0}
-    return {**figures, "ms": ms, "ms_a_round": ms / rounds, "seconds": [ms, 2 * ms, ms]}
+    return {**figures, "batch": 64, "ms": ms, "ms_a_round": ms / rounds, "seconds": [ms, 2 * ms, ms]}
 
 
 def choice(name: str, kind: str, policy: str, **settings) -> dict:
