@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar, cast
 
@@ -24,6 +25,8 @@ def compiled(function: Function, device: torch.device) -> Function:
         from torch._dynamo import config  # heavy
 
         config.recompile_limit = max(64, config.recompile_limit)
+        for told in (".*TensorFloat32", "(?s).*Online softmax"):  # notes on speed that no user of a model can act on
+            warnings.filterwarnings("ignore", told, UserWarning, r"torch\._inductor")
         _COMPILED[function] = torch.compile(function, dynamic=True)
     return cast(Function, _COMPILED[function])
 
@@ -94,7 +97,8 @@ class Graphs:
         self._stream.wait_stream(current)
         mode = torch.cuda.get_sync_debug_mode()
         try:
-            with torch.cuda.stream(self._stream):
+            with torch.cuda.stream(self._stream), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Synchronization debug mode")  # that it is a prototype
                 compute()  # builds kernels, which may wait
                 torch.cuda.set_sync_debug_mode("error")
                 compute()

@@ -14,6 +14,7 @@ from decoding import generate, generate_many
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
     pytest.mark.filterwarnings("default::DeprecationWarning"),  # the compiler of torch 2.11 warns of torch's own
+    pytest.mark.filterwarnings("default::UserWarning"),  # and of what it leaves out
 ]
 
 
