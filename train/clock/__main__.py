@@ -47,7 +47,7 @@ def clock(
         catalogue: the arms, declared in a config; a variant is an arm of its own.
         task: one or more tasks with a generator, with commas between them.
         arms: names of those to run, with commas between them; default all.
-        first: names of those that run on all tasks before any other.
+        first: names of those that run on all tasks before any other, in this order.
         num_dev: dev prompts of a task, which choose the dials in batches.
         num_prompts: test prompts of a task that are clocked in batches.
         alone: of these, the first that are clocked one by one.

@@ -179,15 +179,16 @@ def check_arm(arm: Arm) -> None:
 
 
 def in_passes(running: Sequence[Arm], catalogue: Sequence[Arm], first: str | None) -> tuple[tuple[Arm, ...], ...]:
-    """The arms that run, those named in `first` before the others.
+    """The arms that run, those named in `first` before the others and in the order named.
 
     Raises:
         ValueError: for a name that is not declared.
     """
     named = [name.strip() for name in (first or "").split(",") if name.strip()]
+    require_different("first", named)
     known = [arm.name for arm in catalogue]
     for name in named:
         if name not in known:
             raise ValueError(f"first must be among {', '.join(known)}, got {name!r}")
-    early = tuple(arm for arm in running if arm.name in named)
+    early = tuple(arm for name in named for arm in running if arm.name == name)
     return tuple(some for some in (early, tuple(arm for arm in running if arm not in early)) if some)

@@ -74,12 +74,11 @@ class Clockwork:
         Raises:
             OutOfTime: where the time is over.
         """
-        for number, arms in enumerate(self.call.passes, 1):
-            last = number == len(self.call.passes)
+        for arms in self.call.passes:
             for task in self.call.tasks:
                 with claim(self.out / task.name) as mine:
                     if mine:
-                        self.on(task).run(arms, reference=last)
+                        self.on(task).run(arms)
 
     def on(self, task: Task) -> TaskWork:
         """The work on a task whose folder this process holds."""
@@ -124,15 +123,14 @@ class TaskWork:
     deadline: Deadline
     say: Say
 
-    def run(self, arms: Sequence[Arm], *, reference: bool) -> None:
-        """Choose the dial of each arm and clock it there; `reference` clocks the reference in batches as well."""
+    def run(self, arms: Sequence[Arm]) -> None:
+        """Choose the dial of each arm and clock it there; then the reference in batches, once."""
         for arm in (full.on(self.task) for full in arms):
             cell = self.choose(arm)
             if cell is not None:
                 for size in self.call.how.sizes:
-                    self.clock(cell, size)
-        if reference:
-            self.clock(self.reference.cell, self.call.how.sizes[0])
+                    self.clock(cell, size, repeats=self.call.how.repeats)
+        self.clock(self.reference.cell, self.call.how.batch_size, repeats=1)
 
     @property
     def task(self) -> str:
@@ -158,19 +156,19 @@ class TaskWork:
         if cell.key not in self.results.dev:
             prompts = self.reference.checked.problems.dev
             made = decode(self.subject(cell), prompts, self.call.how.batch_size, self.deadline)
-            self.results.dev[cell.key] = {"arm": cell.arm, "value": cell.dial, **made.figures}
+            took, right = sum(made.seconds) + made.capturing, sum(made.right) / len(made.right)
+            self.results.dev[cell.key] = {"arm": cell.arm, "value": cell.dial, **made.figures, "cold_seconds": took}
             self.results.keep()
-            self.say(f"{self.task}, dev prompts: {cell.label} {sum(made.right) / len(made.right):.3f}")
+            self.say(f"{self.task}, dev prompts: {cell.label} {right:.3f} in {took:.0f} s")
         return float(self.results.dev[cell.key]["accuracy"]["estimate"])
 
-    def clock(self, cell: Cell, size: int) -> None:
+    def clock(self, cell: Cell, size: int, *, repeats: int) -> None:
         """Clock a cell at a batch size, unless that is known."""
         key = f"{cell.key} {size}"
         if key in self.results.clocked:
             return
         prompts = self.reference.checked.problems.test[: self.call.how.prompts_at(size)]
-        how: dict[str, Any] = {"repeats": self.call.how.repeats, "deadline": self.deadline}
-        row = clocked(self.subject(cell), prompts, size, **how)
+        row = clocked(self.subject(cell), prompts, size, repeats=repeats, deadline=self.deadline)
         self.results.clocked[key] = {"arm": cell.arm, "value": cell.dial, "batch": size, **row}
         self.results.keep()
         self.say(

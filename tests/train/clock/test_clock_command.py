@@ -251,3 +251,13 @@ def test_gsm8k_takes_its_own_base():
     assert base_of("gsm8k-renumbered", None, None).model == str(shipped("checkpoints/gsm-12m"))
     assert base_of("gsm8k-renumbered", None, None).head == str(shipped("checkpoints/gsm-12m-head"))
     assert base_of("sudoku", None, None).head == str(shipped("checkpoints/reason-7m-head"))
+
+
+def test_arms_named_first_come_first_in_the_order_named():
+    from decoding.comparison.arms import Arm
+    from train.clock.call import in_passes
+
+    arms = [Arm(name, "headless", "random") for name in "abcd"]
+    passes = in_passes(arms, arms, "d, b")
+    assert [[arm.name for arm in some] for some in passes] == [["d", "b"], ["a", "c"]]
+    assert [len(some) for some in in_passes(arms, arms, None)] == [4]
