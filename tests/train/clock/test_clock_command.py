@@ -59,7 +59,7 @@ def found_in(folder: Path, task: str = "countdown3") -> dict:
 
 
 def test_it_ends_with_a_table_and_a_second_call_decodes_nothing(tmp_path, config, capsys):
-    arguments = config(model=None)
+    arguments = config(model=None, num_dev=2)
     run(clock, arguments)
     first = capsys.readouterr().out
     results, written = found_in(tmp_path / "out"), json.loads((tmp_path / "out" / "clock.json").read_text())
@@ -97,9 +97,9 @@ def test_arms_without_a_head_are_left_out_by_name(tmp_path, config, capsys):
 
 
 def test_a_terminated_call_goes_on_to_the_same_choice(tmp_path, config, capsys):
-    whole = ["--out", str(tmp_path / "whole")]
-    run(clock, [*config(), *whole])
-    process = started(config())
+    arguments = config(num_prompts=24, alone=24)
+    run(clock, [*arguments, "--out", str(tmp_path / "whole")])
+    process = started(arguments)
     while not (tmp_path / "out" / "countdown3" / "results.json").is_file():
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
@@ -110,7 +110,7 @@ def test_a_terminated_call_goes_on_to_the_same_choice(tmp_path, config, capsys):
     begun = found_in(tmp_path / "out")
     assert begun["dev"]
     capsys.readouterr()
-    run(clock, config())
+    run(clock, arguments)
     assert "dev prompts: sequential" not in capsys.readouterr().out
     assert found_in(tmp_path / "out")["chosen"] == found_in(tmp_path / "whole")["chosen"]
     assert found_in(tmp_path / "out")["dev"].items() >= begun["dev"].items()
@@ -173,7 +173,7 @@ def test_the_time_ends_the_work_and_what_is_done_is_kept(tmp_path, config, capsy
 
 def test_the_clock_stops_where_it_is_told():
     Deadline(None).check()
-    Deadline(1).check()
+    Deadline(1.0).check()
     over = Deadline(1e-9)
     time.sleep(0.01)
     with pytest.raises(OutOfTime):
