@@ -52,7 +52,7 @@ def clock(
         num_prompts: test prompts of a task that are clocked in batches.
         alone: of these, the first that are clocked one by one.
         batch_size: prompts of a batch.
-        repeats: runs of under ten seconds are repeated so often; the best counts.
+        repeats: runs of each arm where one takes under ten seconds; the best counts.
         slack: accuracy that an arm may lose on the dev prompts against one token a round.
         all_dials: decode the dev prompts at every setting of a dial, in place of bisection from the careful end.
         minutes: after which the command stops; what is done is kept.

@@ -37,7 +37,7 @@ class How:
         num_prompts: prompts that are clocked in batches.
         alone: of these, the first that are clocked one by one.
         batch_size: prompts of a batch.
-        repeats: of a short run.
+        repeats: runs of an arm, of which the best counts, where one is short.
         slack: accuracy that an arm may lose on the dev prompts against one token a round.
         seed: of the prompts and the resamples.
         dtype: of the weights.
