@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from models.checkpoints.config_numbers import CheckpointError
+from models.complaints import shown
 
 CHOICE = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
 """Settings by which PEFT chooses modules."""
@@ -59,5 +60,5 @@ def check_patterns(settings: Mapping[str, Any], names: Collection[str]) -> None:
                 re.compile(pattern)
             except re.error as error:
                 raise CheckpointError(
-                    f"{name} of the adapter must hold regular expressions, got {pattern[:60]!r} ({error})"
+                    f"{name} of the adapter must hold regular expressions, got {shown(pattern)} ({error})"
                 ) from error

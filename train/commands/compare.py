@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from decoding.comparison.arms import USE_CACHE, Arm, require_different, select
 from decoding.comparison.problems import CheckedProblems
+from models.complaints import shown
 from models.ranks import find_ranks
 from train.commands.calibrated_arm import require_arm
 from train.commands.command_line import keep_options, shipped
@@ -117,7 +118,7 @@ def check_compare(
         for length in arm.on(kind.name).block_lengths:
             if not isinstance(length, int) or length < 1 or kind.gen_length % length:
                 rule = f"divide gen_length {kind.gen_length} of task {kind.name}"
-                raise ValueError(f"block_length of arm {arm.name} must {rule}, got {length!r}")
+                raise ValueError(f"block_length of arm {arm.name} must {rule}, got {shown(length)}")
     sizes: dict[str, Any] = {"num_prompts": num_prompts, "num_dev": num_dev, "seed": seed, "seen": fitted}
     sizes |= {"own": own, "agree": own is None and TEXT.name in [kind.name for kind in tasks]}
     checked = [make_problems(kind, prompts, **sizes) for kind in tasks]

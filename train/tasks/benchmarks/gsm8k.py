@@ -3,6 +3,7 @@
 import re
 from decimal import Decimal
 
+from models.complaints import shown
 from train.tasks.benchmarks.benchmark import benchmark, optional, until
 from train.tasks.benchmarks.latex import last_boxed
 from train.tasks.hub import Hub
@@ -48,7 +49,7 @@ def read(row: Row) -> Example:
     )
     number = final_number(answer)
     if answer and number is None:
-        raise ValueError(f"answer must end in a number, got {answer[-60:]!r}")
+        raise ValueError(f"answer must end in a number, got {shown(answer[-60:])}")
     return Example(ask(asked), answer, "" if number is None else str(number))
 
 

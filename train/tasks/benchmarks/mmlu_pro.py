@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 
+from models.complaints import shown
 from train.tasks.benchmarks.benchmark import benchmark, optional, until
 from train.tasks.benchmarks.latex import last_boxed
 from train.tasks.hub import Hub
@@ -59,7 +60,7 @@ def read(row: Row) -> Example:
         raise ValueError(f"options must be at most {len(LETTERS)}, got {len(options)}")
     answer = letter_of(row, [label for label, _ in options])
     if answer and (len(answer) > 1 or answer not in LETTERS[: len(options) or None]):
-        raise ValueError(f"answer must be one of the letters of the options, got {answer!r}")
+        raise ValueError(f"answer must be one of the letters of the options, got {shown(answer)}")
     listed = "".join(f"\n{letter}. {option}" for letter, (_, option) in zip(LETTERS, options, strict=False))
     asked = f"{asked}\nOptions:{listed}" if options else asked
     return Example(ask(asked, optional(row, "category")), f"The answer is ({answer})." if answer else "", answer)

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from models.complaints import shown
 from train.tasks.task import Example, Task
 
 NAMES = {
@@ -172,7 +173,7 @@ def canonical(prompt: str) -> str:
         ValueError: for a blank prompt.
     """
     if not prompt.strip():
-        raise ValueError(f"words prompt must hold text, got {prompt!r}")
+        raise ValueError(f"words prompt must hold text, got {shown(prompt)}")
     return prompt
 
 

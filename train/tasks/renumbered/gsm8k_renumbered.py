@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from models.complaints import shown
 from train.commands.command_line import shipped
 from train.tasks.hub import Hub
 from train.tasks.question import is_there, question
@@ -114,7 +115,7 @@ class RenumberedTask(Task):
             ValueError: for another split, or a source without a row of the split that can be redrawn.
         """
         if split not in ("train", "dev", "test"):
-            raise ValueError(f"split must be train, dev or test, got {split!r}")
+            raise ValueError(f"split must be train, dev or test, got {shown(split)}")
         rng = random.Random(f"{split}/{seed}")
         known = templates(self.source)
         if self.split_by == "template":
@@ -142,7 +143,7 @@ def by_draw(prompt: str) -> str:
         ValueError: for a blank prompt.
     """
     if not prompt.strip():
-        raise ValueError(f"gsm8k-renumbered prompt must hold text, got {prompt!r}")
+        raise ValueError(f"gsm8k-renumbered prompt must hold text, got {shown(prompt)}")
     return " ".join(prompt.split())
 
 
