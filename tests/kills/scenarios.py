@@ -14,7 +14,7 @@ import yaml
 TASK = "countdown3"
 TIMES = {"seconds", "minutes", "commit", "environment", "made_by", "seconds_per_step"}
 """Entries of records that no two runs share."""
-UNLIKE = (".png", ".md", "resume.ckpt", ".csv", "metrics.json")
+UNLIKE = (".png", ".md", "report.html", "resume.ckpt", ".csv", "metrics.json")
 """Files that hold times of the clock, or what a plotted picture holds; whether they are there is compared all the same."""
 LOGS = {"log", "logs", "cascade-logs"}
 
