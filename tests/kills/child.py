@@ -9,6 +9,8 @@ made or removed. Events are counted from 1.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib
 import json
 import os
@@ -21,7 +23,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 ROOT = Path(__file__).resolve().parents[2]
-SLOW = ("torch", "transformers", "lightning.pytorch", "peft", "pyarrow.parquet", "matplotlib.pyplot", "jsonargparse")
+SLOW = (
+    *("torch", "transformers", "lightning.pytorch", "peft", "pyarrow.parquet", "datasets", "torch.utils.tensorboard"),
+    *("matplotlib.pyplot", "jsonargparse", "jinja2", "jsonschema", "jaxtyping"),
+)
 NAMES = {
     "os.rename": "rename",
     "os.remove": "remove",
@@ -123,11 +128,21 @@ def serve(answers: TextIO) -> dict[str, Any] | None:
     return None
 
 
-def main() -> None:
-    """Import, serve, and in a fork run."""
-    sys.path[0] = str(ROOT)
+def prepare() -> None:
+    """Import what takes long, where it is installed, and bundle the scripts of a report once: that takes five seconds."""
     for name in SLOW:
-        importlib.import_module(name)
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    with contextlib.suppress(ImportError):
+        pictures = importlib.import_module("vl_convert")
+        pictures.javascript_bundle = functools.cache(pictures.javascript_bundle)
+        importlib.import_module("train.report.page").library()
+
+
+def main() -> None:
+    """Prepare, serve, and in a fork run."""
+    sys.path[0] = str(ROOT)
+    prepare()
     asked = serve(os.fdopen(os.dup(1), "w"))
     if asked is not None:
         command(asked)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,7 @@ class CompareCall:
         model: checkpoint folder or hub id.
         head: folder of the scoring head of learned arms without their own, or None.
         adapter: folder of a PEFT adapter that is merged into the model, or None.
+        caches: task -> the block cache of every arm there that does not say it itself.
     """
 
     arms: tuple[Arm, ...]
@@ -48,6 +49,11 @@ class CompareCall:
     model: str
     head: str | None
     adapter: str | None = None
+    caches: Mapping[str, str] = field(default_factory=dict)
+
+    def arms_on(self, task: str) -> list[Arm]:
+        """Those that run, behind the cache of a task."""
+        return [with_cache(arm, self.caches.get(task)) for arm in self.arms]
 
 
 def check_compare(
@@ -64,7 +70,7 @@ def check_compare(
     adapter: str | None = None,
     gen_length: Lengths = None,
     block_length: Lengths = None,
-    use_cache: str | None = None,
+    use_cache: str | Mapping[str, str] | None = None,
     run_code: bool = False,
     check: str | None = None,
 ) -> CompareCall:
@@ -84,7 +90,7 @@ def check_compare(
         head: folder of a scoring head; by default the one that ships for the model.
         adapter: folder of a PEFT LoRA adapter, merged into the model.
         gen_length, block_length: in place of the tasks' own; a mapping says them task by task.
-        use_cache: none, prefix or dual, of every arm that does not say it itself.
+        use_cache: none, prefix or dual, of every arm that does not say it itself; a mapping says it task by task.
         run_code: let checkers run what the models write, where they have to.
         check: module:function in place of the tasks' checkers. Without it prompts of task `text` are judged by agreement with
             the reference.
@@ -106,7 +112,10 @@ def check_compare(
     check_model(str(shipped(MODEL)) if model is None else model, "")
     check_adapter(adapter)
     head = find_head(model, head, adapter)
-    running, left_out = select([with_cache(arm, use_cache) for arm in catalogue], arms, has_head=head is not None)
+    caches = {} if use_cache is None else use_cache
+    if isinstance(caches, str):
+        catalogue, caches = [with_cache(arm, caches) for arm in catalogue], {}
+    running, left_out = select(catalogue, arms, has_head=head is not None)
     for name in {name for arm in running for name in (*arm.values_for, *arm.tune_for)}:
         get(name, run_code=run_code)
     fitted = fitted or any(arm.head is not None for arm in running)
@@ -122,7 +131,7 @@ def check_compare(
     sizes: dict[str, Any] = {"num_prompts": num_prompts, "num_dev": num_dev, "seed": seed, "seen": fitted}
     sizes |= {"own": own, "agree": own is None and TEXT.name in [kind.name for kind in tasks]}
     checked = [make_problems(kind, prompts, **sizes) for kind in tasks]
-    return CompareCall(tuple(running), tuple(left_out), tuple(checked), model, head, adapter)
+    return CompareCall(tuple(running), tuple(left_out), tuple(checked), model, head, adapter, caches)
 
 
 def with_lengths(task: Task, gen_length: Lengths, block_length: Lengths) -> Task:
@@ -203,7 +212,8 @@ def run_compare(
     denoiser = models.load(call.model, head=call.head, **base)
     heads = {arm.name: models.load(call.model, head=arm.head, **base) for arm in call.arms if arm.head is not None}
     for checked in call.tasks:
-        refuse_settings(call.arms, checked.problems.task, denoiser, heads, points=parity or tuning, seed=seed)
+        task = checked.problems.task
+        refuse_settings(call.arms_on(task), task, denoiser, heads, points=parity or tuning, seed=seed)
     require_arm(calibrated, call.tasks, denoiser)
     whole: Comparison = Comparison()
     tasks, left_out = tasks_that_fit(call, denoiser)
@@ -215,10 +225,10 @@ def run_compare(
     keep_options()
     first = find_ranks().first
     how |= {"records": Records(folder, replays) if replays is not None and first else None}
+    how |= {"tuning": tuning, "parity": parity, "control": control}
     for checked in tasks:
-        whole += compare(
-            denoiser, call.arms, checked.problems, checked.check, tuning=tuning, parity=parity, control=control, **how
-        )
+        arms = call.arms_on(checked.problems.task)
+        whole += compare(denoiser, arms, checked.problems, checked.check, **how)
         whole.save(folder / "comparison.json", environment(device=denoiser.device, seed=seed))
         if first:
             write_text(folder / "table.md", table(whole))

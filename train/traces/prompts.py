@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 from typing import Any, cast
 
@@ -28,3 +29,11 @@ def prompts_of(task: Task, run: TaskRun, split: str, count: int, *, seed: int) -
     if len(examples) < count:
         raise ValueError(f"{run.prompts_file} must hold {count} prompts of the {split} split, got {len(examples)}")
     return examples
+
+
+def held(task: Task, run: TaskRun) -> TaskRun:
+    """The run with as many prompts of each split as its file holds, where it takes what there is and that is less."""
+    if run.prompts_file is None or not run.at_most:
+        return run
+    train, dev = (len(shared_out(task, run.prompts_file, split)) for split in ("train", "dev"))
+    return replace(run, prompts=max(1, min(run.prompts, train)), dev_prompts=max(1, min(run.dev_prompts, dev)))
