@@ -15,8 +15,9 @@ import train.commands.train as job_module
 import train.head.estimate as estimate
 from decoding.comparison.arms import Arm
 from decoding.traces.labelling import Labelling
+from train.commands.closing_comparison import compare_call
 from train.commands.command_line import run, shipped, with_flags
-from train.commands.compare import check_compare
+from train.commands.compare import check_compare, run_compare
 from train.commands.generate import check_generate
 from train.commands.train import run_train
 from train.head.head_run import HeadRun, reference_policy
@@ -25,6 +26,7 @@ from train.head.settings import Fitting, TaskRun
 from train.head.task_choice import only
 from train.tasks import get
 from train.tasks.problems import leave_out_long
+from train.traces.prompts import prompts_of
 
 ARMS = [Arm("sequential", "headless", "sequential"), Arm("threshold", "headless", "threshold", "threshold", (0.9,))]
 ROW = "row must be one of the prompts in {file}, counted from 1, got "
@@ -227,6 +229,35 @@ def test_the_command_line_may_name_the_task_of_a_job():
         only(tasks, None, "x.jsonl")
 
 
+def test_the_closing_comparison_takes_the_lengths_and_the_cache_of_every_task(tmp_path, tiny):
+    own = Arm("own", "headless", "threshold", settings={"use_cache": "none"})
+    tasks = {
+        "lists": TaskRun(block_length=8, use_cache="dual"),
+        "words": TaskRun(gen_length=32, block_length=16, use_cache="prefix"),
+        "addition": TaskRun(),
+    }
+    call = compare_call(job_of(tmp_path, tasks=tasks, catalogue=(ARMS[0], own), model=str(tiny)), None)
+    caches = {name: [arm.settings["use_cache"] for arm in call.arms_on(name)] for name in tasks}
+    assert caches == {"lists": ["dual", "none"], "words": ["prefix", "none"], "addition": ["none", "none"]}
+    lengths = {one.problems.task: (one.problems.gen_length, one.problems.block_length) for one in call.tasks}
+    assert lengths["lists"] == (get("lists").gen_length, 8) != (get("lists").gen_length, get("lists").block_length)
+    assert lengths["words"] == (32, 16)
+    assert lengths["addition"] == (get("addition").gen_length, get("addition").block_length)
+
+
+def test_tasks_of_one_comparison_run_behind_their_own_caches(tmp_path, tiny):
+    caches = {"lists": "dual", "words": "none"}
+    size = {"num_prompts": 2, "num_dev": 2, "gen_length": 8, "block_length": 8}
+    call = check_compare(ARMS[:1], None, "lists,words", model=str(tiny), use_cache=caches, **size)
+    run_compare(call, out=str(tmp_path), batch_size=4, device="cpu")
+    cells = {}
+    for name in caches:
+        lines = (tmp_path / f"{name}.jsonl").read_text().splitlines()[1:]
+        cells[name] = {json.loads(line)["cell"] for line in lines}
+        assert cells[name] == {arm.cells[0].key for arm in call.arms_on(name)}
+    assert len(cells["lists"] | cells["words"]) == 2
+
+
 @pytest.fixture
 def probes(monkeypatch) -> list[int]:
     """Collections that take a second a prompt and keep two states of it."""
@@ -263,6 +294,23 @@ def test_a_budget_cuts_the_prompts_and_a_run_that_goes_on_keeps_the_cut(tmp_path
     ample = job_of(tmp_path / "more", budget_hours=10.0)
     ample.out.mkdir()
     assert estimate.cut_to_budget(ample, None, None, seconds=1.0, clock=lambda: float(next(ticks))) == ample  # type: ignore[arg-type]
+
+
+def test_a_short_file_is_scaled_up_to_what_it_holds(tmp_path, file, probes):
+    task = TaskRun(prompts=10_000, dev_prompts=500, prompts_file=str(file), at_most=True)
+    head_run = job_of(tmp_path, tasks={"gsm8k": task}, budget_hours=24 / 3600)
+    counts = {split: len(prompts_of(get("gsm8k"), task, split, 10_000, seed=0)) for split in ("train", "dev")}
+    assert 0 < counts["dev"] < counts["train"] < 40
+    (held,) = estimate.as_held(head_run).tasks.values()
+    assert (held.prompts, held.dev_prompts) == (counts["train"], counts["dev"])
+    ticks = iter(range(0, 1000, 5))
+    probed = estimate.probe(head_run, None, None, seconds=1.0, clock=lambda: float(next(ticks)))  # type: ignore[arg-type]
+    assert probed["gsm8k"].size.prompts == sum(counts.values())
+    cut = estimate.cut_to_budget(head_run, None, None, seconds=1.0, clock=lambda: float(next(ticks)))  # type: ignore[arg-type]
+    assert cut.tasks["gsm8k"].prompts < counts["train"]
+    assert json.loads((tmp_path / "budget.json").read_text())["asked"] == {"gsm8k": [10_000, 500]}
+    plain = replace(task, at_most=False)
+    assert estimate.as_held(job_of(tmp_path, tasks={"gsm8k": plain})).tasks == {"gsm8k": plain}
 
 
 def test_a_budget_leaves_two_train_prompts_where_there_are_two(tmp_path, probes):

@@ -19,14 +19,17 @@ import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from decoding.files.folder_lock import discard_new, first_missing, hold_folder
+from models.complaints import cut, shown
 from models.ranks import find_ranks
 from train.commands.interruption import Interrupted, interruptible
+from train.commands.options.nulls import refuse_nulls
 from train.commands.options.spelling import settings_help, several, spread
 from train.commands.raw_arguments import check_arguments, check_configs, forget_launcher
 
 DATA = Path(__file__).resolve().parents[1] / "_data"  # only in the wheel
 NOTHING_KEPT = "nothing is kept: start it again"
 FILES = (".jsonl",)  # an `out` that ends so is a file, no folder that keeps the options beside the results
+LONGEST = 1000  # letters of a complaint
 GOES_ON = "what is done is kept in {out}: the same command goes on from there"
 
 _keep: ContextVar[Callable[[], None] | None] = ContextVar("keep", default=None)
@@ -127,7 +130,9 @@ def _parse(
         given = ["--config", str(shipped(default_config)), *given]
     check_configs(given)
     parser = parser_of(function, closing=closing)
-    return parser, parser.parse_args(given)
+    namespace = parser.parse_args(given)
+    refuse_nulls(function, vars(namespace))
+    return parser, namespace
 
 
 @contextlib.contextmanager
@@ -195,13 +200,13 @@ def _refusals() -> tuple[type[Exception], ...]:
 
 
 def sentence(error: Exception, function: Callable[..., object]) -> str:
-    """The error on one line; a value of the wrong type by name, type and value."""
+    """The error on one line of at most LONGEST letters; a value of the wrong type by name, type and value."""
     text = " ".join(str(error).split()) or type(error).__name__
     named = re.match(r'Parser key "(\w+)": .*(?:Given|Got) value: (.*)', text)
     parameter = inspect.signature(function).parameters.get(named[1]) if named else None
     if named is None or parameter is None:
-        return text
-    return f"{named[1]} must be {inspect.formatannotation(parameter.annotation)}, got {named[2]!r}"
+        return cut(text, LONGEST)
+    return f"{named[1]} must be {inspect.formatannotation(parameter.annotation)}, got {shown(named[2])}"
 
 
 def with_flags(function: Callable[..., object], arguments: Sequence[str]) -> list[str]:
