@@ -19,6 +19,7 @@ Decode = Callable[[Defaults, Part, int | None], Tables]
 
 MARGIN = 0.01  # accuracy under the rule's that the interval of a difference may reach down to
 LOSS = 0.003  # and its estimate
+CHECKED_LOSS = 0.005  # accuracy under the rule's that the estimate of drafts checked one by one may reach down to
 DECIDING = 300  # prompts under which a loss of MARGIN cannot be told from none
 WORTH_CANVASES = 0.95  # of the rounds, under which checked drafts are worth their canvases
 
@@ -60,6 +61,15 @@ class Against:
         return found.n >= DECIDING and found.least >= -MARGIN and found.estimate >= -LOSS
 
     @property
+    def agrees(self) -> bool:
+        """Whether nothing speaks for a loss, as it is asked of drafts that the rule itself has checked one by one.
+
+        Every token of theirs the rule has accepted from a real forward. On 1,400 to 5,600 prompts of three tasks they were
+        from .2 points under the rule at the same dial to 4.9 over it (24 pairs), so ENOUGH prompts show what is unlike that.
+        """
+        return self.difference.n >= ENOUGH and self.difference.estimate >= -CHECKED_LOSS
+
+    @property
     def loses(self) -> bool:
         """Whether the accuracy is as far under the rule's as it may be at most, or more, by three prompts at least."""
         found = self.difference
@@ -92,8 +102,11 @@ class Confirmed:
 
     @property
     def keeps(self) -> bool:
-        """Whether no task loses answers; drafts that are checked exactly cannot."""
-        return self.setting.checked == "exact" or all(one.keeps for one in self.tasks.values())
+        """Whether no task loses answers; drafts that are checked exactly cannot, those checked one by one hardly."""
+        found = self.tasks.values()
+        if self.setting.checked == "subset":
+            return all(one.agrees for one in found)
+        return self.setting.checked == "exact" or all(one.keeps for one in found)
 
     @property
     def loses(self) -> bool:
