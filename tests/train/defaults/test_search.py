@@ -19,6 +19,7 @@ from models.heads.scoring_head import ScoringHead, load_head, save_head
 from train.cascade.fit import fit_cascade
 from train.commands.command_line import shipped
 from train.defaults import search as module
+from train.defaults.careful_texts import kept_texts
 from train.defaults.search import Panel, choose_defaults, dev_prompts
 from train.defaults.settings import Trials
 from train.head.settings import CascadeFitting, TaskRun
@@ -180,3 +181,25 @@ def test_old_files_have_no_defaults_and_are_trusted_whole():
     for value in (-0.1, 1.1):
         with pytest.raises(ValueError, match=rf"^trust must lie in \[0, 1\], got {value}$"):
             HeadConfig("linear", NAMES, trust=value)
+
+
+def test_minutes_bound_what_is_decoded_without_answers(base, tmp_path, few_will_do, monkeypatch):
+    """The careful rule judges there: its texts are made as far as the prompts that there is time for, by whole batches."""
+    base.put_on(load_head(Path(HEAD), base))
+    monkeypatch.setattr(Panel, "judged", property(lambda self: False))
+    trials = Trials(screen=8, confirm=64, bounds=(0.03, 0.003), minutes=1e-4)
+    found = choose_defaults(base, SUMS, trials, tmp_path, batch_size=8, seed=0)
+    assert found.each["multiplication"].n == {"multiplication": 20}
+    (file,) = (tmp_path / "trials").glob("multiplication-careful-*.json")
+    assert len(json.loads(file.read_text())) == 32  # 8 + 20, to the end of a batch
+    assert choose_defaults(base, SUMS, trials, tmp_path, batch_size=8, seed=0) == found
+
+
+def test_texts_of_the_careful_rule_are_kept_for_the_same_prompts_only(tmp_path):
+    file = tmp_path / "texts.json"
+    assert kept_texts(file, ["a", "b"]) == []
+    file.write_text('{"a": "1"}')
+    assert kept_texts(file, ["a", "b"]) == ["1"]
+    assert kept_texts(file, ["b", "a"]) == []
+    file.write_text('{"a": 1}')
+    assert kept_texts(file, ["a", "b"]) == []
