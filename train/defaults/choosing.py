@@ -16,6 +16,7 @@ from models.heads.defaults import ALONE, CAREFUL, Defaults
 from train.defaults.choice import DECIDING, Choice, Choices, Confirmed, Decode, Tables
 from train.defaults.evidence import ENOUGH
 
+FEW = 100  # further prompts after which a bolder rule may be left already
 POINT = 0.004  # accuracy whose loss makes the rule alone more careful: more than one prompt of 300
 ATTEMPTS = 4  # settings that are put to the further prompts one after the other
 WORTH_RISK = 0.9  # of the rounds of exactly checked drafts, under which what may lose answers is tried
@@ -220,12 +221,16 @@ def settled(decode: Decode, rule: Defaults, ordered: Sequence[float], count: int
         ordered: bounds, from careful to bold.
         count: of the prompts.
     """
+    careful = replace(rule, risk_bound=ordered[0])
     for bound in [bound for bound in reversed(ordered) if ordered[0] < bound <= rule.risk_bound]:
-        careful = decode(replace(rule, risk_bound=ordered[0]), "confirm", count)
-        bolder = decode(replace(rule, risk_bound=bound), "confirm", count)
-        if all(careful[t]["right"].mean() - bolder[t]["right"].mean() < POINT for t in bolder):
-            return replace(rule, risk_bound=bound)
-    return replace(rule, risk_bound=ordered[0])
+        bolder = replace(rule, risk_bound=bound)
+        for few in (min(FEW, count), count):
+            theirs, ours = (decode(one, "confirm", few) for one in (careful, bolder))
+            if any(behind(ours[t], theirs[t]) for t in ours):
+                break
+        if all(theirs[t]["right"].mean() - ours[t]["right"].mean() < POINT for t in ours):
+            return bolder
+    return careful
 
 
 def behind(ours: Mapping[str, Array], theirs: Mapping[str, Array]) -> bool:

@@ -210,9 +210,9 @@ def test_under_three_hundred_prompts_nothing_is_taken_but_drafts_that_the_rule_c
 
 
 def test_drafts_checked_one_by_one_are_left_where_they_lose_answers():
-    """One answer of 240 is let pass, for the rule has accepted every token; two are not."""
+    """Two answers of 240 are let pass, for the rule has accepted every token; three are not."""
     rounds, few = {"rule": 6, "exact": 4, "subset": 3}, {"sudoku": 240, "sums": 240}
-    for lost, taken in ((0, "subset"), (1 / 240, "subset"), (2 / 240, "exact"), (6 / 240, "exact")):
+    for lost, taken in ((0, "subset"), (2 / 240, "subset"), (3 / 240, "exact"), (6 / 240, "exact")):
         world = World(rounds, lambda kind, bound, lost=lost: lost if kind == "subset" else bold_is_wrong(kind, bound))
         assert choose(world, [EXACT, SUBSET], BOUNDS, few).defaults.checked == taken
 
@@ -238,6 +238,18 @@ def test_a_loss_of_a_point_is_seldom_let_through():
                 break
         taken += found.keeps
     assert taken < 60
+
+
+def test_what_is_known_beforehand_draws_a_difference_to_none():
+    found = Paired.of(0, 2, 200)
+    drawn = found.drawn_to_none(0.005)
+    assert found.estimate == -0.01
+    assert -0.003 < drawn.estimate < -0.002
+    assert -0.01 < drawn.least < drawn.estimate
+    assert drawn.high - drawn.low < found.high - found.low
+    wide = found.drawn_to_none(10.0)
+    assert wide.estimate == pytest.approx(found.estimate, rel=1e-4)
+    assert wide.high - wide.low == pytest.approx(found.high - found.low, rel=1e-4)
 
 
 def test_slow_tasks_are_judged_on_fewer_prompts():
