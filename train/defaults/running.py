@@ -18,7 +18,7 @@ from train.defaults.model_card import name_of
 
 log = logging.getLogger(__name__)
 
-EFFORT = 5  # decodes by the most careful rule that choosing takes about as long as, of every further prompt
+EFFORT = 6  # decodes by the most careful rule that choosing takes about as long as, of every further prompt
 
 
 def affordable(counts: Mapping[str, int], pace: Mapping[str, float], minutes: float | None) -> dict[str, int]:

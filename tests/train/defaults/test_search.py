@@ -12,7 +12,7 @@ import models
 from decoding import generate
 from decoding.api import make_policy
 from decoding.features import NAMES
-from models.heads.cascade import Cascade, CascadeConfig
+from models.heads.cascade import CascadeConfig
 from models.heads.config import HeadConfig
 from models.heads.defaults import Defaults, read_defaults
 from models.heads.scoring_head import ScoringHead, load_head, save_head
@@ -20,6 +20,7 @@ from train.cascade.fit import fit_cascade
 from train.commands.command_line import shipped
 from train.defaults import search as module
 from train.defaults.careful_texts import kept_texts
+from train.defaults.controls import put_random_cascade
 from train.defaults.search import Panel, choose_defaults, dev_prompts
 from train.defaults.settings import Trials
 from train.head.settings import CascadeFitting, TaskRun
@@ -86,11 +87,8 @@ def test_the_shipped_head_looks_ahead(base, tmp_path, few_will_do):
 
 
 def test_a_cascade_of_random_weights_is_left_out(plain, tmp_path, few_will_do):
-    torch.manual_seed(0)
-    cascade = Cascade(CascadeConfig(blocks=1, rank=4, base=plain.fingerprint()), plain).eval()
-    for own in (p for p in cascade.parameters() if p.requires_grad):
-        torch.nn.init.normal_(own, std=0.5)
-    plain.head.cascade = cascade
+    put_random_cascade(plain, seed=0)
+    assert plain.head.cascade.config.blocks == 4
     found = chosen(plain, tmp_path)
     assert found.defaults == found.each["multiplication"].rule
     assert decodes_as_the_rule(plain, tmp_path)
