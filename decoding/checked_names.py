@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from models.complaints import shown
+
 VERIFIED = "verified"
 OF_VERIFIED = ("rule", "canvases", "mode", "source", "draft_share", "worth")
 """Its own settings; all others are those of the rule."""
@@ -55,7 +57,9 @@ class CheckedSettings:
         name = rule if ":" in rule else rule.replace("_", "-")
         if name not in CHECKED_RULES and ":" not in name:
             known = ", ".join(CHECKED_RULES)
-            raise ValueError(f"rule of policy {VERIFIED} must be one of {known}, or package.module:Class, got {rule!r}")
+            raise ValueError(
+                f"rule of policy {VERIFIED} must be one of {known}, or package.module:Class, got {shown(rule)}"
+            )
         return CheckedSettings(name, own, left)
 
 

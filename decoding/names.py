@@ -11,8 +11,9 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
+from models.complaints import cut, shown
+
 DEFAULT_POLICY = "learned"
-LONGEST = 120  # characters of a value that is shown
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ def find_policy(name: str, subject: str = "policy") -> NamedPolicy:
     Raises:
         ValueError: in one sentence, for an unknown name or a place without such a class.
     """
+    if not isinstance(name, str):
+        raise ValueError(f"{subject} must be a name, got {shown(name)}")
     if name.replace("_", "-") in POLICIES:
         return POLICIES[name.replace("_", "-")]
     module, colon, kind = name.partition(":")
@@ -87,16 +90,12 @@ def find_policy(name: str, subject: str = "policy") -> NamedPolicy:
     try:
         found = getattr(import_module(module), kind)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise ValueError(f"{subject} must be a class that can be imported, got {shown(name)} ({error})") from error
+        raise ValueError(
+            f"{subject} must be a class that can be imported, got {shown(name)} ({cut(str(error))})"
+        ) from error
     if not hasattr(found, "__dataclass_fields__") or not hasattr(found, "propose"):
         raise ValueError(f"{subject} must be a Policy, a dataclass with `propose`, got {shown(name)}")
     return NamedPolicy(name, head="head" in found.__dataclass_fields__)
-
-
-def shown(value: object) -> str:
-    """A value as a complaint shows it: as Python writes it, a long one cut."""
-    text = repr(value)
-    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
 
 
 def nearest(name: str, known: Collection[str]) -> str:

@@ -11,8 +11,9 @@ from typing import Any, Literal, cast, get_origin
 from decoding.calls.request import Request, is_number, meant_rule
 from decoding.calls.spellings import ALIASES
 from decoding.checked_names import OF_VERIFIED, VERIFIED, CheckedSettings
-from decoding.names import DEFAULT_POLICY, NamedPolicy, find_policy, shown
+from decoding.names import DEFAULT_POLICY, NamedPolicy, find_policy
 from decoding.policy import Policy
+from models.complaints import shown
 from models.denoiser import Denoiser
 
 MOST = 1 << 17

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from models.complaints import shown
 from models.denoiser import Denoiser
 
 MOST_COPIES = 1 << 16
@@ -53,9 +54,9 @@ def read_prompts(
         ValueError: for an empty prompt, a mask id in a prompt, an id outside the vocabulary, or padding on the right.
     """
     if not isinstance(copies, int) or isinstance(copies, bool) or copies < 1:
-        raise ValueError(f"num_return_sequences must be a whole number of at least 1, got {str(copies)[:60]}")
+        raise ValueError(f"num_return_sequences must be a whole number of at least 1, got {shown(copies)}")
     if copies > MOST_COPIES:
-        raise ValueError(f"num_return_sequences must be at most {MOST_COPIES}, got {copies:.3g}")
+        raise ValueError(f"num_return_sequences must be at most {MOST_COPIES}, got {shown(copies)}")
     if hasattr(prompts, "__array__") and not isinstance(prompts, Tensor):
         prompts = _as_tensor("prompts", prompts)
     if isinstance(prompts, Tensor):
@@ -148,18 +149,18 @@ def _id_lists(prompts: Any, denoiser: Denoiser, chat: bool | None) -> list[list[
     if isinstance(prompts, str):
         prompts = [prompts]
     if not isinstance(prompts, Sequence) or not prompts:
-        raise ValueError(f"prompts must be ids, a string or a list of either, got {prompts!r}")
+        raise ValueError(f"prompts must be ids, a string or a list of either, got {shown(prompts)}")
     prompts = [prompts] if all(isinstance(message, Mapping) for message in prompts) else prompts
     if all(isinstance(prompt, str) or is_chat(prompt) for prompt in prompts):
         _require_letters([text for prompt in prompts for text in _texts(prompt)])
         encode = getattr(denoiser, "encode", None)
         if encode is None:
-            raise ValueError(f"prompts must be token ids for a model without a tokenizer, got {str(prompts[0])[:60]!r}")
+            raise ValueError(f"prompts must be token ids for a model without a tokenizer, got {shown(str(prompts[0]))}")
         return [list(ids) for ids in encode(prompts, chat=chat)]
     rows = [prompts] if all(isinstance(prompt, Integral) for prompt in prompts) else prompts
     rows = [row.tolist() if hasattr(row, "tolist") else row for row in rows]
     if not all(isinstance(row, Sequence) and all(isinstance(token, Integral) for token in row) for row in rows):
-        raise ValueError(f"prompts must be ids, a string or a list of either, got a list with {prompts[0]!r}")
+        raise ValueError(f"prompts must be ids, a string or a list of either, got a list with {shown(prompts[0])}")
     return [[int(token) for token in row] for row in rows]
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from models.block_run import BlockStack, Recorder, Run, context_of
+from models.complaints import shown
 
 Rotary = tuple[Float[Tensor, "N L d"], Float[Tensor, "N L d"]]
 
@@ -67,7 +68,7 @@ class BlockCache:
 
     def __init__(self, mode: str) -> None:
         if mode not in ("prefix", "dual"):
-            raise ValueError(f"use_cache must be none, prefix or dual, got {mode!r}")
+            raise ValueError(f"use_cache must be none, prefix or dual, got {shown(mode)}")
         self.mode = mode
         self._kept: Snapshot | None = None
 

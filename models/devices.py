@@ -6,6 +6,7 @@ import time
 
 import torch
 
+from models.complaints import shown
 from models.ranks import launched
 
 
@@ -30,9 +31,9 @@ def find_device(device: torch.device | str | None) -> torch.device:
     except (RuntimeError, AssertionError, ImportError, TypeError):
         there = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
         there += ["mps"] if torch.backends.mps.is_available() else []
-        raise ValueError(f"device must be one of {', '.join(there)} on this machine, got {device!r}") from None
+        raise ValueError(f"device must be one of {', '.join(there)} on this machine, got {shown(device)}") from None
     if found.type == "meta":
-        raise ValueError(f"device must be one that holds values, got {device!r}")
+        raise ValueError(f"device must be one that holds values, got {shown(device)}")
     return found
 
 
@@ -67,5 +68,5 @@ def find_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.d
         return torch.float32 if device.type == "cpu" else None
     found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
     if not (isinstance(found, torch.dtype) and found.is_floating_point):
-        raise ValueError(f"dtype must be a floating dtype such as bfloat16, got {dtype!r}")
+        raise ValueError(f"dtype must be a floating dtype such as bfloat16, got {shown(dtype)}")
     return found

@@ -13,8 +13,9 @@ import models
 import train.commands.train as job_module
 from decoding.comparison.arms import Arm
 from tests.fit_request import job_of
+from train.commands.closing_comparison import compare_call
 from train.commands.command_line import run, shipped, with_flags
-from train.commands.compare import check_compare
+from train.commands.compare import check_compare, run_compare
 from train.commands.generate import check_generate
 from train.commands.train import run_train
 from train.head.settings import TaskRun
@@ -211,6 +212,35 @@ def test_the_command_line_may_name_the_task_of_a_job():
     assert only(tasks, "math500", "x.jsonl") == {"math500": TaskRun(prompts_file="x.jsonl")}
     with pytest.raises(ValueError, match=r"prompts must come with a task, got x\.jsonl alone"):
         only(tasks, None, "x.jsonl")
+
+
+def test_the_closing_comparison_takes_the_lengths_and_the_cache_of_every_task(tmp_path, tiny):
+    own = Arm("own", "headless", "threshold", settings={"use_cache": "none"})
+    tasks = {
+        "lists": TaskRun(block_length=8, use_cache="dual"),
+        "words": TaskRun(gen_length=32, block_length=16, use_cache="prefix"),
+        "addition": TaskRun(),
+    }
+    call = compare_call(job_of(tmp_path, tasks=tasks, catalogue=(ARMS[0], own), model=str(tiny)), None)
+    caches = {name: [arm.settings["use_cache"] for arm in call.arms_on(name)] for name in tasks}
+    assert caches == {"lists": ["dual", "none"], "words": ["prefix", "none"], "addition": ["none", "none"]}
+    lengths = {one.problems.task: (one.problems.gen_length, one.problems.block_length) for one in call.tasks}
+    assert lengths["lists"] == (get("lists").gen_length, 8) != (get("lists").gen_length, get("lists").block_length)
+    assert lengths["words"] == (32, 16)
+    assert lengths["addition"] == (get("addition").gen_length, get("addition").block_length)
+
+
+def test_tasks_of_one_comparison_run_behind_their_own_caches(tmp_path, tiny):
+    caches = {"lists": "dual", "words": "none"}
+    size = {"num_prompts": 2, "num_dev": 2, "gen_length": 8, "block_length": 8}
+    call = check_compare(ARMS[:1], None, "lists,words", model=str(tiny), use_cache=caches, **size)
+    run_compare(call, out=str(tmp_path), batch_size=4, device="cpu")
+    cells = {}
+    for name in caches:
+        lines = (tmp_path / f"{name}.jsonl").read_text().splitlines()[1:]
+        cells[name] = {json.loads(line)["cell"] for line in lines}
+        assert cells[name] == {arm.cells[0].key for arm in call.arms_on(name)}
+    assert len(cells["lists"] | cells["words"]) == 2
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,8 @@ from tests.fit_request import job_of
 from train.head.head_run import reference_policy
 from train.head.price.amounts import Decoded, Pace
 from train.head.settings import TaskRun
+from train.tasks import get
+from train.traces.prompts import prompts_of
 
 
 @pytest.fixture
@@ -50,6 +53,26 @@ def test_a_budget_cuts_the_prompts_and_a_run_that_goes_on_keeps_the_cut(tmp_path
     ample = job_of(tmp_path / "more", budget_hours=10.0)
     ample.out.mkdir()
     assert estimate.cut_to_budget(ample, None, None, seconds=1.0, clock=lambda: float(next(ticks))) == ample  # type: ignore[arg-type]
+
+
+def test_a_short_file_is_scaled_up_to_what_it_holds(tmp_path, probes):
+    file = tmp_path / "questions.jsonl"
+    rows = ({"question": f"How much is {n}?", "answer": f"#### {n}"} for n in range(40))
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = TaskRun(prompts=10_000, dev_prompts=500, prompts_file=str(file), at_most=True)
+    head_run = job_of(tmp_path, tasks={"gsm8k": task}, budget_hours=24 / 3600)
+    counts = {split: len(prompts_of(get("gsm8k"), task, split, 10_000, seed=0)) for split in ("train", "dev")}
+    assert 0 < counts["dev"] < counts["train"] < 40
+    (held,) = estimate.as_held(head_run).tasks.values()
+    assert (held.prompts, held.dev_prompts) == (counts["train"], counts["dev"])
+    ticks = iter(range(0, 1000, 5))
+    probed = estimate.probe(head_run, None, None, seconds=1.0, clock=lambda: float(next(ticks)))  # type: ignore[arg-type]
+    assert probed["gsm8k"].size.prompts == sum(counts.values())
+    cut = estimate.cut_to_budget(head_run, None, None, seconds=1.0, clock=lambda: float(next(ticks)))  # type: ignore[arg-type]
+    assert cut.tasks["gsm8k"].prompts < counts["train"]
+    assert json.loads((tmp_path / "budget.json").read_text())["asked"] == {"gsm8k": [10_000, 500]}
+    plain = replace(task, at_most=False)
+    assert estimate.as_held(job_of(tmp_path, tasks={"gsm8k": plain})).tasks == {"gsm8k": plain}
 
 
 def test_a_budget_leaves_two_train_prompts_where_there_are_two(tmp_path, probes):

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FILES = ("test_damaged_files.py", "test_generate.py", "test_readers.py")
+FILES = ("test_damaged_files.py", "test_generate.py", "test_long_values.py", "test_readers.py")
 
 
 def test_every_file_of_properties_runs():

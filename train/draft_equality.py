@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from decoding.comparison.arms import Arm
+from models.complaints import shown
 from train.outcomes.workload import require_positive
 from train.tasks import get
 
@@ -147,7 +148,7 @@ def arms_of(catalogue: Sequence[Arm], rules: str) -> list[Arm]:
     wanted = [rule.strip() for rule in rules.split(",")]
     for rule in wanted:
         if rule not in named:
-            raise ValueError(f"rules must be arms of the catalogue ({', '.join(named)}), got {rule!r}")
+            raise ValueError(f"rules must be arms of the catalogue ({', '.join(named)}), got {shown(rule)}")
     return [named[rule] for rule in wanted]
 
 

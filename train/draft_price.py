@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from models.complaints import shown
 from train.outcomes.workload import require_positive
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def read_numbers(name: str, text: str) -> list[int]:
     """
     found = [one.strip() for one in text.split(",")]
     if not all(one.isdecimal() and int(one) > 0 for one in found):
-        raise ValueError(f"{name} must be whole numbers from 1 with commas between them, got {text!r}")
+        raise ValueError(f"{name} must be whole numbers from 1 with commas between them, got {shown(text)}")
     return [int(one) for one in found]
 
 
@@ -143,7 +144,7 @@ def read_modes(text: str) -> list[str]:
     found = [mode.strip() for mode in text.split(",")]
     for mode in found:
         if mode not in ("exact", "subset"):
-            raise ValueError(f"modes must be exact or subset, got {mode!r}")
+            raise ValueError(f"modes must be exact or subset, got {shown(mode)}")
     return found
 
 
@@ -156,7 +157,7 @@ def read_worths(text: str) -> list[float | None]:
     try:
         return [None if one.strip() == "none" else float(one) for one in text.split(",")]
     except ValueError:
-        raise ValueError(f"worth must be none or numbers with commas between them, got {text!r}") from None
+        raise ValueError(f"worth must be none or numbers with commas between them, got {shown(text)}") from None
 
 
 @dataclass(frozen=True)

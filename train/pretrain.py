@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from decoding.files.folder_lock import hold_folder
+from models.complaints import shown
 from models.devices import find_device, lightning_devices
 from models.ranks import find_ranks, the_first_before
 from train.base.base_model import BaseModelFit, CompileMode
@@ -148,7 +149,7 @@ def refuse_finished(checkpoint: Path, *, max_steps: int | None, max_minutes: flo
         ValueError: in one sentence.
     """
     if not checkpoint.is_file():
-        raise ValueError(f"resume needs {CHECKPOINT} in out, got {str(checkpoint.parent)!r} without it")
+        raise ValueError(f"resume needs {CHECKPOINT} in out, got {shown(str(checkpoint.parent))} without it")
     try:
         damaged = zipfile.ZipFile(checkpoint).testzip()
         if damaged is not None:

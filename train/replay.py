@@ -6,6 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from models.complaints import shown
+
 if TYPE_CHECKING:
     from decoding.comparison.replay.promises import Acceptance
     from decoding.comparison.replay.table import OutcomeTable
@@ -45,7 +47,7 @@ def replay(
     names = [one.strip() for one in losses.split(",")]
     for name in names:
         if name not in LOSSES:
-            raise ValueError(f"losses must be among {', '.join(LOSSES)}, got {name!r}")
+            raise ValueError(f"losses must be among {', '.join(LOSSES)}, got {shown(name)}")
     if replays < 1:
         raise ValueError(f"replays must be at least 1, got {replays}")
     how: dict[str, Any] = {

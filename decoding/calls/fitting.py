@@ -11,9 +11,9 @@ from typing import Any, cast
 import torch
 
 from decoding.calls.request import Request
-from decoding.names import shown
 from decoding.policy import Policy
 from decoding.sampling import Sampling
+from models.complaints import shown
 from models.denoiser import Denoiser
 
 
@@ -42,7 +42,7 @@ def with_cache(denoiser: Denoiser, mode: str) -> Denoiser:
     if mode == "none":
         return denoiser
     if not hasattr(denoiser, "with_cache"):
-        raise ValueError(f"use_cache must be none with a {type(denoiser).__name__}, got {mode!r}")
+        raise ValueError(f"use_cache must be none with a {type(denoiser).__name__}, got {shown(mode)}")
     return cast(Denoiser, cast(Any, denoiser).with_cache(mode))
 
 
@@ -67,7 +67,7 @@ def check_fit(
         raise ValueError(f"generator must live on the model's device {denoiser.device}, got {generator.device}")
     mask_id = request.options.get("mask_id", denoiser.mask_id)
     if mask_id != denoiser.mask_id:
-        raise ValueError(f"mask_id must be the model's {denoiser.mask_id}, got {mask_id!r}")
+        raise ValueError(f"mask_id must be the model's {denoiser.mask_id}, got {shown(mask_id)}")
     given = request.options.get("eos_id")
     if given is None:
         return denoiser.end_ids

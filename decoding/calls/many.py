@@ -25,6 +25,7 @@ from decoding.prompts import Prompts, read_one
 from decoding.rounds.round import Counts, Round
 from decoding.sampling import Sampling
 from decoding.state import DecodeState, extend
+from models.complaints import shown
 from models.denoiser import Denoiser
 
 BATCH_SIZE = 32
@@ -93,11 +94,11 @@ def generate_many(
         ValueError: for contradictions and values out of range, in one sentence with name, rule and value.
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
+        raise ValueError(f"batch_size must be a whole number of at least 1, got {shown(batch_size)}")
     if isinstance(prompts, str | Mapping) or not isinstance(prompts, Iterable):
         raise ValueError(f"prompts must be an iterable of prompts, got a {type(prompts).__name__}")
     if isinstance(seed, bool) or not isinstance(seed, int):
-        raise ValueError(f"seed must be a whole number, got {seed!r}")
+        raise ValueError(f"seed must be a whole number, got {shown(seed)}")
     given = {**settings, "block_length": block_length, "temperature": temperature, "top_p": top_p}
     if given.get("history"):
         raise ValueError("history must be left out of generate_many, which keeps no states")

@@ -12,7 +12,8 @@ from typing import Any
 
 from decoding.calls.spellings import ALIASES, CACHES, IGNORED, ORDERED, REMASKING, RULES, WITHOUT_EFFECT
 from decoding.checked_names import VERIFIED, CheckedSettings
-from decoding.names import DEFAULT_POLICY, find_policy, shown
+from decoding.names import DEFAULT_POLICY, find_policy
+from models.complaints import shown
 
 BLOCK_LENGTH = 32
 """Block length where none is given and it divides the generation length; else the canvas is one block."""

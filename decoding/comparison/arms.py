@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 from decoding.checked_names import VERIFIED, uses_head
 from decoding.names import POLICIES, find_policy
+from models.complaints import shown
 
 Kind = Literal["headless", "learned", "control", "ceiling"]
 Promise = Literal["dial", "one minus dial"]
@@ -82,10 +83,12 @@ class Arm:
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
-            raise ValueError(f"kind of arm {self.name} must be one of {', '.join(get_args(Kind))}, got {self.kind!r}")
+            raise ValueError(
+                f"kind of arm {self.name} must be one of {', '.join(get_args(Kind))}, got {shown(self.kind)}"
+            )
         find_policy(self.policy, f"policy of arm {self.name}")
         if bool(self.dial) != bool(self.values):
-            raise ValueError(f"values of arm {self.name} must go with a dial, got {self.dial!r} and {self.values}")
+            raise ValueError(f"values of arm {self.name} must go with a dial, got {shown(self.dial)} and {self.values}")
         for values in (self.values, *self.values_for.values()):
             if len(set(values)) < len(values):
                 raise ValueError(f"values of arm {self.name} must differ from each other, got {values}")
@@ -184,7 +187,7 @@ def select(catalogue: Iterable[Arm], wanted: str | None, *, has_head: bool) -> t
     require_different("arms", named or ())
     for name in named or ():
         if name not in known:
-            raise ValueError(f"arms must be among {', '.join(known)}, got {name!r}")
+            raise ValueError(f"arms must be among {', '.join(known)}, got {shown(name)}")
     headless = [arm.name for arm in known.values() if arm.needs_head and arm.head is None and not has_head]
     for name in named or ():
         if name in headless:

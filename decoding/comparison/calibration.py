@@ -16,6 +16,7 @@ from decoding.comparison.arms import setting_of
 from decoding.comparison.shift.exchangeable import Reference
 from decoding.files.png import save_png
 from models.checkpoints.json_files import read_object, require_sound, sealed
+from models.complaints import shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -166,13 +167,13 @@ class Calibration:
         given = canonical(given)
         for name, neutral in NEUTRAL.items():
             if given.get(name) not in (None, *neutral):
-                raise ValueError(f"{name} must be left out with calibrated, got {given[name]!r}")
+                raise ValueError(f"{name} must be left out with calibrated, got {shown(given[name])}")
         conditions = self.conditions
         rest = {name: getattr(conditions, name) for name in ("gen_length", "block_length", "use_cache")}
         if policy is not None and not isinstance(policy, str):
             return policy, {**rest, **given}
         if policy not in (None, self.policy) and str(policy).replace("_", "-") != self.policy:
-            raise ValueError(f"policy must be {self.policy} as calibrated, got {policy!r}")
+            raise ValueError(f"policy must be {self.policy} as calibrated, got {shown(policy)}")
         return self.policy, {**rest, **self.chosen_settings, **given}
 
     def require(self, call: Conditions, path: str | Path) -> None:
@@ -184,7 +185,7 @@ class Calibration:
         for f in fields(Conditions):
             wanted, got = getattr(self.conditions, f.name), getattr(call, f.name)
             if wanted != got:
-                raise ValueError(f"{f.name} must be {wanted!r} as calibrated in {path}, got {got!r}")
+                raise ValueError(f"{f.name} must be {shown(wanted)} as calibrated in {path}, got {shown(got)}")
 
 
 _NUMBERS = (

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from models.complaints import shown
+
 Split = Literal["dev", "test"]
 Check = Callable[[str, str], bool]  # (prompt, text up to the first EOS) -> right
 
@@ -43,7 +45,9 @@ class Problems:
         self.require_prompts("dev")
         shared = set(self.dev) & set(self.test)
         if shared:
-            raise ValueError(f"dev and test prompts of task {self.task} must differ, got {sorted(shared)[0]!r} in both")
+            raise ValueError(
+                f"dev and test prompts of task {self.task} must differ, got {shown(sorted(shared)[0])} in both"
+            )
 
     def require_prompts(self, split: Split) -> None:
         """Refuse a split without prompts.

@@ -20,6 +20,8 @@ from scipy.optimize import brentq
 from scipy.special import logsumexp, xlog1py
 from scipy.stats import beta
 
+from models.complaints import shown
+
 Loss = Literal["flip", "difference"]
 LOSSES: tuple[Loss, ...] = get_args(Loss)
 Losses = NDArray[np.float64]
@@ -83,7 +85,7 @@ class RiskControl:
 
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:
-            raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}")
+            raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {shown(self.loss)}")
         for name in ("max_loss", "confidence"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in (0, 1), got {getattr(self, name)}")
@@ -143,7 +145,7 @@ def require_checker(loss: str, checked: bool) -> None:
         ValueError: in one sentence.
     """
     if loss == "difference" and not checked:
-        raise ValueError(f"loss must be flip where no checker judges the answers, got {loss!r}")
+        raise ValueError(f"loss must be flip where no checker judges the answers, got {shown(loss)}")
 
 
 def clopper_pearson(events: int, trials: int, confidence: float) -> float:

@@ -13,6 +13,7 @@ from torch import Tensor
 from decoding.commit import is_one_of
 from decoding.rounds.round import Counts
 from decoding.state import DecodeState, Reason
+from models.complaints import shown
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def bits_to_rounds(nll: float, *, n: int, factor: float, epsilon: float = 0.0) -
 
 def _require_factor(factor: float) -> None:
     if not 0 < factor <= 1:
-        raise ValueError(f"factor must lie in (0, 1], got {factor!r}")
+        raise ValueError(f"factor must lie in (0, 1], got {shown(factor)}")
 
 
 def per_round_invariant(state: DecodeState, factor: float, *, tolerance: float = 1e-4) -> Bool[Tensor, " B"]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from decoding.hosts.commits import commits, require_hostable
 from decoding.policy import Policy
 from decoding.state import DecodeState, start
+from models.complaints import shown
 
 
 class PolicyDecoder:
@@ -28,7 +29,7 @@ class PolicyDecoder:
     def __init__(self, policy: Policy, *, mask_id: int, eos_id: int, seed: int = 0) -> None:
         require_hostable(policy)
         if policy.needs.taps:
-            raise ValueError(f"policy must read no hidden states in dInfer, which gives none, got {policy!r}")
+            raise ValueError(f"policy must read no hidden states in dInfer, which gives none, got {shown(policy)}")
         self.policy, self.mask_id, self.eos_id, self.seed = policy, mask_id, eos_id, seed
         self._state: DecodeState | None = None
         self._generator: torch.Generator | None = None

@@ -9,10 +9,10 @@ from typing import Any, ClassVar, get_args
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from decoding.names import shown
 from decoding.policy import Policy, best
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal, Reason
+from models.complaints import shown
 
 
 def require(holds: bool, name: str, rule: str, value: object) -> None:

@@ -17,6 +17,7 @@ from decoding.reading import Reading
 from decoding.rounds.round import Carry, Round, Sight, committed, counted, counts_of, decided, first_carry
 from decoding.sampling import Sampling
 from decoding.state import DecodeState
+from models.complaints import shown
 from models.denoiser import Denoiser
 
 
@@ -155,4 +156,4 @@ class Driver(ABC):
             )
         if alarm:
             rule = "a policy must commit a position of every unfinished row in a round"
-            raise RuntimeError(f"{rule}, got none in round {self.nfe} from {self.policy!r}")
+            raise RuntimeError(f"{rule}, got none in round {self.nfe} from {shown(self.policy)}")

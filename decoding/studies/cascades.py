@@ -28,6 +28,7 @@ from decoding.state import DecodeState
 from decoding.studies.commits import OUTCOMES, CommitEvaluator, exploration_commits
 from decoding.studies.inputs import StudyInputs
 from decoding.studies.picture import head
+from models.complaints import shown
 from models.denoiser import Denoiser
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def measure(
     """
     for name in arms:
         if name not in ARMS:
-            raise ValueError(f"arms must be among {', '.join(ARMS)}, got {name!r}")
+            raise ValueError(f"arms must be among {', '.join(ARMS)}, got {shown(name)}")
     shared = {"gamma": 0.7} if settings is None else settings
     running = [name for name in arms if name != "head" or inputs.head is not None]
     denoiser = inputs.denoiser(head=inputs.head is not None)

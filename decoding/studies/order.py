@@ -30,6 +30,7 @@ from decoding.studies.inputs import StudyInputs
 from decoding.studies.picture import head, whiskers
 from decoding.studies.schedules import Forced
 from decoding.studies.weighted_entropy import ranks, smallest_alpha, weighted_entropy
+from models.complaints import shown
 from models.denoiser import Denoiser, Prediction
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def measure(
     folders = {point: Path(bases) / f"point-{point}" for point in points}
     if not all((folder / "config.json").is_file() for folder in folders.values()):
         names = ", ".join(folder.name for folder in folders.values())
-        raise ValueError(f"bases must be a folder with {names}, which `{RECIPE}` makes, got {bases!r}")
+        raise ValueError(f"bases must be a folder with {names}, which `{RECIPE}` makes, got {shown(bases)}")
     if min(growth, slack) < 0:
         raise ValueError(f"growth and slack must be at least 0, got {growth} and {slack}")
     orders: list[Row] = []

@@ -19,6 +19,7 @@ from decoding.commit import commit
 from decoding.state import DecodeState, Layout, Proposal, Reason
 from decoding.traces.branches import predict
 from decoding.traces.header import HEADER, PARTS, origin_of, read_header, short
+from models.complaints import shown
 from models.denoiser import Denoiser
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def _check_place(file: Path, part: Dataset, found: Mapping[str, Any]) -> None:
     for column, allowed in (("split", {split}), ("task", {found.get("task")}), ("prompt_id", mine)):
         strange = next((value for value in part[column] if value not in allowed), None)
         if strange is not None:
-            raise ValueError(f"{file} must hold its own part of the prompts, got {column} {strange!r}")
+            raise ValueError(f"{file} must hold its own part of the prompts, got {column} {shown(strange)}")
 
 
 def rebuild(

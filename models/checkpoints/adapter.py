@@ -16,6 +16,7 @@ from models.checkpoints.families import CheckpointError, Family
 from models.checkpoints.files import combine, digest, read_json, require_regular, stream
 from models.checkpoints.manifest import check_files, settle
 from models.checkpoints.sums import check_finite
+from models.complaints import shown
 from models.masked_lm import MaskedLM
 
 _KEY = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.(?P<part>lora_[AB]\.weight|lora_magnitude_vector)")
@@ -115,17 +116,17 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     settings = read_json(folder / "adapter_config.json")
     kind = settings.get("peft_type")
     if kind != "LORA":
-        raise CheckpointError(f"peft_type of the adapter must be LORA, got {kind!r}")
+        raise CheckpointError(f"peft_type of the adapter must be LORA, got {shown(kind)}")
     for key, value in settings.items():
         if key not in (*_KEPT, *_PATTERNS, *_WITHOUT_EFFECT, "peft_type", "init_lora_weights", "bias") and value:
-            raise CheckpointError(f"{key} of the adapter must be left out or empty, got {value!r} ({_BY_PEFT})")
+            raise CheckpointError(f"{key} of the adapter must be left out or empty, got {shown(value)} ({_BY_PEFT})")
     if settings.get("bias", "none") not in ("none", None):
-        raise CheckpointError(f"bias of the adapter must be 'none', got {settings['bias']!r} ({_BY_PEFT})")
+        raise CheckpointError(f"bias of the adapter must be 'none', got {shown(settings['bias'])} ({_BY_PEFT})")
     start = settings.get("init_lora_weights", True)
     if start not in _PLAIN_STARTS:
         names = ", ".join(repr(one) for one in _PLAIN_STARTS if one is not None)
         raise CheckpointError(
-            f"init_lora_weights of the adapter must leave the base as it is (one of {names}), got {start!r}: {_BY_START}"
+            f"init_lora_weights of the adapter must leave the base as it is (one of {names}), got {shown(start)}: {_BY_START}"
         )
     _check_numbers(settings)
     return settings
@@ -135,18 +136,18 @@ def _check_numbers(settings: Mapping[str, Any]) -> None:
     """Refuse ranks, alphas and switches of a wrong type or size."""
     for key in ("use_rslora", "use_dora", "fan_in_fan_out"):
         if not isinstance(settings.get(key) or False, bool):
-            raise CheckpointError(f"{key} of the adapter must be true or false, got {settings[key]!r}")
+            raise CheckpointError(f"{key} of the adapter must be true or false, got {shown(settings[key])}")
     patterns = {key: settings.get(key) or {} for key in _PATTERNS}
     for key, pattern in patterns.items():
         if not isinstance(pattern, dict):
-            raise CheckpointError(f"{key} of the adapter must be an object of module names, got {pattern!r}")
+            raise CheckpointError(f"{key} of the adapter must be an object of module names, got {shown(pattern)}")
     _check_patterns(settings, _PATTERNS)
     ranks = {"r": settings.get("r", 8), **{f"{k} of rank_pattern": v for k, v in patterns["rank_pattern"].items()}}
     alphas = {"lora_alpha": settings.get("lora_alpha", 8)}
     alphas |= {f"{k} of alpha_pattern": v for k, v in patterns["alpha_pattern"].items()}
     for key, value in ranks.items():
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST:
-            raise CheckpointError(f"{key} of the adapter must be a whole number from 1 to {MOST}, got {value!r}")
+            raise CheckpointError(f"{key} of the adapter must be a whole number from 1 to {MOST}, got {shown(value)}")
     for key, value in alphas.items():
         if not is_finite(value):
             raise CheckpointError(f"{key} of the adapter must be a finite number, got {repr(value)[:60]}")
@@ -204,7 +205,7 @@ def _modules(
             except ValueError:
                 native = stored
         if native not in known:
-            raise CheckpointError(f"every module of {folder} must be one of the base, got {stored!r}")
+            raise CheckpointError(f"every module of {folder} must be one of the base, got {shown(stored)}")
         names[stored] = native
     return names
 
@@ -266,5 +267,5 @@ def _check_patterns(settings: Mapping[str, Any], names: Collection[str]) -> None
                 re.compile(pattern)
             except re.error as error:
                 raise CheckpointError(
-                    f"{name} of the adapter must hold regular expressions, got {pattern[:60]!r} ({error})"
+                    f"{name} of the adapter must hold regular expressions, got {shown(pattern)} ({error})"
                 ) from error

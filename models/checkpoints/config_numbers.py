@@ -6,6 +6,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from models.complaints import shown
+
 MOST_LAYERS = 4096
 MOST = 2**31 - 1
 LONGEST = 1000  # characters of a complaint
@@ -34,7 +36,7 @@ def whole(config: Mapping[str, Any], key: str, *, most: int = MOST) -> int:
     """A size of a model: a whole number from 1 to `most`; KeyError where it is missing."""
     value = config[key]
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-        raise CheckpointError(f"{key} of config.json must be a whole number from 1 to {most}, got {value!r}")
+        raise CheckpointError(f"{key} of config.json must be a whole number from 1 to {most}, got {shown(value)}")
     return value
 
 
@@ -58,7 +60,7 @@ def divides(config: Mapping[str, Any], part: str, sized: str, *, times: int = 1)
     if config[sized] % (config[part] * times):
         even = " into even parts" if times > 1 else ""
         raise CheckpointError(
-            f"{part} of config.json must divide {sized} ({config[sized]}){even}, got {config[part]!r}"
+            f"{part} of config.json must divide {sized} ({config[sized]}){even}, got {shown(config[part])}"
         )
 
 
@@ -81,7 +83,7 @@ def rope_parameters(config: Mapping[str, Any], model: str) -> dict[str, Any]:
             parts[key] = _flat(config[key])
             if not _is_plain(parts[key]):
                 rule = "plain RoPE (rope_type 'default', no scaling)"
-                raise CheckpointError(f"{key} of a {model} model must be {rule}, got {config[key]!r}")
+                raise CheckpointError(f"{key} of a {model} model must be {rule}, got {shown(config[key])}")
     thetas = {key: positive(part, "rope_theta") for key, part in parts.items() if part.get("rope_theta") is not None}
     if config.get("rope_theta") is not None or not thetas:
         thetas["config.json"] = positive(config, "rope_theta")

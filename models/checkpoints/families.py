@@ -17,6 +17,7 @@ from models.checkpoints.config_numbers import (
     CheckpointError as CheckpointError,
 )
 from models.checkpoints.llada_layout import to_llama
+from models.complaints import shown
 
 SUPPORTED = "LLaDA (model_type llada: dense, block_type llama) and Dream (model_type Dream)"
 
@@ -175,16 +176,18 @@ def family_of(config: Mapping[str, Any]) -> Family:
     plain = model_type.lower().replace("-", "_")
     for prefix, found in _KNOWN_ELSEWHERE.items():
         if plain.startswith(prefix):
-            raise CheckpointError(f"model_type must be one of {SUPPORTED}, got {model_type!r} ({found})")
+            raise CheckpointError(f"model_type must be one of {SUPPORTED}, got {shown(model_type)} ({found})")
     if plain not in _FAMILIES:
-        raise CheckpointError(f"model_type must be one of {SUPPORTED}, got {model_type!r}")
+        raise CheckpointError(f"model_type must be one of {SUPPORTED}, got {shown(model_type)}")
     experts = {k: v for k, v in config.items() if "expert" in k and v}
     if experts:
         raise CheckpointError(f"the model must be dense ({SUPPORTED}), got a mixture of experts with {experts}")
     family = _FAMILIES[plain]
     for key, allowed in family.rules.items():
         if config.get(key, allowed[0]) not in allowed:
-            raise CheckpointError(f"{key} of a {family.name} model must be {allowed[0]!r}, got {config[key]!r}")
+            raise CheckpointError(
+                f"{key} of a {family.name} model must be {shown(allowed[0])}, got {shown(config[key])}"
+            )
     return family
 
 
@@ -193,6 +196,8 @@ def native_config(family: Family, config: Mapping[str, Any]) -> Any:
     try:
         native = family.native_config(config)
     except KeyError as error:
-        raise CheckpointError(f"config.json of a {family.name} model must have the key {error.args[0]!r}") from error
+        raise CheckpointError(
+            f"config.json of a {family.name} model must have the key {shown(error.args[0])}"
+        ) from error
     native.is_causal = False
     return native

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from models.checkpoints.families import CheckpointError
 from models.checkpoints.hub import BASE_FILES, HUB_NAME, snapshot
 from models.checkpoints.json_files import read_object
+from models.complaints import shown
 
 INDEX = "model.safetensors.index.json"
 SAMPLE = 2**18  # values of each tensor that enter the fingerprint: all of a small model, a comb of a large one
@@ -30,7 +31,9 @@ def find_folder(path_or_hub_id: str | Path) -> Path:
         return folder
     name = str(path_or_hub_id)
     if folder.exists() or not HUB_NAME.fullmatch(name):
-        raise CheckpointError(f"path_or_hub_id must be a checkpoint folder or `owner/name` on the hub, got {name!r}")
+        raise CheckpointError(
+            f"path_or_hub_id must be a checkpoint folder or `owner/name` on the hub, got {shown(name)}"
+        )
     return snapshot(name, BASE_FILES, "path_or_hub_id")
 
 
@@ -59,7 +62,7 @@ def weight_files(folder: Path) -> list[Path]:
         names = list(weight_map.values())
         strange = [name for name in names if not isinstance(name, str) or name != Path(name).name or name in ("", "..")]
         if strange:  # judged as written: files of a hub's snapshot are links to elsewhere
-            raise CheckpointError(f"{folder / INDEX} must name files of its own folder, got {strange[0]!r}")
+            raise CheckpointError(f"{folder / INDEX} must name files of its own folder, got {shown(strange[0])}")
         files = [folder / name for name in sorted(set(names))]
         absent = [file.name for file in files if not file.exists()]
         if absent:

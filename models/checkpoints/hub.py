@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from models.checkpoints.config_numbers import CheckpointError
+from models.complaints import shown
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 BASE_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja")
@@ -37,7 +38,7 @@ def snapshot(name: str, patterns: Sequence[str], called: str) -> Path:
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=list(patterns)))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().split("\n")[0]
-        raise CheckpointError(f"{called} must be a local folder or on the hub, got {name!r} ({reason})") from error
+        raise CheckpointError(f"{called} must be a local folder or on the hub, got {shown(name)} ({reason})") from error
 
 
 def bytes_to_download(name: str | Path) -> int:

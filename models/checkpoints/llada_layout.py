@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from models.complaints import shown
+
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import LlamaConfig
@@ -74,7 +76,7 @@ def _rename(key: str, top: Mapping[str, str], block: Mapping[str, str], old: str
         return top[key]
     match = re.fullmatch(re.escape(old) + r"(\d+)\.(.+)", key)
     if match is None or match[2] not in block:
-        raise ValueError(f"every key must belong to the checkpoint layout, got {key!r}")
+        raise ValueError(f"every key must belong to the checkpoint layout, got {shown(key)}")
     return f"{new}{match[1]}.{block[match[2]]}"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from models.checkpoints.families import CheckpointError, Family
+from models.complaints import shown
 
 
 def special_ids(
@@ -53,7 +54,7 @@ def ends_of(configs: Sequence[Mapping[str, Any]], tokenizer: Any, size: int) -> 
     ends += [one for one in [getattr(tokenizer, "eos_token_id", None)] if one is not None]
     for one in ends:
         if not isinstance(one, int) or isinstance(one, bool) or not 0 <= one < size:
-            raise CheckpointError(f"eos_token_id must hold ids of the vocabulary of {size}, got {one!r}")
+            raise CheckpointError(f"eos_token_id must hold ids of the vocabulary of {size}, got {shown(one)}")
     return list(dict.fromkeys(ends))
 
 
@@ -62,12 +63,12 @@ def _check_tokenizer(known: Mapping[str, int], tokenizer: Any, size: int, specia
     last = max(known, key=known.__getitem__, default=None)
     if last is not None and known[last] >= size:
         raise CheckpointError(
-            f"the tokenizer must be the model's own, whose ids lie below {size}, got {last!r} with id {known[last]}"
+            f"the tokenizer must be the model's own, whose ids lie below {size}, got {shown(last)} with id {known[last]}"
         )
     added = getattr(tokenizer, "added_tokens_decoder", {})
     for number in special if known else ():
         word = next((token for token, one in known.items() if one == number), None)
         if word is not None and number not in added and number not in getattr(tokenizer, "all_special_ids", ()):
             raise CheckpointError(
-                f"the tokenizer must be the model's own, with a special token at id {number}, got the word {word!r} there"
+                f"the tokenizer must be the model's own, with a special token at id {number}, got the word {shown(word)} there"
             )

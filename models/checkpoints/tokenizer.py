@@ -8,6 +8,7 @@ from typing import Any
 
 from models.checkpoints.families import CheckpointError
 from models.checkpoints.files import require_regular
+from models.complaints import shown
 
 Prompt = str | Sequence[Mapping[str, str]]
 """A text, or a chat: messages with `role` and `content`."""
@@ -49,7 +50,7 @@ def _as_chat(tokenizer: Any, prompt: Prompt) -> str:
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
     wrong = [m for m in messages if not all(isinstance(m.get(key), str) for key in ("role", "content"))]
     if wrong:
-        raise ValueError(f"messages of a chat must have a role and a content, both text, got {wrong[0]!r}")
+        raise ValueError(f"messages of a chat must have a role and a content, both text, got {shown(wrong[0])}")
     try:
         text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     except Exception as error:  # a template is a program: it raises what it likes

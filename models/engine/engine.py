@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Any, Literal, get_args
 
+from models.complaints import shown
 from models.engine.graphs import Graphs, compiled
 from models.engine.plan import make_plan
 from models.engine.session import Session, Shape
@@ -81,6 +82,6 @@ def engine_for(denoiser: Any, kind: str) -> Engine | None:
         ValueError: for any other kind.
     """
     if kind not in KINDS:
-        raise ValueError(f"engine must be one of {', '.join(KINDS)}, got {kind!r}")
+        raise ValueError(f"engine must be one of {', '.join(KINDS)}, got {shown(kind)}")
     wanted = kind == "graphs" or (kind == "auto" and denoiser.device.type == "cuda")
     return Engine(denoiser) if wanted else None

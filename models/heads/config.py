@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from models.complaints import shown
+
 Variant = Literal["linear", "features", "hidden", "lora", "fork"]
 VARIANTS: tuple[Variant, ...] = ("linear", "features", "hidden", "lora", "fork")
 
@@ -59,7 +61,7 @@ class HeadConfig:
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
-            raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {self.variant!r}")
+            raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {shown(self.variant)}")
         for name in ("blocks", "rank", "alpha", "width"):
             require_whole(name, getattr(self, name), least=1)
         for name in ("pairs", "reach"):

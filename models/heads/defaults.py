@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from models.checkpoints.json_files import read_object
 from models.checkpoints.manifest import adding
+from models.complaints import shown
 
 FILE = "defaults.json"
 ALONE = "confidence"  # the rule that does not ask the head
@@ -39,13 +40,15 @@ class Defaults:
 
     def __post_init__(self) -> None:
         if not isinstance(self.rule, str | None):
-            raise ValueError(f"rule must be a name or null, got {self.rule!r}")
+            raise ValueError(f"rule must be a name or null, got {shown(self.rule)}")
         if isinstance(self.risk_bound, bool) or not 0 < self.risk_bound <= 1:
             raise ValueError(f"risk_bound must lie in (0, 1], got {self.risk_bound}")
         if not isinstance(self.looks, int) or isinstance(self.looks, bool) or self.looks < 0:
-            raise ValueError(f"looks must be a whole number of at least 0, got {self.looks!r}")
+            raise ValueError(f"looks must be a whole number of at least 0, got {shown(self.looks)}")
         if self.checked not in (None, *get_args(Checking)):
-            raise ValueError(f"checked must be null or one of {', '.join(get_args(Checking))}, got {self.checked!r}")
+            raise ValueError(
+                f"checked must be null or one of {', '.join(get_args(Checking))}, got {shown(self.checked)}"
+            )
         if self.checked and not self.alone:
             raise ValueError(f"checked must go with the rule {ALONE} and no looks, got {self.rule} and {self.looks}")
 

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from models.checkpoints.manifest import check_files, read_manifest, saving, settle
+from models.complaints import shown
 from models.denoiser import Denoiser, Tap
 from models.engine.graphs import compiled
 from models.engine.stream import run_stream
@@ -103,7 +104,7 @@ class ScoringHead(nn.Module):
         inward = count
         if config.reads_hidden:
             if denoiser is None:
-                raise ValueError(f"variant {config.variant!r} needs a base model, got none")
+                raise ValueError(f"variant {shown(config.variant)} needs a base model, got none")
             self.first_block = len(denoiser.blocks) - config.blocks
             self.stream = SideStream(denoiser, config.blocks, fork=config.variant == "fork")
             inward += denoiser.hidden_size

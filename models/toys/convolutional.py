@@ -16,6 +16,7 @@ from models.checkpoints.files import check_names, combine, digest, read_json, st
 from models.checkpoints.manifest import check_files, read_manifest, settle
 from models.checkpoints.sums import byte_sum, check_finite, check_sums, spelled
 from models.checkpoints.tokenizer import check_prompts, encode, load_tokenizer
+from models.complaints import shown
 from models.devices import find_device
 from models.toys.toy import WholeCanvas
 
@@ -136,7 +137,7 @@ def _shape_of(config: Mapping[str, Any]) -> tuple[ConvolutionShape, dict[str, in
         raise CheckpointError(f"config.json must be that of a {KIND} model, got {error}") from error
     for name, one in special.items():
         if not isinstance(one, int) or isinstance(one, bool) or not 0 <= one < shape.vocab_size:
-            raise CheckpointError(f"{name} must lie in the vocabulary of {shape.vocab_size}, got {one!r}")
+            raise CheckpointError(f"{name} must lie in the vocabulary of {shape.vocab_size}, got {shown(one)}")
     return shape, special
 
 
@@ -155,7 +156,7 @@ def load_convolutional(folder: str | Path, *, device: torch.device | str | None 
     sealed = read_manifest(folder).get("tensors")
     config = read_json(folder / "config.json")
     if config.pop("model_type", None) != KIND:
-        raise CheckpointError(f"model_type must be {KIND!r} in {folder}, got another")
+        raise CheckpointError(f"model_type must be {KIND} in {folder}, got another")
     shape, special = _shape_of(config)
     denoiser = ConvolutionalDenoiser(shape, tokenizer=load_tokenizer(folder), **special)
     weights = dict(stream(weight_files(folder)))

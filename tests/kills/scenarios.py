@@ -14,7 +14,7 @@ import yaml
 TASK = "countdown3"
 TIMES = {"seconds", "minutes", "commit", "environment", "made_by", "seconds_per_step"}
 """Entries of records that no two runs share."""
-UNLIKE = (".png", ".md", "resume.ckpt", ".csv", "metrics.json")
+UNLIKE = (".png", ".md", "report.html", "resume.ckpt", ".csv", "metrics.json")
 """Files that hold times of the clock, or what a plotted picture holds; whether they are there is compared all the same."""
 LOGS = {"log", "logs", "cascade-logs"}
 
@@ -51,6 +51,7 @@ def scenarios(base: Path, head: Path) -> dict[str, Scenario]:
         head: folder of a head for it.
     """
     labelling = {"states_per_prompt": 2, "labelled": 1, "branches": 3, "strata": 1, "finished": 1}
+    lengths = {"gen_length": 8, "block_length": 8}
     drivers = {"one": {"policy": "threshold", "threshold": 0.9}}
     arms = [
         {"name": "sequential", "kind": "headless", "policy": "sequential"},
@@ -61,21 +62,21 @@ def scenarios(base: Path, head: Path) -> dict[str, Scenario]:
     fit_cascade |= {"drivers": [{"policy": "quota", "steps": 12}]}
     trials = {"screen": 2, "confirm": 3, "bounds": [0.5, 0.1]}
     job: dict[str, Any] = {
-        "tasks": {TASK: {"prompts": 40, "dev_prompts": 4}},
+        "tasks": {TASK: {"prompts": 24, "dev_prompts": 4, **lengths}},
         "beam": {"branches": 2}, "drivers": drivers, "relabel": {}, "labelling": labelling,
         "fitting": {"variants": ["linear", "lora"], "epochs": 1, "width": 16, "rank": 2, "batch_size": 8},
         "cascade": fit_cascade, "trials": trials, "catalogue": arms[:2], "num_prompts": 4, "num_dev": 2, "batch_size": 2,
         "model": str(base), "device": "cpu", "dtype": "float32", "out": "out",
     }  # fmt: skip
-    second = {"tasks": {TASK: {"prompts": 6, "dev_prompts": 2}}, "fitting": fit_cascade, "trials": trials}
+    second = {"tasks": {TASK: {"prompts": 6, "dev_prompts": 2, **lengths}}, "fitting": fit_cascade, "trials": trials}
     second |= {"model": str(base), "head": str(head), "device": "cpu", "dtype": "float32", "out": "out"}
     fit = {"tokens_per_step": 256, "warmup": 0.0, "decay": 0.5, "seed": 3}
     shape = {"layers": 1, "width": 16, "heads": 2, "mlp_width": 24, "max_positions": 64}
     pretrain = {"tasks": {TASK: {"share": 1.0, "rows": 64}}, "tokenizer": str(base), "shape": shape, "fit": fit}
-    pretrain |= {"max_steps": 6, "validate_minutes": 1e-9, "dev_rows": 8, "max_shard_size": 8000, "out": "out"}
+    pretrain |= {"max_steps": 4, "validate_minutes": 1e-9, "dev_rows": 8, "max_shard_size": 8000, "out": "out"}
     pretrain |= {"cache": "cache", "points": [0.5]}
-    compare = {"catalogue": arms, "task": TASK, "num_prompts": 12, "num_dev": 6, "batch_size": 3, "model": str(base)}
-    compare |= {"device": "cpu", "out": "out"}
+    compare = {"catalogue": arms, "task": TASK, "num_prompts": 6, "num_dev": 4, "batch_size": 3, "model": str(base)}
+    compare |= {"device": "cpu", "out": "out", "gen_length": 8, "block_length": 8}
     prompts = "".join(json.dumps({"id": f"p{n}", "prompt": f"{n},2,3,{n + 5}"}) + "\n" for n in range(1, 13))
     known = [
         Scenario("train", ("train.py", "--config", "job.yaml"), {"job.yaml": yaml.safe_dump(job)}),
@@ -85,8 +86,8 @@ def scenarios(base: Path, head: Path) -> dict[str, Scenario]:
         Scenario("compare", ("compare.py", "--config", "job.yaml"), {"job.yaml": yaml.safe_dump(compare)}),
         Scenario("calibrate", (
             "calibrate.py", "--policy", "threshold", "--task", TASK, "--model", str(base), "--num_prompts", "12",
-            "--batch_size", "3", "--max_loss", "0.7", "--confidence", "0.6", "--values", "0.9,0.5,0.3",
-            "--device", "cpu", "--out", "out"), {}),
+            "--gen_length", "8", "--block_length", "8", "--batch_size", "3", "--max_loss", "0.7", "--confidence", "0.6",
+            "--values", "0.9,0.5,0.3", "--device", "cpu", "--out", "out"), {}),
         Scenario("generate", (
             "generate.py", "--prompts", "p.jsonl", "--policy", "threshold", "--threshold", "0.3", "--model", str(base),
             "--gen_length", "8", "--batch_size", "2", "--device", "cpu", "--out", "out/answers.jsonl"), {"p.jsonl": prompts}),

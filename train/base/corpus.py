@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from models.complaints import shown
 from train.base import tokenizer as recipe
 from train.tasks import Example, Split, Task, get
 from train.tasks.renumbered.gsm8k_renumbered import RenumberedTask
@@ -60,7 +61,7 @@ def rows(task: Task, tokenizer: "Tokenizer | PreTrainedTokenizerFast", examples:
         if not 0 < len(response) <= task.gen_length:
             raise ValueError(
                 f"response of task {task.name} must have 1 to {task.gen_length} tokens, "
-                f"got {len(response)} for prompt {example.prompt!r}"
+                f"got {len(response)} for prompt {shown(example.prompt)}"
             )
     lengths = np.fromiter(map(len, prompts), np.int64, len(prompts))
     width = max([task.prompt_length, *lengths.tolist()])

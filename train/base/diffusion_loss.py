@@ -9,6 +9,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from models.complaints import shown
+
 Weighting = Literal["inverse", "uniform"]
 
 
@@ -94,4 +96,4 @@ def denoising_loss(
         return (entropy * masked / rates[:, None]).mean()
     if weighting == "uniform":
         return (entropy * masked).sum() / masked.sum().clamp(min=1)
-    raise ValueError(f"weighting must be 'inverse' or 'uniform', got {weighting!r}")
+    raise ValueError(f"weighting must be 'inverse' or 'uniform', got {shown(weighting)}")

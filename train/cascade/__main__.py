@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from models.complaints import shown
 from train.defaults.settings import Trials
 from train.head.settings import CascadeFitting, TaskRun
 
@@ -89,7 +90,7 @@ def without(tasks: dict[str, TaskRun], names: str | None) -> dict[str, TaskRun]:
     left_out = [] if names is None else [name.strip() for name in names.split(",")]
     for name in left_out:
         if name not in tasks:
-            raise ValueError(f"leave_out must name tasks among {', '.join(tasks)}, got {name!r}")
+            raise ValueError(f"leave_out must name tasks among {', '.join(tasks)}, got {shown(name)}")
     return {name: run for name, run in tasks.items() if name not in left_out}
 
 

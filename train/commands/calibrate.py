@@ -15,6 +15,7 @@ from decoding.checked_names import needs_head, uses_head
 from decoding.comparison.arms import DIALS, Arm, dial_values, find_dial, setting_of
 from decoding.comparison.problems import CheckedProblems, Problems, judge_of
 from decoding.names import find_policy
+from models.complaints import shown
 from models.ranks import find_ranks
 from train.commands.calibration_file import report, summarise
 from train.commands.command_line import keep_options, shipped
@@ -165,7 +166,7 @@ def make_arm(policy: str, options: Mapping[str, Any], dial: str | None, values: 
     find_policy(name)
     dial = find_dial(name, options) if dial is None else dial
     if dial in options:
-        raise ValueError(f"settings must leave out the dial {dial}, which is tested, got {options[dial]!r}")
+        raise ValueError(f"settings must leave out the dial {dial}, which is tested, got {shown(options[dial])}")
     request = resolve(name, options)
     canvas = Canvas(
         request.gen_length,
@@ -193,9 +194,9 @@ def read_values(dial: str, values: str) -> tuple[float, ...]:
     try:
         numbers = [float(one) for one in values.split(",")]
     except ValueError:
-        raise ValueError(f"values must be numbers with commas between them, got {values!r}") from None
+        raise ValueError(f"values must be numbers with commas between them, got {shown(values)}") from None
     if not all(map(math.isfinite, numbers)) or len(set(numbers)) < len(numbers):
-        raise ValueError(f"values must be finite and differ from each other, got {values!r}")
+        raise ValueError(f"values must be finite and differ from each other, got {shown(values)}")
     return DIALS[dial].careful_first(numbers) if dial in DIALS else tuple(numbers)
 
 

@@ -44,8 +44,7 @@ def compare_call(head_run: HeadRun, head: str | None) -> CompareCall | None:
     judged = [name for name in head_run.tasks if comparable(name, head_run.tasks[name])]
     if not head_run.catalogue or not judged:
         return None
-    resized = {name: head_run.tasks[name].task(name) for name in judged if head_run.tasks[name].gen_length is not None}
-    caches = {head_run.tasks[name].use_cache for name in judged}
+    runs = {name: head_run.tasks[name] for name in judged}
     return check_compare(
         head_run.catalogue,
         None,
@@ -57,8 +56,8 @@ def compare_call(head_run: HeadRun, head: str | None) -> CompareCall | None:
         adapter=head_run.adapter,
         head=head,
         prompts={name: run.prompts_file for name, run in head_run.tasks.items() if run.prompts_file is not None},
-        gen_length={name: task.gen_length for name, task in resized.items()},
-        block_length={name: task.block_length for name, task in resized.items()},
-        use_cache=caches.pop() if len(caches) == 1 else None,
+        gen_length={name: run.gen_length for name, run in runs.items() if run.gen_length is not None},
+        block_length={name: run.block_length for name, run in runs.items() if run.block_length is not None},
+        use_cache={name: run.use_cache for name, run in runs.items()},
         run_code=head_run.run_code,
     )

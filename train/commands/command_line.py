@@ -19,14 +19,17 @@ import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from decoding.files.folder_lock import discard_new, first_missing, hold_folder
+from models.complaints import cut, shown
 from models.ranks import find_ranks
 from train.commands.interruption import Interrupted, interruptible
+from train.commands.options.nulls import refuse_nulls
 from train.commands.options.spelling import settings_help, several, spread
 from train.commands.raw_arguments import check_arguments, check_configs, forget_launcher
 
 DATA = Path(__file__).resolve().parents[1] / "_data"  # only in the wheel
 NOTHING_KEPT = "nothing is kept: start it again"
 FILES = (".jsonl",)  # an `out` that ends so is a file, no folder that keeps the options beside the results
+LONGEST = 1000  # letters of a complaint
 GOES_ON = "what is done is kept in {out}: the same command goes on from there"
 
 _keep: ContextVar[Callable[[], None] | None] = ContextVar("keep", default=None)
@@ -65,6 +68,7 @@ def run(
     default_config: str | None = None,
     positional: str | None = None,
     kept: str = NOTHING_KEPT,
+    shared: bool = False,
 ) -> None:
     """Run a command: parse, hold its `out` folder where it has one, call it, and save the resolved options there.
 
@@ -79,6 +83,7 @@ def run(
             value of the positional parameter, and there need be no such file.
         positional: the parameter whose value may come first without its name.
         kept: what an interrupted command leaves, and how to go on; `{out}` stands for its folder.
+        shared: several calls may write to `out`, which the command holds itself, part by part; options are not saved there.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     options: dict[str, Any] = {}
@@ -88,7 +93,7 @@ def run(
             parser, namespace = _parse(function, given, default_config=default_config, positional=positional)
             options |= namespace.as_dict()
             values = parser.instantiate(namespace).as_dict()
-            with _holding(function, parser, namespace), _said_once():
+            with contextlib.nullcontext() if shared else _holding(function, parser, namespace), _said_once():
                 function(**{name: value for name, value in values.items() if name != "config"})
     except Interrupted as stopped:
         out = options.get("out")
@@ -125,7 +130,9 @@ def _parse(
         given = ["--config", str(shipped(default_config)), *given]
     check_configs(given)
     parser = parser_of(function, closing=closing)
-    return parser, parser.parse_args(given)
+    namespace = parser.parse_args(given)
+    refuse_nulls(function, vars(namespace))
+    return parser, namespace
 
 
 @contextlib.contextmanager
@@ -193,13 +200,13 @@ def _refusals() -> tuple[type[Exception], ...]:
 
 
 def sentence(error: Exception, function: Callable[..., object]) -> str:
-    """The error on one line; a value of the wrong type by name, type and value."""
+    """The error on one line of at most LONGEST letters; a value of the wrong type by name, type and value."""
     text = " ".join(str(error).split()) or type(error).__name__
     named = re.match(r'Parser key "(\w+)": .*(?:Given|Got) value: (.*)', text)
     parameter = inspect.signature(function).parameters.get(named[1]) if named else None
     if named is None or parameter is None:
-        return text
-    return f"{named[1]} must be {inspect.formatannotation(parameter.annotation)}, got {named[2]!r}"
+        return cut(text, LONGEST)
+    return f"{named[1]} must be {inspect.formatannotation(parameter.annotation)}, got {shown(named[2])}"
 
 
 def with_flags(function: Callable[..., object], arguments: Sequence[str]) -> list[str]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from decoding.comparison.arms import USE_CACHE, Arm, require_different, select
 from decoding.comparison.problems import CheckedProblems
 from decoding.comparison.records.format import TEXTS, TRACES
+from models.complaints import shown
 from models.ranks import find_ranks
 from train.commands.calibrated_arm import require_arm
 from train.commands.command_line import keep_options, shipped
@@ -42,6 +43,7 @@ class CompareCall:
         model: checkpoint folder or hub id.
         head: folder of the scoring head of learned arms without their own, or None.
         adapter: folder of a PEFT adapter that is merged into the model, or None.
+        caches: task -> the block cache of every arm there that does not say it itself.
     """
 
     arms: tuple[Arm, ...]
@@ -50,6 +52,11 @@ class CompareCall:
     model: str
     head: str | None
     adapter: str | None = None
+    caches: Mapping[str, str] = field(default_factory=dict)
+
+    def arms_on(self, task: str) -> list[Arm]:
+        """Those that run, behind the cache of a task."""
+        return [with_cache(arm, self.caches.get(task)) for arm in self.arms]
 
 
 def check_compare(
@@ -66,7 +73,7 @@ def check_compare(
     adapter: str | None = None,
     gen_length: Lengths = None,
     block_length: Lengths = None,
-    use_cache: str | None = None,
+    use_cache: str | Mapping[str, str] | None = None,
     run_code: bool = False,
     check: str | None = None,
 ) -> CompareCall:
@@ -86,7 +93,7 @@ def check_compare(
         head: folder of a scoring head; by default the one that ships for the model.
         adapter: folder of a PEFT LoRA adapter, merged into the model.
         gen_length, block_length: in place of the tasks' own; a mapping says them task by task.
-        use_cache: none, prefix or dual, of every arm that does not say it itself.
+        use_cache: none, prefix or dual, of every arm that does not say it itself; a mapping says it task by task.
         run_code: let checkers run what the models write, where they have to.
         check: module:function in place of the tasks' checkers. Without it prompts of task `text` are judged by agreement with
             the reference.
@@ -108,7 +115,10 @@ def check_compare(
     check_model(str(shipped(MODEL)) if model is None else model, "")
     check_adapter(adapter)
     head = find_head(model, head, adapter)
-    running, left_out = select([with_cache(arm, use_cache) for arm in catalogue], arms, has_head=head is not None)
+    caches = {} if use_cache is None else use_cache
+    if isinstance(caches, str):
+        catalogue, caches = [with_cache(arm, caches) for arm in catalogue], {}
+    running, left_out = select(catalogue, arms, has_head=head is not None)
     for name in {name for arm in running for name in (*arm.values_for, *arm.tune_for)}:
         get(name, run_code=run_code)
     fitted = fitted or any(arm.head is not None for arm in running)
@@ -120,11 +130,11 @@ def check_compare(
         for length in arm.on(kind.name).block_lengths:
             if not isinstance(length, int) or length < 1 or kind.gen_length % length:
                 rule = f"divide gen_length {kind.gen_length} of task {kind.name}"
-                raise ValueError(f"block_length of arm {arm.name} must {rule}, got {length!r}")
+                raise ValueError(f"block_length of arm {arm.name} must {rule}, got {shown(length)}")
     sizes: dict[str, Any] = {"num_prompts": num_prompts, "num_dev": num_dev, "seed": seed, "seen": fitted}
     sizes |= {"own": own, "agree": own is None and TEXT.name in [kind.name for kind in tasks]}
     checked = [make_problems(kind, prompts, **sizes) for kind in tasks]
-    return CompareCall(tuple(running), tuple(left_out), tuple(checked), model, head, adapter)
+    return CompareCall(tuple(running), tuple(left_out), tuple(checked), model, head, adapter, caches)
 
 
 def with_lengths(task: Task, gen_length: Lengths, block_length: Lengths) -> Task:
@@ -205,7 +215,8 @@ def run_compare(
     denoiser = models.load(call.model, head=call.head, **base)
     heads = {arm.name: models.load(call.model, head=arm.head, **base) for arm in call.arms if arm.head is not None}
     for checked in call.tasks:
-        refuse_settings(call.arms, checked.problems.task, denoiser, heads, points=parity or tuning, seed=seed)
+        task = checked.problems.task
+        refuse_settings(call.arms_on(task), task, denoiser, heads, points=parity or tuning, seed=seed)
     require_arm(calibrated, call.tasks, denoiser)
     whole: Comparison = Comparison()
     tasks, left_out = tasks_that_fit(call, denoiser)
@@ -217,10 +228,10 @@ def run_compare(
     keep_options()
     first = find_ranks().first
     how |= {"records": Records(folder, replays) if replays is not None and first else None}
+    how |= {"tuning": tuning, "parity": parity, "control": control}
     for checked in tasks:
-        whole += compare(
-            denoiser, call.arms, checked.problems, checked.check, tuning=tuning, parity=parity, control=control, **how
-        )
+        arms = call.arms_on(checked.problems.task)
+        whole += compare(denoiser, arms, checked.problems, checked.check, **how)
         whole.save(folder / "comparison.json", environment(device=denoiser.device, seed=seed))
         if first:
             write_text(folder / "table.md", table(whole))

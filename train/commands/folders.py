@@ -6,6 +6,7 @@ from pathlib import Path
 
 from models.checkpoints.hub import head_folder
 from models.checkpoints.json_files import read_object
+from models.complaints import shown
 from train.commands.command_line import shipped
 
 MODEL, HEAD = "checkpoints/reason-7m", "checkpoints/reason-7m-head"
@@ -105,12 +106,12 @@ def check_model(model: str, prompt: str) -> None:
     """
     folder = Path(model)
     if not folder.is_dir() and folder.parent.is_dir():
-        raise ValueError(f"model must be a checkpoint folder or a hub id, got {model!r}")
+        raise ValueError(f"model must be a checkpoint folder or a hub id, got {shown(model)}")
     if not folder.is_dir():
         return
     missing = [name for name in ("config.json", "tokenizer_config.json") if not (folder / name).is_file()]
     if missing:
-        raise ValueError(f"model must be a folder with {' and '.join(missing)}, got {model!r} without")
+        raise ValueError(f"model must be a folder with {' and '.join(missing)}, got {shown(model)} without")
     mask_id = read_object(folder / "config.json").get("mask_token_id")
     if not (folder / "tokenizer.json").is_file():
         return
@@ -120,4 +121,4 @@ def check_model(model: str, prompt: str) -> None:
     for token in added:
         content = token.get("content")
         if token.get("id") == mask_id and isinstance(content, str) and content and content in prompt:
-            raise ValueError(f"prompt must not hold the mask token, got {content!r} in it")
+            raise ValueError(f"prompt must not hold the mask token, got {shown(content)} in it")

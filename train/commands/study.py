@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from decoding.studies import STUDIES
+from models.complaints import shown
 from train.commands.command_line import parser_of, sentence, shipped
 from train.commands.folders import MODEL, check_model, find_head
 from train.tasks import get
@@ -32,7 +33,7 @@ def check_study(name: str) -> str:
         ValueError: for an unknown name, or where there is no matplotlib to draw with.
     """
     if name not in STUDIES:
-        raise ValueError(f"name must be one of {', '.join(STUDIES)}, got {name!r}")
+        raise ValueError(f"name must be one of {', '.join(STUDIES)}, got {shown(name)}")
     if find_spec("matplotlib") is None:
         raise ValueError("a study must have matplotlib to draw with (extra `studies`), got none installed")
     return STUDIES[name]

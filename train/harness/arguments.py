@@ -10,6 +10,7 @@ from typing import Any, Literal
 from decoding.calls.request import Request, resolve
 from decoding.checked_names import needs_head, uses_head
 from decoding.names import DEFAULT_POLICY, find_policy
+from models.complaints import shown
 from train.commands.command_line import shipped
 from train.commands.folders import MODEL, check_adapter, check_model, find_head
 from train.commands.options.policy_settings import check_settings
@@ -111,9 +112,9 @@ def judge_arguments(given: Mapping[str, Any]) -> Evaluation:
         name, value = SPELLINGS.get(spelling, spelling), as_value(text)
         if name in WITHOUT_EFFECT:
             if value not in WITHOUT_EFFECT[name]:
-                raise ValueError(f"{spelling} must be {WITHOUT_EFFECT[name][0]!r} here, got {value!r}")
+                raise ValueError(f"{spelling} must be {shown(WITHOUT_EFFECT[name][0])} here, got {shown(value)}")
         elif name in values and values[name] != value:
-            raise ValueError(f"{spelling} must agree with {name}, got {value!r} and {values[name]!r}")
+            raise ValueError(f"{spelling} must agree with {name}, got {shown(value)} and {shown(values[name])}")
         else:
             values[name] = value
     known = {
@@ -129,10 +130,10 @@ def judge_arguments(given: Mapping[str, Any]) -> Evaluation:
     batch = values.pop("batch_size", None)
     batch = None if batch is None or str(batch).startswith("auto") else batch
     if long not in ("refuse", "cut"):
-        raise ValueError(f"long must be refuse or cut, got {long!r}")
+        raise ValueError(f"long must be refuse or cut, got {shown(long)}")
     for name, value in (("batch_size", batch), *((name, known.get(name)) for name in ("samples", "gen_length"))):
         if value is not None and (not isinstance(value, int) or value < 1):
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+            raise ValueError(f"{name} must be a whole number of at least 1, got {shown(value)}")
     evaluation = Evaluation(
         model=str(shipped(MODEL)) if paths["pretrained"] is None else str(paths["pretrained"]),
         head=paths["head"],
@@ -182,5 +183,5 @@ def as_value(text: Any) -> Any:
 
 def _flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise ValueError(f"{name} must be true or false, got {value!r}")
+        raise ValueError(f"{name} must be true or false, got {shown(value)}")
     return value

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from models.checkpoints.json_files import cut_to_lines, read_lines
+from models.complaints import shown
 
 
 class Journal:
@@ -36,11 +37,13 @@ class Journal:
             differs = next(name for name in {*now, *lines[0]} if now.get(name) != lines[0].get(name))
             raise ValueError(
                 f"save_dir must hold answers of the same settings, or none, got {folder} with another {differs}: "
-                f"{lines[0].get(differs)!r} there, {now.get(differs)!r} now"
+                f"{shown(lines[0].get(differs))} there, {shown(now.get(differs))} now"
             )
         for number, line in enumerate(lines[1:], 2):
             if not isinstance(line.get("key"), str):
-                raise ValueError(f"{self.file}, line {number} must name what it answers, got key {line.get('key')!r}")
+                raise ValueError(
+                    f"{self.file}, line {number} must name what it answers, got key {shown(line.get('key'))}"
+                )
             self.known[line["key"]] = line
         if not lines:
             self.file.parent.mkdir(parents=True, exist_ok=True)

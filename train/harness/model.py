@@ -18,6 +18,7 @@ from tqdm import tqdm
 import models
 from decoding import make_policy, provenance
 from decoding.calls.request import Request, resolve
+from models.complaints import shown
 from models.ranks import find_ranks
 from train.commands.answering.batches import decode_all
 from train.commands.answering.call import counts_of
@@ -205,7 +206,7 @@ class FewerRounds(TemplateLM):
         if len(ids) > room and (self.evaluation.long == "refuse" or room < 1):
             raise ValueError(
                 f"contexts must leave {gen_length} of the model's {self.max_length} positions (long=cut drops their beginning), "
-                f"got {len(ids)} tokens in {text[:60]!r}"
+                f"got {len(ids)} tokens in {shown(text)}"
             )
         return ids[-room:]
 

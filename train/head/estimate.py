@@ -102,7 +102,7 @@ def probe(
         seconds: for all tasks, above 0.
         clock: seconds, for tests.
     """
-    probed, share = {}, seconds / len(head_run.tasks)
+    head_run, probed, share = as_held(head_run), {}, seconds / len(head_run.tasks)
     for name, run in head_run.tasks.items():
         pace = _pace(head_run, name, denoiser, beam, seconds=COUNTED * share, clock=clock)
         size = _counted(head_run, name, pace, run)
@@ -110,6 +110,13 @@ def probe(
             head_run, name, denoiser, beam, Probed(size, pace, 0), left=(1 - COUNTED) * share, clock=clock
         )
     return probed
+
+
+def as_held(head_run: HeadRun) -> HeadRun:
+    """The run with the prompts that there are, where a file holds fewer than are asked for."""
+    from train.traces.prompts import held
+
+    return replace(head_run, tasks={name: held(run.task(name), run) for name, run in head_run.tasks.items()})
 
 
 def _collected(
@@ -182,7 +189,7 @@ def cut_to_budget(
                 min(run.prompts, max(LEAST_PROMPTS, int(run.prompts * factor))),
                 max(1, int(run.dev_prompts * factor)),
             ]
-            for name, run in head_run.tasks.items()
+            for name, run in as_held(head_run).tasks.items()
         }
         write_json(file, {**wanted, "cut": counts})
     tasks = {

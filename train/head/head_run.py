@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from decoding.comparison.arms import BLOCK_LENGTH, Arm, check_arms
 from decoding.names import find_policy
 from decoding.traces.labelling import Labelling
+from models.complaints import shown
 from train.commands.command_line import shipped
 from train.commands.folders import MODEL, check_adapter, check_model
 from train.defaults.settings import Trials
@@ -94,7 +95,9 @@ class HeadRun:
             find_policy(driver["policy"], f"policy of driver {name}")
             length = driver.get(BLOCK_LENGTH, 1)
             if not isinstance(length, int) or length < 1:
-                raise ValueError(f"block_length of driver {name} must be a whole number of at least 1, got {length!r}")
+                raise ValueError(
+                    f"block_length of driver {name} must be a whole number of at least 1, got {shown(length)}"
+                )
         for name in ("num_prompts", "num_dev", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from decoding.names import find_policy
 from decoding.traces.labelling import Labelling
+from models.complaints import shown
 from models.heads.config import HeadConfig, Variant
 from train.tasks import Task, get
 
@@ -47,7 +48,7 @@ class Objective:
 
     def __post_init__(self) -> None:
         if self.target not in TARGETS:
-            raise ValueError(f"target must be gain, eq7 or worth, got {self.target!r}")
+            raise ValueError(f"target must be gain, eq7 or worth, got {shown(self.target)}")
         for name in ("gain", "risk", "huber", "conflict", "harm_weight", "focus", "weight_decay"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
@@ -89,7 +90,7 @@ class TaskRun:
         if "threshold" in self.beam:
             raise ValueError(f"beam of a task must leave out threshold, the run's own, got {self.beam['threshold']}")
         if self.use_cache not in get_args(Cache):
-            raise ValueError(f"use_cache must be one of {', '.join(get_args(Cache))}, got {self.use_cache!r}")
+            raise ValueError(f"use_cache must be one of {', '.join(get_args(Cache))}, got {shown(self.use_cache)}")
         for name in ("prompts", "dev_prompts", "gen_length", "block_length"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -175,7 +176,7 @@ class Fitting:
     def __post_init__(self) -> None:
         for name in self.variants:
             if name not in VARIANTS:
-                raise ValueError(f"variants must be among {', '.join(VARIANTS)}, got {name!r}")
+                raise ValueError(f"variants must be among {', '.join(VARIANTS)}, got {shown(name)}")
         if not self.variants or self.variants[0] == SHUFFLED:
             first = self.variants[0] if self.variants else "none"
             raise ValueError(f"variants must begin with the head that is saved, got {first}")
@@ -262,7 +263,7 @@ class CascadeFitting:
 
     def __post_init__(self) -> None:
         if self.target not in get_args(CascadeTarget):
-            raise ValueError(f"target must be one of {', '.join(get_args(CascadeTarget))}, got {self.target!r}")
+            raise ValueError(f"target must be one of {', '.join(get_args(CascadeTarget))}, got {shown(self.target)}")
         if not self.parts or not all(0 < part <= 1 for part in self.parts):
             raise ValueError(f"parts must lie in (0, 1], at least one, got {self.parts}")
         for name in ("minutes", "learning_rate"):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from models.complaints import shown
 from train.head.settings import Cache, TaskRun
 
 
@@ -38,7 +39,7 @@ def only(
     without = names_of(leave_out)
     for name in without:
         if name not in tasks:
-            raise ValueError(f"leave_out must be among the run's tasks {', '.join(tasks)}, got {name!r}")
+            raise ValueError(f"leave_out must be among the run's tasks {', '.join(tasks)}, got {shown(name)}")
     if without and len(set(without)) == len(tasks):
         raise ValueError(f"leave_out must leave a task to fit on, got all of them, {leave_out}")
     wanted: dict[str, Any] = {"gen_length": gen_length, "use_cache": use_cache}

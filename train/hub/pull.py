@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from models.complaints import shown
+
 
 def pull(*, name: str, into: Path) -> None:
     """Copy a head and its cascade into a new folder, checked against the sums that were saved with it.
@@ -20,7 +22,7 @@ def pull(*, name: str, into: Path) -> None:
     from models.checkpoints.manifest import check_files
 
     if not HUB_NAME.fullmatch(name) or Path(name).exists():
-        raise ValueError(f"name must be `owner/name` on the hub and no folder here, got {name!r}")
+        raise ValueError(f"name must be `owner/name` on the hub and no folder here, got {shown(name)}")
     if into.exists() and (not into.is_dir() or any(into.iterdir())):
         raise ValueError(f"into must be a new or empty folder, got {into}")
     found = head_folder(name)

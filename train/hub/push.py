@@ -9,6 +9,7 @@ import yaml
 
 from models.checkpoints.hub import HUB_NAME
 from models.checkpoints.json_files import read_object
+from models.complaints import shown
 
 LIBRARY, FENCE = "fewer-rounds", "---\n"
 
@@ -29,7 +30,7 @@ def push(*, head: Path, name: str, base: str | None = None, licence: str = "apac
 
     for option, given in (("name", name), ("base", base)):
         if given is not None and not HUB_NAME.fullmatch(given):
-            raise ValueError(f"{option} must be `owner/name` on the hub, got {given!r}")
+            raise ValueError(f"{option} must be `owner/name` on the hub, got {shown(given)}")
     if not head.is_dir():
         raise ValueError(f"head must be a folder with head.safetensors, got {head}")
     check_head_folder(head)
@@ -75,7 +76,7 @@ def upload(head: Path, name: str, card: str, *, private: bool) -> str:
         done = api.create_commit(name, parts, commit_message="A scoring head")
     except (client_error, OSError) as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise ValueError(f"name must be one that the hub lets you write to, got {name!r} ({reason})") from error
+        raise ValueError(f"name must be one that the hub lets you write to, got {shown(name)} ({reason})") from error
     return str(done.commit_url)
 
 

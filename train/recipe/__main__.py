@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+from models.complaints import shown
+
 
 def recipe(
     *,
@@ -44,7 +46,7 @@ def recipe(
     wanted = [name.strip() for name in stages.split(",")]
     for name in wanted:
         if name not in STAGES:
-            raise ValueError(f"stages must be among {', '.join(STAGES)}, got {name!r}")
+            raise ValueError(f"stages must be among {', '.join(STAGES)}, got {shown(name)}")
     sections = {"train": train, "calibrate": calibrate, "compare": compare, "lm_eval": lm_eval}
     told = {name: section for name, section in sections.items() if section is not None and name in wanted}
     if estimate:

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from models.complaints import shown
 from train.commands.command_line import parser_of, shipped
 from train.tasks.hub import HUB
 
@@ -66,7 +67,7 @@ def judge(base: Base, sections: Mapping[str, Mapping[str, Any]]) -> None:
     for stage, section in sections.items():
         wrong = next((name for name in OWN if name in section), None)
         if wrong is not None:
-            raise ValueError(f"{stage} must leave {wrong} to the recipe, got {section[wrong]!r}")
+            raise ValueError(f"{stage} must leave {wrong} to the recipe, got {shown(section[wrong])}")
         file = section.get("prompts")
         if file not in (None, HUB) and not Path(str(file)).is_file():
             raise ValueError(f"prompts of {stage} must be a file or {HUB}, got {file}")
@@ -84,9 +85,9 @@ def judge(base: Base, sections: Mapping[str, Mapping[str, Any]]) -> None:
 def judge_lm_eval(section: Mapping[str, Any]) -> None:
     """Refuse a section that the harness could not run."""
     if not isinstance(section.get("tasks"), str):
-        raise ValueError(f"tasks of lm_eval must be names with commas between them, got {section.get('tasks')!r}")
+        raise ValueError(f"tasks of lm_eval must be names with commas between them, got {shown(section.get('tasks'))}")
     if not isinstance(section.get("model_args", {}), Mapping):
-        raise ValueError(f"model_args of lm_eval must be names with values, got {section['model_args']!r}")
+        raise ValueError(f"model_args of lm_eval must be names with values, got {shown(section['model_args'])}")
     if find_spec("lm_eval") is None:
         raise ValueError('lm_eval must be installed for its stage (pip install "fewer-rounds[eval]"), got none')
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from decoding.names import nearest
+from models.complaints import shown
 from train.tasks.benchmarks.aime import AIME24, AIME25
 from train.tasks.benchmarks.gsm8k import GSM8K
 from train.tasks.benchmarks.humaneval import HUMANEVAL
@@ -47,7 +48,7 @@ def get(name: str, *, run_code: bool = False) -> Task:
     """
     known = TASKS | RENUMBERED | ADDITIONS | BENCHMARKS
     if name not in known:
-        raise ValueError(f"task must be one of {', '.join(known)}, got {name!r}{nearest(name, known)}")
+        raise ValueError(f"task must be one of {', '.join(known)}, got {shown(name)}{nearest(name, known)}")
     task = known[name]
     return task if run_code or not task.runs_code else replace(task, check=_refuse)
 

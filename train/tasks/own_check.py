@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 
+from models.complaints import shown
+
 
 @dataclass(frozen=True)
 class OwnCheck:
@@ -44,10 +46,10 @@ def find_check(name: str | None) -> OwnCheck | None:
     module, colon, wanted = name.partition(":")
     rule = "check must be module:function of (prompt, text, response)"
     if not (module and colon and wanted):
-        raise ValueError(f"{rule}, got {name!r}")
+        raise ValueError(f"{rule}, got {shown(name)}")
     try:
         function = getattr(import_module(module), wanted)
         inspect.signature(function).bind("", "", "")
     except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"{rule}, got {name!r} ({error})") from error
+        raise ValueError(f"{rule}, got {shown(name)} ({error})") from error
     return OwnCheck(name, function)

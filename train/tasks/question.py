@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from models.complaints import shown
 from train.tasks.text_files import shorten
 
 Row = Mapping[str, object]
@@ -99,5 +100,5 @@ def require_string(row: Row, name: str) -> str:
     """
     value = row.get(name)
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{name} must be text, got {value!r}")
+        raise ValueError(f"{name} must be text, got {shown(value)}")
     return value

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from models.complaints import shown
 from train.tasks.hub import HUB, Hub
 from train.tasks.question import is_there, refuse_parts
 from train.tasks.text_files import lines_of, parse_json, placed, require_text, shorten
@@ -109,7 +110,7 @@ class Task:
             ValueError: for another split, or if the task has no generator.
         """
         if split not in ("train", "dev", "test"):
-            raise ValueError(f"split must be train, dev or test, got {split!r}")
+            raise ValueError(f"split must be train, dev or test, got {shown(split)}")
         if self.make is None:
             raise ValueError(f"task {self.name} must be given a file of prompts, for it has no generator, got none")
         rng = random.Random(f"{split}/{seed}")
@@ -141,7 +142,7 @@ class Task:
             endings = (
                 ", ".join(f".{name}" for name in allowed) + " or " + " or ".join(f".{name}.gz" for name in allowed)
             )
-            raise ValueError(f"file name must end in {endings}, got {path.name!r}")
+            raise ValueError(f"file name must end in {endings}, got {shown(path.name)}")
         parse = self.parse_record if suffix == "jsonl" else self._parse_text
         for number, line in enumerate(lines_of(path), 1):
             try:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from models.checkpoints.json_files import parse
+from models.complaints import shown
 
 LONGEST = 400  # characters of a complaint
 GZIP = b"\x1f\x8b"
@@ -32,7 +33,7 @@ def lines_of(path: Path) -> Iterator[str]:
         raw.seek(0)
         packed = path.suffix == ".gz"
         if packed and start and start != GZIP:
-            raise ValueError(f"{path} must be a gzip file by its name, got one that begins with {start!r}")
+            raise ValueError(f"{path} must be a gzip file by its name, got one that begins with {shown(start)}")
         if not packed and start == GZIP:
             raise ValueError(f"{path} must be text by its name, got a gzip file: name it {path.name}.gz")
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from itertools import islice
 from typing import Any, cast
 
@@ -50,3 +51,11 @@ def shared_out(task: Task, file: str, split: str) -> list[Example]:
     others = sorted(found.keys() - dev, key=lambda prompt: hashlib.blake2b(prompt.encode()).digest())
     dev |= set(others[: max(0, max(1, min(DEV, len(found) // 4)) - len(dev))])
     return [example for prompt, example in found.items() if (prompt in dev) == (split == "dev")]
+
+
+def held(task: Task, run: TaskRun) -> TaskRun:
+    """The run with as many prompts of each split as its file holds, where it takes what there is and that is less."""
+    if run.prompts_file is None or not run.at_most:
+        return run
+    train, dev = (len(shared_out(task, run.prompts_file, split)) for split in ("train", "dev"))
+    return replace(run, prompts=max(1, min(run.prompts, train)), dev_prompts=max(1, min(run.dev_prompts, dev)))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from models.checkpoints.json_files import parse
+from models.complaints import shown
 
 Row = dict[str, Any]
 Key = tuple[str, str, int]  # task, cell and number of the prompt
@@ -56,7 +57,7 @@ def _row(file: Path, number: int, line: str) -> Row:
     except ValueError as error:
         raise ValueError(f"{file}, line {number} must be JSON, got {error}") from error
     if not isinstance(row, dict):
-        raise ValueError(f"{file}, line {number} must be a JSON object, got {line[:60]!r}")
+        raise ValueError(f"{file}, line {number} must be a JSON object, got {shown(line)}")
     return row
 
 

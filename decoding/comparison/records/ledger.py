@@ -13,6 +13,7 @@ from decoding.comparison.arms import Cell
 from decoding.comparison.curves import Array
 from decoding.comparison.problems import Split
 from models.checkpoints.json_files import parse, whole_lines
+from models.complaints import shown
 
 COLUMNS = (
     "right",
@@ -34,11 +35,11 @@ COLUMNS = (
     "answer",  # a number that names the text up to EOS
 )
 
-INFINITE = float("inf")
-RANGES = {  # of a column; of all others any number that is not negative
-    "clean": (-1, INFINITE),
-    "wrong": (-1, INFINITE),
-    "bits": (-1e-3, INFINITE),  # of a token drawn against all odds; rounding may leave a little less than none
+LARGEST = sys.float_info.max
+LEAST = {  # of a column; of all others 0
+    "clean": -1,
+    "wrong": -1,
+    "bits": -1e-3,  # of a token drawn against all odds; rounding may leave a little less than none
 }
 
 
@@ -93,7 +94,7 @@ class Ledger:
                 raise
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 what = "the header" if number == 1 else "a line"
-                raise ValueError(f"{path}, line {number} must be {what} of a comparison, got {line[:60]!r}") from error
+                raise ValueError(f"{path}, line {number} must be {what} of a comparison, got {shown(line)}") from error
         self.whole = sum(len(line) + 1 for line in lines)
 
     def _agree(self, path: Path, settings: Mapping[str, object]) -> None:
@@ -102,7 +103,7 @@ class Ledger:
         for name, value in self.header.items():
             if settings.get(name) != json.loads(json.dumps(value)):
                 raise OtherSettings(
-                    f"{name} must be {settings.get(name)!r} to go on with {path}, got {value!r}: choose another --out"
+                    f"{name} must be {shown(settings.get(name))} to go on with {path}, got {shown(value)}: choose another --out"
                 )
 
     def _keep(self, split: str, cell: str, prompt: object, values: Sequence[object]) -> None:
@@ -113,7 +114,7 @@ class Ledger:
             or prompt < 0
             or (size is not None and prompt >= size)
         ):
-            raise ForeignLine(f"prompt must be one of the {size} of split {split}, got {prompt!r}")
+            raise ForeignLine(f"prompt must be one of the {size} of split {split}, got {shown(prompt)}")
         found = [_number(name, value) for name, value in zip(COLUMNS, values, strict=True)]
         kept = self.lines.setdefault((split, cell), {})
         if prompt in kept:
@@ -189,7 +190,7 @@ class Ledger:
 
 
 def _number(name: str, value: object) -> float:
-    low, high = RANGES.get(name, (0, sys.float_info.max))
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise ForeignLine(f"{name} must be a number from {low} to {high:g}, got {value!r}")
+    low = LEAST.get(name, 0)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= LARGEST:
+        raise ForeignLine(f"{name} must be a number from {low} to {LARGEST:g}, got {shown(value)}")
     return value

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from decoding.comparison.arms import DIALS
 from models.checkpoints.json_files import parse
+from models.complaints import shown
 
 BROKEN = (zipfile.BadZipFile, zlib.error, SyntaxError, AttributeError)  # what numpy lets through of a damaged file
 MISSING = -1
@@ -81,7 +82,7 @@ class OutcomeTable:
         """
         found = [index for index, cell in enumerate(self.cells) if cell.arm == arm]
         if not found:
-            raise ValueError(f"arm must be among {', '.join(self.arms)}, got {arm!r}")
+            raise ValueError(f"arm must be among {', '.join(self.arms)}, got {shown(arm)}")
         dial = self.cells[found[0]].dial
         values = {index: float(self.cells[index].value or 0) for index in found}
         high = dial in DIALS and DIALS[dial].careful_is_high

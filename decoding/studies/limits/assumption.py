@@ -18,6 +18,7 @@ from decoding.policies.quota import Order, Sequential
 from decoding.reading import Reading
 from decoding.state import DecodeState
 from decoding.studies.inputs import StudyInputs
+from models.complaints import shown
 from models.denoiser import Denoiser
 from models.toys.convolutional import load_convolutional
 
@@ -40,7 +41,7 @@ def measure(inputs: StudyInputs, task: str, count: int, convolutional: str, shar
     """
     folder = Path(convolutional)
     if not (folder / "config.json").is_file():
-        raise ValueError(f"convolutional must be a folder that `{RECIPE}` makes, got {convolutional!r}")
+        raise ValueError(f"convolutional must be a folder that `{RECIPE}` makes, got {shown(convolutional)}")
     base, other = inputs.denoiser(), inputs.counted(load_convolutional(folder, device=inputs.device))
     inputs.cost.models[folder.name] = other.fingerprint()[:12]
     runs = [("transformer", base, task), ("transformer", base, shared), ("convolutions", other, shared)]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from decoding.files.folder_lock import hold_file
+from models.complaints import shown
 from models.ranks import by_the_first, find_ranks, the_first_before
 from train.commands.answering.batches import decode_all
 from train.commands.answering.call import GenerateCall
@@ -209,7 +210,7 @@ def fit_prompts(denoiser: Denoiser, call: GenerateCall, *, long: Long) -> list[l
         name, length = call.prompts[over[0]].id, len(ids[over[0]])
         raise ValueError(
             f"prompts must leave {call.request.gen_length} of the model's {denoiser.max_length} positions (--long cut drops their "
-            f"beginning), got {len(over)} that do not, the first one {name!r} with {length} tokens"
+            f"beginning), got {len(over)} that do not, the first one {shown(name)} with {length} tokens"
         )
     for index in over:
         ids[index] = cut_prompt(_as_list(call.prompts[index].prompt), denoiser, room, chat=chat)

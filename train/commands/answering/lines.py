@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from models.checkpoints.json_files import cut_to_lines, read_lines
+from models.complaints import shown
 from train.commands.answering.batches import Answer
 from train.commands.answering.call import GenerateCall, counts_of
 from train.commands.answering.prompt_file import Asked
@@ -70,7 +71,7 @@ def require_counted(line: Mapping[str, Any], number: int) -> None:
         raise ValueError(f"line {number} must have settings, counts and a verdict, got {', '.join(wrong) or 'others'}")
     size = line["settings"].get("batch_size")
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-        raise ValueError(f"batch_size of line {number} must be a whole number of at least 1, got {size!r}")
+        raise ValueError(f"batch_size of line {number} must be a whole number of at least 1, got {shown(size)}")
 
 
 def _is_count(value: Any) -> bool:
@@ -94,4 +95,6 @@ def check_line(line: Mapping[str, Any], asked: Asked, sample: int, settings: Map
     then = {**{name: line.get(name) for name in ("id", "sample", "prompt")}, **line["settings"]}
     for name in now.keys() | then.keys():
         if now.get(name) != then.get(name):
-            raise ValueError(f"{name} must be that of the lines in {out} ({then.get(name)!r}), got {now.get(name)!r}")
+            raise ValueError(
+                f"{name} must be that of the lines in {out} ({shown(then.get(name))}), got {shown(now.get(name))}"
+            )

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from models.complaints import shown
 from models.ranks import Ranks
 from train.commands.answering.batches import decode_order
 
@@ -33,7 +34,7 @@ def read_parts(out: Path) -> dict[int, Line]:
                 row, line = json.loads(text)
                 found[int(row)] = {**line}
             except (ValueError, TypeError) as error:
-                raise ValueError(f"{file} must be of this command, got a line {text[:60]!r}") from error
+                raise ValueError(f"{file} must be of this command, got a line {shown(text)}") from error
     return found
 
 

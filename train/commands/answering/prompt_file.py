@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from models.complaints import shown
 from train.tasks import Example, Task
 from train.tasks.hub import HUB
 from train.tasks.question import INSTRUCTION, is_there, question, refuse_parts
@@ -82,7 +83,7 @@ def _record(text: str, number: int, task: Task | None) -> Asked:
     """A line of JSON."""
     record: Any = parse_json(text)
     if not isinstance(record, dict):
-        raise ValueError(f"line must be a JSON object, got {text[:60]!r}")
+        raise ValueError(f"line must be a JSON object, got {shown(text)}")
     number_or_id = next((record[key] for key in IDS if isinstance(record.get(key), str | int)), number)
     if isinstance(record.get(MESSAGES), list):
         refuse_parts(record, (MESSAGES,))
@@ -90,7 +91,7 @@ def _record(text: str, number: int, task: Task | None) -> Asked:
     if task is not None:
         example = task.parse_record(text)
         if example is None:
-            raise ValueError(f"line must be a prompt of task {task.name}, got {text[:60]!r}")
+            raise ValueError(f"line must be a prompt of task {task.name}, got {shown(text)}")
         return Asked(number_or_id, example.prompt, example)
     if not any(key in record for key in (INSTRUCTION, *FIELDS)):
         raise ValueError(
@@ -104,7 +105,9 @@ def _record(text: str, number: int, task: Task | None) -> Asked:
 def _chat(messages: Sequence[Any]) -> tuple[Prompt, Example]:
     wrong = [m for m in messages if not (isinstance(m, dict) and {"role", "content"} <= m.keys())]
     if wrong or not messages:
-        raise ValueError(f"messages must be a list of objects with role and content, got {(wrong or [messages])[0]!r}")
+        raise ValueError(
+            f"messages must be a list of objects with role and content, got {shown((wrong or [messages])[0])}"
+        )
     if messages[-1]["role"] == "assistant":
         raise ValueError("messages must end before the answer that is asked for, got one of the assistant last")
     return tuple(messages), Example(str(messages[-1]["content"]), "")

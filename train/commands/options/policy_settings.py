@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from decoding.names import POLICIES, NamedPolicy, find_policy, nearest
+from models.complaints import shown
 
 WIDTH = 100  # characters of a line for people
 
@@ -105,7 +106,7 @@ def _class(module: str, name: str) -> Description:
     tree = _source(module)
     node = next((n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name), None)
     if node is None:
-        raise ValueError(f"policy must be a class of {module}, got {name!r}")
+        raise ValueError(f"policy must be a class of {module}, got {shown(name)}")
     homes = {
         alias.asname or alias.name: str(n.module)
         for n in tree.body

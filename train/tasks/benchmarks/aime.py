@@ -3,6 +3,7 @@
 import re
 from decimal import Decimal
 
+from models.complaints import shown
 from train.tasks.benchmarks.arithmetic import value
 from train.tasks.benchmarks.benchmark import benchmark, optional, until
 from train.tasks.benchmarks.gsm8k import final_number
@@ -27,7 +28,7 @@ def read(row: Row) -> Example:
     answer, solution = optional(row, "answer", "Answer", "output", "response"), optional(row, "solution", "Solution")
     number = whole(answer)
     if answer and number is None:
-        raise ValueError(f"answer must be a whole number from 0 to {LARGEST}, got {answer!r}")
+        raise ValueError(f"answer must be a whole number from 0 to {LARGEST}, got {shown(answer)}")
     return Example(ask(problem), solution or answer, "" if number is None else str(number))
 
 

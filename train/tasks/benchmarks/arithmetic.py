@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from models.complaints import shown
+
 TOKEN = re.compile(r"\d+(?:\.\d+)?|\.\d+|\\[a-zA-Z]+|\S")
 FUNCTIONS: dict[str, Callable[[complex], complex]] = {
     "sin": cmath.sin, "cos": cmath.cos, "tan": cmath.tan, "cot": lambda x: 1 / cmath.tan(x), "sec": lambda x: 1 / cmath.cos(x),
@@ -80,7 +82,7 @@ class _Reader:
     def take(self, *wanted: str) -> str:
         token = self.next
         if not token or (wanted and token not in wanted):
-            raise ValueError(f"formula must go on with {' or '.join(wanted) or 'a term'}, got {token!r}")
+            raise ValueError(f"formula must go on with {' or '.join(wanted) or 'a term'}, got {shown(token)}")
         self.place += 1
         return token
 
@@ -161,7 +163,7 @@ class _Reader:
             return CONSTANTS[token]
         if token.isalpha() or token[1:].isalpha():
             return complex(self.letter(token))
-        raise ValueError(f"formula must hold numbers, letters and operators, got {token!r}")
+        raise ValueError(f"formula must hold numbers, letters and operators, got {shown(token)}")
 
     def letter(self, name: str) -> float:
         """A value that depends on the letter and on the point, away from 0 and 1."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from models.complaints import shown
 from train.tasks.hub import Hub
 from train.tasks.question import is_there, require_string
 from train.tasks.task import Example, Row, Task
@@ -58,7 +59,7 @@ def canonical(prompt: str) -> str:
         ValueError: for a blank prompt.
     """
     if not prompt.strip():
-        raise ValueError(f"prompt must hold text, got {prompt!r}")
+        raise ValueError(f"prompt must hold text, got {shown(prompt)}")
     return " ".join(prompt.split())
 
 
@@ -82,7 +83,7 @@ def optional(row: Row, *names: str) -> str:
     """
     value = next((row[name] for name in names if row.get(name) is not None), "")
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(f"{' or '.join(names)} must be text or a number, got {value!r}")
+        raise ValueError(f"{' or '.join(names)} must be text or a number, got {shown(value)}")
     return str(value)
 
 
@@ -94,7 +95,7 @@ def texts(row: Row, name: str) -> list[str]:
     """
     value: Any = row.get(name) or []
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise ValueError(f"{name} must be a list of texts, got {value!r}")
+        raise ValueError(f"{name} must be a list of texts, got {shown(value)}")
     return value
 
 

@@ -3,6 +3,7 @@
 import re
 from decimal import Decimal
 
+from models.complaints import shown
 from train.tasks.benchmarks.benchmark import benchmark, optional, until
 from train.tasks.benchmarks.latex import last_boxed
 from train.tasks.hub import Hub
@@ -30,6 +31,10 @@ DENIED = re.compile(rf"{SUBJECT}(?:is|was)(?:[*_\s]+not\b|n['’]t\b)[*_\s]*{NUM
 ANSWER = re.compile(
     rf"{SUBJECT}(?:(?:is|was|would be|should be)\b(?![*_\s]+not\b)|:|=)(?=([^\n]*(?:\n\s*[^\n]+)?))", re.IGNORECASE
 )
+THOUSANDS = re.compile(  # spaces of LaTeX and of a typesetter between groups of three digits
+    r"(?<=\d)(?:\{?\\[,;: ]\}?|~|[\u00a0\u2009\u202f])(?=\d{3}(?!\d))"
+)
+SPACED = re.compile(r"(?<![\d.,/])(?:0|[1-9]\d{0,2})(?: \d{3})+(?![\d.,/])")  # in a box, which holds one number
 UNIT_POWER = re.compile(r"(?<=[a-zA-Z}])\s*\^\s*(?:\d|\{\s*\d\s*\})")
 SENTENCE = re.compile(r"[.!?](?=[\s*]|$)|\n")
 NEXT_QUESTION = ("\nQ:", "\nQuestion:", "\n\nProblem:")
@@ -48,7 +53,7 @@ def read(row: Row) -> Example:
     )
     number = final_number(answer)
     if answer and number is None:
-        raise ValueError(f"answer must end in a number, got {answer[-60:]!r}")
+        raise ValueError(f"answer must end in a number, got {shown(answer[-60:])}")
     return Example(ask(asked), answer, "" if number is None else str(number))
 
 
@@ -72,7 +77,7 @@ def final_number(text: str) -> Decimal | None:
             return _of_mark(line)
     box = last_boxed(text)
     if box is not None and numbers(box):
-        return _of_clause(box, first=True)
+        return _of_clause(SPACED.sub(lambda found: found[0].replace(" ", ","), box), first=True)
     for rest in reversed(ANSWER.findall(text)):
         clause = next((clause for clause in SENTENCE.split(rest) if numbers(clause)), None)
         if clause is not None:
@@ -120,8 +125,7 @@ def numbers(text: str) -> list[Decimal]:
 def plain(text: str) -> str:
     """The text with one way to write a minus, a thousand and a space, and without denied answers and powers of units."""
     text = re.sub("[\u2212\u2013](?=\\s?[$\\d])", "-", text).replace("{,}", ",").replace(",\\!", ",").replace("\\!", "")
-    text = re.sub("(?<=\\d)[\u00a0\u202f](?=\\d{3})", ",", text)
-    return DENIED.sub("", UNIT_POWER.sub("", text))
+    return DENIED.sub("", UNIT_POWER.sub("", THOUSANDS.sub(",", text)))
 
 
 GSM8K = benchmark("gsm8k", read, check, ask=ask, hub=Hub("openai/gsm8k", config="main"))

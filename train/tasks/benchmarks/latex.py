@@ -18,6 +18,8 @@ UNITS = re.compile(
     rf"(?<=[\d}})\]a-z])\s*(?<![a-z]){UNIT}(?:\s*(?:per|/)\s*{UNIT})?\s*(?:\^\s*\{{?\d\}}?)?\.?$", re.IGNORECASE
 )
 LEFT_SIDE = re.compile(r"^(?:[a-zA-Z]|\\[a-z]+|[a-zA-Z]\([a-z]\)|[a-zA-Z]_\{?\w\}?)(?:=|\\in(?![a-z]))(?=[^=]+$)")
+APART = "␣"  # between two numbers that are not one, nor a product
+THOUSANDS = re.compile(r"(?<=\d) (?=(?:\d{3} )*\d{3}(?!\d))(?<![\d.]\d{3} )(?<!\d{4} )")
 GROUPED = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 PAIRS = {"(": ")", "[": "]"}
 
@@ -50,7 +52,7 @@ def spell(text: str) -> str:
     text = text.strip().replace("\u2212", "-").replace("\n", " ")
     text = re.sub(r"^(?:\$\$?|\\\(|\\\[)\s*|\s*(?:\$\$?|\\\)|\\\])$", "", text.rstrip(" ."))
     text = re.sub(r"\\\$|\\%|%|\$", "", text).replace("{,}", ",")
-    text = re.sub(r",\\!\s*", ",", text)
+    text = re.sub(r",\\!\s*", ",", re.sub(r"\{(\\[,;: ])\}", r"\1", text)).replace("\\!", "")
     text = re.sub(r"\^\s*(?:\{\s*)?(?:\\circ|\\degree)(?:\s*\})?|\\degree|\\circ|°", "", SPACES.sub(" ", text))
     text = re.sub(r"\\([dtc])frac", r"\\frac", text.replace("\\lbrace", "\\{").replace("\\rbrace", "\\}"))
     text = re.sub(r"\\(?:text|mbox)\s*\{\s*(or|and)\s*\}|\s(or|and)\s", ",", text)
@@ -58,7 +60,14 @@ def spell(text: str) -> str:
     text = re.sub(r"^(-?\d+)\s+(\d+)\s*/\s*(\d+)$", r"\1\\frac{\2}{\3}", text.strip())
     text = re.sub(r"\\le(?:q|qslant)?(?![a-zA-Z])", "≤", text)
     text = re.sub(r"\\ge(?:q|qslant)?(?![a-zA-Z])", "≥", text)
-    text = re.sub(r"\s+", "", text).rstrip(".,;").replace("∞", "\\infty").replace("π", "\\pi")
+    text = THOUSANDS.sub("", re.sub(r"(\\frac)\s*(\d)\s+(?=\d)", r"\1\2", re.sub(r"\s+", " ", text)))
+    text = (
+        re.sub(r"(?<!\d) | (?!\d)", "", text)
+        .replace(" ", APART)
+        .rstrip(".,;")
+        .replace("∞", "\\infty")
+        .replace("π", "\\pi")
+    )
     text = re.sub(r"_\{(\w)\}", r"_\1", text)
     return text.replace(",", "") if GROUPED.fullmatch(text) else text
 

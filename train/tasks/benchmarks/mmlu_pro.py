@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 
+from models.complaints import shown
 from train.tasks.benchmarks.benchmark import benchmark, optional, until
 from train.tasks.benchmarks.latex import last_boxed
 from train.tasks.hub import Hub
@@ -36,6 +37,7 @@ ALONE = re.compile(
     r"(?:^|\n)\W*(?:[Oo]ption |[Cc]hoice )?([A-J])(?:[.):*]|\s*(?:\n|$))|(?<![\w'])([B-HJ])(?=[\s.,:)*]|$)(?!')"
 )
 BOTH = re.compile(r"\s*\)?\s*(?:or|and|/)\s*\(?([A-J])\b\)?")
+NOT = re.compile(r"(?:n['’]t|\b(?:not|never|cannot|neither|if|whether|unless))\b[^.?!\n]*\Z", re.IGNORECASE)
 OPTION = re.compile(r"^([A-J])\. (.*)$", re.MULTILINE)
 STATED = re.compile(r"\banswer\b[^.\n:]{0,40}?(?:\bis\b|:)[*\s:$]*(.+?)[*$]*\.?\s*$", re.IGNORECASE | re.MULTILINE)
 
@@ -59,7 +61,7 @@ def read(row: Row) -> Example:
         raise ValueError(f"options must be at most {len(LETTERS)}, got {len(options)}")
     answer = letter_of(row, [label for label, _ in options])
     if answer and (len(answer) > 1 or answer not in LETTERS[: len(options) or None]):
-        raise ValueError(f"answer must be one of the letters of the options, got {answer!r}")
+        raise ValueError(f"answer must be one of the letters of the options, got {shown(answer)}")
     listed = "".join(f"\n{letter}. {option}" for letter, (_, option) in zip(LETTERS, options, strict=False))
     asked = f"{asked}\nOptions:{listed}" if options else asked
     return Example(ask(asked, optional(row, "category")), f"The answer is ({answer})." if answer else "", answer)
@@ -115,9 +117,13 @@ def final_letter(text: str, options: Sequence[tuple[str, str]] = ()) -> str | No
 
 
 def _only(stated: re.Match[str], text: str) -> str | None:
-    """The letter stated, None where another one is named beside it."""
+    """The letter stated; where another one is named beside it the one that is chosen then, None where none or several are."""
     both = BOTH.match(text, stated.end())
-    return None if both and both[1] != stated[1] else stated[1]
+    if both is None or both[1] == stated[1]:
+        return stated[1]
+    chosen = {found[1] for rule in (CHOSEN, REVERSED) for found in rule.finditer(text, both.end())
+              if not NOT.search(text, both.end(), found.start())}  # fmt: skip
+    return chosen.pop() if len(chosen) == 1 else None
 
 
 def _taken_back(rest: str) -> str | None:

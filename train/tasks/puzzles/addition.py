@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from models.complaints import shown
 from train.tasks.puzzles.puzzle import puzzle
 from train.tasks.task import Example, Task
 
@@ -26,7 +27,7 @@ def parse(prompt: str) -> tuple[int, int]:
     """
     match = _PROMPT.fullmatch(prompt)
     if match is None:
-        raise ValueError(f"addition prompt must be two numbers of {DIGITS} digits joined by +, got {prompt!r}")
+        raise ValueError(f"addition prompt must be two numbers of {DIGITS} digits joined by +, got {shown(prompt)}")
     return int(match[1]), int(match[2])
 
 

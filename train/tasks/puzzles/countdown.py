@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from itertools import accumulate
 
+from models.complaints import shown
 from train.tasks.puzzles.puzzle import puzzle
 from train.tasks.task import Example, Task
 
@@ -36,7 +37,9 @@ def parse(prompt: str, *, count: int) -> tuple[list[int], int]:
     """
     words = prompt.split(",")
     if len(words) != count + 1 or not all(re.fullmatch(r"0|[1-9][0-9]*", word) for word in words):
-        raise ValueError(f"countdown{count} prompt must be {count + 1} whole numbers joined by commas, got {prompt!r}")
+        raise ValueError(
+            f"countdown{count} prompt must be {count + 1} whole numbers joined by commas, got {shown(prompt)}"
+        )
     *numbers, target = map(int, words)
     return numbers, target
 

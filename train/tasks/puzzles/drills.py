@@ -5,6 +5,7 @@ import random
 import re
 from fractions import Fraction
 
+from models.complaints import shown
 from train.tasks.puzzles.puzzle import puzzle
 from train.tasks.task import Example
 
@@ -85,7 +86,7 @@ def canonical(prompt: str) -> str:
         ValueError: if the prompt is not lines of sums.
     """
     if not PROMPT.fullmatch(prompt):
-        raise ValueError(f"arithmetic prompt must be lines such as '23 + 48', got {prompt!r}")
+        raise ValueError(f"arithmetic prompt must be lines such as '23 + 48', got {shown(prompt)}")
     return re.sub(r"(?<!\d)\.", "0.", prompt.replace(" ", "").replace("x", "*"))
 
 

@@ -6,6 +6,7 @@ import string
 from collections import Counter
 from dataclasses import dataclass
 
+from models.complaints import shown
 from train.tasks.puzzles.puzzle import puzzle
 from train.tasks.task import Example
 
@@ -43,7 +44,7 @@ def parse(prompt: str) -> Edit:
         index = None if match["index"] is None else int(match["index"])
         if fits and (index is None or index < len(items) + (name == "insert")):
             return Edit(name, items, index, match["item"])
-    raise ValueError(f"lists prompt must look like 'sort: 4 7 1' or 'insert at 2 by x: 4 7 1', got {prompt!r}")
+    raise ValueError(f"lists prompt must look like 'sort: 4 7 1' or 'insert at 2 by x: 4 7 1', got {shown(prompt)}")
 
 
 def answers(edit: Edit) -> list[tuple[str, ...]]:

@@ -8,6 +8,8 @@ edit at an index (here `at`), which have one valid answer, and `shuffle`, `inser
 
 from math import factorial
 
+from models.complaints import shown
+
 SURE = ("copy", "reverse", "sort", "at")
 OPEN = ("shuffle", "insert", "remove", "replace")
 
@@ -61,6 +63,6 @@ def argmax_limit(edit: str, n: int) -> float:
 
 def _require(edit: str, n: int) -> None:
     if edit not in SURE + OPEN:
-        raise ValueError(f"edit must be one of {', '.join(SURE + OPEN)}, got {edit!r}")
+        raise ValueError(f"edit must be one of {', '.join(SURE + OPEN)}, got {shown(edit)}")
     if n < 3:
         raise ValueError(f"n must be at least 3, got {n}")

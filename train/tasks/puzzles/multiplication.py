@@ -3,6 +3,7 @@
 import random
 import re
 
+from models.complaints import shown
 from train.tasks.puzzles.puzzle import puzzle
 from train.tasks.task import Example
 
@@ -18,7 +19,7 @@ def parse(prompt: str) -> tuple[str, str]:
     """
     match = _PROMPT.fullmatch(prompt)
     if match is None:
-        raise ValueError(f"multiplication prompt must look like '5 6 3 2 * 7 4 3 4', got {prompt!r}")
+        raise ValueError(f"multiplication prompt must look like '5 6 3 2 * 7 4 3 4', got {shown(prompt)}")
     return match[1].replace(" ", ""), match[2].replace(" ", "")
 
 

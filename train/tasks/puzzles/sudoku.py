@@ -4,6 +4,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import replace
 
+from models.complaints import shown
 from train.tasks.puzzles.puzzle import puzzle
 from train.tasks.puzzles.sudoku_grid import UNITS, Grid, dig, draw_solution, solvable_by_singles
 from train.tasks.task import Example
@@ -19,7 +20,7 @@ def parse(prompt: str) -> Grid:
         ValueError: if it is not 81 characters from 0 to 9.
     """
     if len(prompt) != 81 or set(prompt) - set("0123456789"):
-        raise ValueError(f"sudoku prompt must be 81 digits, 0 = blank, got {len(prompt)} characters: {prompt!r}")
+        raise ValueError(f"sudoku prompt must be 81 digits, 0 = blank, got {len(prompt)} characters: {shown(prompt)}")
     return [int(character) for character in prompt]
 
 

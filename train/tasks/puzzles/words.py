@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from models.complaints import shown
 from train.tasks.puzzles.puzzle import puzzle
 from train.tasks.task import Example
 
@@ -173,7 +174,7 @@ def canonical(prompt: str) -> str:
         ValueError: for a blank prompt.
     """
     if not prompt.strip():
-        raise ValueError(f"words prompt must hold text, got {prompt!r}")
+        raise ValueError(f"words prompt must hold text, got {shown(prompt)}")
     return prompt
 
 

@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from models.complaints import shown
 from train.commands.command_line import shipped
 from train.tasks.benchmarks.benchmark import canonical
 from train.tasks.hub import Hub
@@ -115,7 +116,7 @@ class RenumberedTask(Task):
             ValueError: for another split, or a source without a row of the split that can be redrawn.
         """
         if split not in ("train", "dev", "test"):
-            raise ValueError(f"split must be train, dev or test, got {split!r}")
+            raise ValueError(f"split must be train, dev or test, got {shown(split)}")
         rng = random.Random(f"{split}/{seed}")
         known = templates(self.source)
         if self.split_by == "template":

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from models.complaints import shown
 from train.tasks.renumbered.sources import NUMBER, Sources, Traced, code, number_of
 from train.tasks.task import Example
 
@@ -110,7 +111,7 @@ def _answer(sources: Sources, body: str) -> list[Part]:
     for step in STEP.finditer(body):
         left, right = step[1], step[2].strip()
         if not ALLOWED.fullmatch(left) or "//" in left or "**" in left or not re.fullmatch(NUMBER, right):
-            raise ValueError(f"annotation must be arithmetic, got {step[0]!r}")
+            raise ValueError(f"annotation must be arithmetic, got {shown(step[0])}")
         stretch = body[start : step.start()]
         breaks = stretch.rfind("\n") + 1  # numbers of an earlier line belong to it, not to this annotation
         head = sources.trace(stretch[:breaks], {}, first=first)

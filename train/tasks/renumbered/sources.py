@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
+from models.complaints import shown
+
 NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|(?<!\d)\.\d+)"
 ATTACHED = re.compile(
     rf"{NUMBER}(?:/\d+| \d+/\d+)|{NUMBER}(?::\d+| ?[ap]\.?m\b| o'clock|st\b|nd\b|rd\b|th\b|[a-wyz]\b)|(?:19|20)\d\d\b"
@@ -153,7 +155,7 @@ class Sources:
 
         source = re.sub(NUMBER, put, left)
         if not re.search(r"[qr]\d", source):
-            raise ValueError(f"annotation must hold a number with a source, got {left!r}")
+            raise ValueError(f"annotation must hold a number with a source, got {shown(left)}")
         self.lefts.append(source.strip().replace(" ", "").lstrip("+"))
         self.results.append(number_of(right))
         return operands
