@@ -59,7 +59,7 @@ class Price:
 def draft_price(
     *,
     task: str = "countdown3,countdown4,sudoku-hard",
-    model: str = "checkpoints/reason-7m",
+    model: str | None = None,
     head: str | None = None,
     threshold: float | None = None,
     canvases: str = "2,4,8",
@@ -78,7 +78,7 @@ def draft_price(
 
     Args:
         task: names, with commas between them.
-        model: folder or hub id of the base.
+        model: folder or hub id of the base; default the shipped model.
         head: folder of its scoring head, with a cascade; default the one that ships for the model.
         threshold: of the rule; default one for each task near its careful end.
         canvases: k of the checked drafts, with commas between them.
@@ -96,13 +96,13 @@ def draft_price(
     require_positive({"num_prompts": num_prompts, "decodes": decodes, "repeats": repeats})
     sizes, depths = read_numbers("batches", batches), read_numbers("canvases", canvases)
     kinds, worths = read_modes(modes), read_worths(worth)
-    from train.commands.folders import check_model, head_of
+    from train.commands.folders import MODEL, check_model, head_of, or_shipped
     from train.tasks import get
     from train.tasks.problems import draw
 
     tasks = [get(name.strip()) for name in task.split(",")]
-    check_model(model, "")
-    head = head_of(model, head)
+    check_model(or_shipped(model, MODEL), "")
+    model, head = or_shipped(model, MODEL), head_of(model, head)
 
     import models
     from decoding.provenance import environment, write_json

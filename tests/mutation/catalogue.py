@@ -153,7 +153,7 @@ MUTATIONS = tuple(
         # answers
         ("headings are answers", GSM8K, "if numbers(line) and not HEADING.match(line):", "if numbers(line):", ANSWERS + " -k gsm8k"),
         ("steps are answers", GSM8K, '    text = SECTION.sub("", text)\n', "", ANSWERS + " -k gsm8k"),
-        ("a denied answer counts", GSM8K, 'return DENIED.sub("", UNIT_POWER.sub("", text))', 'return UNIT_POWER.sub("", text)', ANSWERS + " -k gsm8k"),
+        ("a denied answer counts", GSM8K, 'return DENIED.sub("", UNIT_POWER.sub("", THOUSANDS.sub(",", text)))', 'return UNIT_POWER.sub("", THOUSANDS.sub(",", text))', ANSWERS + " -k gsm8k"),
         ("the first term of a sum", GSM8K, "    if worked is not None and", "    if False and", ANSWERS + " -k gsm8k"),
         ("I is a letter", MMLU, "|(?<=I)\\s+(?!{AFTER_I})[a-z])", ")", ANSWERS + " -k mmlu"),
         ("A is a letter", MMLU, "|(?<=A)\\s+(?!{AFTER_A})[a-z]|", "|", ANSWERS + " -k mmlu"),

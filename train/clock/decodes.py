@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from decoding.api import generate
 from decoding.comparison import curves
@@ -18,6 +16,7 @@ from decoding.generation import Generation
 from decoding.policy import Policy
 from decoding.policy_by_name import make_policy
 from models.denoiser import Denoiser
+from models.devices import now
 from train.clock.store import Row
 from train.clock.turns import Deadline
 
@@ -163,13 +162,6 @@ def clocked(subject: Subject, prompts: Sequence[str], size: int, *, repeats: int
     best = min(runs, key=lambda run: sum(run.seconds))
     warmth = {"warm_seconds": warming, "warm_capturing_seconds": warm.capturing}
     return {**best.figures, **best.times, "repeats": len(runs), **warmth}
-
-
-def now(device: torch.device) -> float:
-    """The clock, once the device has done its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 def _captured(engine: Any) -> float:

@@ -31,7 +31,7 @@ def recipe_price(
     rounds: int = 64,
     batch_size: int = 8,
     steps: int = 12,
-    tokenizer: Path = Path("checkpoints/reason-7m"),
+    tokenizer: Path | None = None,
     device: str | None = None,
 ) -> None:
     """Measure collection, head fit and cascade fit with random weights of a shape, and print and write the table of all runs.
@@ -50,7 +50,7 @@ def recipe_price(
         rounds: of a decode, a multiple of the number of blocks.
         batch_size: prompts in one forward of a process.
         steps: of each fit that is timed.
-        tokenizer: folder of a tokenizer that spells digits apart.
+        tokenizer: folder of a tokenizer that spells digits apart; default that of the shipped model.
         device: where to run; by default the GPU if there is one.
     """
     folders = [Path(one.strip()) for one in shapes.split(",")]
@@ -73,11 +73,13 @@ def recipe_price(
     from decoding.provenance import environment, write_json, write_text
     from models.devices import find_device
     from models.ranks import find_ranks
+    from train.commands.folders import MODEL, or_shipped
 
     where, ranks = find_device(device), find_ranks()
+    words = Path(or_shipped(None if tokenizer is None else str(tokenizer), MODEL))
     sizes = Sizes(prompt, gen_length, block_length, rounds, batch_size, steps)
     for folder in folders:
-        figures = measure(folder, sizes, blocks, tokenizer=tokenizer, device=where)
+        figures = measure(folder, sizes, blocks, tokenizer=words, device=where)
         if ranks.first:
             about = {"shape": folder.name, "gpus": ranks.size, "sizes": vars(sizes), **figures}
             file = out / f"{folder.name}-{ranks.size}.json"

@@ -14,17 +14,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 from torch import Tensor
 
 from decoding.api import generate
 from decoding.comparison.curves import Array, ratio_of_means, resample
 from decoding.comparison.results import Row, estimate
-from decoding.comparison.runs import Encoded
 from decoding.comparison.statistics import bits_to_rounds, exploit_bound
 from decoding.generation import Generation
 from decoding.policies.bounds import Factor
 from decoding.policies.ete import BeamETE
+from decoding.prompts import Prompts, read_prompts
 from decoding.studies.bits.picture import draw
 from decoding.studies.chain_rule import by_round, decoded_order, joint_bound, token_nats
 from decoding.studies.inputs import StudyInputs
@@ -93,8 +93,8 @@ def measure(
         for task in tasks:
             problems = inputs.problems(task, prompts).problems
             lengths: dict[str, Any] = {"gen_length": problems.gen_length, "block_length": problems.block_length}
-            encoded = Encoded.of(problems, "test", denoiser)
-            generations = list(decode(denoiser, encoded.tokens, encoded.attention_mask, factor, batch_size, **lengths))
+            encoded = read_prompts(list(problems.split("test")), None, denoiser)
+            generations = list(decode(denoiser, encoded, factor, batch_size, **lengths))
             rows.append({"task": task, "factor": factor, **summarise(generations, inputs.seed)})
             sequences += [{"task": task, "factor": factor, **asdict(one)} for one in generations]
             pooled += generations
@@ -113,8 +113,7 @@ def measure(
 
 def decode(
     denoiser: Denoiser,
-    tokens: Int[Tensor, "B P"],
-    attention_mask: Bool[Tensor, "B P"] | None,
+    prompts: Prompts,
     factor: float,
     batch_size: int,
     *,
@@ -126,15 +125,15 @@ def decode(
     """Decode prompts by the factor rule without early stop and follow the chain of each.
 
     Args:
-        denoiser, tokens, attention_mask: the model, and prompts, left padded; None without padding.
+        denoiser, prompts: the model, and what it goes on from.
         factor, batch_size: f of the factor rule, above 0; prompts in one decode.
         gen_length, block_length, temperature, generator: as `decoding.generate` has them.
     """
-    for few in torch.split(torch.arange(len(tokens)), batch_size):
-        mask = None if attention_mask is None else attention_mask[few]
+    for few in torch.split(torch.arange(len(prompts.tokens)), batch_size):
+        mask = None if prompts.attention_mask is None else prompts.attention_mask[few]
         made = generate(
             denoiser,
-            tokens[few],
+            prompts.tokens[few],
             Factor(factor),
             gen_length=gen_length,
             block_length=block_length,
@@ -240,11 +239,10 @@ def exact_rows(inputs: StudyInputs, factors: Sequence[float], count: int, batch_
     rows = []
     for factor in factors:
         generator = inputs.generator(offset=round(1000 * factor))
-        prompt = torch.zeros(count, 1, dtype=torch.long)
-        lengths = {"gen_length": config.length, "block_length": config.size}
-        generations = list(
-            decode(denoiser, prompt, None, factor, batch_size, temperature=1.0, generator=generator, **lengths)
-        )
+        blank = Prompts(torch.zeros(count, 1, dtype=torch.long), None)
+        options: dict[str, Any] = {"gen_length": config.length, "block_length": config.size}
+        options |= {"temperature": 1.0, "generator": generator}
+        generations = list(decode(denoiser, blank, factor, batch_size, **options))
         rows.append({"task": "block-hmm", "factor": factor, **summarise(generations, inputs.seed)})
     return rows
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from decoding.prompts import Prompts
 from decoding.studies.bits.study import Followed, decode, escape, exact_rows, summarise
 from decoding.studies.chain_rule import joint_bound
 from decoding.studies.inputs import StudyInputs
@@ -34,8 +35,8 @@ def test_no_confidence_only_run_of_the_exact_block_hmm_breaks_a_bound():
 
 
 def test_a_model_that_contradicts_itself_breaks_the_bound_and_is_counted():
-    prompts = torch.zeros(3, 1, dtype=torch.long)
-    found = list(decode(Turncoat(), prompts, None, 0.5, 2, gen_length=2, block_length=2))
+    prompts = Prompts(torch.zeros(3, 1, dtype=torch.long), None)
+    found = list(decode(Turncoat(), prompts, 0.5, 2, gen_length=2, block_length=2))
     assert len(found) == 3
     for one in found:  # (1 + 1)(.1) <= .5 and (2 + 1)(.1) <= .5: both at once
         assert (one.exploit_rounds, one.forced_rounds, one.rounds_broken, one.rounds_off) == (1, 0, 1, 0)
