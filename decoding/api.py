@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,15 @@ from decoding.comparison.calibration import require_calibrated, resolve_calibrat
 from decoding.comparison.shift.watch import watch_for_shift
 from decoding.generation import Generation
 from decoding.loop import decode
-from decoding.policy import Policy
+from decoding.policy import Policy, first_state
 from decoding.policy_by_name import by_default
 from decoding.policy_by_name import make_policy as make_policy
-from decoding.prompts import read_prompts
+from decoding.prompts import Prompts, read_prompts
 from decoding.reading import Reading
 from decoding.rounds.round import OnStep
-from decoding.state import DecodeState, start
+from decoding.state import DecodeState
+from models.denoiser import Denoiser
+from models.devices import now
 
 AT_ONCE = 256  # rows of a longer list are decoded as places become free
 
@@ -93,39 +94,43 @@ def generate(
     )
     end_ids = check_fit(request, denoiser, prompt_length=prompt.tokens.shape[1], generator=generator)
     require_calibrated(calibrated, denoiser, rule, request, end_ids)
+    fitted = Fitted(request, rule, make_sampling(request, denoiser, end_ids, rule), end_ids)
     batch = prompt.with_canvas(request.gen_length)
-    state = start(
-        batch.tokens,
-        gen_length=request.gen_length,
-        block_length=request.block_length,
-        mask_id=denoiser.mask_id,
-        eos_id=end_ids if request.options.get("early_stop", True) else None,
-        step_budget=rule.step_budget,
-        initial_blocks=rule.initial_blocks,
-        cached=getattr(denoiser, "cache", None) is not None,
+    made = _decode(denoiser, batch, fitted, generator, streamer=streamer, on_step=on_step)
+    watch_for_shift(calibrated, made, batch.attention_mask)
+    return made
+
+
+def _decode(
+    denoiser: Denoiser,
+    batch: Prompts,
+    call: Fitted,
+    generator: torch.Generator | None,
+    *,
+    streamer: Any,
+    on_step: OnStep | None,
+) -> Generation:
+    rule, end_ids, lengths = call.rule, call.end_ids, (call.request.gen_length, call.request.block_length)
+    state = first_state(
+        denoiser, batch.tokens, rule, gen_length=lengths[0], block_length=lengths[1], end_ids=call.stops_at
     )
     seen: list[DecodeState] = []
-    keep = bool(request.options.get("history", False))
+    keep = bool(call.request.options.get("history", False))
     stream = None if streamer is None else Stream.open(streamer, state, end_ids=end_ids, whole=rule.takes_back)
     hooks = (seen_by(seen) if keep else None, None if stream is None else stream.step, on_step)
-    began = _now(denoiser.device)
+    began = now(denoiser.device)
     on_step = together([hook for hook in hooks if hook is not None])
-    sampling = make_sampling(request, denoiser, end_ids, rule)
-    if len(state.tokens) > AT_ONCE and on_step is None and not sampling.at_random:
-        final, counts = decode_in_turns(denoiser, batch, Fitted(request, rule, sampling, end_ids), batch_size=AT_ONCE)
+    if len(state.tokens) > AT_ONCE and on_step is None and not call.sampling.at_random:
+        final, counts = decode_in_turns(denoiser, batch, call, batch_size=AT_ONCE)
     else:
-        draws: dict[str, Any] = {"sampling": sampling, "generator": generator, "on_step": on_step}
+        draws: dict[str, Any] = {"sampling": call.sampling, "generator": generator, "on_step": on_step}
         final, counts = decode(denoiser, state, rule, attention_mask=batch.attention_mask, **draws)
-    seconds = _now(denoiser.device) - began
+    seconds = now(denoiser.device) - began
     if stream is not None:
         stream.close(final)
-    made = Generation(
+    return Generation(
         sequences=final.tokens,
-        rounds=counts.rounds,
-        sequence_forwards=counts.sequence_forwards,
-        token_positions=counts.token_positions,
-        explored=counts.explored,
-        nfe=counts.nfe,
+        **vars(counts),
         seconds=seconds,
         state=final,
         policy=rule,
@@ -134,8 +139,6 @@ def generate(
         eos_id=end_ids[0] if end_ids else None,
         end_ids=end_ids,
     )
-    watch_for_shift(calibrated, made, batch.attention_mask)
-    return made
 
 
 def together(hooks: Sequence[OnStep]) -> OnStep | None:
@@ -151,9 +154,3 @@ def together(hooks: Sequence[OnStep]) -> OnStep | None:
 def seen_by(seen: list[DecodeState]) -> OnStep:
     """A hook that keeps every state."""
     return lambda state, reading: seen.append(state)
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from decoding.reading import Reading
-from decoding.state import DecodeState, Proposal
+from decoding.state import DecodeState, Proposal, start
+from models.denoiser import Denoiser
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,36 @@ class Policy(ABC):
         """The canvas chosen, and what the next `propose` sees; a policy that checks its canvases rewrites what it keeps."""
         choice = self.choose(canvases, proposal, reading)
         return canvases.at(choice), self.combine(reading, choice)
+
+
+def first_state(
+    denoiser: Denoiser,
+    tokens: Int[Tensor, "B L"],
+    policy: Policy,
+    *,
+    gen_length: int | Int[Tensor, " B"],
+    block_length: int | Int[Tensor, " B"],
+    end_ids: Sequence[int] | None,
+) -> DecodeState:
+    """The state before the first forward of a decode by a denoiser and a policy; `decoding.state.start` has the canvas.
+
+    Args:
+        denoiser: whose mask id and cache count.
+        tokens: prompts, left padded, and canvases.
+        policy: says when blocks open.
+        gen_length, block_length: of the canvases.
+        end_ids: ids that end an answer; None or none switches the early stop off.
+    """
+    return start(
+        tokens,
+        gen_length=gen_length,
+        block_length=block_length,
+        mask_id=denoiser.mask_id,
+        eos_id=end_ids,
+        step_budget=policy.step_budget,
+        initial_blocks=policy.initial_blocks,
+        cached=getattr(denoiser, "cache", None) is not None,
+    )
 
 
 def newest_block(state: DecodeState) -> Bool[Tensor, "... L"]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import torch
 
 from models.complaints import shown
@@ -42,6 +44,13 @@ def _own_gpu() -> torch.device:
         raise ValueError(f"processes on a machine must be at most its GPUs ({there}), got number {local + 1}")
     torch.cuda.set_device(local)
     return torch.device(f"cuda:{local}")
+
+
+def now(device: torch.device) -> float:
+    """Seconds of a clock, read once the device has done its work; only differences mean anything."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def lightning_devices(device: torch.device) -> int | list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Container, Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -136,21 +137,9 @@ class MaskedLM(Denoiser):
         Raises:
             ValueError: if the mode is another.
         """
-        twin = MaskedLM(
-            self.model,
-            shifted=self.shifted,
-            mask_id=self.mask_id,
-            eos_id=self.eos_id,
-            end_of_turn_id=self.end_of_turn_id,
-            also_ends=self.also_ends,
-            tokenizer=self.tokenizer,
-            fingerprint=self._fingerprint,
-        )
+        twin = copy.copy(self)
         twin.cache = None if mode == "none" else BlockCache(mode)
-        twin.stored_bytes = self.stored_bytes
-        twin.put_on(self.head)
-        twin.__dict__["engine"] = self.engine
-        return twin.train(self.training)
+        return twin
 
     def use_engine(self, kind: str = "auto") -> MaskedLM:
         """Run decodes by an engine from now on; see `models.load`.

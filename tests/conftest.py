@@ -52,3 +52,9 @@ def write_tiny() -> Callable[..., Path]:
         return folder
 
     return write
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory, write_tiny: Callable[..., Path]) -> Path:
+    """A LLaDA checkpoint of one small block with random weights, 256 positions and the shipped tokenizer; only read."""
+    return write_tiny(tmp_path_factory.mktemp("tiny"))

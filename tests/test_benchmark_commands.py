@@ -33,12 +33,6 @@ ROW = "row must be one of the prompts in {file}, counted from 1, got "
 SIZE = {"num_prompts": 4, "num_dev": 4}
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory, write_tiny) -> Path:
-    """A LLaDA checkpoint of one small block with random weights, 256 positions and the shipped tokenizer."""
-    return write_tiny(tmp_path_factory.mktemp("tiny"))
-
-
 @pytest.fixture
 def file(tmp_path) -> Path:
     """Forty questions."""

@@ -1,8 +1,6 @@
 """The calibrating command: bad input is told in one sentence before torch is imported; its file sets and guards later decodes."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,18 +8,12 @@ import pytest
 import calibrate as calibrate_command
 import compare as compare_command
 import generate as generate_command
-from tests.complaint import complaint
+from tests.complaint import complaint, early_complaint
 from train.commands.command_line import run
 
 ROOT = Path(__file__).parents[1]
 PROMISE = ("--max_loss", "0.3", "--confidence", "0.9")  # seven prompts without a loss are enough
 SMALL = ("--policy", "threshold", "--task", "countdown3", *PROMISE, "--num_prompts", "7", "--device", "cpu")
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory, write_tiny) -> Path:
-    """A LLaDA checkpoint of one small block with random weights and the shipped tokenizer."""
-    return write_tiny(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.mark.parametrize(
@@ -54,15 +46,9 @@ def test_bad_input_is_told_in_one_sentence(capsys, tmp_path, arguments, sentence
 
 def test_bad_input_is_judged_before_torch_is_imported(tmp_path):
     arguments = [*SMALL[:-4], "--num_prompts", "3", "--out", str(tmp_path)]
-    code = (
-        "import runpy, sys\n"
-        f"sys.argv = ['calibrate.py', *{arguments!r}]\n"
-        "try: runpy.run_path('calibrate.py', run_name='__main__')\n"
-        "except SystemExit as ended: print(ended.code, 'torch' in sys.modules, 'transformers' in sys.modules)\n"
+    assert early_complaint("calibrate.py", *arguments).startswith(
+        "calibrate.py: num_prompts must be at least 7 to promise a flip loss of 0.3"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.stdout == "2 False False\n"
-    assert done.stderr.startswith("calibrate.py: num_prompts must be at least 7 to promise a flip loss of 0.3")
 
 
 def test_a_calibration_is_written_goes_on_and_holds_later_decodes_to_it(capsys, tmp_path, tiny):

@@ -3,6 +3,7 @@
 import ast
 import functools
 import re
+import statistics
 import subprocess
 import sys
 from collections.abc import Collection
@@ -27,6 +28,7 @@ TENSOR_PROGRAMS = [
 PACKS_ITS_ROWS = {"decoding/policies/learned_ete.py"}  # foretells its branches in chunks of memory
 MOST_MODULES = 15
 MOST_LINES = 300
+LONGEST, MEDIAN = 60, 8  # lines of a function without its docstring
 EXPLAINED_FROM = 4  # parameters
 WAITS_FOR_OTHERS = {"decoding/files/folder_lock.py"}
 HOOKS = {"on_train_batch_end"}  # of Lightning, which explains them
@@ -99,6 +101,24 @@ def test_a_folder_is_seen_at_a_glance(folder):
 @pytest.mark.parametrize("file", LIBRARY, ids=name_of)
 def test_a_file_is_read_in_one_sitting(file):
     assert len(file.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+
+
+def length(function: ast.FunctionDef) -> int:
+    """Lines of a function, its docstring left out."""
+    first = function.body[0]
+    explained = first.end_lineno - first.lineno + 1 if ast.get_docstring(function) is not None else 0
+    return function.end_lineno - function.lineno + 1 - explained
+
+
+def test_functions_are_short():
+    lengths = {
+        f"{name_of(file)}: {node.name}": length(node)
+        for file in LIBRARY
+        for node in ast.walk(tree_of(file))
+        if isinstance(node, ast.FunctionDef)
+    }
+    assert {name: lines for name, lines in lengths.items() if lines > LONGEST} == {}
+    assert statistics.median(lengths.values()) <= MEDIAN
 
 
 def is_command(file: Path) -> bool:

@@ -1,7 +1,6 @@
 """The study command: bad input is told in one sentence before torch is imported; a study writes its JSON and its picture."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +13,7 @@ import study as study_command
 from decoding.studies import STUDIES
 from decoding.studies.inputs import StudyInputs
 from models.toys.toy import GroupDenoiser
+from tests.complaint import early_complaint
 from train.commands import study as study_module
 from train.commands.command_line import run
 from train.tasks.problems import make_problems
@@ -73,14 +73,8 @@ def test_without_matplotlib_a_study_says_what_it_lacks(capsys, tmp_path, monkeyp
 
 
 def test_an_unknown_name_is_judged_before_torch_is_imported(tmp_path):
-    code = (
-        "import runpy, sys\n"
-        f"sys.argv = ['study.py', 'x', '--out', {str(tmp_path)!r}]\n"
-        "try: runpy.run_path('study.py', run_name='__main__')\n"
-        "except SystemExit as ended: print(ended.code, 'torch' in sys.modules, 'matplotlib' in sys.modules)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.stdout == "2 False False\n"
+    printed = early_complaint("study.py", "x", "--out", str(tmp_path), before=("torch", "matplotlib"))
+    assert printed.startswith("study.py: ")
 
 
 def test_a_study_writes_its_figures_with_their_origin_and_its_picture(capsys, tmp_path, tiny_study):

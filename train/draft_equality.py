@@ -65,8 +65,8 @@ def draft_equality(
     catalogue: list[Arm],
     task: str = "countdown3,countdown4,lists,multiplication,sudoku,sudoku-hard",
     rules: str = RULES,
-    model: str = "checkpoints/reason-7m",
-    head: str = "checkpoints/reason-7m-head",
+    model: str | None = None,
+    head: str | None = None,
     block_length: int | None = None,
     use_cache: Literal["none", "prefix", "dual"] = "none",
     canvases: int = 4,
@@ -89,8 +89,8 @@ def draft_equality(
         catalogue: arms of the rules, declared in a config.
         task: names, with commas between them.
         rules: arms of the catalogue, with commas between them; all of them checkable.
-        model: folder or hub id of the base.
-        head: folder of its scoring head, with a cascade.
+        model: folder or hub id of the base; default the shipped model.
+        head: folder of its scoring head, with a cascade; default the one that ships for the model.
         block_length: of the canvas; default the task's.
         use_cache: of the decode.
         canvases: k of the checked drafts.
@@ -107,11 +107,11 @@ def draft_equality(
     numbers = {"canvases": canvases, "num_prompts": num_prompts, "slice_size": slice_size, "workers": workers}
     require_positive(numbers | {"threads": threads})
     tasks = [get(name.strip()).name for name in task.split(",")]
-    from train.commands.folders import check_head_folder, check_model
+    from train.commands.folders import MODEL, check_model, head_of, or_shipped
 
     arms = arms_of(catalogue, rules)
-    check_model(model, "")
-    check_head_folder(head)
+    check_model(or_shipped(model, MODEL), "")
+    how = Model(or_shipped(model, MODEL), head_of(model, head), dtype, device, canvases, threads)
     from decoding.provenance import environment, write_json
     from models.devices import find_device
 
@@ -129,10 +129,10 @@ def draft_equality(
         for start in range(0, len(piece.prompts), slice_size)
     ]
     pieces.sort(key=lambda piece: piece.rule == "sequential")  # it takes the most rounds
-    how = Model(model, head, dtype, device, canvases, threads)
     done = run_pieces(pieces, how, out / "pieces", workers=workers, seconds=seconds)
     rows = summed(done)
-    about = {**asdict(how), "num_prompts": num_prompts, "use_cache": use_cache, "block_length": lengths}
+    named = {"model": model or MODEL, "head": head or f"checkpoints/{Path(how.head).name}"}
+    about = {**asdict(how), **named, "num_prompts": num_prompts, "use_cache": use_cache, "block_length": lengths}
     origin = environment(device=find_device(device), seed=seed)
     write_json(out / "draft-equality.json", {"rows": rows, **about, "environment": origin})
     print(table(rows))

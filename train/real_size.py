@@ -181,15 +181,15 @@ def measured(call: Callable[[], object]) -> dict[str, float]:
     """Seconds and, on a GPU, peak memory of a call."""
     import torch
 
-    on_gpu = torch.cuda.is_available()
-    if on_gpu:
+    from models.devices import find_device, now
+
+    device = find_device(None)
+    if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    began = time.perf_counter()
+    began = now(device)
     made = call()
-    if on_gpu:
-        torch.cuda.synchronize()
-    figures = {"seconds": time.perf_counter() - began}
-    if on_gpu:
+    figures = {"seconds": now(device) - began}
+    if device.type == "cuda":
         figures["peak_gpu_gib"] = torch.cuda.max_memory_allocated() / GIB
     calls = getattr(made, "nfe", 0)
     return figures | ({"nfe": calls, "ms_a_call": 1e3 * figures["seconds"] / calls} if calls else {})

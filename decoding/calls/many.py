@@ -19,12 +19,12 @@ from decoding.calls.request import Request
 from decoding.calls.waiting import Entry, Queue
 from decoding.comparison.calibration import require_calibrated, resolve_calibrated
 from decoding.loop import rounds
-from decoding.policy import Policy
+from decoding.policy import Policy, first_state
 from decoding.policy_by_name import by_default, make_policy
 from decoding.prompts import Prompts, read_one
 from decoding.rounds.round import Counts, Round
 from decoding.sampling import Sampling
-from decoding.state import DecodeState, extend, start
+from decoding.state import DecodeState, extend
 from models.complaints import shown
 from models.denoiser import Denoiser
 
@@ -47,6 +47,11 @@ class Fitted:
     rule: Policy
     sampling: Sampling
     end_ids: tuple[int, ...]
+
+    @property
+    def stops_at(self) -> tuple[int, ...] | None:
+        """The ids that end a row early; None where none does."""
+        return self.end_ids if self.request.options.get("early_stop", True) else None
 
 
 def generate_many(
@@ -211,14 +216,8 @@ def last_rounds(
         seed: of the draws.
     """
     nothing = torch.zeros(batch_size, 1, dtype=torch.long, device=denoiser.device)
-    state = start(
-        nothing,
-        gen_length=nothing[:, 0],
-        block_length=1,
-        mask_id=denoiser.mask_id,
-        eos_id=fitted.end_ids if fitted.request.options.get("early_stop", True) else None,
-        step_budget=fitted.rule.step_budget,
-        cached=getattr(denoiser, "cache", None) is not None,
+    state = first_state(
+        denoiser, nothing, fitted.rule, gen_length=nothing[:, 0], block_length=1, end_ids=fitted.stops_at
     )
     for round_ in rounds(
         denoiser,

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from decoding.api import generate
 from decoding.calls.answers import Answer
 from decoding.calls.many import generate_many
 from decoding.provenance import environment, write_json
+from models.devices import now
 from models.masked_lm import MaskedLM
 from models.profile import random_model
 
@@ -208,14 +208,9 @@ def copies(denoiser: MaskedLM, mix: Mix, rows: int, options: dict[str, Any]) -> 
 
 def clocked(denoiser: MaskedLM, call: Callable[[], Any]) -> tuple[float, Any]:
     """Seconds of a call, the device's work included, and what it gives."""
-    gpu = denoiser.device.type == "cuda"
-    if gpu:
-        torch.cuda.synchronize()
-    began = time.perf_counter()
+    began = now(denoiser.device)
     made = call()
-    if gpu:
-        torch.cuda.synchronize()
-    return time.perf_counter() - began, made
+    return now(denoiser.device) - began, made
 
 
 def table(found: dict[str, Any]) -> str:

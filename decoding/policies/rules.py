@@ -48,6 +48,31 @@ def confident(reading: Reading, threshold: float) -> Bool[Tensor, "B L"]:
 
 
 @dataclass(frozen=True)
+class WrappingPolicy(Policy):
+    """Changes what another rule proposes; blocks open as that rule has them.
+
+    Args:
+        rule: the other rule.
+    """
+
+    rule: Policy
+
+    @property
+    def step_budget(self) -> int | None:
+        """That of the rule."""
+        return self.rule.step_budget
+
+    @property
+    def initial_blocks(self) -> int:
+        """Those of the rule."""
+        return self.rule.initial_blocks
+
+    def check_blocks(self, num_blocks: int) -> None:
+        """What the rule fits."""
+        self.rule.check_blocks(num_blocks)
+
+
+@dataclass(frozen=True)
 class AcceptancePolicy(Policy):
     """Commit the accepted positions of the opened blocks, and where there is none the best one."""
 

@@ -21,8 +21,8 @@ from torch import Tensor
 from decoding.commit import commit
 from decoding.policies.cascade import is_wide
 from decoding.policies.foretold import doubt, foretell_reading
-from decoding.policies.rules import require, require_one_of
-from decoding.policy import Needs, Policy
+from decoding.policies.rules import WrappingPolicy, require, require_one_of
+from decoding.policy import Needs
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal, Reason
 from models.heads.cascade import Cascade
@@ -47,7 +47,7 @@ class Checked:
 
 @final
 @dataclass(frozen=True)
-class Verified(Policy):
+class Verified(WrappingPolicy):
     """Any rule R in fewer rounds: drafts of what it will commit, checked by the next forward before they count.
 
     Speculative decoding (arXiv 2211.17192) for masked diffusion: FreeDave (arXiv 2510.00294) drafts several steps from one reading,
@@ -68,7 +68,6 @@ class Verified(Policy):
             None makes all of them in every round.
     """
 
-    rule: Policy
     head: ScoringHead | None = field(default=None, repr=False)
     canvases: int = 4
     mode: Mode = "exact"
@@ -100,20 +99,6 @@ class Verified(Policy):
     def cascade(self) -> Cascade | None:
         """What foretells, if anything does."""
         return None if self.head is None or self.source == "reading" else self.head.cascade
-
-    @property
-    def step_budget(self) -> int | None:
-        """That of the rule."""
-        return self.rule.step_budget
-
-    @property
-    def initial_blocks(self) -> int:
-        """Those of the rule."""
-        return self.rule.initial_blocks
-
-    def check_blocks(self, num_blocks: int) -> None:
-        """What the rule fits."""
-        self.rule.check_blocks(num_blocks)
 
     @property
     def needs(self) -> Needs:

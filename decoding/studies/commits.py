@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -31,23 +31,16 @@ class Commits:
     Attributes:
         state: with the commit in it.
         row: the prompt each belongs to.
-        position: where it is.
-        rows, token, confidence: of the reading that followed; no row where the canvas was finished.
+        here: where it is.
+        token, confidence: of the reading that followed; -1 and 0 where it read nothing, as of a finished canvas.
     """
 
     state: DecodeState
     row: Int[Tensor, " S"]
-    position: Int[Tensor, " S"]
-    rows: Bool[Tensor, "S L"]
+    here: Bool[Tensor, "S L"]
     token: Int[Tensor, "S L"]
     confidence: Float[Tensor, "S L"]
 
-    @property
-    def here(self) -> Bool[Tensor, "S L"]:
-        """The position of the commit."""
-        return torch.nn.functional.one_hot(self.position, self.rows.shape[-1]).bool()
-
-    @property
     def without(self) -> DecodeState:
         """The states with the commit taken back."""
         tokens = self.state.tokens.masked_fill(self.here, self.state.layout.mask_id)
@@ -68,14 +61,11 @@ def exploration_commits(steps: Sequence[tuple[DecodeState, Reading]], final: Dec
         [(b.reason == int(Reason.EXPLORE)) & a.masked for (a, _), b in zip(steps, after, strict=True)]
     )
     step, row, position = explored.nonzero().unbind(-1)
-    values = {
-        f.name: torch.stack([getattr(state, f.name) for state in after])[step, row]
-        for f in fields(DecodeState)
-        if f.name != "layout"
-    }
-    seen = {name: torch.stack([getattr(r, name) for r in readings])[step, row] for name in ("rows", "token")}
+    state = DecodeState.stack(after).map(lambda v: v[row, step])
+    here = torch.nn.functional.one_hot(position, final.tokens.shape[-1]).bool()
+    token = torch.stack([r.token for r in readings])[step, row]
     confidence = torch.stack([r.confidence for r in readings])[step, row]
-    return Commits(DecodeState(layout=final.layout, **values), row, position, **seen, confidence=confidence)
+    return Commits(state, row, here, token, confidence)
 
 
 @dataclass(frozen=True)
@@ -120,11 +110,11 @@ class CommitEvaluator:
     def cascade(self, commits: Commits) -> Bool[Tensor, "S L"]:
         """What crosses the threshold with the commit and not without it."""
         bar = float(getattr(self.made.policy, "threshold"))  # noqa: B009  # every exploring policy has one
-        crossed = commits.rows & (commits.confidence >= bar)
+        crossed = commits.confidence >= bar
         crossed &= ~is_one_of(commits.token, self.made.end_ids)
-        tokens, mask = commits.without.tokens, self.mask_of(commits.row)
+        tokens, mask = commits.without().tokens, self.mask_of(commits.row)
         for few in torch.split(crossed.any(-1).nonzero().squeeze(-1), self.batch_size):
-            bare = predict(self.denoiser, tokens[few], commits.rows[few], None if mask is None else mask[few])
+            bare = predict(self.denoiser, tokens[few], commits.token[few] >= 0, None if mask is None else mask[few])
             crossed[few] &= bare.confidence < bar
         return crossed
 
@@ -143,7 +133,7 @@ class CommitEvaluator:
     def by_finish(self, commits: Commits, cascade: Bool[Tensor, "S L"]) -> tuple[Int[Tensor, " S"], None]:
         """Outcomes by what the careful decoder makes of the state without the commit, with it, and with its cascade."""
         lost, wrong, spoilt = (
-            ~self.finished(state, commits.row) for state in (commits.without, commits.state, commits.with_(cascade))
+            ~self.finished(state, commits.row) for state in (commits.without(), commits.state, commits.with_(cascade))
         )
         return outcomes(lost, wrong, spoilt, cascade.sum(-1)), None
 

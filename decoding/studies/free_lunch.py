@@ -8,7 +8,6 @@ sequence forwards and wall clock.
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +22,7 @@ from decoding.comparison.runner import Runner
 from decoding.studies.inputs import StudyInputs
 from decoding.studies.picture import head, whiskers
 from models.denoiser import Denoiser
+from models.devices import now
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -133,13 +133,6 @@ def time_forwards(
         if turn:  # the first one warms up
             seconds[index].append(spent)
     return [np.array(one) for one in seconds]
-
-
-def now(device: torch.device) -> float:
-    """The clock, once the device has done its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 def medians_of(weights: Array, values: Array) -> Array:

@@ -16,10 +16,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from decoding.loop import decode
-from decoding.policy import Needs, Policy
+from decoding.policy import Needs, Policy, first_state
 from decoding.reading import Reading
 from decoding.sampling import Sampling
-from decoding.state import DecodeState, Proposal, start
+from decoding.state import DecodeState, Proposal
 from models.toys.block_hmm import BlockHMM, BlockHMMConfig
 from models.toys.toy import JointDenoiser
 
@@ -193,15 +193,8 @@ def law(joint: Tensor, policy: Policy, *, block_length: int | None = None) -> La
     """
     model = JointDenoiser(joint)
     every = model.sequences
-    state = start(
-        torch.zeros_like(every),
-        gen_length=joint.ndim,
-        block_length=block_length or joint.ndim,
-        mask_id=model.mask_id,
-        eos_id=None,
-        step_budget=policy.step_budget,
-        initial_blocks=policy.initial_blocks,
-    )
+    canvas = {"gen_length": joint.ndim, "block_length": block_length or joint.ndim}
+    state = first_state(model, torch.zeros_like(every), policy, **canvas, end_ids=None)
     sampling = Sampling(forbidden=(model.mask_id,), noise=policy.needs.noise)
     final, counts = decode(
         model, state, Forced(policy, every), sampling=sampling, generator=torch.Generator().manual_seed(0)

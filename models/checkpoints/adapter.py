@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from models.checkpoints.adapter_targets import CHOICE, check_patterns, check_targets
 from models.checkpoints.config_numbers import is_finite
 from models.checkpoints.families import CheckpointError, Family
-from models.checkpoints.files import combine, digest, read_json, require_regular
+from models.checkpoints.files import combine, digest, read_json, require_regular, stream
 from models.checkpoints.manifest import check_files, settle
 from models.checkpoints.sums import check_finite
 from models.complaints import shown
@@ -32,6 +30,8 @@ _KEPT = (
     "use_dora",
     "fan_in_fan_out",
 )  # PEFT itself sets the last aside on a linear layer
+_CHOICE = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
+"""Settings by which PEFT chooses modules."""
 _PATTERNS = ("rank_pattern", "alpha_pattern")
 _WITHOUT_EFFECT = (
     *("task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode"),
@@ -41,7 +41,7 @@ _WITHOUT_EFFECT = (
         "megatron_core",
         "qalora_group_size",
     ),  # of training, or of switches that are off
-    *CHOICE,  # compared with the modules that are stored
+    *_CHOICE,  # compared with the modules that are stored
     *(
         "eva_config",
         "loftq_config",
@@ -83,7 +83,7 @@ def merge_adapter(denoiser: MaskedLM, family: Family, folder: Path) -> int:
     settings = _read_settings(folder)
     stored = _read_tensors(folder, dora=bool(settings.get("use_dora")))
     names = _modules(denoiser, family, folder, stored)
-    check_targets(settings, names, folder)
+    _check_targets(settings, names, folder)
     check_files(folder)
     tensors = {f"{names[match['module']]}.{match['part']}": tensor for match, tensor in stored}
     spelled = _settings_by_module(settings, names)
@@ -141,7 +141,7 @@ def _check_numbers(settings: Mapping[str, Any]) -> None:
     for key, pattern in patterns.items():
         if not isinstance(pattern, dict):
             raise CheckpointError(f"{key} of the adapter must be an object of module names, got {shown(pattern)}")
-    check_patterns(settings, _PATTERNS)
+    _check_patterns(settings, _PATTERNS)
     ranks = {"r": settings.get("r", 8), **{f"{k} of rank_pattern": v for k, v in patterns["rank_pattern"].items()}}
     alphas = {"lora_alpha": settings.get("lora_alpha", 8)}
     alphas |= {f"{k} of alpha_pattern": v for k, v in patterns["alpha_pattern"].items()}
@@ -159,10 +159,7 @@ def _read_tensors(folder: Path, *, dora: bool) -> list[tuple[re.Match[str], Tens
     require_regular(file)
     if not file.is_file():
         raise CheckpointError(f"an adapter folder must hold {file.name}, got none in {folder}")
-    try:
-        stored = load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{file} must be a whole safetensors file, got {error}") from error
+    stored = dict(stream([file]))
     matches = {name: _KEY.fullmatch(name) for name in stored}
     strange = [name for name, match in matches.items() if match is None]
     if strange or not stored:
@@ -223,3 +220,52 @@ def _settings_by_module(settings: Mapping[str, Any], names: Mapping[str, str]) -
 
     kept = {key: settings[key] for key in _KEPT if key in settings}
     return kept | {key: spell(settings.get(key) or {}) for key in ("rank_pattern", "alpha_pattern")}
+
+
+def _check_targets(settings: Mapping[str, Any], stored: Collection[str], folder: Path) -> None:
+    """Refuse an adapter whose settings leave out a module that it stores: PEFT sets its matrices aside without an error.
+
+    Args:
+        settings: of adapter_config.json; without target_modules nothing is compared.
+        stored: names of the modules with matrices.
+        folder: of the adapter.
+
+    Raises:
+        CheckpointError: naming the first such module.
+    """
+    if settings.get("target_modules") in (None, [], ""):
+        return
+    aside = next((name for name in sorted(stored) if not _is_chosen(settings, name)), None)
+    if aside is not None:
+        raise CheckpointError(
+            "target_modules of the adapter (with exclude_modules and layers_to_transform) must choose every module that"
+            f" {folder} stores, got {aside} left out"
+        )
+
+
+def _is_chosen(settings: Mapping[str, Any], name: str) -> bool:
+    from peft.tuners.tuners_utils import check_target_module_exists
+
+    choice: Any = SimpleNamespace(**{key: settings.get(key) for key in _CHOICE})
+    try:
+        return bool(check_target_module_exists(choice, name))
+    except (re.error, TypeError, ValueError, AttributeError) as error:
+        known = ", ".join(_CHOICE)
+        raise CheckpointError(f"{known} of the adapter must name modules as PEFT does, got {error}") from error
+
+
+def _check_patterns(settings: Mapping[str, Any], names: Collection[str]) -> None:
+    """Refuse patterns that are no regular expressions.
+
+    Args:
+        settings: of adapter_config.json.
+        names: of those that are patterns of modules.
+    """
+    for name in names:
+        for pattern in settings.get(name) or {}:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise CheckpointError(
+                    f"{name} of the adapter must hold regular expressions, got {shown(pattern)} ({error})"
+                ) from error

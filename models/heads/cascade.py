@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from models.checkpoints.manifest import check_files, read_manifest, saving, settle
+from models.checkpoints.manifest import check_files, read_manifest, settle
 from models.denoiser import Denoiser, Tap
 from models.engine.graphs import compiled
 from models.engine.stream import run_stream
@@ -219,19 +219,13 @@ def own_state(cascade: Cascade) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in cascade.state_dict().items() if not name.startswith("stream.")}
 
 
-def save_cascade(cascade: Cascade, folder: Path) -> None:
-    """Write `cascade.safetensors` and PEFT's `adapter_config.json` and `adapter_model.safetensors`, all or nothing."""
-    with saving(folder, "cascade", {"base": cascade.base.stored_bytes}) as aside:
-        write_cascade(cascade, aside)
-
-
 def _config_of(raw: dict[str, Any]) -> CascadeConfig:
     values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()}
     return CascadeConfig(**values)
 
 
 def write_cascade(cascade: Cascade, folder: Path) -> None:
-    """Write the files of a cascade into a folder of `saving`."""
+    """Write `cascade.safetensors` and PEFT's `adapter_config.json` and `adapter_model.safetensors` into a folder of `saving`."""
     config = {name: value for name, value in asdict(cascade.config).items() if value != ()}
     write_fitted(folder, FILE, own_state(cascade), config, cascade.stream)
 
@@ -240,7 +234,7 @@ def load_cascade(folder: Path, denoiser: Denoiser, full: str | None = None) -> C
     """Read a cascade back onto its base.
 
     Args:
-        folder: that `save_cascade` or a head wrote.
+        folder: of the cascade, as `write_cascade` fills it.
         denoiser: the base.
         full: fingerprint over every byte of its own base; None reads it from the folder.
 

@@ -59,5 +59,6 @@ def first_examples(
     """
     for task in tasks:
         for policy, part in zip(drivers[::EVERY], cycle(parts)):
-            led = examples(denoiser, task, task.texts[:TOGETHER], Part(policy, part), denoiser.head.taps_ahead)
+            texts, leader = task.texts[:TOGETHER], Part(policy, part)
+            led = examples(denoiser, task, texts, leader, denoiser.head.taps_ahead, entered=True)
             yield from islice(led, ROUNDS)

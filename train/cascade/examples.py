@@ -15,11 +15,11 @@ from torch import Tensor
 from decoding.commit import commit
 from decoding.loop import rounds
 from decoding.policies.cascade import ask
-from decoding.policy import Policy
+from decoding.policy import Policy, first_state
 from decoding.prompts import read_prompts
 from decoding.reading import Reading
 from decoding.sampling import Sampling
-from decoding.state import DecodeState, Proposal, start
+from decoding.state import DecodeState, Proposal
 from models.denoiser import Denoiser, Prediction
 from models.heads.cascade import Cascade
 from models.heads.foretelling import LEAST, rest_of
@@ -78,7 +78,7 @@ class CascadeExample:
         prompt: which of the prompts each row decodes.
         logits: of the next forward at `left`, packed, where they are asked for.
         depth: 1 for what a round commits, more for drafts on top of it and for the rounds after it.
-        entered: what the next forward holds at `committed` before each of the blocks that were read, packed.
+        entered: what the next forward holds at `committed` before each of the blocks that were read, packed, where it is asked for.
     """
 
     reading: Reading
@@ -168,6 +168,7 @@ def examples(
     taps: Sequence[int],
     *,
     whole: bool = False,
+    entered: bool = False,
     ahead: int = 1,
 ) -> Iterator[CascadeExample]:
     """Decode with a policy; every round but the first gives the examples of the one before, one for each of its canvases.
@@ -181,18 +182,12 @@ def examples(
         policy: leads, with nothing drawn: one canvas a round, or drafts on top of each other.
         taps: base blocks that the cascade reads.
         whole: keep the logits of the next forward.
+        entered: keep what it holds at the commits.
         ahead: rounds that a reading foretells at most, where it leads with one canvas.
     """
     batch = read_prompts(list(texts), None, denoiser).with_canvas(prompts.gen_length)
-    first = start(
-        batch.tokens,
-        gen_length=prompts.gen_length,
-        block_length=prompts.block_length,
-        mask_id=denoiser.mask_id,
-        eos_id=denoiser.end_ids,
-        step_budget=policy.step_budget,
-        initial_blocks=policy.initial_blocks,
-    )
+    canvas = {"gen_length": prompts.gen_length, "block_length": prompts.block_length}
+    first = first_state(denoiser, batch.tokens, policy, **canvas, end_ids=denoiser.end_ids)
     base, number = Recorded(denoiser, taps), torch.arange(len(texts), device=first.tokens.device)
     sampling, before = Sampling(forbidden=(denoiser.mask_id,)), deque[Round](maxlen=ahead)
     for step in rounds(base, first, policy, attention_mask=batch.attention_mask, sampling=sampling):
@@ -200,12 +195,12 @@ def examples(
             return
         if before and base.prediction is not None:
             last = before[-1]
-            yield from labelled(*last, base.prediction, number, whole=whole)
+            yield from labelled(*last, base.prediction, number, whole=whole, entered=entered)
             for gap, (reading, _, _) in enumerate(
                 reversed(list(before)[:-1] if last[2].tokens.shape[1] == 1 else []), 2
             ):
                 since = since_then(reading, last[1], last[2])
-                for one in labelled(reading, since, last[2], base.prediction, number, whole=whole):
+                for one in labelled(reading, since, last[2], base.prediction, number, whole=whole, entered=entered):
                     yield replace(one, depth=gap)
         before.append((step.reading, step.proposal, commit(step.state, step.reading, step.proposal)))
 
@@ -230,6 +225,7 @@ def labelled(
     number: Int[Tensor, " B"],
     *,
     whole: bool,
+    entered: bool,
 ) -> Iterator[CascadeExample]:
     """The examples of a round, once its canvases have been read.
 
@@ -240,6 +236,7 @@ def labelled(
         prediction: of the live ones, packed in the order of rows and canvases.
         number: the prompt of each row.
         whole: keep the logits.
+        entered: keep what the commits became.
     """
     live = proposal.live & canvases.unfinished
     branch = live.nonzero()[:, 1]
@@ -256,5 +253,6 @@ def labelled(
         read = Prediction(logits, asked, prediction.positions[mine])
         target = candidates(read, seen.top_tokens, seen.top_log_probs, left)
         kept = logits[left[asked]] if whole else None
-        entered = torch.stack([tap.hidden[mine][committed] for tap in prediction.taps]) if prediction.taps else None
-        yield CascadeExample(seen, committed, left, target, number[rows], kept, depth + 1, entered)
+        inputs = [tap.hidden[mine][committed] for tap in prediction.taps] if entered else []
+        became = torch.stack(inputs) if inputs else None
+        yield CascadeExample(seen, committed, left, target, number[rows], kept, depth + 1, became)

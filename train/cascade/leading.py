@@ -10,6 +10,7 @@ from typing import final
 import torch
 from torch.utils.data import IterableDataset
 
+from decoding.policies.rules import WrappingPolicy
 from decoding.policies.verified import Verified
 from decoding.policy import Needs, Policy, rank
 from decoding.reading import Reading
@@ -23,35 +24,24 @@ BARREN = 100  # decodes of a task one after the other in which every round is th
 
 @final
 @dataclass(frozen=True)
-class Part(Policy):
+class Part(WrappingPolicy):
     """Commits the surest part of what another policy would, at least one position: more rounds, and more left to foretell.
 
     Args:
-        whole: the other policy.
+        rule: the other policy.
         share: of its commits, in (0, 1].
     """
 
-    whole: Policy
     share: float
-
-    @property
-    def step_budget(self) -> int | None:
-        """That of the other policy."""
-        return self.whole.step_budget
-
-    @property
-    def initial_blocks(self) -> int:
-        """That of the other policy."""
-        return self.whole.initial_blocks
 
     @property
     def needs(self) -> Needs:
         """Those of the other policy."""
-        return self.whole.needs
+        return self.rule.needs
 
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """The other's proposal without its least sure commits."""
-        proposal = self.whole.propose(state, reading)
+        proposal = self.rule.propose(state, reading)
         if self.share == 1:
             return proposal
         wanted = proposal.reason[:, 0] > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from decoding.comparison.arms import USE_CACHE, Arm, require_different, select
 from decoding.comparison.problems import CheckedProblems
+from decoding.comparison.records.format import TEXTS, TRACES
 from models.complaints import shown
 from models.ranks import find_ranks
 from train.commands.calibrated_arm import require_arm
 from train.commands.command_line import keep_options, shipped
-from train.commands.comparison_files import written
 from train.commands.folders import MODEL, check_adapter, check_head_folder, check_model, find_head
 from train.tasks import Task, get, require_permission
 from train.tasks.own_check import find_check
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from models.denoiser import Denoiser
 
 Lengths = int | Mapping[str, int] | None
+WIDTH = 100  # characters of a line
+WRITTEN = ("comparison.json", "table.md", "report.html", TEXTS, TRACES)
 
 
 @dataclass(frozen=True)
@@ -234,3 +237,28 @@ def run_compare(
             write_text(folder / "table.md", table(whole))
             plot(whole, folder)
     return "\n".join([table(whole, narrow=True), *left_out, written(folder, report=report and first)])
+
+
+def written(folder: Path, *, report: bool) -> str:
+    """The names of the files of a comparison, its report written first where it is asked for.
+
+    Args:
+        folder: of the results.
+        report: write report.html, or say what is missing for it.
+    """
+    said = _write_page(folder) if report else []
+    there = [name for name in WRITTEN if (folder / name).is_file()] + sorted(file.name for file in folder.glob("*.png"))
+    lines = textwrap.wrap(
+        f"written to {folder}: {', '.join(there)}", WIDTH, break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join([*lines, *said])
+
+
+def _write_page(folder: Path) -> list[str]:
+    """Write report.html; a line where that cannot be done."""
+    from train.report.page import missing_packages, write_report
+
+    if missing := missing_packages():
+        return [f"no report.html: {', '.join(missing)} not installed (extra `report`)"]
+    write_report(folder)
+    return []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -78,18 +77,16 @@ def clocked(call: Callable[[], Any], device: Any) -> tuple[Any, dict[str, float]
     """What a call gives, with its seconds and the peak of a GPU's memory in GiB, the most of all processes."""
     import torch
 
+    from models.devices import now
     from models.ranks import find_ranks
 
     on_gpu, ranks = device.type == "cuda", find_ranks()
     if on_gpu:
-        torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
     ranks.barrier()
-    began = time.perf_counter()
+    began = now(device)
     made = call()
-    if on_gpu:
-        torch.cuda.synchronize()
-    seconds = time.perf_counter() - began
+    seconds = now(device) - began
     peak = torch.cuda.max_memory_allocated() / GIB if on_gpu else 0.0
     return made, {"seconds": max(ranks.gather(seconds)), "peak_gib": max(ranks.gather(peak))}
 

@@ -13,9 +13,8 @@ import torch
 
 from decoding.files.folder_lock import hold_folder
 from decoding.policies.ete import BeamETE
-from decoding.policy import Policy
+from decoding.policy import Policy, first_state
 from decoding.prompts import leave_room
-from decoding.state import start
 from decoding.traces.header import check_header, header, identity, refuse_header
 from decoding.traces.labelling import Labelling
 from decoding.traces.trace import write_part
@@ -170,18 +169,17 @@ class Collector:
     ) -> Iterator[dict[str, Any]]:
         prompts = encode(self.denoiser, self.task, examples)
         policy = self.drivers[driver]
-        begin = start(
+        first = first_state(
+            self.denoiser,
             prompts.tokens,
+            policy,
             gen_length=self.task.gen_length,
             block_length=self.blocks.get(driver, self.block_length),
-            mask_id=self.denoiser.mask_id,
-            eos_id=self.denoiser.end_ids,
-            step_budget=policy.step_budget,
-            initial_blocks=policy.initial_blocks,
+            end_ids=self.denoiser.end_ids,
         )
         visited = visit(
             self.denoiser,
-            begin,
+            first,
             policy,
             keep=self.labelling.states_per_prompt,
             attention_mask=prompts.attention_mask,

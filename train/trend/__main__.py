@@ -62,12 +62,7 @@ def trend(  # one option a line, hence its length
         seed: of prompts, draws and fits.
         device: where to run; by default the GPU if there is one.
     """
-    if not base.is_file():
-        raise ValueError(f"base must be a config of train.pretrain, got {base}")
-    arms = [arm.name for arm in catalogue]
-    unknown = sorted({arm for some in timed.values() for arm in some} - {*arms})
-    if unknown:
-        raise ValueError(f"timed must name arms of the catalogue ({', '.join(arms)}), got {', '.join(unknown)}")
+    _judge(base, [arm.name for arm in catalogue], timed)
 
     import torch
 
@@ -88,36 +83,29 @@ def trend(  # one option a line, hence its length
         return
     problems = the_first_before(lambda: draw_all(list(tasks), prompts, **drawn))
     chosen = points_of(settings) if point is None else [point]
+    fits: dict[str, Any] = {"tasks": tasks, "beam": beam, "drivers": drivers, "relabel": {}, "labelling": labelling}
+    fits |= {"fitting": fitting, "cascade": cascade, "catalogue": (), "num_prompts": 1, "num_dev": 1}
+    fits |= {"batch_size": batch_size, "seed": seed, "device": device, "dtype": "float32"}
     for number in chosen:
         model, folder = out / "base" / f"point-{number}", out / f"point-{number}"
         file = results / f"{name}-{number}.json"
         if file.is_file():
             continue
-        run_train(
-            HeadRun(
-                model=str(model),
-                out=folder / "head",
-                tasks=tasks,
-                beam=beam,
-                drivers=drivers,
-                relabel={},
-                labelling=labelling,
-                fitting=fitting,
-                catalogue=(),
-                num_prompts=1,
-                num_dev=1,
-                batch_size=batch_size,
-                seed=seed,
-                device=device,
-                dtype="float32",
-                cascade=cascade,
-            )
-        )
+        run_train(HeadRun(model=str(model), out=folder / "head", **fits))
         compare_arms(catalogue, problems, model, folder, batch_size=batch_size, seed=seed, device=device)
         if stage == "decoding":
             continue
         about = Measuring(name, number, model, folder, tuple(tasks), cascade.blocks, timed_prompts, seed, device)
         by_the_first(lambda: record(about, catalogue, timed, settings, file))  # noqa: B023
+
+
+def _judge(base: Path, arms: list[str], timed: dict[str, list[str]]) -> None:
+    """Refuse a base without a config, and arms to be timed that the catalogue lacks."""
+    if not base.is_file():
+        raise ValueError(f"base must be a config of train.pretrain, got {base}")
+    unknown = sorted({arm for some in timed.values() for arm in some} - {*arms})
+    if unknown:
+        raise ValueError(f"timed must name arms of the catalogue ({', '.join(arms)}), got {', '.join(unknown)}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import final
+from typing import NamedTuple, final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,8 +17,7 @@ from decoding.state import DecodeState, Proposal
 STEADY = 1.0  # two estimates of the end agree where their standard deviation is less
 
 
-@dataclass(frozen=True)
-class Cycle:
+class Cycle(NamedTuple):
     """Where a row stands in its cycle; ends are counted from the start of the block.
 
     Attributes:
@@ -34,17 +33,16 @@ class Cycle:
     step: Float[Tensor, "..."]
     settled: Float[Tensor, "..."]
 
-    @staticmethod
-    def of(state: DecodeState) -> Cycle:
-        """As remembered; a block begins with a new one."""
-        start, end, estimate, step, settled = state.memory[..., 0].unbind(-1)
-        old = (state.spent > 0).float()
-        return Cycle(start * old, end, estimate, step * old, settled * old)
-
     def memory(self, length: int) -> Float[Tensor, "... 5 L"]:
         """To be remembered, the same at every position."""
-        figures = (self.start, self.end, self.estimate, self.step, self.settled)
-        return torch.stack(figures, -1).unsqueeze(-1).expand(*self.start.shape, len(figures), length)
+        return torch.stack(self, -1).unsqueeze(-1).expand(*self.start.shape, len(self), length)
+
+
+def remembered(state: DecodeState) -> Cycle:
+    """The cycle of every row; a block begins with a new one."""
+    start, end, estimate, step, settled = state.memory[..., 0].unbind(-1)
+    old = (state.spent > 0).float()
+    return Cycle(start * old, end, estimate, step * old, settled * old)
 
 
 @final
@@ -79,13 +77,13 @@ class SlowFast(Policy):
 
     def visible(self, state: DecodeState) -> Bool[Tensor, "... L"]:
         """All; from the second fast round on nothing behind the stretch."""
-        cycle = Cycle.of(state)
+        cycle = remembered(state)
         fast = (cycle.step > self.slow_rounds).unsqueeze(-1)
         return ~(fast & (offset(state) >= cycle.end.unsqueeze(-1)))
 
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """Commit in the scope of the round, and move the cycle on."""
-        cycle, place = Cycle.of(state), offset(state)
+        cycle, place = remembered(state), offset(state)
         slow = cycle.step < self.slow_rounds
         now = torch.minimum(self.farthest(cycle, place, reading), block_length(state))
         cycle = self.estimated(cycle, now, slow)
@@ -110,14 +108,14 @@ class SlowFast(Policy):
         asked = slow & (cycle.settled == 0)
         end = torch.where(asked, torch.where(agree, now, mean), cycle.end)
         settled = torch.where(asked & agree, 1.0, cycle.settled)
-        return replace(cycle, end=end, estimate=torch.where(asked, now, cycle.estimate), settled=settled)
+        return cycle._replace(end=end, estimate=torch.where(asked, now, cycle.estimate), settled=settled)
 
     def moved(self, cycle: Cycle, left: Bool[Tensor, " B"]) -> Cycle:
         """One step on, and on to the next cycle where the fast rounds have nothing left to fill."""
         step = (cycle.step + 1).clamp(max=self.slow_rounds + 1)
         over = (step >= self.slow_rounds) & ~left
         start = torch.where(over, cycle.end, cycle.start)
-        return replace(cycle, start=start, step=step.masked_fill(over, 0), settled=cycle.settled.masked_fill(over, 0))
+        return cycle._replace(start=start, step=step.masked_fill(over, 0), settled=cycle.settled.masked_fill(over, 0))
 
 
 def block_length(state: DecodeState) -> Int[Tensor, "..."]:

@@ -28,7 +28,6 @@ from decoding.policies.ete import BeamETE
 from decoding.studies.bits.picture import draw
 from decoding.studies.chain_rule import by_round, decoded_order, joint_bound, token_nats
 from decoding.studies.inputs import StudyInputs
-from decoding.studies.regression import pearson, slope
 from models.denoiser import Denoiser
 from models.toys.block_hmm import BlockHMM, BlockHMMConfig
 from models.toys.toy import GroupDenoiser
@@ -257,3 +256,25 @@ def escape() -> Row:
     nll = float(token_nats(model, explored.sequences, decoded_order(explored.state)).sum())
     bound = bits_to_rounds(nll, n=32, factor=1.0)
     return {"nll": nll, "bound": bound.rounds, "exploit": int(exploited.rounds[0]), "explore": int(explored.rounds[0])}
+
+
+def covariance(weights: Array, x: Array, y: Array) -> Array:
+    """Weighted covariance in every resample [R]; the lines of `weights` sum to 1."""
+    x, y = x - x.mean(), y - y.mean()  # keeps the differences exact where a column does not vary
+    moment: Array = weights @ (x * y) - (weights @ x) * (weights @ y)
+    return moment
+
+
+def pearson(weights: Array, x: Array, y: Array) -> Array:
+    """Pearson's r in every resample [R]: cov(x, y) / sqrt(var x var y); NaN where one of them does not vary."""
+    below = np.sqrt(np.maximum(covariance(weights, x, x), 0) * np.maximum(covariance(weights, y, y), 0))
+    return _ratio(covariance(weights, x, y), below)
+
+
+def slope(weights: Array, x: Array, y: Array) -> Array:
+    """Least-squares slope of y on x in every resample [R]: cov(x, y) / var x; NaN where x does not vary."""
+    return _ratio(covariance(weights, x, y), covariance(weights, x, x))
+
+
+def _ratio(above: Array, below: Array) -> Array:
+    return np.divide(above, below, out=np.full_like(below, np.nan), where=below > 1e-12)

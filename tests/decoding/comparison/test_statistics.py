@@ -11,6 +11,7 @@ from decoding.policies.threshold import Threshold
 from decoding.rounds.round import Counts
 from decoding.state import Reason
 from models.toys.toy import GroupDenoiser
+from tests.decoding.factor_bounds import BOUNDS
 
 
 @pytest.fixture
@@ -74,18 +75,7 @@ def test_an_eos_in_the_prompt_is_no_end(run, denoisers, prompts):
     assert statistics(state, counts, eos_id=4).new_tokens.tolist() == expected
 
 
-@pytest.mark.parametrize(
-    ("m", "factor", "nats"),
-    [
-        (1, 1.0, 0.693147),
-        (1, 0.5, 0.287682),
-        (2, 1.0, 0.810930),
-        (4, 1.0, 0.892574),
-        (8, 1.0, 0.942264),
-        (8, 0.5, 0.457267),
-        (32, 1.0, 0.984693),
-    ],
-)
+@pytest.mark.parametrize(("m", "factor", "nats"), [(m, f, nats) for m, f, _, nats, _ in BOUNDS])
 def test_an_exploit_round_reveals_at_most_the_table(finished, m, factor, nats):
     bound = exploit_bound(torch.tensor(float(m)), factor)
     assert bound == pytest.approx(nats, rel=1e-5)

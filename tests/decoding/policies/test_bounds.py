@@ -4,6 +4,7 @@ import pytest
 
 from decoding.policies.bounds import EntropyBound, Factor, RiskSum
 from decoding.state import Reason
+from tests.decoding.factor_bounds import BOUNDS
 
 EXPLOIT, FORCED = Reason.EXPLOIT, Reason.FORCED
 
@@ -15,18 +16,7 @@ def test_factor_takes_the_largest_run(committed, factor, size):
     assert committed(Factor(factor), confidence) == dict.fromkeys(sorted(best_first[:size]), EXPLOIT)
 
 
-@pytest.mark.parametrize(
-    ("m", "factor", "p_min"),
-    [
-        (1, 1.0, 0.5),
-        (1, 0.5, 0.75),
-        (2, 1.0, 0.666667),
-        (4, 1.0, 0.8),
-        (8, 1.0, 0.888889),
-        (8, 0.5, 0.944444),
-        (32, 1.0, 0.969697),
-    ],
-)
+@pytest.mark.parametrize(("m", "factor", "p_min"), [(m, f, p_min) for m, f, p_min, _, _ in BOUNDS])
 def test_factor_asks_of_m_positions_what_the_table_says(committed, m, factor, p_min):
     assert len(committed(Factor(factor), [p_min + 2e-6] * m)) == m
     below = committed(Factor(factor), [p_min - 2e-6] * m)

@@ -14,6 +14,7 @@ from decoding.state import Reason
 from decoding.studies.chain_rule import by_round, decoded_order, joint_bound, token_nats
 from models.denoiser import Denoiser, Prediction
 from models.toys.toy import GroupDenoiser
+from tests.decoding.factor_bounds import BOUNDS
 
 CELLS = torch.tensor(list(itertools.product((0, 1), repeat=3)))
 LAW = torch.tensor([0.3, 0.02, 0.05, 0.13, 0.01, 0.09, 0.15, 0.25])
@@ -114,16 +115,6 @@ def test_exploration_commits_jointly_what_no_exploit_round_could(run, prompts):
     assert rounds.joint[0, 0] > joint_bound(rounds.size, 1.0)[0, 0] > 0
 
 
-@pytest.mark.parametrize(
-    ("m", "f", "nats"),
-    [
-        (1, 1.0, 0.693147),
-        (1, 0.5, 0.287682),
-        (2, 1.0, 1.098612),
-        (4, 1.0, 1.609438),
-        (8, 0.5, 0.587787),
-        (32, 1.0, 3.496508),
-    ],
-)
+@pytest.mark.parametrize(("m", "f", "nats"), [(m, f, nats) for m, f, _, _, nats in BOUNDS])
 def test_joint_information_of_a_round(m, f, nats):
     assert joint_bound(torch.tensor(float(m)), f).item() == pytest.approx(nats, rel=1e-5)

@@ -42,7 +42,7 @@ def judged():
 def test_the_cascade_is_what_the_commit_alone_lifts_over_the_threshold(judged):
     commits, cascade, rows = judged(torch.zeros(2, 8, dtype=torch.long))
     assert commits.row.tolist() == [0, 1]
-    assert commits.position.tolist() == [5, 5]  # the forced commit at 1 settles the first group by itself
+    assert commits.here.nonzero()[:, 1].tolist() == [5, 5]  # the forced commit at 1 settles the first group by itself
     assert cascade.nonzero()[:, 1].tolist() == [6, 7, 8] * 2
     assert [row["prompt"] for row in rows] == [10, 11]
     assert {(row["size"], row["size_right"], row["outcome"]) for row in rows} == {(3, 3, "right cascade")}

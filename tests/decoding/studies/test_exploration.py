@@ -51,17 +51,16 @@ def test_a_sample_is_described_by_its_answers():
     assert found["sequence_forwards"]["estimate"] == pytest.approx(4.0)
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory, write_tiny) -> str:
-    """A LLaDA checkpoint of one small block with random weights and the shipped tokenizer."""
-    return str(write_tiny(tmp_path_factory.mktemp("tiny")))
-
-
 def test_the_study_runs_and_draws(tiny, tmp_path):
     from functools import partial
 
     inputs = StudyInputs(
-        tiny, None, "cpu", 0, make_problems=partial(study_command.study_problems, 0), fit=study_command.fit_features
+        str(tiny),
+        None,
+        "cpu",
+        0,
+        make_problems=partial(study_command.study_problems, 0),
+        fit=study_command.fit_features,
     )
     result = measure(inputs, prompts={"countdown3": 2}, samples=3, proposals=2, toy_rows=4000, batch_size=4)
     assert len(result["rules"]) == 5

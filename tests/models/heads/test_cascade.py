@@ -14,9 +14,10 @@ import models
 from decoding.features import NAMES
 from decoding.reading import read
 from decoding.sampling import Sampling
-from models.heads.cascade import CASCADE, FILE, Cascade, CascadeConfig, load_cascade, own_state, save_cascade
+from models.heads.cascade import CASCADE, FILE, Cascade, CascadeConfig, load_cascade, own_state
 from models.heads.config import HeadConfig
 from models.heads.scoring_head import ScoringHead, load_head, save_head
+from tests.saved_cascade import save_cascade
 
 PROMPT = 14
 PADDINGS = ("", "_left", "_right")

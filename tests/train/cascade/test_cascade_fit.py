@@ -21,9 +21,10 @@ from decoding.policy import Policy, best
 from decoding.state import Proposal
 from decoding.traces.labelling import Labelling
 from models.denoiser import Prediction
-from models.heads.cascade import CASCADE, Cascade, CascadeConfig, save_cascade
+from models.heads.cascade import CASCADE, Cascade, CascadeConfig
 from models.heads.config import HeadConfig
 from models.heads.scoring_head import ScoringHead, load_head, save_head
+from tests.saved_cascade import save_cascade
 from train.cascade.__main__ import cascade as command
 from train.cascade.examples import LAST, CascadeExample, TaskPrompts, candidates, divergence, examples
 from train.cascade.fit import driver_of, evaluate, fit_cascade
@@ -329,13 +330,18 @@ def test_what_is_foretold_is_of_the_positions_left(base, countdown, taught):
     torch.testing.assert_close(part.unmoved(), one.unmoved()[fewer[one.left]])
 
 
-def test_skill_is_the_share_of_the_divergence_that_is_gone(base, countdown, monkeypatch):
-    drivers = [Threshold(0.7), Threshold(0.9)]
-    expected = [
+def of_each(base, countdown, drivers):
+    """The examples of two drivers that take the prompts in turn."""
+    return [
         one
         for number, policy in enumerate(drivers)
         for one in examples(base, countdown, countdown.texts[number::2], policy, base.head.taps_ahead)
     ]
+
+
+def test_skill_is_the_share_of_the_divergence_that_is_gone(base, countdown, monkeypatch):
+    drivers = [Threshold(0.7), Threshold(0.9)]
+    expected = of_each(base, countdown, drivers)
     count = sum(len(one.target) for one in expected)
     without = sum(float(divergence(one.target, one.unmoved()).sum()) for one in expected) / count
     for foretold, kl, skill in (
@@ -353,11 +359,7 @@ def test_skill_is_the_share_of_the_divergence_that_is_gone(base, countdown, monk
 def test_what_changes_is_judged_on_the_other_half_of_the_prompts(base, countdown, monkeypatch):
     """A cascade that knows the next forward tells which candidates it takes back; one that knows nothing is 1 - c as it is."""
     drivers = [Threshold(0.4), Threshold(0.6)]
-    each = [
-        one
-        for number, policy in enumerate(drivers)
-        for one in examples(base, countdown, countdown.texts[number::2], policy, base.head.taps_ahead)
-    ]
+    each = of_each(base, countdown, drivers)
     odd = [(one.prompt.unsqueeze(-1).expand(one.left.shape)[one.left] % 2 == 1) for one in each]
     changed = [one.target[half].argmax(-1) > 0 for one, half in zip(each, odd, strict=True)]
     monkeypatch.setattr(CascadeExample, "foretold", lambda self, cascade: self.target)

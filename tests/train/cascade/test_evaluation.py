@@ -12,10 +12,11 @@ import models
 from decoding.features import NAMES
 from decoding.policies.bounds import RiskSum
 from decoding.policies.threshold import Threshold
-from models.heads.cascade import Cascade, CascadeConfig, load_cascade, save_cascade
+from models.heads.cascade import Cascade, CascadeConfig, load_cascade
 from models.heads.config import HeadConfig
 from models.heads.foretelling import shrunk
 from models.heads.scoring_head import ScoringHead
+from tests.saved_cascade import save_cascade
 from train.cascade.evaluation import borne_out, trust
 from train.cascade.examples import TaskPrompts, examples
 from train.cascade.fit import line_of

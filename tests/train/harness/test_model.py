@@ -8,34 +8,25 @@ from pathlib import Path
 
 import pytest
 
+from tests.train.lm_eval_task import lm_eval_task
 from train.commands.command_line import shipped
 
 lm_eval = pytest.importorskip("lm_eval", reason='lm_eval is not installed (pip install ".[eval]")')
 pytestmark = pytest.mark.filterwarnings("ignore")  # the harness's own libraries warn
 
 BASE = str(shipped("checkpoints/reason-7m"))
-GENERATE = """
-task: sums
-dataset_path: json
-dataset_kwargs: {{data_files: {{test: {data}}}}}
-test_split: test
-output_type: generate_until
-doc_to_text: "{{{{input}}}}"
-doc_to_target: "{{{{output}}}}"
-generation_kwargs: {{until: ["="], max_gen_toks: 24}}
-metric_list: [{{metric: exact_match}}]
-"""
-CHOOSE = """
-task: choices
-dataset_path: json
-dataset_kwargs: {{data_files: {{test: {data}}}}}
-test_split: test
-output_type: multiple_choice
-doc_to_text: "{{{{input}}}}"
-doc_to_choice: ["1+2=3,", "9*9*9"]
-doc_to_target: 0
-metric_list: [{{metric: acc}}]
-"""
+GENERATE = {
+    "output_type": "generate_until",
+    "doc_to_text": "{{input}}",
+    "doc_to_target": "{{output}}",
+    "generation_kwargs": {"until": ["="], "max_gen_toks": 24},
+}
+CHOOSE = {
+    "output_type": "multiple_choice",
+    "doc_to_text": "{{input}}",
+    "doc_to_choice": ["1+2=3,", "9*9*9"],
+    "doc_to_target": 0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +35,8 @@ def tasks(tmp_path_factory) -> Path:
     data = folder / "sums.jsonl"
     prompts = ["2,3,4,24", "10,20,30,60", "90,47,9,52", "58,71,93,80", "5,6,7,77"]
     data.write_text("".join(json.dumps({"input": one, "output": "3*4"}) + "\n" for one in prompts))
-    (folder / "sums.yaml").write_text(GENERATE.format(data=data))
-    (folder / "choices.yaml").write_text(CHOOSE.format(data=data))
+    (folder / "sums.yaml").write_text(lm_eval_task("sums", data, "exact_match", **GENERATE))
+    (folder / "choices.yaml").write_text(lm_eval_task("choices", data, "acc", **CHOOSE))
     return folder
 
 

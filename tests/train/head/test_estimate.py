@@ -24,11 +24,6 @@ from train.tasks import get
 LABELLING = Labelling(states_per_prompt=3, labelled=2, branches=6, finished=2, bare=0, dev_branches=None)
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory, write_tiny) -> Path:
-    return write_tiny(tmp_path_factory.mktemp("tiny"))
-
-
 @pytest.fixture
 def slow(tiny):
     """A base whose forwards move the clock: so many seconds a position."""

@@ -15,6 +15,7 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
 from tests.complaint import complaint
+from tests.train.lm_eval_task import lm_eval_task
 from train.commands.command_line import run
 from train.recipe.__main__ import recipe
 from train.recipe.stages import Base, arguments_of, judge
@@ -80,22 +81,18 @@ def small(base, tmp_path_factory) -> Path:
     }
     told["lm_eval"] |= {"tasks": "sums", "include_path": str(folder), "batch_size": 2, "apply_chat_template": False}
     told["lm_eval"]["model_args"] |= {"samples": 2, **CANVAS}
-    (folder / "sums.yaml").write_text(TASK.format(data=file))
+    task = lm_eval_task(
+        "sums",
+        file,
+        "exact_match",
+        output_type="generate_until",
+        doc_to_text="{{question}}",
+        doc_to_target="{{answer}}",
+        generation_kwargs={"until": ["?"], "max_gen_toks": 8},
+    )
+    (folder / "sums.yaml").write_text(task)
     (folder / "small.yaml").write_text(yaml.safe_dump(told))
     return folder / "small.yaml"
-
-
-TASK = """
-task: sums
-dataset_path: json
-dataset_kwargs: {{data_files: {{test: {data}}}}}
-test_split: test
-output_type: generate_until
-doc_to_text: "{{{{question}}}}"
-doc_to_target: "{{{{answer}}}}"
-generation_kwargs: {{until: ["?"], max_gen_toks: 8}}
-metric_list: [{{metric: exact_match}}]
-"""
 
 
 def told_of(config: Path) -> dict[str, Any]:

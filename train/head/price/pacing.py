@@ -94,17 +94,10 @@ def _forward(denoiser: Denoiser, batch: Prompts, rows: int, positions: int) -> N
 
 def _begun(denoiser: Denoiser, batch: Prompts, policy: Policy, gen_length: int, block_length: int) -> DecodeState:
     """The prompts before their first round."""
-    from decoding.state import start
+    from decoding.policy import first_state
 
-    return start(
-        batch.tokens,
-        gen_length=gen_length,
-        block_length=block_length,
-        mask_id=denoiser.mask_id,
-        eos_id=denoiser.end_ids,
-        step_budget=policy.step_budget,
-        initial_blocks=policy.initial_blocks,
-    )
+    canvas = {"gen_length": gen_length, "block_length": block_length}
+    return first_state(denoiser, batch.tokens, policy, **canvas, end_ids=denoiser.end_ids)
 
 
 def _rounds(denoiser: Denoiser, policy: Policy, state: DecodeState, batch: Prompts) -> Iterator[Round]:

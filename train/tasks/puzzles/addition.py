@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from models.complaints import shown
+from train.tasks.puzzles.puzzle import puzzle
 from train.tasks.task import Example, Task
 
 DIGITS = 10
@@ -119,16 +120,8 @@ def check(example: Example, text: str) -> bool:
 
 
 def _task(name: str, *kinds: str) -> Task:
-    return Task(
-        name=name,
-        prompt_length=2 * DIGITS + 1,
-        gen_length=DIGITS + 2,
-        block_length=DIGITS + 2,
-        unique_answer=True,
-        make=partial(make, kinds=kinds),
-        canonical=canonical,
-        check=check,
-    )
+    draw = partial(make, kinds=kinds)
+    return puzzle(name, 2 * DIGITS + 1, DIGITS + 2, unique_answer=True, make=draw, canonical=canonical, check=check)
 
 
 ADDITION = _task("addition", *SHARES)

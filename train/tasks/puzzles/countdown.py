@@ -8,6 +8,7 @@ from functools import partial
 from itertools import accumulate
 
 from models.complaints import shown
+from train.tasks.puzzles.puzzle import puzzle
 from train.tasks.task import Example, Task
 
 NUMBERS = (1, 99)
@@ -107,11 +108,10 @@ def check(example: Example, text: str, *, count: int) -> bool:
 
 
 def _countdown(count: int, *, prompt_length: int, gen_length: int) -> Task:
-    return Task(
-        name=f"countdown{count}",
-        prompt_length=prompt_length,
-        gen_length=gen_length,
-        block_length=gen_length,  # whole: our bases learn without blocks, and lose by them
+    return puzzle(
+        f"countdown{count}",
+        prompt_length,
+        gen_length,
         unique_answer=False,
         make=partial(make, count=count),
         canonical=partial(canonical, count=count),

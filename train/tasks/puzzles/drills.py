@@ -6,7 +6,8 @@ import re
 from fractions import Fraction
 
 from models.complaints import shown
-from train.tasks.task import Example, Task
+from train.tasks.puzzles.puzzle import puzzle
+from train.tasks.task import Example
 
 OPERAND = r"\d*\.?\d+"
 SUM = rf"{OPERAND}(?: ?[-+*/x] ?{OPERAND})+"
@@ -94,14 +95,14 @@ def check(example: Example, text: str) -> bool:
     return text == example.response
 
 
-ARITHMETIC = Task(
-    name="arithmetic",
-    prompt_length=PROMPT_LENGTH,
-    gen_length=GEN_LENGTH,
-    block_length=32,
+ARITHMETIC = puzzle(
+    "arithmetic",
+    PROMPT_LENGTH,
+    GEN_LENGTH,
     unique_answer=True,
     make=make,
     canonical=canonical,
     check=check,
+    block_length=32,
     needs_response=True,
 )

@@ -7,7 +7,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from models.complaints import shown
-from train.tasks.task import Example, Task
+from train.tasks.puzzles.puzzle import puzzle
+from train.tasks.task import Example
 
 LENGTHS = (4, 12)
 DIGITS, LETTERS = string.digits, string.ascii_lowercase
@@ -90,13 +91,4 @@ def check(example: Example, text: str) -> bool:
     return answer in answers(edit)
 
 
-LISTS = Task(
-    name="lists",
-    prompt_length=19,
-    gen_length=32,
-    block_length=32,
-    unique_answer=False,
-    make=make,
-    canonical=canonical,
-    check=check,
-)
+LISTS = puzzle("lists", 19, 32, unique_answer=False, make=make, canonical=canonical, check=check)

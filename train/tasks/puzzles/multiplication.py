@@ -4,7 +4,8 @@ import random
 import re
 
 from models.complaints import shown
-from train.tasks.task import Example, Task
+from train.tasks.puzzles.puzzle import puzzle
+from train.tasks.task import Example
 
 DIGITS = 4
 _PROMPT = re.compile(r"([0-9](?: [0-9])*) \* ([0-9](?: [0-9])*)")
@@ -60,13 +61,4 @@ def check(example: Example, text: str) -> bool:
     return text == (example.response or work_out(example.prompt))
 
 
-MULTIPLICATION = Task(
-    name="multiplication",
-    prompt_length=9,
-    gen_length=64,
-    block_length=64,
-    unique_answer=True,
-    make=make,
-    canonical=canonical,
-    check=check,
-)
+MULTIPLICATION = puzzle("multiplication", 9, 64, unique_answer=True, make=make, canonical=canonical, check=check)

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from models.complaints import shown
+from train.tasks.puzzles.puzzle import puzzle
 from train.tasks.puzzles.sudoku_grid import UNITS, Grid, dig, draw_solution, solvable_by_singles
-from train.tasks.task import Example, Task
+from train.tasks.task import Example
 
 GIVENS = 30
 HARD_GIVENS = (24, 30)
@@ -80,15 +81,8 @@ def _flagged_hard(record: Mapping[str, object]) -> bool:
     return record.get("singles", 0) == 0
 
 
-SUDOKU = Task(
-    name="sudoku",
-    prompt_length=81,
-    gen_length=81,
-    block_length=81,
-    unique_answer=True,
-    make=make,
-    canonical=canonical,
-    check=check,
+SUDOKU = replace(
+    puzzle("sudoku", 81, 81, unique_answer=True, make=make, canonical=canonical, check=check),
     keeps=_flagged_easy,
     vary=vary,
 )

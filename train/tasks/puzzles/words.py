@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from models.complaints import shown
-from train.tasks.task import Example, Task
+from train.tasks.puzzles.puzzle import puzzle
+from train.tasks.task import Example
 
 NAMES = {
     "She": ("Ada", "Mara", "Nora", "Lena", "Ines", "Yuki", "Zola", "Petra", "Olga", "Rita"),
@@ -189,14 +190,4 @@ def final_number(text: str) -> int | None:
     return int(match[1].replace(",", "")) if match else None
 
 
-WORDS = Task(
-    name="words",
-    prompt_length=80,
-    gen_length=96,
-    block_length=96,
-    unique_answer=False,
-    make=make,
-    canonical=canonical,
-    check=check,
-    needs_response=True,
-)
+WORDS = puzzle("words", 80, 96, unique_answer=False, make=make, canonical=canonical, check=check, needs_response=True)

@@ -19,6 +19,7 @@ from typing import Literal
 
 from models.complaints import shown
 from train.commands.command_line import shipped
+from train.tasks.benchmarks.benchmark import canonical
 from train.tasks.hub import Hub
 from train.tasks.question import is_there, question
 from train.tasks.renumbered.redraw import Template, blank, draw, parse
@@ -131,25 +132,14 @@ class RenumberedTask(Task):
                 example = draw(template, rng)
                 if example is None:
                     break
-                if split_of(by_draw(example.prompt)) == wanted and _fits(example):
+                if split_of(canonical(example.prompt)) == wanted and _fits(example):
                     yield example
                     break
 
 
-def by_draw(prompt: str) -> str:
-    """Name the instance by its prompt.
-
-    Raises:
-        ValueError: for a blank prompt.
-    """
-    if not prompt.strip():
-        raise ValueError(f"gsm8k-renumbered prompt must hold text, got {shown(prompt)}")
-    return " ".join(prompt.split())
-
-
 def by_template(prompt: str) -> str:
     """Name the instance by its prompt without numbers."""
-    return blank(by_draw(prompt))
+    return blank(canonical(prompt))
 
 
 def read(row: Row) -> Example:
@@ -162,7 +152,7 @@ def read(row: Row) -> Example:
     answer = row.get("answer", row.get("response", row.get("output", "")))
     if not isinstance(question, str) or not isinstance(answer, str):
         raise ValueError(f"row must have question and answer, got {', '.join(map(str, row)) or 'an empty one'}")
-    by_draw(question)
+    canonical(question)
     return Example(question, plain(answer))
 
 
@@ -192,7 +182,7 @@ GSM8K_RENUMBERED = RenumberedTask(
     block_length=GEN_LENGTH,
     unique_answer=False,
     make=_make,
-    canonical=by_draw,
+    canonical=canonical,
     check=check,
     needs_response=True,
     row=read,

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from train.tasks import get
-from train.tasks.sharing import shared_out
+from train.traces.prompts import shared_out
 
 
 def written(path, prompts):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from decoding.comparison.curves import resample
-from decoding.studies.regression import pearson, slope
+from decoding.studies.bits.study import pearson, slope
 
 DRAW = np.random.default_rng(1)
 X = DRAW.normal(size=12)
