@@ -9,9 +9,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from train.commands.command_line import shipped
+from train.commands.folders import MODEL
 from train.recipe_price.measuring import Sizes, measure
 
 MARK = "<!-- price -->"
+TOKENIZER = shipped(MODEL)
 STATES = 1_000_000  # rows of examples: the shipped cascade of reason-7m saw 3,552 batches of at most 384
 COLUMNS = (
     *("shape", "K", "GPUs", "collection, states an hour", "head, states an hour"),
@@ -31,7 +34,7 @@ def recipe_price(
     rounds: int = 64,
     batch_size: int = 8,
     steps: int = 12,
-    tokenizer: Path | None = None,
+    tokenizer: Path = TOKENIZER,
     device: str | None = None,
 ) -> None:
     """Measure collection, head fit and cascade fit with random weights of a shape, and print and write the table of all runs.
@@ -50,7 +53,7 @@ def recipe_price(
         rounds: of a decode, a multiple of the number of blocks.
         batch_size: prompts in one forward of a process.
         steps: of each fit that is timed.
-        tokenizer: folder of a tokenizer that spells digits apart; default that of the shipped model.
+        tokenizer: folder of a tokenizer that spells digits apart; default the shipped model's.
         device: where to run; by default the GPU if there is one.
     """
     folders = [Path(one.strip()) for one in shapes.split(",")]
@@ -73,13 +76,11 @@ def recipe_price(
     from decoding.provenance import environment, write_json, write_text
     from models.devices import find_device
     from models.ranks import find_ranks
-    from train.commands.folders import MODEL, or_shipped
 
     where, ranks = find_device(device), find_ranks()
-    words = Path(or_shipped(None if tokenizer is None else str(tokenizer), MODEL))
     sizes = Sizes(prompt, gen_length, block_length, rounds, batch_size, steps)
     for folder in folders:
-        figures = measure(folder, sizes, blocks, tokenizer=words, device=where)
+        figures = measure(folder, sizes, blocks, tokenizer=tokenizer, device=where)
         if ranks.first:
             about = {"shape": folder.name, "gpus": ranks.size, "sizes": vars(sizes), **figures}
             file = out / f"{folder.name}-{ranks.size}.json"
