@@ -11,45 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from decoding.files.folder_lock import LOCK, hold_folder
+from tests.plain_command import ROOT, SEEN, command, files, told
 from train.commands.command_line import GOES_ON, keep_options, parser_of, run
 from train.commands.interruption import Interrupted, StopGently, interruptible
-
-ROOT = Path(__file__).parents[1]
-
-
-def command(
-    out: str = "out", prompt: str | None = None, name: str = "x", rate: float = 0.1, settings: dict | None = None
-) -> None:
-    """Do nothing.
-
-    Args:
-        out: the folder.
-        prompt: a text.
-        name: another.
-        rate: above 1 is refused.
-        settings: any.
-    """
-    if rate > 1:
-        raise ValueError(f"rate must be at most 1, got {rate}")
-    SEEN.append(prompt)
-
-
-SEEN: list[str | None] = []
-
-
-def told(capsys, *arguments: str, function=command) -> str:
-    """The one line on stderr of a refused call."""
-    with pytest.raises(SystemExit) as ended:
-        run(function, arguments)
-    assert ended.value.code == 2
-    printed = capsys.readouterr()
-    assert printed.err.count("\n") == 1, printed.err
-    return printed.err.strip()
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in folder.iterdir() if file.name != LOCK}
 
 
 def test_a_refused_call_leaves_the_record_of_a_finished_run(capsys, tmp_path):
@@ -121,57 +85,6 @@ def test_train_and_study_refused_leave_everything_as_it_was(capsys, tmp_path):
         with pytest.raises(SystemExit):
             run(function, ["--out", str(tmp_path), *arguments])
         assert record.read_text() == "name: order\n"
-
-
-HOLDER = (
-    "import sys, time\nfrom pathlib import Path\nfrom decoding.files.folder_lock import hold_folder\n"
-    "with hold_folder(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)\n"
-)
-
-
-@pytest.fixture
-def holder(tmp_path):
-    """Another process that holds a folder."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(tmp_path / "run")], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "held\n"
-    yield process
-    process.kill()
-    process.wait()
-    process.stdout.close()
-
-
-def test_a_second_writer_is_refused_and_told_who_holds_the_folder(capsys, tmp_path, holder):
-    sentence = told(capsys, "--out", str(tmp_path / "run"))
-    assert sentence.startswith("command.py: out must be a folder that no other run writes to, got ")
-    assert f"held by process {holder.pid} on " in sentence
-    assert files(tmp_path / "run") == {}
-
-
-def test_a_killed_writer_frees_the_folder(tmp_path, holder):
-    holder.kill()
-    holder.wait()
-    run(command, ["--out", str(tmp_path / "run")])
-    assert set(files(tmp_path / "run")) == {"command.yaml"}
-
-
-def test_only_the_first_of_several_ranks_holds_the_folder(tmp_path, holder, monkeypatch):
-    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "localhost"}.items():
-        monkeypatch.setenv(name, value)
-    with hold_folder(tmp_path / "run"):
-        pass
-    monkeypatch.setenv("RANK", "0")
-    with pytest.raises(ValueError, match="held by process"), hold_folder(tmp_path / "run"):
-        pass
-
-
-def test_a_process_holds_its_folder_as_often_as_it_likes(tmp_path):
-    with hold_folder(tmp_path), hold_folder(tmp_path / "a" / ".."):
-        pass
-    with hold_folder(tmp_path):
-        pass
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ def head_defaults(
     device: str | None = None,
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,
     run_code: bool = False,
+    random_cascade: bool = False,
 ) -> None:
     """Decode dev prompts with a head and without, write what wins to `defaults.json`, and say what was won.
 
@@ -38,6 +39,8 @@ def head_defaults(
         device: where to run; by default the GPU if there is one.
         dtype: of the base; default float32 on the CPU, the checkpoint's own elsewhere.
         run_code: let checkers run what the base writes.
+        random_cascade: a control: put a cascade of random weights, drawn from the seed, in place of the head's own; the
+            defaults must come out as those of the rule alone. `out` must be given.
     """
     from models.checkpoints.hub import is_hub_name
     from train.commands.folders import MODEL, check_model, named_head, or_shipped
@@ -49,6 +52,8 @@ def head_defaults(
         raise ValueError(
             f"out must be given for a head on the hub, whose copy here stays as it is, got none for {head}"
         )
+    if random_cascade and out is None:
+        raise ValueError("out must be given with random_cascade, whose defaults are not the head's own, got none")
     head = named_head(head)
     names = names_of(task)
     if prompts is not None and len(names) > 1:
@@ -58,10 +63,13 @@ def head_defaults(
     runs = {name: TaskRun(prompts_file=prompts, at_most=prompts is not None) for name in names}
 
     import models
+    from train.defaults.controls import put_random_cascade
     from train.defaults.model_card import said_of
     from train.defaults.search import choose_defaults
 
     denoiser = models.load(model, head=head, device=device, dtype=dtype)
+    if random_cascade:
+        put_random_cascade(denoiser, seed=seed)
     where = Path(head) if out is None else out
     how: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "run_code": run_code}
     print(said_of(choose_defaults(denoiser, runs, trials, where, **how)))

@@ -18,6 +18,7 @@ from decoding.sampling import Sampling
 from decoding.state import Reason, start
 from models.denoiser import Denoiser
 from models.toys.toy import GroupDenoiser, TableDenoiser
+from tests.decoding.letters import Letters
 from tests.decoding.policy_settings import ROWS
 
 GEN_LENGTH, BLOCK_LENGTH = 12, 4
@@ -210,3 +211,9 @@ def committed(canvas, reading_of):
         return {i: Reason(r) for i, r in enumerate(proposal.reason[0, 0].tolist()) if r}
 
     return committed_
+
+
+@pytest.fixture(scope="module")
+def model() -> Letters:
+    """A toy that writes letters."""
+    return Letters()

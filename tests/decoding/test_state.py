@@ -126,3 +126,17 @@ def test_the_frontier_is_the_earliest_block_with_masks(canvas):
     state = replace(canvas(6, 2), masked=torch.tensor([[False, False, False, True, True, True]]))
     assert state.frontier.tolist() == [[False, False, False, True, False, False]]
     assert not state.feasible.any()
+
+
+def test_accepted_is_what_a_bound_stands_behind(canvas):
+    reasons = [r for r in Reason if r < 6 or r == Reason.CASCADE]
+    state = replace(canvas(len(reasons)), reason=torch.tensor([[int(r) for r in reasons]]))
+    assert [r for r, yes in zip(reasons, state.accepted[0].tolist(), strict=True) if yes] == [
+        Reason.EXPLOIT,
+        Reason.CASCADE,
+    ]
+
+
+def test_accepted_is_true_of_two_reasons_alone(canvas):
+    state = replace(canvas(len(Reason)), reason=torch.tensor([[int(r) for r in Reason]]))
+    assert state.accepted[0].tolist() == [r in (Reason.EXPLOIT, Reason.CASCADE) for r in Reason]

@@ -40,6 +40,7 @@ ANSWERS, OTHERS = "tests/train/tasks/test_benchmark_answers.py", "tests/train/ta
 RULES, BOUNDS, THRESHOLD = (f"decoding/policies/{name}.py" for name in ("rules", "bounds", "threshold"))
 BOUNDED, PLAIN = "tests/decoding/policies/test_bounds.py", "tests/decoding/policies/test_threshold.py"
 JSON, MANIFEST, SEALED = (f"models/checkpoints/{name}.py" for name in ("json_files", "manifest", "files"))
+KILLED_SAVES = "tests/models/checkpoints/test_killed_saves.py"
 SAVES, STRICT = "tests/models/checkpoints/test_whole_saves.py", "tests/models/checkpoints/test_json_files.py"
 PROPERTIES = "-o addopts=--import-mode=importlib tests/properties"
 BULK, PROMISES = "tests/train/commands/test_bulk.py", "tests/decoding/comparison/test_calibration.py"
@@ -175,8 +176,8 @@ MUTATIONS = tuple(
         # saves and what is read back
         ("a fingerprint blind to names and shapes", SEALED, 'f"{name}{tuple(tensor.shape)}".encode() + ', "", "tests/models/checkpoints/test_fingerprint.py"),
         ("a fingerprint of the first values", SEALED, "values[:: -(-values.numel() // SAMPLE) or 1]", "values[:SAMPLE]", "tests/models/checkpoints"),
-        ("the manifest moves first", MANIFEST, "        for name in names:\n", "        _move(aside / MANIFEST, folder / MANIFEST)\n        for name in names:\n", SAVES + " -k wherever"),
-        ("a save that was not whole is finished", MANIFEST, "    if not found:  # there is none", "    if not aside.is_dir():  # there is none", SAVES + " -k wherever"),
+        ("the manifest moves first", MANIFEST, "        for name in names:\n", "        _move(aside / MANIFEST, folder / MANIFEST)\n        for name in names:\n", KILLED_SAVES),
+        ("a save that was not whole is finished", MANIFEST, "    if not found:  # there is none", "    if not aside.is_dir():  # there is none", KILLED_SAVES),
         ("files are not compared", MANIFEST, "        if sha256(file) != wanted:\n", "        if False:\n", SAVES + " -k flipped"),
         ("absent files are not missed", MANIFEST, "        if not file.is_file():\n            raise CheckpointError(f\"{folder} must hold every", "        if not file.is_file():\n            continue\n            raise CheckpointError(f\"{folder} must hold every", SAVES + " -k gone"),
         ("a damaged manifest is no manifest", MANIFEST, "        if not _is_sound(content):\n", "        if not _is_sound(content):\n            return {}\n        if not _is_sound(content):\n", SAVES + " -k none_is_refused"),

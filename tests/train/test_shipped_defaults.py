@@ -50,6 +50,14 @@ def test_settings_of_a_head_are_chosen_on_the_shipped_model(asked):
     assert Path(asked["model"]) == shipped(MODEL)
 
 
+def test_a_control_is_not_written_beside_the_head(asked):
+    with pytest.raises(
+        ValueError, match=r"^out must be given with random_cascade, whose defaults are not the head's own, got none$"
+    ):
+        head_defaults(head=str(shipped(HEAD)), task="countdown3", random_cascade=True)
+    assert asked == {}
+
+
 def test_a_cascade_is_fitted_on_what_ships(asked, tmp_path):
     from train.head.settings import CascadeFitting, TaskRun
 

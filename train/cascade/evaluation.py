@@ -20,6 +20,10 @@ from train.defaults.evidence import ENOUGH
 from train.head.metrics import RiskEstimates, risk_figures
 
 LEVELS = 10.0 ** np.arange(-6.0, 0.0, 0.5)  # borders of the risks that are held against what they came to
+FIRST, MANY = (
+    16,
+    4000,
+)  # prompts of a task that say how far it is to be trusted, and positions under which all others do too
 TOGETHER = 8  # prompts of a decode at least, where there are as many
 
 
@@ -150,6 +154,8 @@ def trust(
 ) -> int:
     """Let the head's cascade say no smaller risks than held-out prompts bear out (`borne_out`); returns the positions they had.
 
+    The FIRST prompts of a task are enough where they have MANY positions.
+
     Args:
         denoiser: the base with its head.
         tasks: prompts held out.
@@ -160,8 +166,13 @@ def trust(
     cascade = denoiser.head.cascade.trusting((), ())
     found = []
     for prompts in tasks:
-        mine = [(risk_of(one, cascade)) for one in visited(denoiser, prompts, drivers, parts, batch_size=batch_size)]
-        found.append(torch.cat(mine, 1).double().cpu().numpy() if mine else np.zeros((2, 0)))
+        mine = np.zeros((2, 0))
+        for texts in (prompts.texts[:FIRST], prompts.texts[FIRST:]):
+            if texts and mine.shape[1] < MANY:
+                seen = visited(denoiser, replace(prompts, texts=texts), drivers, parts, batch_size=batch_size)
+                more = [risk_of(one, cascade).double().cpu().numpy() for one in seen]
+                mine = np.concatenate([mine, *more], 1)
+        found.append(mine)
     knots = [borne_out(*columns) for columns in found]
     grid = sorted({x for foretold, _ in knots for x in foretold})
     worst = [max(float(np.interp(np.log(x), np.log(f), np.log(s))) for f, s in knots) for x in grid]

@@ -68,6 +68,7 @@ def run(
     default_config: str | None = None,
     positional: str | None = None,
     kept: str = NOTHING_KEPT,
+    shared: bool = False,
 ) -> None:
     """Run a command: parse, hold its `out` folder where it has one, call it, and save the resolved options there.
 
@@ -82,6 +83,7 @@ def run(
             value of the positional parameter, and there need be no such file.
         positional: the parameter whose value may come first without its name.
         kept: what an interrupted command leaves, and how to go on; `{out}` stands for its folder.
+        shared: several calls may write to `out`, which the command holds itself, part by part; options are not saved there.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     options: dict[str, Any] = {}
@@ -91,7 +93,7 @@ def run(
             parser, namespace = _parse(function, given, default_config=default_config, positional=positional)
             options |= namespace.as_dict()
             values = parser.instantiate(namespace).as_dict()
-            with _holding(function, parser, namespace), _said_once():
+            with contextlib.nullcontext() if shared else _holding(function, parser, namespace), _said_once():
                 function(**{name: value for name, value in values.items() if name != "config"})
     except Interrupted as stopped:
         out = options.get("out")

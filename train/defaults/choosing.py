@@ -2,6 +2,7 @@
 
 A few dev prompts screen every setting at several bounds. The best are put to further prompts one after the other, each to more and
 more of them, until it has lost too many answers or it is sure that it loses none (non-inferiority with a margin of `MARGIN`).
+Drafts that the rule itself checks one by one come first: of them it is known beforehand that they hardly lose.
 """
 
 from __future__ import annotations
@@ -11,28 +12,37 @@ from dataclasses import replace
 
 import numpy as np
 
-from decoding.comparison.curves import Array
+from decoding.comparison.curves import Array, interval, ratio_of_means, resample
 from models.heads.defaults import ALONE, CAREFUL, Defaults
 from train.defaults.choice import DECIDING, Choice, Choices, Confirmed, Decode, Tables
 from train.defaults.evidence import ENOUGH
 
+FEW = 100  # further prompts after which a bolder rule may be left already
 POINT = 0.004  # accuracy whose loss makes the rule alone more careful: more than one prompt of 300
 ATTEMPTS = 4  # settings that are put to the further prompts one after the other
 WORTH_RISK = 0.9  # of the rounds of exactly checked drafts, under which what may lose answers is tried
 FIRST = 0.01  # the bound a search begins at
 
 
-def choose(decode: Decode, forms: Sequence[Defaults], bounds: Sequence[float], n: Mapping[str, int]) -> Choice:
+def choose(
+    decode: Decode,
+    forms: Sequence[Defaults],
+    bounds: Sequence[float],
+    n: Mapping[str, int],
+    *,
+    unread: Decode | None = None,
+) -> Choice:
     """Try the forms of the head at several bounds, put the best to further prompts, and take what wins with fewest rounds.
 
-    Drafts checked exactly at the rule's bound give the rule's texts: they are taken where nothing else wins and they save rounds,
-    and what may lose answers is tried only where it would save more than they (WORTH_RISK).
+    Under DECIDING prompts nothing is tried but drafts that the rule itself checks.
 
     Args:
         decode: figures of the prompts of every task under a setting.
         forms: what the head may do; their bounds are those of `bounds`.
         bounds: the dial.
         n: task -> prompts that decide; where one has fewer than ENOUGH nothing is tried and the rule alone is taken.
+        unread: the same of checked drafts that are made without the cascade; where its own save no more (`foretells`), the rule
+            alone is taken.
     """
     ordered, count = sorted(bounds), min(n.values())
     if count < ENOUGH:
@@ -40,21 +50,36 @@ def choose(decode: Decode, forms: Sequence[Defaults], bounds: Sequence[float], n
         rule = Defaults(ALONE, nearest, 0)
         return Choice(rule, rule, (), n)
     rule = settled(decode, recommended(decode, ordered), ordered, count)
-    screened = decode(rule, "screen", None)
-    exact, least = [replace(form, risk_bound=rule.risk_bound) for form in forms if form.checked == "exact"], 1.0
-    for setting in exact:
-        least = min(1.0, WORTH_RISK * mean_ratio(decode(setting, "screen", None), screened))
-    free = [form for form in forms if form.checked != "exact"] if count >= DECIDING else []
-    confirmed = tried(decode, free, rule, ordered, looks_at(count), least)
-    if not any(one.wins for one in confirmed):
-        confirmed += [confirm(decode, setting, rule, (ENOUGH,)) for setting in exact if least < WORTH_RISK]
+    checked = [replace(form, risk_bound=rule.risk_bound) for form in forms if form.checked]
+    free = [form for form in forms if not form.checked] if count >= DECIDING else []
+    confirmed = tried(decode, checked, free, rule, ordered, looks_at(count))
     confirmed += [
         confirm(decode, replace(form, risk_bound=rule.risk_bound), rule, (ENOUGH,))
         for form in free
         if untold(form, confirmed)
     ]
     won = min((one for one in confirmed if one.wins), key=lambda one: one.ratio, default=None)
+    if won is not None and won.setting.checked and unread is not None and not foretells(decode, unread, won.setting):
+        won = None
     return Choice(rule if won is None else won.setting, rule, tuple(confirmed), n)
+
+
+def foretells(decode: Decode, unread: Decode, setting: Defaults) -> bool:
+    """Whether drafts of the cascade need fewer rounds than drafts made without it: on every task, by the interval over prompts.
+
+    Drafts from the present reading save rounds as well; a cascade that knows nothing saves no more than they.
+
+    Args:
+        decode: figures of the screened prompts under a setting.
+        unread: the same with drafts from the present reading.
+        setting: with drafts that are checked.
+    """
+    ours, theirs = (figures(setting, "screen", None) for figures in (decode, unread))
+    ratios = (
+        interval(ratio_of_means(resample(len(ours[task]["rounds"])), ours[task]["rounds"], theirs[task]["rounds"]))
+        for task in ours
+    )
+    return all(ratio is not None and ratio.high < 1 for ratio in ratios)
 
 
 def untold(form: Defaults, confirmed: Sequence[Confirmed]) -> bool:
@@ -65,35 +90,38 @@ def untold(form: Defaults, confirmed: Sequence[Confirmed]) -> bool:
 
 def tried(
     decode: Decode,
-    forms: Sequence[Defaults],
+    checked: Sequence[Defaults],
+    free: Sequence[Defaults],
     rule: Defaults,
     ordered: Sequence[float],
     looked: Sequence[int],
-    most: float,
 ) -> list[Confirmed]:
-    """What may lose answers, put to the further prompts: drafts checked one by one first, then settings with fewer rounds still.
+    """What is put to the further prompts: drafts checked one by one, then settings with fewer rounds still, else exact drafts.
+
+    Drafts checked exactly give the rule's texts: what may lose answers is tried only where it would save more than they
+    (WORTH_RISK).
 
     Args:
         decode: figures of the prompts of every task under a setting.
-        forms: whose bounds move.
+        checked: settings with drafts, at the bound of the rule.
+        free: forms without, whose bounds move.
         rule: the rule alone.
         ordered: bounds, from careful to bold.
         looked: after how many further prompts a setting is judged.
-        most: ratio of rounds that it must stay under.
     """
-    screened, found = decode(rule, "screen", None), list[Confirmed]()
-    for form in forms:
-        setting = replace(form, risk_bound=rule.risk_bound)
-        if form.checked and mean_ratio(decode(setting, "screen", None), screened) < most:
-            found.append(confirm(decode, setting, rule, looked))
+    screened = decode(rule, "screen", None)
+    ratios = {setting: mean_ratio(decode(setting, "screen", None), screened) for setting in checked}
+    exact = [setting for setting in checked if setting.checked == "exact" and ratios[setting] < 1]
+    most = WORTH_RISK * min((ratios[setting] for setting in exact), default=1 / WORTH_RISK)
+    one_by_one = [setting for setting in checked if setting.checked == "subset" and ratios[setting] < most]
+    found = [confirm(decode, setting, rule, looked) for setting in one_by_one]
     most = min([most, *(WORTH_RISK * one.ratio for one in found if one.wins)])
-    checked = len(found)
-    for setting in candidates(decode, forms, ordered, screened, most):
-        if any(one.setting == setting for one in found):
-            continue
+    for number, setting in enumerate(candidates(decode, free, ordered, screened, most), 1):
         found.append(confirm(decode, setting, rule, looked))
-        if found[-1].wins or len(found) - checked == ATTEMPTS:
+        if found[-1].wins or number == ATTEMPTS:
             break
+    if not any(one.wins for one in found):
+        found += [confirm(decode, setting, rule, (ENOUGH,)) for setting in exact]
     return found
 
 
@@ -194,12 +222,16 @@ def settled(decode: Decode, rule: Defaults, ordered: Sequence[float], count: int
         ordered: bounds, from careful to bold.
         count: of the prompts.
     """
+    careful = replace(rule, risk_bound=ordered[0])
     for bound in [bound for bound in reversed(ordered) if ordered[0] < bound <= rule.risk_bound]:
-        careful = decode(replace(rule, risk_bound=ordered[0]), "confirm", count)
-        bolder = decode(replace(rule, risk_bound=bound), "confirm", count)
-        if all(careful[t]["right"].mean() - bolder[t]["right"].mean() < POINT for t in bolder):
-            return replace(rule, risk_bound=bound)
-    return replace(rule, risk_bound=ordered[0])
+        bolder = replace(rule, risk_bound=bound)
+        for few in (min(FEW, count), count):
+            theirs, ours = (decode(one, "confirm", few) for one in (careful, bolder))
+            if any(behind(ours[t], theirs[t]) for t in ours):
+                break
+        if all(theirs[t]["right"].mean() - ours[t]["right"].mean() < POINT for t in ours):
+            return bolder
+    return careful
 
 
 def behind(ours: Mapping[str, Array], theirs: Mapping[str, Array]) -> bool:

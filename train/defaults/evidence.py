@@ -48,6 +48,19 @@ class Paired:
         middle = (self.low + self.high) / 2
         return middle - ONE_SIDED / Z * (middle - self.low)
 
+    def drawn_to_none(self, spread: float) -> Paired:
+        """The difference where it is known beforehand to be near 0: normal around 0 with this standard deviation.
+
+        estimate w d, standard error spread sqrt(1 - w), w = spread^2 / (spread^2 + s^2), s that of the prompts alone.
+
+        Args:
+            spread: of what differences there are of this kind, above 0.
+        """
+        error = (self.high - self.low) / (2 * Z)
+        weight = spread**2 / (spread**2 + error**2)
+        middle, reach = weight * self.estimate, Z * spread * sqrt(1 - weight)
+        return Paired(middle, middle - reach, middle + reach, self.n)
+
     @staticmethod
     def of(won: int, lost: int, n: int) -> Paired:
         """From the prompts that only one of the two, or only the other, gets right.

@@ -18,7 +18,7 @@ from train.defaults.model_card import name_of
 
 log = logging.getLogger(__name__)
 
-EFFORT = 5  # decodes by the most careful rule that choosing takes about as long as, of every further prompt
+EFFORT = 6  # decodes by the most careful rule that choosing takes about as long as, of every further prompt
 
 
 def affordable(counts: Mapping[str, int], pace: Mapping[str, float], minutes: float | None) -> dict[str, int]:
@@ -38,7 +38,9 @@ def affordable(counts: Mapping[str, int], pace: Mapping[str, float], minutes: fl
     return found
 
 
-def figures(runner: Runner, setting: Defaults, part: Part, count: int | None = None) -> dict[str, Array]:
+def figures(
+    runner: Runner, setting: Defaults, part: Part, count: int | None = None, *, unread: bool = False
+) -> dict[str, Array]:
     """The figures of every prompt under a setting.
 
     Args:
@@ -46,16 +48,18 @@ def figures(runner: Runner, setting: Defaults, part: Part, count: int | None = N
         setting: how.
         part: which prompts.
         count: the first so many of them; None for all.
+        unread: make drafts from the present reading, without the cascade.
     """
-    arm, problems = arm_of(setting), runner.problems
+    arm, problems = (without_cascade if unread else arm_of)(setting), runner.problems
     split: Split = "dev" if part == "screen" else "test"
     few = problems if count is None else problems.first(split, count)
     replace(runner, problems=few).run([arm], split)
     kept = runner.ledger.table(split, runner.cells_of(arm)[0])
     table = {name: column[: len(few.split(split))] for name, column in kept.items()}
     right, rounds = (table[name].mean() for name in ("right", "rounds"))
+    name = name_of(setting) + (" without the cascade" if unread else "")
     said = f"{100 * right:.1f} % right in {rounds:.2f} rounds ({len(table['right'])} dev prompts)"
-    log.info("%s, %s at %g: %s", problems.task, name_of(setting), setting.risk_bound, said)
+    log.info("%s, %s at %g: %s", problems.task, name, setting.risk_bound, said)
     return table
 
 
@@ -65,6 +69,12 @@ def arm_of(setting: Defaults) -> Arm:
         return Arm("rule alone", "headless", "risk-sum", settings={"risk_bound": setting.risk_bound})
     policy, settings = setting.decoder
     return Arm("checked" if setting.checked else "head", "learned", policy, settings=settings)
+
+
+def without_cascade(setting: Defaults) -> Arm:
+    """The decoder that a setting with checked drafts is where these are made from the present reading."""
+    policy, settings = setting.decoder
+    return Arm("checked without cascade", "headless", policy, settings={**settings, "source": "reading"})
 
 
 def forms_of(denoiser: Denoiser) -> Sequence[Defaults]:

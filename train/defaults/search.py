@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from decoding.api import generate
+from decoding.comparison.curves import Array
 from decoding.comparison.problems import Check, Problems, judge_of
 from decoding.comparison.runner import Runner, make_runner
 from decoding.prompts import leave_room
 from decoding.provenance import dtype_name, write_json
-from models.checkpoints.json_files import read_object
 from models.denoiser import Denoiser
 from models.heads.defaults import ALONE, Defaults, write_defaults
-from train.defaults.choice import Choices, Decode, Part, Tables
+from train.defaults.careful_texts import CarefulTexts
+from train.defaults.choice import Choice, Choices, Decode, Part, Tables
 from train.defaults.choosing import choose, general
 from train.defaults.evidence import ENOUGH
-from train.defaults.running import affordable, figures, forms_of
+from train.defaults.running import EFFORT, affordable, figures, forms_of
 from train.defaults.settings import Trials
 from train.head.settings import TaskRun
 from train.tasks import get
@@ -113,45 +113,17 @@ def check_of(panel: Panel, denoiser: Denoiser, trials: Trials, folder: Path, *, 
     examples = {example.prompt: example for example in (*panel.screen, *panel.confirm)}
     if panel.judged:
         return lambda prompt, text: panel.task.check(examples[prompt], text)
-    made = judge_of(careful_of(panel, denoiser, trials))
-    file = folder / f"{panel.task.name}-careful-{made}.json"
-    texts = careful_texts(panel, denoiser, min(trials.bounds), file, batch_size)
-    return lambda prompt, text: texts[prompt] == text
+    file = folder / f"{panel.task.name}-careful-{judge_of(careful_of(panel, denoiser, trials))}.json"
+    canvas = {"gen_length": panel.task.gen_length, "block_length": panel.block_length, "use_cache": panel.use_cache}
+    how = {**canvas, "risk_bound": min(trials.bounds)}
+    careful = CarefulTexts(denoiser, list(examples), how, file, batch_size=batch_size)
+    return lambda prompt, text: careful.of(prompt) == text
 
 
 def careful_of(panel: Panel, denoiser: Denoiser, trials: Trials) -> list[object]:
     """All that the texts of the careful rule depend on, beside the prompts."""
     canvas = [panel.task.gen_length, panel.block_length, *([] if panel.use_cache == "none" else [panel.use_cache])]
     return [min(trials.bounds), denoiser.fingerprint(), dtype_name(denoiser), *canvas]
-
-
-def careful_texts(panel: Panel, denoiser: Denoiser, bound: float, file: Path, batch_size: int) -> dict[str, str]:
-    """What the rule alone writes for every prompt, kept in a file.
-
-    Args:
-        panel: prompts of the task.
-        denoiser: the base.
-        bound: of the rule, in (0, 1].
-        file: that keeps the texts.
-        batch_size: prompts in one decode.
-    """
-    prompts = [example.prompt for example in (*panel.screen, *panel.confirm)]
-    if file.exists():
-        kept = read_object(file)
-        if kept.keys() == set(prompts) and all(isinstance(text, str) for text in kept.values()):
-            return kept
-    texts: list[str] = []
-    for low in range(0, len(prompts), batch_size):
-        how: dict[str, Any] = {
-            "gen_length": panel.task.gen_length,
-            "block_length": panel.block_length,
-            "use_cache": panel.use_cache,
-            "risk_bound": bound,
-        }
-        texts += generate(denoiser, prompts[low : low + batch_size], "risk-sum", **how).text
-    found = dict(zip(prompts, texts, strict=True))
-    write_json(file, found)
-    return found
 
 
 def choose_defaults(
@@ -186,23 +158,23 @@ def choose_defaults(
             runners[panel.task.name] = made
         return runners[panel.task.name]
 
-    def decode_on(some: Sequence[Panel]) -> Decode:
+    def decode_on(some: Sequence[Panel], *, unread: bool = False) -> Decode:
         def decode(setting: Defaults, part: Part, count: int | None = None) -> Tables:
-            return {one.task.name: figures(runner(one), setting, part, count) for one in some}
+            return {one.task.name: figures(runner(one), setting, part, count, unread=unread) for one in some}
 
         return decode
 
+    def chosen_for(panel: Panel, count: int) -> Choice:
+        unread = decode_on([panel], unread=True)
+        found = choose(decode_on([panel]), forms, trials.bounds, {panel.task.name: count}, unread=unread)
+        return replace(found, agreed=() if panel.judged else (panel.task.name,))
+
     forms, careful = forms_of(denoiser), Defaults(ALONE, min(trials.bounds), 0)
-    pace = {one.task.name: figures(runner(one), careful, "screen")["seconds"].mean() for one in panels if enough(one)}
+    pace = {one.task.name: pace_of(one, figures(runner(one), careful, "screen")) for one in panels if enough(one)}
     counts = affordable({one.task.name: len(one.confirm) for one in panels}, pace, trials.minutes)
-    each = {
-        panel.task.name: replace(
-            choose(decode_on([panel]), forms, trials.bounds, {panel.task.name: counts[panel.task.name]}),
-            agreed=() if panel.judged else (panel.task.name,),
-        )
-        for panel in panels
-    }
-    chosen = general(decode_on(panels), each, checked=any(form.checked for form in forms))
+    each = {panel.task.name: chosen_for(panel, counts[panel.task.name]) for panel in panels}
+    checked = any(form.checked for form in forms) and any(one.won for one in each.values())
+    chosen = general(decode_on(panels), each, checked=checked)
     denoiser.head.defaults = chosen.defaults
     write_json(out / FOLDER / "choice.json", chosen.as_json())
     write_defaults(chosen.defaults, out)
@@ -212,6 +184,16 @@ def choose_defaults(
 def enough(panel: Panel) -> bool:
     """Whether there are prompts to decide by."""
     return len(panel.confirm) >= ENOUGH
+
+
+def pace_of(panel: Panel, careful: Mapping[str, Array]) -> float:
+    """Seconds a prompt by the most careful rule; where it is the judge as well, what that takes is added to each effort.
+
+    Args:
+        panel: prompts of a task.
+        careful: figures of that rule.
+    """
+    return float(careful["seconds"].mean()) * (1.0 if panel.judged else (EFFORT + 1) / EFFORT)
 
 
 def panels_of(

@@ -12,7 +12,7 @@ class Trials:
     Args:
         screen: dev prompts of a task on which every setting is tried.
         confirm: further ones at most that decide, and that the figures are told from; under 200 nothing is decided, and under
-            300 nothing that may lose answers is taken.
+            300 nothing is taken but drafts that the rule itself checks.
         bounds: risk bounds that are tried, in any order.
         minutes: what all tasks may take together, roughly: the further prompts of a task are cut to it, to 200 at least, by
             the time that the screened ones took; None decodes all of them.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from decoding.comparison.problems import CheckedProblems, Problems, Split, judge_of
@@ -152,6 +154,26 @@ def draw(task: Task, split: Split, count: int, *, seed: int) -> list[Example]:
         if len(instances) == count:
             break
     return list(instances.values())
+
+
+def kept_problems(task: Task, folder: Path, *, num_prompts: int, num_dev: int, seed: int) -> CheckedProblems:
+    """Prompts of a task with its checker, kept in a folder: some generators take minutes.
+
+    Args:
+        task: with a generator.
+        folder: of a file for each task, read where it is there and else written.
+        num_prompts, num_dev: test and dev prompts, fewer where the task has no more.
+        seed: of the generator.
+    """
+    file = folder / f"{task.name}-{num_dev}-{num_prompts}-{seed}.json"
+    if not file.is_file():
+        from decoding.provenance import write_json
+
+        drawn = {"dev": draw(task, "dev", num_dev, seed=seed), "test": draw(task, "test", num_prompts, seed=seed)}
+        write_json(file, {split: [asdict(example) for example in some] for split, some in drawn.items()})
+    stored = json.loads(file.read_text(encoding="utf-8"))
+    dev, test = ([Example(**fields) for fields in stored[split]] for split in ("dev", "test"))
+    return checked_by(task, dev, test)
 
 
 def leave_out_long(checked: CheckedProblems, denoiser: Denoiser) -> tuple[CheckedProblems, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ from decoding.comparison.problems import CheckedProblems
 from models.ranks import by_the_first, find_ranks
 from train.commands.command_line import parser_of
 from train.commands.compare import CompareCall, run_compare
-from train.tasks import Example, get
-from train.tasks.problems import checked_by, draw
+from train.tasks import get
+from train.tasks.problems import kept_problems
 
 TRAINED = "trained.json"
 
@@ -65,7 +64,7 @@ def points_of(settings: Mapping[str, Any]) -> list[int]:
 
 
 def draw_all(tasks: Sequence[str], folder: Path, *, num_prompts: int, num_dev: int, seed: int) -> list[CheckedProblems]:
-    """Prompts of all tasks with their checkers, kept in a folder: some generators take minutes.
+    """Prompts of all tasks with their checkers, kept in a folder.
 
     Args:
         tasks: names.
@@ -73,18 +72,8 @@ def draw_all(tasks: Sequence[str], folder: Path, *, num_prompts: int, num_dev: i
         num_prompts, num_dev: test and dev prompts of a task.
         seed: of the generators.
     """
-    from decoding.provenance import write_json
-
-    found = []
-    for name in tasks:
-        task, file = get(name), folder / f"{name}-{num_dev}-{num_prompts}-{seed}.json"
-        if not file.is_file():
-            drawn = {"dev": draw(task, "dev", num_dev, seed=seed), "test": draw(task, "test", num_prompts, seed=seed)}
-            write_json(file, {split: [asdict(example) for example in some] for split, some in drawn.items()})
-        stored = json.loads(file.read_text(encoding="utf-8"))
-        dev, test = ([Example(**fields) for fields in stored[split]] for split in ("dev", "test"))
-        found.append(checked_by(task, dev, test))
-    return found
+    sizes = {"num_prompts": num_prompts, "num_dev": num_dev, "seed": seed}
+    return [kept_problems(get(name), folder, **sizes) for name in tasks]
 
 
 def compare_arms(

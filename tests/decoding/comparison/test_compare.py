@@ -12,51 +12,24 @@ import pytest
 import decoding.comparison.runs
 from decoding import provenance
 from decoding.api import generate
-from decoding.comparison.arms import Arm, select
+from decoding.comparison.arms import Arm
 from decoding.comparison.compare import Comparison, compare
 from decoding.comparison.curves import resample
-from decoding.comparison.parity import LEARNED, RANDOM, Point, at_point, lines, nearly_best, operating_point
-from decoding.comparison.problems import Problems
 from decoding.comparison.records.ledger import COLUMNS, Ledger
-from decoding.comparison.results import Pair
 from decoding.comparison.risk_control import RiskControl
 from decoding.comparison.table import plot, table
 from decoding.comparison.verdicts import signatures
-from decoding.features import NAMES
-from models.heads.scoring_head import HeadConfig, ScoringHead
-from models.toys.toy import GroupDenoiser
+from tests.decoding.comparison.small_comparison import (
+    ARMS,
+    ETE,
+    ETE_SETTINGS,
+    SEQUENTIAL,
+    THRESHOLD,
+    compared,
+    problems,
+    starts_with_zero,
+)
 from tests.decoding.comparison.toys import GROUPS, SIZE, toy
-
-SEQUENTIAL = Arm("sequential", "headless", "sequential")
-THRESHOLD = Arm("threshold", "headless", "threshold", "threshold", (0.4, 0.9), promise="one minus dial")
-ETE_SETTINGS = {"gamma": 0.6, "min_masks": 0, "step_budget": None, "initial_blocks": GROUPS}
-ETE_SETTINGS |= {"branches": 4, "c_info": 0.5, "implicit_scope": "global"}
-ETE = Arm("ete", "headless", "ete", "threshold", (0.9,), ETE_SETTINGS)
-ARMS = (SEQUENTIAL, THRESHOLD, ETE)
-ALL_ZERO = "0" * GROUPS * SIZE
-
-
-def problems(**changes) -> Problems:
-    values = {
-        "dev": ("010", "011", "000"),
-        "test": ("100", "101", "110", "111", "001"),
-        "references": {"100": ALL_ZERO},
-    }
-    return Problems(**{"task": "groups", "gen_length": GROUPS * SIZE, "block_length": SIZE, **values, **changes})
-
-
-def starts_with_zero(prompt: str, text: str) -> bool:
-    return text.startswith("0")
-
-
-def compared(*arms: Arm, **options) -> Comparison:
-    options = {"batch_size": 2, "progress": False, **options}
-    return compare(toy(), arms or ARMS, problems(), starts_with_zero, **options)
-
-
-@pytest.fixture(scope="module")
-def found() -> Comparison:
-    return compared()
 
 
 def without_time(comparison: Comparison) -> dict:
@@ -94,50 +67,6 @@ def test_curves_pairs_and_calibration_by_hand(found: Comparison) -> None:
     assert pair["rounds_ratio"]["estimate"] == pytest.approx(GROUPS * SIZE / 2)
     assert pair["accuracy_difference"]["estimate"] == 0
     assert found.calibration == []  # not every prompt has a reference
-
-
-def test_a_task_may_have_its_own_settings_of_the_dial() -> None:
-    arm = replace(THRESHOLD, values_for={"groups": (0.5, 0.7), "else": (0.1, 0.2)})
-    for task, expected in (("groups", (0.5, 0.7)), ("else", (0.1, 0.2)), ("third", (0.4, 0.9))):
-        assert arm.on(task).values == expected
-        assert arm.on(task).values_for == {}
-    rows = [row for row in compared(SEQUENTIAL, arm).results if row["arm"] == "threshold"]
-    assert {row["dial"] for row in rows} == {0.5, 0.7}
-
-
-def test_a_task_may_have_its_own_tuning_space() -> None:
-    arm = replace(THRESHOLD, tune={"a": [1]}, tune_for={"groups": {"block_length": [None, 2]}})
-    assert arm.on("groups").tune == {"block_length": [None, 2]}
-    assert arm.on("groups").tune_for == {}
-    assert arm.on("else").tune == {"a": [1]}
-    with pytest.raises(
-        ValueError, match=r"^settings of arm threshold must leave out threshold, which is swept, got it$"
-    ):
-        replace(THRESHOLD, settings={"threshold": 0.5}, tune_for={"groups": {"threshold": [0.5]}})
-
-
-def test_an_arm_decodes_with_its_own_block_length() -> None:
-    """One position opened at a time is one position a round, whatever the threshold."""
-    narrow = replace(THRESHOLD, name="narrow", settings={"block_length": 1})
-    rows = compared(SEQUENTIAL, THRESHOLD, narrow).results
-    rounds = {(row["arm"], row["dial"]): row["rounds"]["estimate"] for row in rows if row["split"] == "test"}
-    assert {rounds["narrow", dial] for dial in THRESHOLD.values} == {rounds["sequential", None]}
-    assert min(rounds["threshold", dial] for dial in THRESHOLD.values) < rounds["sequential", None]
-    assert narrow.cells[0].policy_settings == {"threshold": THRESHOLD.values[0]}
-    assert narrow.cells[0].key != THRESHOLD.cells[0].key
-
-
-@pytest.mark.parametrize(
-    ("values", "sentence"),
-    [
-        ((0.5,), "values_for groups of arm threshold must be as many as its values, 2, got 1"),
-        ((0.5, 0.7, 0.9), "values_for groups of arm threshold must be as many as its values, 2, got 3"),
-        ((0.5, 0.5), r"values of arm threshold must differ from each other, got \(0.5, 0.5\)"),
-    ],
-)
-def test_every_task_gets_as_many_settings(values: tuple[float, ...], sentence: str) -> None:
-    with pytest.raises(ValueError, match=f"^{sentence}$"):
-        replace(THRESHOLD, values_for={"groups": values})
 
 
 def test_explored_rounds_cost_sequence_forwards_and_not_rounds(found: Comparison) -> None:
@@ -257,74 +186,6 @@ def test_tuning_picks_the_fewest_rounds_on_dev_with_the_budget_given() -> None:
     assert "initial_blocks" not in next(row for row in untuned.results if row["arm"] == "ete")["settings"]
 
 
-def test_draws_are_distinct_seeded_points_of_the_space() -> None:
-    arm = replace(ETE, settings={}, tune={"gamma": [0.1, 0.2, 0.3], "branches": [2, 4]})
-    drawn = arm.draws(4, seed=0)
-    assert len({json.dumps(a.settings) for a in drawn}) == 4
-    assert [a.settings for a in drawn] == [a.settings for a in arm.draws(4, seed=0)]
-    assert len(arm.draws(99, seed=0)) == 6
-    assert all(a.tune == {} for a in drawn)
-
-
-def test_learned_arms_are_left_out_without_a_head_and_refused_when_named() -> None:
-    learned = Arm("learned", "learned", "learned", "risk_bound", (0.01,))
-    assert select([*ARMS, learned], None, has_head=False) == ([*ARMS], ["learned"])
-    assert select([*ARMS, learned], "learned", has_head=True) == ([SEQUENTIAL, learned], [])
-    with pytest.raises(ValueError, match="arm learned must have a scoring head"):
-        select([*ARMS, learned], "threshold,learned", has_head=False)
-    with pytest.raises(ValueError, match="arms must be among sequential, threshold, ete, learned, got 'beam'"):
-        select([*ARMS, learned], "beam", has_head=True)
-    assert select([SEQUENTIAL, replace(ETE, on_request=True)], None, has_head=False) == ([SEQUENTIAL], [])
-    assert select([SEQUENTIAL, replace(ETE, on_request=True)], "ete", has_head=False)[0][1].name == "ete"
-    with_head = replace(learned, head="folder")
-    assert select([*ARMS, with_head], None, has_head=False) == ([*ARMS, with_head], [])
-
-
-def with_head(seed: int) -> GroupDenoiser:
-    """An untrained linear head: its risk is one minus the confidence."""
-    denoiser = toy()
-    denoiser.__dict__["head"] = ScoringHead(HeadConfig("linear", NAMES))
-    denoiser.head.mean.fill_(seed)
-    return denoiser
-
-
-def test_learned_arms_run_on_their_head_and_another_head_is_another_run(tmp_path) -> None:
-    learned = Arm("learned", "learned", "learned", "risk_bound", (0.1,), promise="dial")
-    renamed = replace(learned, name="mine", head="elsewhere")
-    plain = replace(THRESHOLD, values=(0.9,))
-    options = {"batch_size": 8, "progress": False, "out": tmp_path}
-    arms, answers = [SEQUENTIAL, plain, learned, renamed], dict.fromkeys(problems().test, ALL_ZERO)
-    wanted = problems(references=answers)
-    found = compare(with_head(0), arms, wanted, starts_with_zero, heads={"mine": with_head(1)}, **options)
-    rows = {row["arm"]: row for row in found.curves}
-    assert rows["learned"]["rounds_at_reference"] == rows["mine"]["rounds_at_reference"]
-    assert rows["learned"]["rounds_at_reference"] == rows["threshold"]["rounds_at_reference"]
-    assert [(row["arm"], row["bound"], row["wrong"]["estimate"]) for row in found.calibration] == [
-        ("threshold", pytest.approx(0.1), 0),
-        ("learned", 0.1, 0),
-        ("mine", 0.1, 0),
-    ]
-    assert {row["arm"] for row in found.verdicts if row["finding"] == "no difference"} == {"learned", "mine"}
-    before = len((tmp_path / "groups.jsonl").read_text().splitlines())
-    assert before == 1 + 4 * (3 + 5)
-    compare(with_head(2), arms[:3], wanted, starts_with_zero, **options)
-    assert len((tmp_path / "groups.jsonl").read_text().splitlines()) == before + 3 + 5
-
-
-@pytest.mark.parametrize(
-    ("changes", "rule"),
-    [
-        ({"policy": "beam"}, "policy of arm threshold must be one of"),
-        ({"dial": ""}, "values of arm threshold must go with a dial"),
-        ({"values": (0.9, 0.9)}, "values of arm threshold must differ"),
-        ({"settings": {"threshold": 0.5}}, "settings of arm threshold must leave out threshold"),
-    ],
-)
-def test_a_wrong_declaration_is_refused(changes, rule: str) -> None:
-    with pytest.raises(ValueError, match=rule):
-        replace(THRESHOLD, **changes)
-
-
 def test_a_comparison_needs_its_reference_and_different_names() -> None:
     with pytest.raises(ValueError, match="arms must include the reference sequential"):
         compared(THRESHOLD)
@@ -332,122 +193,6 @@ def test_a_comparison_needs_its_reference_and_different_names() -> None:
         compared(SEQUENTIAL, THRESHOLD, THRESHOLD)
     with pytest.raises(ValueError, match="dev and test prompts of task groups must differ"):
         problems(test=("010",))
-
-
-def pair(rounds: float, spread: float = 0.01, accuracy: float = 0.0, forwards: float = 0.4) -> Pair:
-    noise = np.concatenate([[0.0], np.linspace(-spread, spread, 200)])
-    return Pair(rounds + noise, forwards + 0 * noise, accuracy + noise)
-
-
-def test_the_operating_point_saves_rounds_by_its_interval_at_nearly_the_best_accuracy() -> None:
-    touching, saving, better = pair(0.995), pair(0.9), pair(0.8)
-    assert operating_point([Point({"p": 0}, touching, 0.9)]) is None
-    points = [Point({"p": 0}, touching, 0.99), Point({"p": 1}, saving, 0.9), Point({"p": 2}, better, 0.86)]
-    assert operating_point(points).settings == {"p": 2}
-    assert operating_point([*points[:2], Point({"p": 2}, better, 0.84)]).settings == {"p": 1}
-
-
-def test_parity_lines_by_hand() -> None:
-    # half of the rounds explored with k = 4: identity 1 / (1 + .5 * 3) = .4
-    explored, rounds = np.full(201, 3.0), np.full(201, 6.0)
-
-    def kept(**changes):
-        return lines(pair(**{"rounds": 1.03, **changes}), explored=explored, rounds=rounds, branches=4)["kept"]
-
-    assert kept() == {"accuracy": True, "rounds": True, "sequence_forwards": True, "all": True}
-    assert kept(rounds=1.031)["rounds"] is False
-    assert kept(accuracy=-0.011)["accuracy"] is False  # the lower limit counts, not the estimate
-    assert kept(forwards=0.411)["sequence_forwards"] is True
-    assert kept(forwards=0.413)["sequence_forwards"] is False
-    assert kept(forwards=0.387)["all"] is False
-
-
-def test_a_gated_arm_has_no_identity_to_keep() -> None:
-    about = {"explored": np.full(201, 3.0), "rounds": np.full(201, 6.0), "branches": 4, "gated": True}
-    row = lines(pair(rounds=1.03, forwards=0.8), **about)
-    assert row["kept"] == {"accuracy": True, "rounds": True, "sequence_forwards": None, "all": True}
-    assert row["reason"].startswith("a gated arm")
-    assert lines(pair(rounds=1.04), **about)["kept"]["all"] is False
-    assert "reason" not in lines(pair(rounds=1.03), **{**about, "gated": False})
-
-
-def test_the_cheapest_point_is_taken_of_those_as_accurate_as_the_best() -> None:
-    def chosen(*points: tuple[float, float], n: int = 1000, lucky: bool = False) -> int:
-        tables = [
-            {
-                "right": np.roll(np.arange(n) < right * n, i * n // 2 * lucky).astype(float),
-                "rounds": np.full(n, 5.0),
-                "sequence_forwards": np.full(n, forwards),
-            }
-            for i, (right, forwards) in enumerate(points)
-        ]
-        return nearly_best(resample(n, seed=0), tables)
-
-    assert chosen((0.9, 5.0), (0.92, 9.0)) == 1  # what a gate buys is worth what it costs
-    assert chosen((0.9, 5.0), (0.9, 9.0)) == 0  # it buys nothing
-    assert chosen((0.9, 5.0), (0.9, 5.0), (0.901, 5.0)) == 2
-    assert (
-        chosen((0.9, 5.0), (0.909, 9.0)) == 1
-    )  # under a point, on the same prompts and nine more: more by the interval
-    assert chosen((0.9, 5.0), (0.909, 9.0), lucky=True) == 0  # under a point, and on other prompts
-    assert chosen((0.9, 5.0), (0.911, 9.0), lucky=True) == 1
-
-
-def test_a_rival_has_every_setting_of_the_operating_point_that_its_policy_has() -> None:
-    point = {"gamma": 0.7, "alpha": 8.0, "eq7_over": "masks", "eq7_threshold": 0.8, "branches": 2}
-    learned = at_point(Arm(LEARNED, "learned", LEARNED, settings={"gate": 1.0}, tune={"branches": [2, 4]}), point)
-    assert learned.settings == {"gate": 1.0, **{name: point[name] for name in list(point)[:4]}}
-    assert at_point(Arm(RANDOM, "control", RANDOM), point).settings == {"gamma": 0.7, "branches": 2}
-
-
-def test_a_parity_study_runs_all_controls_at_the_operating_point() -> None:
-    fixed = {**ETE_SETTINGS, "alpha": 0.5, "threshold": 0.9}
-    del fixed["gamma"]
-    beam = Arm("ete", "headless", "ete", settings=fixed, tune={"gamma": [0.0, 0.6]})
-    control = Arm(RANDOM, "control", "random-parity")
-    found = compare(toy(), [beam, control], problems(), starts_with_zero, parity=5, batch_size=4, progress=False)
-    (row,) = found.parity
-    assert len(row["points"]) == 2
-    assert row["operating_point"]["gamma"] == 0.6
-    assert {r["arm"] for r in found.results} == {"ete", "ete-untargeted", RANDOM}
-    assert {r["split"] for r in found.results} == {"test"}
-    assert row["points"][0]["rounds_ratio"]["estimate"] in (1, pytest.approx(2 / 3))
-    assert row[RANDOM]["identity"]["estimate"] == pytest.approx(1 / (1 + 0.5 * 3))  # one round of two explored
-    assert row[RANDOM]["kept"] == {"accuracy": True, "rounds": False, "sequence_forwards": False, "all": False}
-    assert LEARNED not in row
-    assert "random-parity" in table(found)
-
-
-def test_the_own_settings_of_a_rival_are_chosen_on_dev_at_the_operating_point() -> None:
-    """A wide gate runs two branches and is no better here: on dev it costs more, and is left; test is run once."""
-    beam = Arm("ete", "headless", "ete", settings={**ETE_SETTINGS, "alpha": 0.5, "threshold": 0.9})
-    gated = Arm("learned-parity-gate", "learned", LEARNED, tune={"gate": [0.0, 1e9]})
-    plain = Arm(LEARNED, "learned", LEARNED, settings={"gate": 1e9})
-    denoiser = toy()
-    denoiser.__dict__["head"] = ScoringHead(HeadConfig("linear", NAMES))
-    arms = [beam, gated, plain, Arm(RANDOM, "control", RANDOM)]
-    found = compare(denoiser, arms, problems(), starts_with_zero, parity=5, batch_size=4, progress=False)
-    rows = {row["arm"]: row for row in found.results}
-    assert rows["learned-parity-gate"]["settings"]["gate"] == 0.0
-    assert rows[LEARNED]["settings"]["gate"] == 1e9  # its own settings stay
-    assert rows[LEARNED]["settings"]["alpha"] == 0.5
-    kept = {
-        name: found.parity[0][name]["kept"]["sequence_forwards"] for name in (LEARNED, "learned-parity-gate", RANDOM)
-    }
-    assert kept == {LEARNED: None, "learned-parity-gate": False, RANDOM: False}
-    forwards = {name: row["sequence_forwards"]["estimate"] for name, row in rows.items()}
-    assert (forwards["learned-parity-gate"], forwards[LEARNED]) == pytest.approx((3, 5))  # two rounds of two branches
-    assert {row["split"] for row in found.results} == {"test"}
-    assert {"learned-parity-gate", LEARNED, RANDOM} <= found.parity[0].keys()
-    assert sum(pair["b"] == RANDOM for pair in found.pairs) == 2
-
-
-def test_a_task_without_operating_point_is_no_parity_task() -> None:
-    beam = Arm("ete", "headless", "ete", settings={"threshold": 0.9}, tune={"gamma": [0.0]})
-    found = compare(toy(), [beam], problems(), starts_with_zero, parity=1, progress=False)
-    assert found.parity[0]["operating_point"] is None
-    assert found.results == []
-    assert "groups is no parity task" in table(found)
 
 
 def test_the_ledger_keeps_columns_by_prompt(tmp_path) -> None:

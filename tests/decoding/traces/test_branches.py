@@ -10,13 +10,10 @@ import torch
 
 from decoding.commit import commit
 from decoding.policies.ete import BeamETE
-from decoding.policies.quota import Sequential
-from decoding.policies.threshold import Threshold
-from decoding.state import DecodeState, start
-from decoding.traces.branches import FLOOR, KINDS, finish, predict, try_alone, try_branches
+from decoding.traces.branches import FLOOR, KINDS, predict, try_alone, try_branches
 from decoding.traces.labelling import Labelling
-from decoding.traces.visits import visit
 from models.toys.toy import GroupDenoiser, TableDenoiser
+from tests.decoding.traces.first_states import beginning
 
 BEAM = BeamETE(branches=4, c_info=0.5, implicit=False)
 HALF, SURE = math.log(0.5), math.log(1e-6)  # log(1 - c) of an even chance, and of one in a million
@@ -32,17 +29,6 @@ def table(*confidences: float, eos: int | None = None) -> TableDenoiser:
 
 
 FALLING = table(0.95, *(0.85 - 0.03 * i for i in range(16)))  # position 1 is exploited
-
-
-@pytest.fixture
-def generator() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
-
-
-def beginning(denoiser, gen_length, block_length, batch=1, prompt=1) -> DecodeState:
-    tokens = torch.zeros(batch, prompt + gen_length, dtype=torch.long)
-    ids = {"mask_id": denoiser.mask_id, "eos_id": denoiser.eos_id}
-    return start(tokens, gen_length=gen_length, block_length=block_length, **ids)
 
 
 @pytest.fixture
@@ -240,57 +226,6 @@ def test_states_of_one_batch_have_the_branches_they_have_alone(tried):
         order, expected = few.position[s].argsort(), alone.position[0].argsort()
         assert torch.equal(few.log_risk[s][order], alone.log_risk[0][expected])
         assert torch.equal(few.eq7[s][order], alone.eq7[0][expected])
-
-
-def states_of(denoiser, driver, keep, seed=0):
-    state = beginning(denoiser, 12, 4, batch=3, prompt=4)
-    generator = torch.Generator().manual_seed(seed)
-    return visit(denoiser, state, driver, keep=keep, attention_mask=None, generator=generator)
-
-
-def test_a_visit_keeps_states_that_the_decode_passed_through(denoisers):
-    everything = states_of(denoisers["context"], Sequential(), 99)
-    rounds = [everything.state.round[everything.row == row].tolist() for row in range(3)]
-    assert all(of_row == list(range(1, len(of_row) + 1)) for of_row in rounds)
-    assert everything.state.unfinished.all()
-    few = states_of(denoisers["context"], Sequential(), 3)
-    assert torch.bincount(few.row).tolist() == [3, 3, 3]
-    for s, row in enumerate(few.row.tolist()):
-        at = ((everything.row == row) & (everything.state.round == few.state.round[s])).nonzero()[0, 0]
-        for name in ("tokens", "masked", "recent_confidence", "recent_token", "committed_round", "opened"):
-            assert torch.equal(getattr(few.state, name)[s], getattr(everything.state, name)[at])
-    for row in range(3):
-        assert sorted(few.place[few.row == row].tolist()) == [0, 1, 2]
-
-
-def test_a_visit_draws_its_states_anew_with_another_seed(denoisers):
-    rounds = [states_of(denoisers["context"], Sequential(), 2, seed).state.round.tolist() for seed in (0, 0, 1, 2)]
-    assert rounds[0] == rounds[1]
-    assert len({tuple(r) for r in rounds}) == 3
-    firsts = [states_of(denoisers["context"], Sequential(), 4, seed) for seed in range(6)]
-    labelled = torch.cat([one.state.round[one.place == 0] for one in firsts])
-    assert set(labelled.tolist()) == {1, 2, 3, 4}  # not the earliest of each prompt
-
-
-def test_a_driver_that_draws_leads_elsewhere_with_another_seed(denoisers):
-    tokens = [states_of(denoisers["context"], Sequential(order="random"), 99, seed).state.tokens for seed in (3, 3, 4)]
-    assert torch.equal(tokens[0], tokens[1])
-    assert tokens[0].shape != tokens[2].shape or not torch.equal(tokens[0], tokens[2])
-
-
-def test_finishing_goes_on_from_the_state_with_one_token_forced():
-    denoiser = GroupDenoiser(2, 3)
-    state = beginning(denoiser, 6, 6, batch=2)
-    one = replace(
-        state,
-        tokens=state.tokens.index_fill(1, torch.tensor(4), 1),
-        masked=state.masked.index_fill(1, torch.tensor(4), False),
-    )
-    free = finish(denoiser, one, Threshold(0.9), attention_mask=None)
-    assert free[:, 1:].tolist() == [[0, 0, 0, 1, 1, 1]] * 2
-    forced = finish(denoiser, one, Threshold(0.9), attention_mask=None, forced=torch.tensor([5, -1]))
-    assert torch.equal(forced, free)
-    assert torch.equal(one.tokens[:, 1:4], torch.full((2, 3), 2))  # the state itself is left alone
 
 
 def test_what_the_beam_commits_implicitly_is_committed_in_every_branch(tried):

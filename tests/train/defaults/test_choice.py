@@ -198,13 +198,31 @@ def test_a_form_that_failed_on_further_prompts_is_tried_more_carefully():
     assert chosen.won.tasks["sums"].difference.n == COUNTS["sums"]  # it wins on all of them only
 
 
-def test_under_three_hundred_prompts_nothing_that_may_lose_answers_is_taken():
+def test_under_three_hundred_prompts_nothing_is_taken_but_drafts_that_the_rule_checks():
     few = {"sudoku": 240, "sums": 240}
-    world = World({"rule": 6, "head": 6, "looks": 3, "exact": 4, "subset": 3}, bold_is_wrong)
-    assert choose(world, [LOOKS, EXACT, SUBSET], BOUNDS, few).defaults.checked == "exact"
-    assert choose(world, [LOOKS, SUBSET], BOUNDS, few).defaults.alone
+    world = World({"rule": 6, "head": 6, "looks": 3, "exact": 4, "subset": 3.5}, bold_is_wrong)
+    assert choose(world, [OWN, LOOKS, EXACT, SUBSET], BOUNDS, few).defaults.checked == "subset"
+    assert not any(setting.looks or setting.rule is None for setting, _ in world.asked)
+    assert choose(world, [LOOKS, EXACT], BOUNDS, few).defaults.checked == "exact"
+    assert choose(world, [OWN, LOOKS], BOUNDS, few).defaults.alone
     assert looks_at(240) == (200, 240)
     assert looks_at(600) == (200, 300, 600)
+
+
+def test_drafts_checked_one_by_one_are_left_where_they_lose_answers():
+    """Two answers of 240 are let pass, for the rule has accepted every token; three are not."""
+    rounds, few = {"rule": 6, "exact": 4, "subset": 3}, {"sudoku": 240, "sums": 240}
+    for lost, taken in ((0, "subset"), (2 / 240, "subset"), (3 / 240, "exact"), (6 / 240, "exact")):
+        world = World(rounds, lambda kind, bound, lost=lost: lost if kind == "subset" else bold_is_wrong(kind, bound))
+        assert choose(world, [EXACT, SUBSET], BOUNDS, few).defaults.checked == taken
+
+
+def test_a_cascade_whose_drafts_save_no_more_than_the_present_reading_is_left_out():
+    ours = World({"rule": 6, "exact": 4, "subset": 3}, bold_is_wrong)
+    for without, taken in (({"exact": 5, "subset": 4}, "subset"), ({"exact": 4, "subset": 3}, None)):
+        unread = World(without, bold_is_wrong)
+        assert choose(ours, [EXACT, SUBSET], BOUNDS, COUNTS, unread=unread).defaults.checked == taken
+        assert {part for _, part in unread.asked} == {"screen"}
 
 
 def test_a_loss_of_a_point_is_seldom_let_through():
@@ -220,6 +238,18 @@ def test_a_loss_of_a_point_is_seldom_let_through():
                 break
         taken += found.keeps
     assert taken < 60
+
+
+def test_what_is_known_beforehand_draws_a_difference_to_none():
+    found = Paired.of(0, 2, 200)
+    drawn = found.drawn_to_none(0.005)
+    assert found.estimate == -0.01
+    assert -0.003 < drawn.estimate < -0.002
+    assert -0.01 < drawn.least < drawn.estimate
+    assert drawn.high - drawn.low < found.high - found.low
+    wide = found.drawn_to_none(10.0)
+    assert wide.estimate == pytest.approx(found.estimate, rel=1e-4)
+    assert wide.high - wide.low == pytest.approx(found.high - found.low, rel=1e-4)
 
 
 def test_slow_tasks_are_judged_on_fewer_prompts():

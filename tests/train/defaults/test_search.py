@@ -12,13 +12,15 @@ import models
 from decoding import generate
 from decoding.api import make_policy
 from decoding.features import NAMES
-from models.heads.cascade import Cascade, CascadeConfig
+from models.heads.cascade import CascadeConfig
 from models.heads.config import HeadConfig
 from models.heads.defaults import Defaults, read_defaults
 from models.heads.scoring_head import ScoringHead, load_head, save_head
 from train.cascade.fit import fit_cascade
 from train.commands.command_line import shipped
 from train.defaults import search as module
+from train.defaults.careful_texts import kept_texts
+from train.defaults.controls import put_random_cascade
 from train.defaults.search import Panel, choose_defaults, dev_prompts
 from train.defaults.settings import Trials
 from train.head.settings import CascadeFitting, TaskRun
@@ -85,11 +87,8 @@ def test_the_shipped_head_looks_ahead(base, tmp_path, few_will_do):
 
 
 def test_a_cascade_of_random_weights_is_left_out(plain, tmp_path, few_will_do):
-    torch.manual_seed(0)
-    cascade = Cascade(CascadeConfig(blocks=1, rank=4, base=plain.fingerprint()), plain).eval()
-    for own in (p for p in cascade.parameters() if p.requires_grad):
-        torch.nn.init.normal_(own, std=0.5)
-    plain.head.cascade = cascade
+    put_random_cascade(plain, seed=0)
+    assert plain.head.cascade.config.blocks == 4
     found = chosen(plain, tmp_path)
     assert found.defaults == found.each["multiplication"].rule
     assert decodes_as_the_rule(plain, tmp_path)
@@ -180,3 +179,25 @@ def test_old_files_have_no_defaults_and_are_trusted_whole():
     for value in (-0.1, 1.1):
         with pytest.raises(ValueError, match=rf"^trust must lie in \[0, 1\], got {value}$"):
             HeadConfig("linear", NAMES, trust=value)
+
+
+def test_minutes_bound_what_is_decoded_without_answers(base, tmp_path, few_will_do, monkeypatch):
+    """The careful rule judges there: its texts are made as far as the prompts that there is time for, by whole batches."""
+    base.put_on(load_head(Path(HEAD), base))
+    monkeypatch.setattr(Panel, "judged", property(lambda self: False))
+    trials = Trials(screen=8, confirm=64, bounds=(0.03, 0.003), minutes=1e-4)
+    found = choose_defaults(base, SUMS, trials, tmp_path, batch_size=8, seed=0)
+    assert found.each["multiplication"].n == {"multiplication": 20}
+    (file,) = (tmp_path / "trials").glob("multiplication-careful-*.json")
+    assert len(json.loads(file.read_text())) == 32  # 8 + 20, to the end of a batch
+    assert choose_defaults(base, SUMS, trials, tmp_path, batch_size=8, seed=0) == found
+
+
+def test_texts_of_the_careful_rule_are_kept_for_the_same_prompts_only(tmp_path):
+    file = tmp_path / "texts.json"
+    assert kept_texts(file, ["a", "b"]) == []
+    file.write_text('{"a": "1"}')
+    assert kept_texts(file, ["a", "b"]) == ["1"]
+    assert kept_texts(file, ["b", "a"]) == []
+    file.write_text('{"a": 1}')
+    assert kept_texts(file, ["a", "b"]) == []

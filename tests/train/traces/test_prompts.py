@@ -1,12 +1,14 @@
-"""A user's file may hold any number of prompts: some to fit on, some to choose by, test prompts apart."""
+"""Prompts of a run: those of a user's file shared out to fit on and to choose by, and the canvases that they become."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
+import torch
 
 from train.tasks import get
+from train.traces.canvases import decode_text, encode
 from train.traces.prompts import shared_out
 
 
@@ -45,3 +47,22 @@ def test_one_prompt_cannot_be_shared_out(tmp_path):
         ValueError, match=r"must hold a prompt to fit on and one to judge by beside those of the test split, got 1$"
     ):
         shared_out(get("countdown4"), file, "dev")
+
+
+def test_prompts_become_left_padded_canvases_and_responses_references(groups, tasks, example):
+    some = [example("0", "01"), example("110", "0" * 16), example("1", ""), example("1", "0" * 17)]
+    found = encode(groups, tasks(16, 8), some)
+    assert found.tokens[:, :3].tolist() == [[0, 0, 0], [1, 1, 0], [0, 0, 1], [0, 0, 1]]
+    assert (
+        found.attention_mask[:, :4].tolist()
+        == [[False, False, True, True], [True] * 4] + [[False, False, True, True]] * 2
+    )
+    assert found.reference[0].tolist() == [-1] * 3 + [0, 1] + [0] * 14  # filled up with EOS, or 0 where there is none
+    assert found.reference[1, 3:].tolist() == [0] * 16
+    assert (found.reference[2:] == -1).all()  # none given; too long
+
+
+def test_a_text_ends_at_the_first_eos(groups):
+    groups.eos_id = 1
+    assert decode_text(groups, torch.tensor([0, 0, 1, 0, 1])) == "00"
+    assert decode_text(groups, torch.tensor([0, 0])) == "00"
