@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from decoding.comparison.arms import REFERENCE, Arm, check_arms, require_different, select
+from models.complaints import shown
 from train.commands.command_line import shipped
 from train.commands.folders import MODEL, check_model, find_head, named_head
 from train.outcomes.workload import require_positive
@@ -189,6 +190,6 @@ def in_passes(running: Sequence[Arm], catalogue: Sequence[Arm], first: str | Non
     known = [arm.name for arm in catalogue]
     for name in named:
         if name not in known:
-            raise ValueError(f"first must be among {', '.join(known)}, got {name!r}")
+            raise ValueError(f"first must be among {', '.join(known)}, got {shown(name)}")
     early = tuple(arm for name in named for arm in running if arm.name == name)
     return tuple(some for some in (early, tuple(arm for arm in running if arm not in early)) if some)

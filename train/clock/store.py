@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from models.checkpoints.json_files import read_object
+from models.complaints import shown
 from train.clock.call import Base, How
 
 Row = dict[str, Any]
@@ -100,5 +101,5 @@ def require_same(folder: Path, kept: Mapping[str, Any], now: Mapping[str, Any]) 
     for name, value in json.loads(json.dumps(dict(now))).items():
         if kept.get(name) != value:
             raise ValueError(
-                f"out must be a folder of results with {name} {value!r}, got {kept.get(name)!r} in {folder}"
+                f"out must be a folder of results with {name} {shown(value)}, got {shown(kept.get(name))} in {folder}"
             )
