@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from typing import Any
 
 import torch
@@ -50,18 +51,11 @@ def decode(
         RuntimeError: if the policy commits nothing in a round in which it must.
         ValueError: if a forward gives logits that are NaN or infinite.
     """
-    watched = on_step is not None
-    for round_ in rounds(
-        denoiser,
-        state,
-        policy,
-        attention_mask=attention_mask,
-        sampling=sampling,
-        generator=generator,
-        watched=watched,
-    ):
-        if on_step is not None and round_.proposal is not None:
-            on_step(round_.state, round_.reading)
+    how: dict[str, Any] = {"attention_mask": attention_mask, "sampling": sampling, "generator": generator}
+    with closing(rounds(denoiser, state, policy, **how, watched=on_step is not None)) as steps:
+        for round_ in steps:
+            if on_step is not None and round_.proposal is not None:
+                on_step(round_.state, round_.reading)
     return round_.state, round_.counts
 
 
@@ -75,11 +69,12 @@ def rounds(
     generator: torch.Generator | Counter | None = None,
     watched: bool = True,
     queue: Queue | None = None,
-) -> Iterator[Round]:
+) -> Generator[Round, None, None]:
     """One batched forward a round over every live canvas, then choose, propose, commit; `decode` has the arguments.
 
     Rows may be at different rounds, blocks and branch states; finished rows leave the batch, and where a `queue` is given its
     prompts take their places. Unless `watched`, only the last round is sure to be seen, and of a queue's prompts each one's last.
+    Whoever may leave early closes it: until then the denoiser's engine serves no other decode.
     """
     for blocks in sorted(set(state.num_blocks.tolist())):
         policy.check_blocks(blocks)

@@ -11,8 +11,6 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
-from models.complaints import cut, shown
-
 DEFAULT_POLICY = "learned"
 
 
@@ -79,6 +77,8 @@ def find_policy(name: str, subject: str = "policy") -> NamedPolicy:
     Raises:
         ValueError: in one sentence, for an unknown name or a place without such a class.
     """
+    from models.complaints import cut, shown  # here, so that `decoding` can say first that no `models` lies beside it
+
     if not isinstance(name, str):
         raise ValueError(f"{subject} must be a name, got {shown(name)}")
     if name.replace("_", "-") in POLICIES:

@@ -113,7 +113,14 @@ def generate_many(
         pairs = list(pairs)
         batch_size = min(batch_size, max(1, len(pairs)))
     answers = _answers(calls, pairs, batch_size, seed)
-    return (answer for _, answer in (in_order(answers) if ordered else answers))
+    return _without_places(answers, ordered=ordered)
+
+
+def _without_places(answers: Generator[tuple[int, Answer], None, None], *, ordered: bool) -> Iterator[Answer]:
+    """The answers; who leaves them early ends their decode with them."""
+    with closing(answers):
+        for _, answer in in_order(answers) if ordered else answers:
+            yield answer
 
 
 class Calls:
@@ -186,7 +193,7 @@ def read_entries(
 
 def _answers(
     calls: Calls, pairs: Iterable[tuple[Entry, Fitted]], batch_size: int, seed: int
-) -> Iterator[tuple[int, Answer]]:
+) -> Generator[tuple[int, Answer], None, None]:
     """Answers with the places of their prompts, as they end."""
     for _, group in groupby(pairs, key=lambda pair: pair[1].rule):
         first = next(group)
@@ -219,18 +226,11 @@ def last_rounds(
     state = first_state(
         denoiser, nothing, fitted.rule, gen_length=nothing[:, 0], block_length=1, end_ids=fitted.stops_at
     )
-    for round_ in rounds(
-        denoiser,
-        state,
-        fitted.rule,
-        attention_mask=nothing > 0,
-        sampling=fitted.sampling,
-        generator=Counter(seed),
-        watched=False,
-        queue=queue,
-    ):
-        if round_.entries:
-            yield round_
+    how: dict[str, Any] = {"sampling": fitted.sampling, "generator": Counter(seed), "watched": False, "queue": queue}
+    with closing(rounds(denoiser, state, fitted.rule, attention_mask=nothing > 0, **how)) as steps:
+        for round_ in steps:
+            if round_.entries:
+                yield round_
 
 
 def decode_in_turns(

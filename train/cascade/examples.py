@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Any
@@ -190,19 +191,20 @@ def examples(
     first = first_state(denoiser, batch.tokens, policy, **canvas, end_ids=denoiser.end_ids)
     base, number = Recorded(denoiser, taps), torch.arange(len(texts), device=first.tokens.device)
     sampling, before = Sampling(forbidden=(denoiser.mask_id,)), deque[Round](maxlen=ahead)
-    for step in rounds(base, first, policy, attention_mask=batch.attention_mask, sampling=sampling):
-        if step.proposal is None or LAST * int(step.state.unfinished.sum()) < len(texts):
-            return
-        if before and base.prediction is not None:
-            last = before[-1]
-            yield from labelled(*last, base.prediction, number, whole=whole, entered=entered)
-            for gap, (reading, _, _) in enumerate(
-                reversed(list(before)[:-1] if last[2].tokens.shape[1] == 1 else []), 2
-            ):
-                since = since_then(reading, last[1], last[2])
-                for one in labelled(reading, since, last[2], base.prediction, number, whole=whole, entered=entered):
-                    yield replace(one, depth=gap)
-        before.append((step.reading, step.proposal, commit(step.state, step.reading, step.proposal)))
+    with closing(rounds(base, first, policy, attention_mask=batch.attention_mask, sampling=sampling)) as steps:
+        for step in steps:
+            if step.proposal is None or LAST * int(step.state.unfinished.sum()) < len(texts):
+                return
+            if before and base.prediction is not None:
+                last = before[-1]
+                yield from labelled(*last, base.prediction, number, whole=whole, entered=entered)
+                for gap, (reading, _, _) in enumerate(
+                    reversed(list(before)[:-1] if last[2].tokens.shape[1] == 1 else []), 2
+                ):
+                    since = since_then(reading, last[1], last[2])
+                    for one in labelled(reading, since, last[2], base.prediction, number, whole=whole, entered=entered):
+                        yield replace(one, depth=gap)
+            before.append((step.reading, step.proposal, commit(step.state, step.reading, step.proposal)))
 
 
 def since_then(reading: Reading, proposal: Proposal, canvases: DecodeState) -> Proposal:

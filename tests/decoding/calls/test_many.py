@@ -8,6 +8,8 @@ import torch
 
 import models
 from decoding import generate, generate_many
+from decoding.calls import many
+from decoding.loop import rounds
 from decoding.policies.threshold import Threshold
 from decoding.policy_by_name import make_policy
 from models.toys.toy import TableDenoiser
@@ -175,6 +177,28 @@ def test_an_engine_is_free_again_once_its_answers_are_left(goldens):
     next(answers)
     assert goldens[1].engine.in_use.locked()
     answers.close()
+    assert not goldens[1].engine.in_use.locked()
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_an_engine_is_free_again_whoever_still_knows_its_rounds(goldens, monkeypatch, ordered):
+    known = []
+    monkeypatch.setattr(many, "rounds", lambda *given, **how: known.append(rounds(*given, **how)) or known[-1])
+    answers = generate_many(goldens[1], PROMPTS, "threshold", gen_length=8, batch_size=2, ordered=ordered)
+    next(answers)
+    assert goldens[1].engine.in_use.locked()
+    answers.close()
+    assert not goldens[1].engine.in_use.locked()
+    assert len(known) == 1
+
+
+def test_an_engine_is_free_again_after_a_hook_has_failed(goldens):
+    def fail(state, reading):
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine") as failed:  # its traceback knows the rounds
+        generate(goldens[1], PROMPTS[:1], "threshold", gen_length=8, on_step=fail)
+    assert failed.traceback
     assert not goldens[1].engine.in_use.locked()
 
 
