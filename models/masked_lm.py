@@ -12,14 +12,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers.masking_utils import create_bidirectional_mask
 
-from models.attention_map import attention_map
+from models.asides import attention_map, blind, visible
 from models.block_cache import BlockCache
 from models.block_run import Recorder, Run, context_of, positions_of, predictors, themselves
 from models.checkpoints.files import combine, digest
 from models.checkpoints.tokenizer import Prompt, check_prompts, encode
 from models.denoiser import Denoiser, Prediction, Tap
 from models.engine.engine import engine_for
-from models.shadow_rows import blind, visible
 
 
 class MaskedLM(Denoiser):

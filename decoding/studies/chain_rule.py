@@ -73,6 +73,8 @@ def nll(logits: Float[Tensor, "M V"], tokens: Int[Tensor, " M"]) -> Float[Tensor
 class Rounds:
     """What each round of a finished decode revealed; rounds without a commit are empty.
 
+    joint - path is epsilon_r of arXiv 2511.21103, what the parts do not tell of the round; it may be negative.
+
     Attributes:
         size: m, positions committed.
         path: sum of -log c_i, the information of the parts.
@@ -84,11 +86,6 @@ class Rounds:
     path: Float[Tensor, "B R"]
     joint: Float[Tensor, "B R"]
     exploit: Bool[Tensor, "B R"]
-
-    @property
-    def epsilon(self) -> Float[Tensor, "B R"]:
-        """joint - path: what the parts do not tell of the round (epsilon_r of arXiv 2511.21103); may be negative."""
-        return self.joint - self.path
 
     def total(self, value: Float[Tensor, "B R"]) -> Float[Tensor, " B"]:
         """Sum over the exploitation rounds."""

@@ -245,10 +245,10 @@ def run_calibrate(
     call: CalibrateCall,
     *,
     out: str,
-    batch_size: int | None = None,
-    seed: int = 1,
-    device: str | None = None,
-    dtype: str | None = None,
+    batch_size: int | None,
+    seed: int,
+    device: str | None,
+    dtype: str | None,
 ) -> str:
     """Decode the prompts, test the dial, write calibration.json and a picture, and say what was found.
 

@@ -62,11 +62,11 @@ def run_study(
     settings: Mapping[str, Any],
     *,
     out: str,
-    model: str | None = None,
-    head: str | None = None,
-    seed: int = 0,
-    device: str | None = None,
-    dtype: str | None = None,
+    model: str | None,
+    head: str | None,
+    seed: int,
+    device: str | None,
+    dtype: str | None,
 ) -> str:
     """Run a study and write `out/NAME.json` and `out/NAME.png`; returns what was written, in words.
 

@@ -66,9 +66,8 @@ def outcomes(
     check_model(str(shipped(MODEL)) if model is None else model, "")
     head = find_head(model, head)
     running = select_named(catalogue, arms, has_head=head is not None)
-    from train.outcomes.jobs import How
+    from train.outcomes.jobs import How, run_jobs
     from train.outcomes.pool import draw_pools
-    from train.outcomes.workers import run_jobs
 
     everywhere = [arm.name for arm in running] if whole is None else [name.strip() for name in whole.split(",")]
     how = How(str(shipped(MODEL)) if model is None else model, head, dtype, tf32, batch_size, seed)

@@ -42,7 +42,7 @@ def pack(results: Results, limit: int) -> Payload:
     texts, replays = most
     while True:
         body = {
-            task: {"texts": texts_of(results, task, texts), "replays": replays_of(results, task, replays)}
+            task: {"texts": _texts_of(results, task, texts), "replays": _replays_of(results, task, replays)}
             for task in results.tasks
         }
         data = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
@@ -71,14 +71,8 @@ def _by_prompt(rows: Sequence[Row], task: str, count: int) -> dict[int, dict[str
     return {prompt: found[prompt] for prompt in sorted(found)[:count]}
 
 
-def texts_of(results: Results, task: str, count: int) -> Row:
-    """Prompts, references, and of every arm [text, right, rounds, sequence forwards] or null for each prompt.
-
-    Args:
-        results: what the folder holds.
-        task: its name.
-        count: prompts at most.
-    """
+def _texts_of(results: Results, task: str, count: int) -> Row:
+    """Prompts, references, and of every arm [text, right, rounds, sequence forwards] or null for each prompt."""
     prompts = _by_prompt(results.texts, task, count)
     firsts = [next(iter(arms.values())) for arms in prompts.values()]
     names = dict.fromkeys(row["arm"] for row in results.texts if row["task"] == task)
@@ -94,14 +88,8 @@ def _text(row: Mapping[str, Any] | None) -> list[Any] | None:
     return None if row is None else [row["text"], row.get("right"), row["rounds"], row["sequence_forwards"]]
 
 
-def replays_of(results: Results, task: str, count: int) -> Row:
-    """Prompt -> arm -> canvas and rounds.
-
-    Args:
-        results: what the folder holds.
-        task: its name.
-        count: prompts at most.
-    """
+def _replays_of(results: Results, task: str, count: int) -> Row:
+    """Prompt -> arm -> canvas and rounds."""
     prompts = _by_prompt(results.traces, task, count)
     return {str(p): {name: _replay(row) for name, row in arms.items()} for p, arms in prompts.items()}
 

@@ -167,16 +167,17 @@ def follow(
     order = decoded_order(made.state)
     joint = token_nats(denoiser, made.sequences, order, attention_mask=whole, batch_size=batch_size)
     rounds = by_round(made.state, joint)
+    epsilon = rounds.joint - rounds.path
     broken = rounds.exploit & (rounds.joint > joint_bound(rounds.size, factor) + TOLERANCE)
     parts = exploit_bound(rounds.size, factor)
     off = rounds.exploit & ((rounds.path > parts + TOLERANCE) | (parts > factor + TOLERANCE))
     columns = {
         "nll": rounds.joint.sum(-1),
-        "epsilon": rounds.epsilon.sum(-1),
+        "epsilon": epsilon.sum(-1),
         "exploit_rounds": rounds.exploit.sum(-1),
         "forced_rounds": ((rounds.size > 0) & ~rounds.exploit).sum(-1),
         "exploit_nll": rounds.total(rounds.joint),
-        "exploit_epsilon": rounds.total(rounds.epsilon),
+        "exploit_epsilon": rounds.total(epsilon),
         "rounds_broken": broken.sum(-1),
         "rounds_off": off.sum(-1),
     }

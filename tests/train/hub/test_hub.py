@@ -13,9 +13,8 @@ from models.checkpoints.hub import bytes_to_download, head_folder, is_hub_name
 from tests.complaint import complaint
 from train.commands.command_line import run
 from train.commands.folders import find_head, named_head
-from train.hub.card import card
 from train.hub.pull import pull
-from train.hub.push import push
+from train.hub.push import model_card, push
 
 ROOT = Path(__file__).parents[3]
 HEAD, BASE = ROOT / "checkpoints" / "reason-7m-head", ROOT / "checkpoints" / "reason-7m"
@@ -73,7 +72,7 @@ def test_a_head_goes_up_with_its_cascade_and_comes_back_as_it_was(hub, tmp_path,
 
 
 def test_the_card_has_facts_for_machines_and_keeps_the_page(hub):
-    text = card(HEAD, NAME, base="someone/a-base", licence="apache-2.0")
+    text = model_card(HEAD, NAME, base="someone/a-base", licence="apache-2.0")
     facts = yaml.safe_load(text.split("---\n")[1])
     assert (facts["library_name"], facts["base_model"], facts["license"]) == (
         "fewer-rounds",
@@ -82,14 +81,14 @@ def test_the_card_has_facts_for_machines_and_keeps_the_page(hub):
     )
     assert f"--model someone/a-base --head {NAME}" in text
     assert (HEAD / "README.md").read_text().strip() in text
-    local = card(HEAD, NAME, base=None, licence="mit")  # fitted on a folder, which is no name on the hub
+    local = model_card(HEAD, NAME, base=None, licence="mit")  # fitted on a folder, which is no name on the hub
     assert "base_model" not in yaml.safe_load(local.split("---\n")[1])
 
 
 def test_a_card_that_is_pushed_again_has_its_facts_once(tmp_path):
-    text = card(HEAD, NAME, base="someone/a-base", licence="mit")
+    text = model_card(HEAD, NAME, base="someone/a-base", licence="mit")
     (tmp_path / "README.md").write_text(text)
-    assert card(tmp_path, NAME, base="someone/a-base", licence="mit").count("library_name") == 1
+    assert model_card(tmp_path, NAME, base="someone/a-base", licence="mit").count("library_name") == 1
 
 
 def test_commands_and_load_take_a_head_by_its_name(hub):

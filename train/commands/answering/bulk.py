@@ -80,12 +80,12 @@ def run_bulk(
     call: GenerateCall,
     *,
     out: str | None,
-    samples: int = 1,
-    batch_size: int | None = None,
-    long: Long = "refuse",
-    seed: int = 0,
-    device: str | None = None,
-    dtype: str | None = None,
+    samples: int,
+    batch_size: int | None,
+    long: Long,
+    seed: int,
+    device: str | None,
+    dtype: str | None,
 ) -> str:
     """Decode every prompt of a call and write a line of JSON for each; returns what it came to.
 
