@@ -217,6 +217,15 @@ def test_drafts_checked_one_by_one_are_left_where_they_lose_answers():
         assert choose(world, [EXACT, SUBSET], BOUNDS, few).defaults.checked == taken
 
 
+def test_no_loss_of_three_prompts_and_a_point_is_called_none():
+    """However much many changes both ways leave it open."""
+    for won, lost, agrees in ((6, 6, True), (6, 8, True), (6, 9, False), (20, 23, False)):
+        right = np.array([1.0] * won + [0.0] * lost + [1.0] * (200 - won - lost))
+        ours = {"right": right, "rounds": np.ones(200)}
+        rule = {"right": np.where(np.arange(200) < won + lost, 1 - right, 1.0), "rounds": np.ones(200)}
+        assert Against.of(ours, rule).agrees == agrees
+
+
 def test_a_cascade_whose_drafts_save_no_more_than_the_present_reading_is_left_out():
     ours = World({"rule": 6, "exact": 4, "subset": 3}, bold_is_wrong)
     for without, taken in (({"exact": 5, "subset": 4}, "subset"), ({"exact": 4, "subset": 3}, None)):
