@@ -6,9 +6,10 @@ import pytest
 import torch
 
 import models
-from decoding import generate
+from decoding import generate, generate_many
 from decoding.names import POLICIES
-from tests.decoding.policy_settings import ROWS
+from decoding.rounds.engine import EngineDriver, served
+from tests.decoding.policy_settings import ROWS, random_head
 
 ROOT = Path(__file__).parents[3]
 CACHES = ("none", "prefix", "dual")
@@ -95,6 +96,54 @@ def test_checked_drafts(reasons, settings, cache):
     assert reasons[1].engine.fallbacks == 0
     for name in ("looks", "drafts", "drafts_true"):
         assert torch.equal(getattr(plain, name), getattr(fast, name)), name
+
+
+@pytest.fixture(scope="module")
+def headed(goldens):
+    """The same with a head and a cascade of weights drawn at random."""
+    folder = ROOT / "tests" / "golden" / ("dream" if goldens[0].shifted else "llada")
+    made = [models.load(folder, device="cpu", dtype="float64", engine=kind) for kind in ("plain", "graphs")]
+    for denoiser in made:
+        denoiser.put_on(random_head(denoiser))
+    return made
+
+
+MANY = [
+    ("learned", {"risk_bound": 1.0, "share": 5.0}),
+    ("learned-ete", {"risk_bound": 0.9}),
+    ("verified", {"rule": "threshold", "threshold": 0.012, "canvases": 3, "mode": "subset"}),
+]
+
+
+@pytest.mark.parametrize("cache", ["none", "dual"])
+@pytest.mark.parametrize(("policy", "settings"), MANY, ids=[name for name, _ in MANY])
+def test_only_rows_that_still_run_are_worked_out(headed, monkeypatch, policy, settings, cache):
+    """In a batch whose rows end at different rounds, and in a queue whose prompts take the places of rows that ended."""
+    sizes: list[int] = []
+    own = EngineDriver._worked_out
+
+    def seen(driver, carry, sight):
+        sizes.append(len(sight.used))
+        return own(driver, carry, sight)
+
+    monkeypatch.setattr(EngineDriver, "_worked_out", seen)
+    prompts = [[3 + (7 * row + place) % 90 for place in range(1 + row % 5)] for row in range(17)]
+    canvas = {"block_length": 8, "use_cache": cache, **settings}
+    plain, fast = both(headed, prompts, policy, gen_length=16, **canvas)
+    same(plain, fast)
+    assert torch.equal(plain.looks, fast.looks)
+    lengths = [16, 8, 8, 24] * 9
+    rows = [
+        [a.row.ids for a in generate_many(one, 2 * prompts, policy, gen_length=lengths[:34], batch_size=16, **canvas)]
+        for one in headed
+    ]
+    assert rows[0] == rows[1]
+    assert {16, 8} <= set(sizes)
+
+
+def test_few_rows_are_served_in_halves_of_the_batch():
+    assert [served(64, running) for running in (64, 33, 32, 17, 9, 8, 1)] == [64, 64, 32, 32, 16, 8, 8]
+    assert [served(rows, 1) for rows in (1, 8, 15, 16, 17, 40)] == [1, 8, 15, 8, 8, 10]
 
 
 @pytest.mark.parametrize("cache", CACHES)
