@@ -208,9 +208,9 @@ class EngineDriver(Driver):
 
 
 def served(rows: int, running: int) -> int:
-    """How many rows of a batch are worked out after a forward: all, or a half, a quarter, ... that holds those that run."""
-    while rows // 2 >= max(running, FEW):
-        rows //= 2
+    """How many rows of a batch are worked out after a forward: all, or a quarter, a sixteenth, ... that holds those that run."""
+    while rows // 4 >= max(running, FEW):
+        rows //= 4
     return rows
 
 
