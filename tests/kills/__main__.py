@@ -1,8 +1,8 @@
 """Kills every command at every rename, at other events and at random moments, and sees that it ends as if it had not been.
 
 ``python -m tests.kills [NAME ...] [--jobs 2] [--kills 240] [--event WORD] [--minutes 8]``. A killed run is started again with the
-same command until it ends; what it leaves must be what an undisturbed run leaves: nothing lost, doubled, mixed or left over. What was
-found is kept, and a later call of the same code goes on from there. SIGTERM and Ctrl-C end with the table of what was found so far.
+same command until it ends; what it leaves must be what an undisturbed run leaves: nothing lost, doubled, mixed or left over. What
+was found is kept, and a later call of the same code goes on from there. SIGTERM and Ctrl-C end with the table so far.
 """
 
 from __future__ import annotations
