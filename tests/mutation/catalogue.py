@@ -100,7 +100,6 @@ MUTATIONS = tuple(
         ("parts of any name", TRACE, "    if name is None:\n", "    if name is None:\n        return\n    if name is None:\n", TRACES),
         ("a part written in place", TRACE, "    with written_aside(file) as aside:\n", "    for aside in [file]:\n", TRACES),
         ("traces of another base", TRACE, "if base != denoiser.fingerprint():", "if False:", TRACES),
-        ("an unfinished part is done", "train/traces/collection.py", "if not file.exists():", 'if not file.exists() and not file.with_name(f".{file.name}.aside").exists():', COLLECTED + " -k unfinished"),
         ("judging writes a header", "train/traces/collection.py", "        refuse_header(folder, self._settings(", "        check_header(folder, self._settings(", COLLECTED + " -k judged_without"),
         ("dev metrics on train rows", "train/head/fit.py", 'if r["split"] == "dev" and r["task"] == t]', 'if r["split"] == "train" and r["task"] == t]', COLLECTED + " -k judged_on"),
         # what is written
