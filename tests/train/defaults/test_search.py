@@ -182,7 +182,7 @@ def test_no_batch_is_decoded_in_part_while_there_is_more_of_it(base, monkeypatch
     asked = []
     monkeypatch.setattr(Runner, "run", lambda self, arms, split: asked.append(len(self.problems.split(split))))
     monkeypatch.setattr(Ledger, "table", lambda *_: dict.fromkeys(("right", "rounds"), np.ones(250)))
-    problems = Problems("multiplication", ("0*",), tuple(f"{i}*" for i in range(250)), 4, 4)
+    problems = Problems("multiplication", ("1*1",), tuple(f"{i}*" for i in range(250)), 4, 4)
     how = {"out": None, "heads": None, "batch_size": 16, "seed": 0, "progress": False}
     runner, rule = make_runner(base, problems, lambda prompt, text: True, **how), Defaults("confidence", 0.01, 0)
     tables = [figures(runner, rule, "confirm", count) for count in (100, 200, 240, 250, None)]
