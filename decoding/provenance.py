@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from decoding.files.aside import written_aside
 from models.checkpoints.files import combine, digest
 
 
@@ -37,10 +38,8 @@ def write_json(file: Path, value: Any, *, allow_nan: bool = True) -> None:
 
 def write_text(file: Path, text: str) -> None:
     """Write a text file aside and rename it; its folder is made."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(file.name + ".part")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(file)
+    with written_aside(file) as aside:
+        aside.write_text(text, encoding="utf-8")
 
 
 def environment(*, device: torch.device, seed: int) -> dict[str, Any]:

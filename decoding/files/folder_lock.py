@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from decoding.files.aside import sweep
 from models.ranks import find_ranks
 
 try:
@@ -33,7 +34,8 @@ _mine: dict[Path, int] = {}  # folders that this process holds, and how often
 def hold_folder(folder: Path) -> Iterator[None]:
     """Make a folder and let no other process write to it until the end of the block.
 
-    The same process may hold a folder more than once. Of several processes of one launcher the first holds it for all.
+    What a killed process left aside there is swept first. The same process may hold a folder more than once. Of several
+    processes of one launcher the first holds it for all.
 
     Raises:
         ValueError: naming the process that holds it.
@@ -50,6 +52,7 @@ def hold_folder(folder: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if fcntl is not None and find_ranks().first:
             stack.enter_context(_locked(folder))
+            sweep(folder, LOCK)
         _mine[key] = 1
         try:
             yield

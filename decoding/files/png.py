@@ -6,6 +6,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from decoding.files.aside import written_aside
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -20,9 +22,8 @@ def save_png(figure: Figure, path: Path, *, dpi: int = 120) -> None:
     """
     buffer = BytesIO()
     figure.savefig(buffer, dpi=dpi, format="png")
-    aside = path.with_name(f".{path.name}")
-    aside.write_bytes(with_palette(buffer.getvalue()))
-    aside.replace(path)
+    with written_aside(path) as aside:
+        aside.write_bytes(with_palette(buffer.getvalue()))
 
 
 def with_palette(png: bytes) -> bytes:

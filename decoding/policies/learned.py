@@ -85,8 +85,9 @@ class Learned(Policy):
 
     @classmethod
     def brought(cls, head: ScoringHead | None, task: str | None) -> Mapping[str, Any]:
-        """The defaults that were chosen for the head on dev prompts, where they were."""
-        return {} if head is None or head.defaults is None else head.defaults.of(task).settings
+        """The defaults that were chosen for the head on dev prompts, where they were; checked drafts say nothing of this policy."""
+        chosen = None if head is None or head.defaults is None else head.defaults.of(task)
+        return {} if chosen is None or chosen.checked else chosen.settings
 
     @property
     def needs(self) -> Needs:

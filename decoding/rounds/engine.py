@@ -18,9 +18,11 @@ from decoding.rounds.round import Carry, Round, Sight, committed, counted, count
 from decoding.state import DecodeState, extend
 from models.denoiser import Prediction
 from models.engine.graphs import compiled
+from models.engine.plan import order_of, places_of
 from models.engine.session import Session, Shape
 
 COLUMNS = 64  # canvases have a multiple of this many positions, so that few shapes serve all lengths
+FEW = 8  # rows that are served together however few of them run
 
 
 @final
@@ -34,7 +36,7 @@ class EngineDriver(Driver):
     session: Session
     desk: Desk
     captures = True
-    left = width = 0
+    left = width = served = 0
     version = 0
 
     def enter(self, state: DecodeState, *, watched: bool) -> None:
@@ -117,12 +119,14 @@ class EngineDriver(Driver):
 
     def look(self) -> bool:
         """Replay the forwards that the plan asks for."""
-        *flags, alarm = (told := self.session.plan.flags.tolist())[:5]  # the one small tensor the host waits for
-        self.heed(alarm)
+        told = self.session.plan.flags.tolist()  # the one small tensor the host waits for
+        self.heed(told[4])
         if self.queue is not None and self.turn_over({place for place, runs in enumerate(told[5:]) if runs}):
-            flags = self.session.plan.flags.tolist()[:4]
+            told = self.session.plan.flags.tolist()
+        flags, runs = told[:4], told[5:]
         if not flags[0] + flags[1]:
             return False
+        self.served = served(len(runs), sum(runs)) if self.policy.needs.taps else len(runs)
         self.width = self.session.forward(flags)
         self.nfe += 1
         return True
@@ -141,16 +145,23 @@ class EngineDriver(Driver):
             self._prepare()
             return
         layout, taps = self.carry.canvases.layout, self.policy.needs.taps
-        key = (self.session.shape, "turn", self.policy, self.width if taps else 0, layout, self.version)
+        key = (self.session.shape, "turn", self.policy, self.width if taps else 0, self.served, layout, self.version)
         self.denoiser.engine.graphs.run(key, self._turn, self._store)
 
     def _turn(self) -> Carry:
-        """A round after its forward, as a tensor program on what the buffers hold."""
-        sight = self._see()
-        state, reading = decided(self.policy, self.carry, sight)
+        """A round after its forward, as a tensor program on what the buffers hold: of the rows that run, where few do."""
+        carry, sight, plan, device = self.carry, self._see(), self.session.plan, self.denoiser.device
+        if self.served == len(self.number):
+            return self._worked_out(carry, sight)
+        order, place = compiled(running_first, device)(plan.part, plan.whole)
+        index = order[: self.served]
+        return compiled(Carry.put, device)(carry, self._worked_out(carry.at(index), sight.at(index)), place)
+
+    def _worked_out(self, carry: Carry, sight: Sight) -> Carry:
+        state, reading = decided(self.policy, carry, sight)
         proposal = self.policy.propose(state, reading)
         finish = compiled(committed, self.denoiser.device)
-        counts = compiled(counted, self.denoiser.device)(self.carry.counts, sight.used, sight.positions)
+        counts = compiled(counted, self.denoiser.device)(carry.counts, sight.used, sight.positions)
         return finish(state, replace(reading, taps=()), proposal, counts, self.idle_rounds)
 
     def _store(self, made: Carry) -> None:
@@ -194,6 +205,19 @@ class EngineDriver(Driver):
     def close(self) -> None:
         """The buffers are free for another decode."""
         self.denoiser.engine.in_use.release()
+
+
+def served(rows: int, running: int) -> int:
+    """How many rows of a batch are worked out after a forward: all, or a quarter, a sixteenth, ... that holds those that run."""
+    while rows // 4 >= max(running, FEW):
+        rows //= 4
+    return rows
+
+
+def running_first(part: Bool[Tensor, "B K"], whole: Bool[Tensor, "B K"]) -> tuple[Tensor, Tensor]:
+    """The numbers of all rows, those first that have a canvas to compute, and where each stands in that order."""
+    runs = (part | whole).any(-1)
+    return order_of(runs), places_of(runs)
 
 
 def _padding(mask: Bool[Tensor, "B L"]) -> tuple[bool, bool]:

@@ -93,6 +93,26 @@ class Carry:
         counts = torch.where(rows, other.counts, self.counts)
         return Carry(self.canvases.where(rows, other.canvases), proposal, counts, self.alarm)
 
+    def at(self, index: Int[Tensor, " N"]) -> Carry:
+        """Some rows alone."""
+        kept: dict[str, Any] = {name: getattr(self.proposal, name)[index] for name in KEPT}
+        return Carry(self.canvases.map(lambda v: v[index]), Proposal(**kept), self.counts[:, index], self.alarm)
+
+    def put(self, some: Carry, place: Int[Tensor, " B"]) -> Carry:
+        """All rows, some of them as they have become.
+
+        Args:
+            some: N rows.
+            place: of each row among them; N and more for those that stay.
+        """
+        number = some.counts.shape[1]
+        rows, source = place < number, place.clamp(max=number - 1)
+        chosen: dict[str, Any] = {name: getattr(some.proposal, name)[source] for name in KEPT}
+        moved = some.canvases.map(lambda v: v[source])
+        return replace(
+            self.where(rows, Carry(moved, Proposal(**chosen), some.counts[:, source], some.alarm)), alarm=some.alarm
+        )
+
     def extend(self, left: int) -> Carry:
         """With columns of padding put before every row; fewer than none take columns off."""
         padded = {name: pad(getattr(self.proposal, name), (left, 0)) for name in ("tokens", "reason")}
@@ -117,6 +137,10 @@ class Sight:
     reading: Reading
     used: Int[Tensor, " B"]
     positions: Int[Tensor, " B"]
+
+    def at(self, index: Int[Tensor, " N"]) -> Sight:
+        """That of some rows."""
+        return Sight(self.reading.map(lambda v: v[index]), self.used[index], self.positions[index])
 
 
 def first_carry(state: DecodeState, canvases: int) -> Carry:

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from decoding.files.aside import written_aside
 from decoding.policies.ete import BeamETE
 from decoding.provenance import commit as commit_of_code
 from models.checkpoints.json_files import read_object
@@ -40,10 +41,8 @@ def check_header(folder: Path, expected: Mapping[str, Any]) -> None:
     refuse_header(folder, expected)
     file = folder / HEADER
     if not file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        aside = file.with_suffix(".tmp")
-        aside.write_text(_as_json({**expected, "commit": commit_of_code()}))
-        aside.rename(file)
+        with written_aside(file) as aside:
+            aside.write_text(_as_json({**expected, "commit": commit_of_code()}))
 
 
 def refuse_header(folder: Path, expected: Mapping[str, Any]) -> None:

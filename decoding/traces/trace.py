@@ -16,6 +16,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from decoding.commit import commit
+from decoding.files.aside import written_aside
 from decoding.state import DecodeState, Layout, Proposal, Reason
 from decoding.traces.branches import predict
 from decoding.traces.header import HEADER, PARTS, origin_of, read_header, short
@@ -74,13 +75,13 @@ def write_part(rows: list[dict[str, Any]], file: Path) -> None:
     from datasets import Dataset
     from pyarrow.parquet import write_table
 
-    aside, columns = file.with_suffix(".tmp"), table_features()
+    columns = table_features()
     table = Dataset.from_dict({name: [row[name] for row in rows] for name in columns}, features=columns).data.table
     there = (file.parent / HEADER).is_file()
     origin = {ORIGIN: origin_of(read_header(file.parent)).encode()} if there else {}
     named = table.replace_schema_metadata({**(table.schema.metadata or {}), **origin})
-    write_table(named, aside, write_page_checksum=True)
-    aside.rename(file)
+    with written_aside(file) as aside:
+        write_table(named, aside, write_page_checksum=True)
 
 
 def load_table(folder: Path, denoiser: Denoiser) -> Dataset:

@@ -129,9 +129,14 @@ def make_plan(
 
 def order_of(chosen: Bool[Tensor, "... C"]) -> Int[Tensor, "... C"]:
     """The numbers 0 to C - 1, those chosen first and otherwise in order."""
-    first, later = chosen.long().cumsum(-1), (~chosen).long().cumsum(-1)
-    place = torch.where(chosen, first, first[..., -1:] + later) - 1
+    place = places_of(chosen)
     return torch.zeros_like(place).scatter(-1, place, _numbers(place).expand_as(place))
+
+
+def places_of(chosen: Bool[Tensor, "... C"]) -> Int[Tensor, "... C"]:
+    """Where each of the numbers 0 to C - 1 stands in that order."""
+    first, later = chosen.long().cumsum(-1), (~chosen).long().cumsum(-1)
+    return torch.where(chosen, first, first[..., -1:] + later) - 1
 
 
 def _numbers(of: Tensor) -> Tensor:

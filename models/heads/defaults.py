@@ -28,7 +28,7 @@ class Defaults:
         looks: at the cascade a round at most, at least 0; 0 with the rule `confidence` is `risk-sum`, which asks no head.
         checked: mode in which the cascade drafts what that rule will commit and the next forward checks it (`verified`, with its
             own number of canvases): `exact` gives the rule's texts in fewer rounds, `subset` texts of its own; None drafts nothing.
-            Only with the rule alone. Taken where no policy is named.
+            Only with the rule alone. Taken where no policy is named; where `learned` is, that has its own settings.
         tasks: (name, defaults) of the tasks that have their own.
     """
 
@@ -63,7 +63,7 @@ class Defaults:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What `learned` takes; it does not check drafts."""
+        """What `learned` takes, unless drafts are checked, which it does not do."""
         return {"rule": self.rule, "risk_bound": self.risk_bound, "looks": self.looks}
 
     @property

@@ -15,7 +15,8 @@ from decoding.policies.imh import HeadFuture
 from decoding.policies.learned import Learned
 from decoding.policies.quota import Quota, Sequential
 from decoding.policies.threshold import MarginThreshold, Threshold
-from models.heads.cascade import Cascade
+from models.denoiser import Denoiser
+from models.heads.cascade import Cascade, CascadeConfig
 from models.heads.config import HeadConfig
 from models.heads.foretelling import rest_of
 from models.heads.scoring_head import ScoringHead
@@ -58,6 +59,16 @@ def linear_head(seed: int | None, *, pairs: int = 0, foretells: bool = False) ->
     if foretells:
         head.cascade = Echo()
     return head
+
+
+def random_head(base: Denoiser) -> ScoringHead:
+    """A head with conflicts and a cascade, all drawn at random."""
+    torch.manual_seed(0)
+    head = ScoringHead(HeadConfig("lora", NAMES, rank=4, width=16, pairs=4, base=base.fingerprint()), base)
+    head.cascade = Cascade(CascadeConfig(rank=4, base=base.fingerprint()), base)
+    for parameter in (p for p in head.parameters() if p.requires_grad):
+        nn.init.normal_(parameter, std=0.05)
+    return head.eval().requires_grad_(False)
 
 
 HEAD = linear_head(seed=0)

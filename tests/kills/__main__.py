@@ -1,8 +1,8 @@
 """Kills every command at every rename, at other events and at random moments, and sees that it ends as if it had not been.
 
-``python -m tests.kills [NAME ...] [--jobs 2] [--kills 240] [--minutes 8]``. A killed run is started again with the same command
-until it ends; what it leaves must be what an undisturbed run leaves: nothing lost, doubled, mixed or left over. What was found is
-kept, and a later call of the same code goes on from there. SIGTERM and Ctrl-C end with the table of what was found so far.
+``python -m tests.kills [NAME ...] [--jobs 2] [--kills 240] [--event WORD] [--minutes 8]``. A killed run is started again with the
+same command until it ends; what it leaves must be what an undisturbed run leaves: nothing lost, doubled, mixed or left over. What
+was found is kept, and a later call of the same code goes on from there. SIGTERM and Ctrl-C end with the table so far.
 """
 
 from __future__ import annotations
@@ -75,6 +75,11 @@ def planned(whole: Mapping[str, Whole], count: int, seed: int) -> list[Kill]:
     return draw.sample(every, len(every))
 
 
+def chosen(kills: Sequence[Kill], whole: Mapping[str, Whole], word: str | None) -> list[Kill]:
+    """Those at an event whose name holds a word; all where there is none."""
+    return [one for one in kills if word is None or (one.at and word in whole[one.scenario].events[one.at - 1])]
+
+
 def table(kills: Sequence[Kill], known: Mapping[str, str]) -> str:
     """Kills and failures by scenario and kind, of those that were tried."""
     rows = Counter[tuple[str, str]]()
@@ -143,6 +148,7 @@ def options() -> argparse.Namespace:
         "--kills", type=int, default=240, help="at least; every rename is killed on both sides in any case"
     )
     parser.add_argument("--only", type=int, help="run only so many of them")
+    parser.add_argument("--event", help="run only those at an event whose name holds this, such as yaml or .aside")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, help="end after so many, with what was found")
     parser.add_argument("--done", type=Path, default=DONE, help="file that keeps what was found")
@@ -170,7 +176,7 @@ def main() -> int:
             known = scenarios(*make_parts(root / "parts"))
             mine = {name: one for name, one in known.items() if not given.names or name in given.names}
             whole = steady(servers, root, mine, pool)
-            kills = planned(whole, given.kills, given.seed)[: given.only]
+            kills = chosen(planned(whole, given.kills, given.seed), whole, given.event)[: given.only]
             left = [kill for kill in kills if not found.known.get(kill.name, WRONG).startswith("held")]
             kill_all(servers, root, mine, left, whole=whole, found=found, pool=pool)
         except Stopped:

@@ -45,7 +45,8 @@ SAVES, STRICT = "tests/models/checkpoints/test_whole_saves.py", "tests/models/ch
 PROPERTIES = "-o addopts=--import-mode=importlib tests/properties"
 BULK, PROMISES = "tests/train/commands/test_bulk.py", "tests/decoding/comparison/test_calibration.py"
 COMMIT, STATES = "decoding/commit.py", "tests/decoding/test_state.py"
-SPELLING = "train/commands/options/spelling.py"
+SPELLING, ASIDE = "train/commands/options/spelling.py", "decoding/files/aside.py"
+SWEPT = "tests/decoding/test_aside.py"
 LINES, HEADER = "decoding/comparison/records/ledger.py", "decoding/traces/header.py"
 
 MUTATIONS = tuple(
@@ -97,13 +98,16 @@ MUTATIONS = tuple(
         ("a header over old parts", HEADER, "if left := sorted(file.name for file in folder.glob(PARTS)):", "if left := []:", TRACES),
         ("any header goes on", HEADER, "if stored.get(key) != wanted[key]:", "if False:", TRACES),
         ("parts of any name", TRACE, "    if name is None:\n", "    if name is None:\n        return\n    if name is None:\n", TRACES),
-        ("a part written in place", TRACE, 'aside, columns = file.with_suffix(".tmp"), table_features()', "aside, columns = file, table_features()", TRACES),
+        ("a part written in place", TRACE, "    with written_aside(file) as aside:\n", "    for aside in [file]:\n", TRACES),
         ("traces of another base", TRACE, "if base != denoiser.fingerprint():", "if False:", TRACES),
-        ("an unfinished part is done", "train/traces/collection.py", "if not file.exists():", 'if not file.exists() and not file.with_suffix(".tmp").exists():', COLLECTED + " -k unfinished"),
         ("judging writes a header", "train/traces/collection.py", "        refuse_header(folder, self._settings(", "        check_header(folder, self._settings(", COLLECTED + " -k judged_without"),
         ("dev metrics on train rows", "train/head/fit.py", 'if r["split"] == "dev" and r["task"] == t]', 'if r["split"] == "train" and r["task"] == t]', COLLECTED + " -k judged_on"),
         # what is written
-        ("JSON in place", PROVENANCE, '    aside = file.with_name(file.name + ".part")\n', "    aside = file\n", WRITTEN),
+        ("JSON in place", ASIDE, '    aside = file.with_name(f"{BEFORE}{file.name}{AFTER}")\n', "    aside = file\n", WRITTEN),
+        ("what is left aside stays", LOCK, "            sweep(folder, LOCK)\n", "", SWEPT),
+        ("what is left aside within stays", ASIDE, "        folders[:] = [name for name in folders if not name.startswith(\".\")]\n", "        folders.clear()\n", SWEPT),
+        ("a folder in use is swept", ASIDE, "if lock in names and", "if False and", SWEPT),
+        ("what fails is left aside", ASIDE, "        aside.unlink(missing_ok=True)\n", "", SWEPT),
         ("a code hash of the first floor", PROVENANCE, 'rglob("*.py")', 'glob("*.py")', WRITTEN),
         ("NaN in JSON", PROVENANCE, "allow_nan=allow_nan) + ", "allow_nan=True) + ", WRITTEN),
         ("stale shards stay", MANIFEST, "                file.unlink(missing_ok=True)\n", "                pass\n", PRETRAIN + " -k over_another"),

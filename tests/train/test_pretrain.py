@@ -98,7 +98,7 @@ def test_the_folder_is_a_llada_checkpoint_with_its_settings_and_log(run: Any) ->
     assert (out / "tokenizer.json").is_file()
     assert (out / "generation_config.json").is_file()
     assert "mixed/right_at_0.5" in (out / "log" / "version_0" / "metrics.csv").read_text()
-    assert not list(out.glob("*.part"))
+    assert not list(out.glob(".*.aside"))
 
 
 def test_init_starts_from_the_weights_of_a_folder(run: Any, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from decoding.files.aside import written_aside
 from train.base.corpus import Rows, build, from_file
 from train.base.symmetry import SudokuSymmetry, find_cells
 from train.base.tokenizer import load
@@ -276,8 +277,5 @@ def _kept(entry: Path) -> Rows:
 
 def _store(rows: Rows, entry: Path) -> None:
     """Write rows aside and rename them; the last column is the prompt length."""
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    aside = entry.with_name(entry.name + ".part")
-    with aside.open("wb") as file:
+    with written_aside(entry) as aside, aside.open("wb") as file:
         np.save(file, np.column_stack([rows.tokens, rows.prompt_length.astype(np.uint16)]))
-    aside.replace(entry)

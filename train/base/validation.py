@@ -12,6 +12,7 @@ import lightning
 import torch
 from torch import Tensor
 
+from decoding.files.aside import written_aside
 from models.ranks import find_ranks
 from train.base.base_model import BaseModelFit
 from train.base.diffusion_loss import mask_canvas
@@ -125,8 +126,8 @@ class ValidateAndExport(lightning.Callback):
             for data in self.dev:
                 metrics |= validate(module, data)
             self._export(module, self.out)
-        trainer.save_checkpoint(self.out / f"{CHECKPOINT}.part")
-        (self.out / f"{CHECKPOINT}.part").replace(self.out / CHECKPOINT)
+        with written_aside(self.out / CHECKPOINT) as aside:
+            trainer.save_checkpoint(aside)
         self._write(module, metrics)
         shown = " ".join(f"{key}={value:.4f}" for key, value in metrics.items() if "right_at_0.5" in key)
         logger.info(

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
+from decoding.files.aside import written_aside
 from decoding.files.folder_lock import discard_new, first_missing, hold_folder
 from models.complaints import cut, shown
 from models.ranks import find_ranks
@@ -168,9 +169,8 @@ def _said_once() -> Iterator[None]:
 def _save(parser: ArgumentParser, options: Any, file: Path) -> None:
     """Write options aside and rename them; a text that looks like a number is quoted, which PyYAML forgets for 1e3."""
     known = json.loads(parser.dump(options, format="json"))
-    aside = file.with_name(file.name + ".part")
-    aside.write_text(yaml.dump(known, Dumper=_Quoting, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    aside.replace(file)
+    with written_aside(file) as aside:
+        aside.write_text(yaml.dump(known, Dumper=_Quoting, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
 class _Quoting(yaml.SafeDumper):

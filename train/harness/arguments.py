@@ -13,6 +13,7 @@ from decoding.names import DEFAULT_POLICY, find_policy
 from models.complaints import shown
 from train.commands.command_line import shipped
 from train.commands.folders import MODEL, check_adapter, check_model, find_head
+from train.commands.generate import by_default
 from train.commands.options.policy_settings import check_settings
 
 GEN_LENGTH = 256
@@ -93,8 +94,8 @@ class Evaluation:
             length = -(-length // block) * block
         given = {"temperature": temperature, **self.settings, "gen_length": length}
         request = resolve(self.policy, given)
-        if self.policy is None and request.policy == DEFAULT_POLICY and self.head is None:
-            request = resolve("ete", given)
+        if self.policy is None and request.policy == DEFAULT_POLICY:
+            return by_default(request, given, self.head, None)
         return request
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from decoding.comparison.arms import Arm, Cell
 from decoding.comparison.replay.table import ANSWER, COUNTED, MISSING, OutcomeTable, StoredCell, number_texts
+from decoding.files.aside import written_aside
 from train.commands.calibrate import Canvas, make_problems
 from train.tasks import Example, get
 
@@ -226,9 +227,8 @@ def run_jobs(
         in_time = itertools.takewhile(lambda _: seconds is None or time.monotonic() - begun < seconds, to_do)
         for job, table in _finished(pool, in_time, count):
             done[job.name] = table
-            with (folder / f"{job.name}.part").open("wb") as file:
+            with written_aside(folder / job.name) as aside, aside.open("wb") as file:
                 np.save(file, table)
-            (folder / f"{job.name}.part").replace(folder / job.name)
     return done
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from decoding.comparison.records.format import TEXTS, TRACES
+from decoding.files.aside import written_aside
 from train.report.charts import charts
 from train.report.folder import Results, read_results
 from train.report.payload import Payload, pack
@@ -43,9 +44,8 @@ def write_report(folder: str | Path, page: str | Path | None = None) -> Path:
         raise ValueError(f"a report must have {', '.join(PACKAGES)} (extra `report`), got no {', '.join(missing)}")
     text = render(read_results(folder))
     file = Path(folder) / PAGE if page is None else Path(page)
-    aside = file.with_name(file.name + ".part")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(file)
+    with written_aside(file) as aside:
+        aside.write_text(text, encoding="utf-8")
     return file
 
 

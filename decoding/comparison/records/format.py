@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from decoding.files.aside import written_aside
 from models.checkpoints.json_files import parse
 from models.complaints import shown
 
@@ -64,7 +65,5 @@ def _row(file: Path, number: int, line: str) -> Row:
 def write_rows(file: Path, rows: Iterable[Row]) -> None:
     """Write rows as packed JSON lines, aside and renamed; the same rows give the same bytes."""
     text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(file.name + ".part")
-    aside.write_bytes(gzip.compress(text.encode(), mtime=0))
-    aside.replace(file)
+    with written_aside(file) as aside:
+        aside.write_bytes(gzip.compress(text.encode(), mtime=0))

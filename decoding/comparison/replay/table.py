@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoding.comparison.arms import DIALS
+from decoding.files.aside import written_aside
 from models.checkpoints.json_files import parse
 from models.complaints import shown
 
@@ -97,11 +98,8 @@ class OutcomeTable:
         """Write it aside and rename it, compressed."""
         head = json.dumps([self.task, [asdict(cell) for cell in self.cells], dict(self.about)])
         narrow = {name: _narrow(values) for name, values in self.columns.items()}
-        aside = path.with_name(path.name + ".part")
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("wb") as file:
+        with written_aside(path) as aside, aside.open("wb") as file:
             np.savez_compressed(file, head=np.frombuffer(head.encode(), np.uint8), **narrow)  # type: ignore[arg-type]
-        aside.replace(path)
 
     @staticmethod
     def load(path: Path) -> OutcomeTable:

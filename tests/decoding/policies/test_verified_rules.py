@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 import models
 from decoding import Generation, generate, make_policy
-from decoding.features import NAMES
 from decoding.policies.bounds import EntropyBound, Factor, RiskSum
 from decoding.policies.learned import Learned
 from decoding.policies.quota import Quota, Sequential
@@ -21,10 +19,8 @@ from decoding.policies.verified import Verified
 from decoding.policy import Policy
 from decoding.state import DecodeState
 from models.denoiser import Denoiser
-from models.heads.cascade import Cascade, CascadeConfig
-from models.heads.config import HeadConfig
-from models.heads.scoring_head import ScoringHead
 from tests.decoding.policies.same_states import same_but_for_rounds
+from tests.decoding.policy_settings import random_head
 from train.tasks import get
 
 ROOT = Path(__file__).parents[3]
@@ -44,16 +40,6 @@ RULES = {
     "learned": lambda head: Learned(head, rule="sum", risk_bound=0.99, looks=0),
     "learned-total": lambda head: Learned(head, rule="total", risk_bound=1.0, looks=0, step_budget=3),
 }
-
-
-def random_head(base: Denoiser) -> ScoringHead:
-    """A head with conflicts and a cascade, all drawn at random."""
-    torch.manual_seed(0)
-    head = ScoringHead(HeadConfig("lora", NAMES, rank=4, width=16, pairs=4, base=base.fingerprint()), base)
-    head.cascade = Cascade(CascadeConfig(rank=4, base=base.fingerprint()), base)
-    for parameter in (p for p in head.parameters() if p.requires_grad):
-        nn.init.normal_(parameter, std=0.05)
-    return head.eval().requires_grad_(False)
 
 
 def load_golden(name: str) -> Denoiser:

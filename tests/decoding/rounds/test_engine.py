@@ -6,9 +6,10 @@ import pytest
 import torch
 
 import models
-from decoding import generate
+from decoding import generate, generate_many
 from decoding.names import POLICIES
-from tests.decoding.policy_settings import ROWS
+from decoding.rounds.engine import EngineDriver, served
+from tests.decoding.policy_settings import ROWS, random_head
 
 ROOT = Path(__file__).parents[3]
 CACHES = ("none", "prefix", "dual")
@@ -95,6 +96,51 @@ def test_checked_drafts(reasons, settings, cache):
     assert reasons[1].engine.fallbacks == 0
     for name in ("looks", "drafts", "drafts_true"):
         assert torch.equal(getattr(plain, name), getattr(fast, name)), name
+
+
+@pytest.fixture(scope="module")
+def headed(goldens):
+    """The same with a head and a cascade of weights drawn at random."""
+    folder = ROOT / "tests" / "golden" / ("dream" if goldens[0].shifted else "llada")
+    made = [models.load(folder, device="cpu", dtype="float64", engine=kind) for kind in ("plain", "graphs")]
+    for denoiser in made:
+        denoiser.put_on(random_head(denoiser))
+    return made
+
+
+MANY = [
+    ("learned", {"risk_bound": 1.0, "share": 5.0}),
+    ("learned-ete", {"risk_bound": 0.9}),
+    ("verified", {"rule": "threshold", "threshold": 0.012, "canvases": 3, "mode": "subset"}),
+]
+
+
+@pytest.mark.parametrize("cache", ["none", "dual"])
+@pytest.mark.parametrize(("policy", "settings"), MANY, ids=[name for name, _ in MANY])
+def test_only_rows_that_still_run_are_worked_out(headed, monkeypatch, policy, settings, cache):
+    """Prompts take the places of rows that ended until none waits, and the last few run alone."""
+    sizes: list[int] = []
+    own = EngineDriver._worked_out
+
+    def seen(driver, carry, sight):
+        sizes.append(len(sight.used))
+        return own(driver, carry, sight)
+
+    monkeypatch.setattr(EngineDriver, "_worked_out", seen)
+    prompts = [[3 + (7 * row + place) % 90 for place in range(1 + row % 5)] for row in range(33)]
+    canvas = {"block_length": 8, "use_cache": cache, **settings}
+    lengths = [8] * 20 + [16] * 7 + [24] * 6
+    rows = [
+        [a.row.ids for a in generate_many(one, prompts, policy, gen_length=lengths, batch_size=32, **canvas)]
+        for one in headed
+    ]
+    assert rows[0] == rows[1]
+    assert set(sizes) == {32, 8}
+
+
+def test_few_rows_are_served_in_quarters_of_the_batch():
+    assert [served(64, running) for running in (64, 33, 17, 16, 9, 8, 1)] == [64, 64, 64, 16, 16, 16, 16]
+    assert [served(rows, 1) for rows in (1, 8, 31, 32, 33, 200, 500)] == [1, 8, 31, 8, 8, 12, 31]
 
 
 @pytest.mark.parametrize("cache", CACHES)

@@ -64,7 +64,7 @@ def test_rows_are_read_back_as_they_were_written(tmp_path, toy):
 
 def test_a_part_that_was_cut_off_leaves_no_part(tmp_path, toy, monkeypatch):
     written(tmp_path, toy, [])
-    monkeypatch.setattr("pathlib.Path.rename", lambda self, target: (_ for _ in ()).throw(OSError("killed")))
+    monkeypatch.setattr("pathlib.Path.replace", lambda self, target: (_ for _ in ()).throw(OSError("killed")))
     with pytest.raises(OSError, match="killed"):
         write_part([row()], tmp_path / "part-train-00000.parquet")
     with pytest.raises(ValueError, match=r"^a trace folder must hold header.json and part-\*.parquet, got "):

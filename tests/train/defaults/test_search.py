@@ -139,6 +139,17 @@ def test_defaults_are_settings_of_learned_where_none_are_given(base, tmp_path):
     assert make_policy("learned", {}, base).risk_bound == before.risk_bound
 
 
+def test_learned_by_name_keeps_its_own_settings_beside_checked_drafts(base):
+    base.put_on(load_head(Path(HEAD), base))
+    base.head.defaults = None
+    own = make_policy("learned", {}, base)
+    alone = Defaults("confidence", 0.07, 0)
+    base.head.defaults = Defaults("confidence", 0.002, 0, checked="exact", tasks=(("lists", alone),))
+    assert make_policy("learned", {}, base) == make_policy("learned", {}, base, "sudoku") == own
+    told = make_policy("learned", {}, base, "lists")
+    assert (told.rule, told.risk_bound, told.looks) == ("confidence", 0.07, 0)
+
+
 def test_a_call_without_a_policy_is_decoded_as_the_head_says(base):
     base.put_on(load_head(Path(HEAD), base))
     task = get("multiplication")

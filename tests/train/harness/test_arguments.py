@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from models.devices import find_device
+from models.heads.defaults import read_defaults
 from train.commands.command_line import shipped
 from train.harness.__main__ import with_device
 from train.harness.arguments import as_value, judge_arguments
@@ -40,6 +42,14 @@ def test_the_head_that_ships_for_the_model_is_found():
     assert judge_arguments({"pretrained": BASE}).head == HEAD
     assert judge_arguments({}).head == HEAD
     assert judge_arguments({"pretrained": BASE, "threshold": 0.9}).head is None
+
+
+def test_without_a_policy_the_head_says_how_and_without_a_head_ete_decodes(tmp_path, write_tiny):
+    policy, settings = read_defaults(Path(HEAD)).decoder
+    request = judge_arguments({"pretrained": BASE}).request()
+    assert (request.policy, request.settings) == (policy, settings)
+    assert judge_arguments({"pretrained": BASE, "policy": "learned"}).request().settings == {}
+    assert judge_arguments({"pretrained": str(write_tiny(tmp_path))}).request().policy == "ete"
 
 
 @pytest.mark.parametrize(

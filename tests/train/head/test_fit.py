@@ -70,7 +70,7 @@ def test_a_run_leaves_everything_that_it_promises(finished):
         }
     with (out / "logs" / "lora-0" / "metrics.csv").open() as lines:
         assert {"held/loss"} <= set(next(csv.reader(lines)))
-    assert not list(out.rglob("*.tmp"))
+    assert not list(out.rglob(".*.aside"))
 
 
 def test_metrics_hold_every_variant_on_every_task_and_where_they_come_from(finished, base):

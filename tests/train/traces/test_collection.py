@@ -257,9 +257,10 @@ def test_an_unfinished_part_is_no_part(collector_of, groups, examples, tmp_path)
     cut = tmp_path / "cut"
     collected(collector_of(groups), examples, cut)
     for part in sorted(cut.glob("part-train-*.parquet")):
-        part.with_suffix(".tmp").write_bytes(part.read_bytes()[:100])
+        part.with_name(f".{part.name}.aside").write_bytes(part.read_bytes()[:100])
         part.unlink()
     assert collected(collector_of(groups), examples, cut) == whole
+    assert not list(cut.glob(".*"))
 
 
 def test_collection_is_judged_without_a_trace(collector_of, groups, examples, tmp_path):
