@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+from models.complaints import shown
 from train.defaults.settings import Trials
 from train.head.settings import TaskRun
 from train.head.task_choice import names_of
@@ -55,6 +56,8 @@ def head_defaults(
     if random_cascade and out is None:
         raise ValueError("out must be given with random_cascade, whose defaults are not the head's own, got none")
     head = named_head(head)
+    if random_cascade and out is not None and Path(out).resolve() == Path(head).resolve():
+        raise ValueError(f"out must not be the head's own folder with random_cascade, got {shown(str(out))}")
     names = names_of(task)
     if prompts is not None and len(names) > 1:
         raise ValueError(f"prompts must come with one task, got {task}")

@@ -58,6 +58,16 @@ def test_a_control_is_not_written_beside_the_head(asked):
     assert asked == {}
 
 
+def test_a_control_does_not_overwrite_the_defaults_of_the_head(asked, tmp_path):
+    head = shipped(HEAD)
+    other = tmp_path / "link"
+    other.symlink_to(head)
+    for out in (head, other, head / "cascade" / ".."):
+        with pytest.raises(ValueError, match=r"^out must not be the head's own folder with random_cascade, got '.*'$"):
+            head_defaults(head=str(head), task="countdown3", random_cascade=True, out=out)
+    assert asked == {}
+
+
 def test_a_cascade_is_fitted_on_what_ships(asked, tmp_path):
     from train.head.settings import CascadeFitting, TaskRun
 

@@ -29,7 +29,7 @@ from train.cascade.beginning import begin, first_examples
 from train.cascade.evaluation import evaluate, trust
 from train.cascade.examples import CascadeExample, TaskPrompts
 from train.cascade.leading import CascadeExamples
-from train.cascade.targets import losses_of
+from train.cascade.losses import losses_of
 from train.defaults.evidence import worded
 from train.head.loss import over_all
 from train.head.settings import CascadeFitting, TaskRun

@@ -12,9 +12,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from decoding.comparison.curves import Array, interval, ratio_of_means, resample
+from decoding.comparison.curves import Array
 from models.heads.defaults import ALONE, CAREFUL, Defaults
-from train.defaults.choice import DECIDING, Choice, Choices, Confirmed, Decode, Tables
+from train.defaults.choice import DECIDING, Choice, Choices, Confirmed, Decode, Tables, Worth
 from train.defaults.evidence import ENOUGH
 
 FEW = 100  # further prompts after which a bolder rule may be left already
@@ -31,6 +31,7 @@ def choose(
     n: Mapping[str, int],
     *,
     unread: Decode | None = None,
+    agreed: Sequence[str] = (),
 ) -> Choice:
     """Try the forms of the head at several bounds, put the best to further prompts, and take what wins with fewest rounds.
 
@@ -41,45 +42,38 @@ def choose(
         forms: what the head may do; their bounds are those of `bounds`.
         bounds: the dial.
         n: task -> prompts that decide; where one has fewer than ENOUGH nothing is tried and the rule alone is taken.
-        unread: the same of checked drafts that are made without the cascade; where its own save no more (`foretells`), the rule
-            alone is taken.
+        unread: the same of checked drafts made without the cascade; forms whose own save no more are left out.
+        agreed: tasks without answers.
     """
     ordered, count = sorted(bounds), min(n.values())
     if count < ENOUGH:
         nearest = min(ordered, key=lambda bound: abs(np.log(bound / CAREFUL)))
         rule = Defaults(ALONE, nearest, 0)
-        return Choice(rule, rule, (), n)
+        return Choice(rule, rule, (), n, tuple(agreed))
     rule = settled(decode, recommended(decode, ordered), ordered, count)
-    checked = [replace(form, risk_bound=rule.risk_bound) for form in forms if form.checked]
+    drafting = [replace(form, risk_bound=rule.risk_bound) for form in forms if form.checked]
+    worth = () if unread is None else tuple(worth_of(decode, unread, setting) for setting in drafting)
+    checked = drafting if unread is None else [one.setting for one in worth if one.saves]
     free = [form for form in forms if not form.checked] if count >= DECIDING else []
-    confirmed = tried(decode, checked, free, rule, ordered, looks_at(count))
+    confirmed = tried(decode, checked, free, rule, ordered, looks_at(count), agreed=agreed)
     confirmed += [
-        confirm(decode, replace(form, risk_bound=rule.risk_bound), rule, (ENOUGH,))
+        confirm(decode, replace(form, risk_bound=rule.risk_bound), rule, (ENOUGH,), agreed=agreed)
         for form in free
         if untold(form, confirmed)
     ]
     won = min((one for one in confirmed if one.wins), key=lambda one: one.ratio, default=None)
-    if won is not None and won.setting.checked and unread is not None and not foretells(decode, unread, won.setting):
-        won = None
-    return Choice(rule if won is None else won.setting, rule, tuple(confirmed), n)
+    return Choice(rule if won is None else won.setting, rule, tuple(confirmed), n, tuple(agreed), worth)
 
 
-def foretells(decode: Decode, unread: Decode, setting: Defaults) -> bool:
-    """Whether drafts of the cascade need fewer rounds than drafts made without it: on every task, by the interval over prompts.
-
-    Drafts from the present reading save rounds as well; a cascade that knows nothing saves no more than they.
+def worth_of(decode: Decode, unread: Decode, setting: Defaults) -> Worth:
+    """Drafts of the cascade beside drafts made without it, on the screened prompts.
 
     Args:
         decode: figures of the screened prompts under a setting.
         unread: the same with drafts from the present reading.
         setting: with drafts that are checked.
     """
-    ours, theirs = (figures(setting, "screen", None) for figures in (decode, unread))
-    ratios = (
-        interval(ratio_of_means(resample(len(ours[task]["rounds"])), ours[task]["rounds"], theirs[task]["rounds"]))
-        for task in ours
-    )
-    return all(ratio is not None and ratio.high < 1 for ratio in ratios)
+    return Worth.of(setting, decode(setting, "screen", None), unread(setting, "screen", None))
 
 
 def untold(form: Defaults, confirmed: Sequence[Confirmed]) -> bool:
@@ -95,6 +89,8 @@ def tried(
     rule: Defaults,
     ordered: Sequence[float],
     looked: Sequence[int],
+    *,
+    agreed: Sequence[str] = (),
 ) -> list[Confirmed]:
     """What is put to the further prompts: drafts checked one by one, then settings with fewer rounds still, else exact drafts.
 
@@ -108,20 +104,21 @@ def tried(
         rule: the rule alone.
         ordered: bounds, from careful to bold.
         looked: after how many further prompts a setting is judged.
+        agreed: tasks without answers.
     """
     screened = decode(rule, "screen", None)
     ratios = {setting: mean_ratio(decode(setting, "screen", None), screened) for setting in checked}
     exact = [setting for setting in checked if setting.checked == "exact" and ratios[setting] < 1]
     most = WORTH_RISK * min((ratios[setting] for setting in exact), default=1 / WORTH_RISK)
     one_by_one = [setting for setting in checked if setting.checked == "subset" and ratios[setting] < most]
-    found = [confirm(decode, setting, rule, looked) for setting in one_by_one]
+    found = [confirm(decode, setting, rule, looked, agreed=agreed) for setting in one_by_one]
     most = min([most, *(WORTH_RISK * one.ratio for one in found if one.wins)])
     for number, setting in enumerate(candidates(decode, free, ordered, screened, most), 1):
-        found.append(confirm(decode, setting, rule, looked))
+        found.append(confirm(decode, setting, rule, looked, agreed=agreed))
         if found[-1].wins or number == ATTEMPTS:
             break
     if not any(one.wins for one in found):
-        found += [confirm(decode, setting, rule, (ENOUGH,)) for setting in exact]
+        found += [confirm(decode, setting, rule, (ENOUGH,), agreed=agreed) for setting in exact]
     return found
 
 
@@ -130,7 +127,9 @@ def looks_at(count: int) -> tuple[int, ...]:
     return tuple(sorted({ENOUGH, min(count, DECIDING), count}))
 
 
-def confirm(decode: Decode, setting: Defaults, rule: Defaults, looked: Sequence[int]) -> Confirmed:
+def confirm(
+    decode: Decode, setting: Defaults, rule: Defaults, looked: Sequence[int], *, agreed: Sequence[str] = ()
+) -> Confirmed:
     """The setting beside the rule on more and more further prompts, until it loses; only all of them let it win.
 
     Args:
@@ -138,9 +137,10 @@ def confirm(decode: Decode, setting: Defaults, rule: Defaults, looked: Sequence[
         setting: how.
         rule: the rule alone.
         looked: after how many prompts it is judged.
+        agreed: tasks without answers.
     """
     for count in looked:
-        found = Confirmed.of(setting, decode(setting, "confirm", count), decode(rule, "confirm", count))
+        found = Confirmed.of(setting, decode(setting, "confirm", count), decode(rule, "confirm", count), agreed)
         if found.loses:
             break
     return found
@@ -245,20 +245,23 @@ def mean_ratio(ours: Tables, rule: Tables) -> float:
     return float(np.exp(np.mean([np.log(ours[t]["rounds"].mean() / rule[t]["rounds"].mean()) for t in ours])))
 
 
-def general(decode: Decode, each: Mapping[str, Choice], *, checked: bool) -> Choices:
+def general(decode: Decode, each: Mapping[str, Choice], *, unread: Decode) -> Choices:
     """Prompts of no task get what all tasks agree on, else the rule alone at the most careful of their bounds.
 
     Args:
         decode: figures of the screened prompts of every task under a setting.
         each: task -> its choice.
-        checked: whether the rule alone may have its drafts checked, where that saves rounds.
+        unread: the same of checked drafts that are made without the cascade. The rule alone has its drafts checked exactly where
+            that saves rounds, a task was won by checked drafts, and the cascade saves rounds on every task.
     """
     alone = min((one.rule for one in each.values()), key=lambda rule: rule.risk_bound)
-    agreed = {one.defaults for one in each.values()}
-    others = agreed.pop() if len(agreed) == 1 else alone
+    chosen, worth = {one.defaults for one in each.values()}, None
+    others = chosen.pop() if len(chosen) == 1 else alone
+    checked = any(one.won is not None and one.won.setting.checked for one in each.values())
     if others == alone and len(each) > 1 and checked and all(one.enough for one in each.values()):
         setting = replace(alone, checked="exact")
+        worth = worth_of(decode, unread, setting)
         tried = Confirmed.of(setting, decode(setting, "screen", None), decode(alone, "screen", None))
-        others = setting if tried.wins else others
+        others = setting if worth.saves and tried.wins else others
     own = tuple((task, one.defaults) for task, one in each.items() if one.defaults != others)
-    return Choices(each, replace(others, tasks=own))
+    return Choices(each, replace(others, tasks=own), worth)

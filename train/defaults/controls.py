@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from models.denoiser import Denoiser
@@ -19,9 +21,10 @@ def put_random_cascade(denoiser: Denoiser, *, seed: int) -> None:
         seed: of the weights.
     """
     own = denoiser.head.cascade
-    blocks = min(BLOCKS, len(denoiser.blocks)) if own is None else own.config.blocks
+    plain = CascadeConfig(blocks=min(BLOCKS, len(denoiser.blocks))) if own is None else own.config
+    config = replace(plain, base=denoiser.fingerprint(), foretold=(), seen=())
     torch.manual_seed(seed)
-    cascade = Cascade(CascadeConfig(blocks=blocks, base=denoiser.fingerprint()), denoiser).to(denoiser.device).eval()
+    cascade = Cascade(config, denoiser).to(denoiser.device).eval()
     for weight in (p for p in cascade.parameters() if p.requires_grad):
         torch.nn.init.normal_(weight, std=SPREAD)
     denoiser.head.cascade = cascade

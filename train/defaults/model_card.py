@@ -11,10 +11,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from decoding.comparison.curves import Estimate
 from decoding.provenance import write_text
 from models.heads.defaults import Defaults
-from train.defaults.choice import Against, Choice, Choices, Confirmed
-from train.defaults.evidence import ENOUGH
+from train.defaults.choice import Against, Choice, Choices, Confirmed, Worth
+from train.defaults.evidence import ENOUGH, Paired
 
 SAVING = 0.97  # of the rounds, from which a setting that was not taken is worth a word
 WIDTH = 100  # columns of what is printed
@@ -39,21 +40,46 @@ def sentence(choice: Choice) -> str:
         return f"Nothing decided: {few}, which is too few; by default the head decodes as {rule}."
     won = choice.won
     if won is None:
-        return f"Nothing won: by default the head decodes as {rule}{_closest(choice)}."
-    each = "; ".join(f"{task} {told(one)}" for task, one in won.tasks.items())
+        return f"Nothing won: by default the head decodes as {rule}{_closest(choice)}{_void(choice)}."
+    each = "; ".join(f"{task} {told(won, task)}" for task in won.tasks)
     how = f"{name_of(won.setting)} at {won.setting.risk_bound:g}"
     agreed = f"; answers of {', '.join(choice.agreed)} are those of the careful rule" if choice.agreed else ""
-    return f"Won: {1 - won.ratio:.0%} fewer rounds at equal accuracy than {rule}, with {how} ({each}{agreed})."
-
-
-def told(one: Against) -> str:
-    """A task in one phrase."""
-    ratio, difference = one.ratio, one.difference
-    rounds = f"rounds {one.rounds:.2f} for {one.rule_rounds:.2f}, ratio {ratio.estimate:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
-    points = (
-        f"accuracy {100 * difference.estimate:+.1f} points [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
+    worth = "".join(
+        f"; with the cascade's drafts {ratios_of(one)} of the rounds that drafts without it take"
+        for one in choice.worth
+        if one.setting == won.setting
     )
-    return f"{rounds}, {points}, n {difference.n}"
+    found = f"{each}{agreed}{worth}"
+    return f"Won: {1 - won.ratio:.0%} fewer rounds at equal accuracy than {rule}, with {how} ({found}){_void(choice)}."
+
+
+def told(confirmed: Confirmed, task: str) -> str:
+    """A task in one phrase."""
+    one, drawn = confirmed.tasks[task], confirmed.drawn(task)
+    rounds = f"rounds {one.rounds:.2f} for {one.rule_rounds:.2f}, ratio {with_interval(one.ratio)}"
+    known = "" if drawn is None else f", with what is known of such drafts beforehand {points(drawn)}"
+    return f"{rounds}, accuracy {points(one.difference, ' points')}{known}, n {one.difference.n}"
+
+
+def points(one: Paired, unit: str = "") -> str:
+    """A difference of accuracies in points, with its interval."""
+    return f"{100 * one.estimate:+.1f}{unit} [{100 * one.low:+.1f}, {100 * one.high:+.1f}]"
+
+
+def with_interval(one: Estimate) -> str:
+    """A ratio with its interval."""
+    return f"{one.estimate:.2f} [{one.low:.2f}, {one.high:.2f}]"
+
+
+def ratios_of(one: Worth) -> str:
+    """The rounds of drafts of the cascade over those of drafts without it, a ratio for every task."""
+    return ", ".join(with_interval(ratio) for ratio in one.ratios.values())
+
+
+def _void(choice: Choice) -> str:
+    """The checked drafts that were left out, for the cascade saves them no rounds."""
+    left = [f"{name_of(one.setting)} {ratios_of(one)}" for one in choice.worth if not one.saves]
+    return f"; left out, rounds with the cascade over those without it: {'; '.join(left)}" if left else ""
 
 
 def _closest(choice: Choice) -> str:
@@ -62,7 +88,7 @@ def _closest(choice: Choice) -> str:
     saving = [one for one in choice.confirmed if one.ratio < SAVING] or choice.confirmed
     best = max(saving, key=lambda one: min(found.difference.low for found in one.tasks.values()))
     task = min(best.tasks, key=lambda name: best.tasks[name].difference.low)
-    return f"; {name_of(best.setting)} at {best.setting.risk_bound:g} came closest ({task}: {told(best.tasks[task])})"
+    return f"; {name_of(best.setting)} at {best.setting.risk_bound:g} came closest ({task}: {told(best, task)})"
 
 
 def table(choice: Choice) -> str:
@@ -89,8 +115,8 @@ def _line(one: Confirmed, found: Against, *, starred: bool) -> tuple[str, ...]:
         f"{d.n}",
         f"{100 * found.accuracy:.1f}",
         f"{found.rounds:.2f}",
-        f"{100 * d.estimate:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]",
-        f"{r.estimate:.2f} [{r.low:.2f}, {r.high:.2f}]",
+        points(d),
+        with_interval(r),
     )
 
 

@@ -38,10 +38,15 @@ def affordable(counts: Mapping[str, int], pace: Mapping[str, float], minutes: fl
     return found
 
 
+def first_of(runner: Runner, count: int) -> Runner:
+    """The same with the first further prompts alone."""
+    return replace(runner, problems=runner.problems.first("test", count))
+
+
 def figures(
     runner: Runner, setting: Defaults, part: Part, count: int | None = None, *, unread: bool = False
 ) -> dict[str, Array]:
-    """The figures of every prompt under a setting.
+    """The figures of every prompt under a setting; decoded to the end of a batch, so that none is decoded twice as more are asked.
 
     Args:
         runner: of the task.
@@ -52,10 +57,11 @@ def figures(
     """
     arm, problems = (without_cascade if unread else arm_of)(setting), runner.problems
     split: Split = "dev" if part == "screen" else "test"
-    few = problems if count is None else problems.first(split, count)
-    replace(runner, problems=few).run([arm], split)
+    wanted = len(problems.split(split)) if count is None else min(count, len(problems.split(split)))
+    whole = -(-wanted // runner.batch_size) * runner.batch_size
+    replace(runner, problems=problems.first(split, whole)).run([arm], split)
     kept = runner.ledger.table(split, runner.cells_of(arm)[0])
-    table = {name: column[: len(few.split(split))] for name, column in kept.items()}
+    table = {name: column[:wanted] for name, column in kept.items()}
     right, rounds = (table[name].mean() for name in ("right", "rounds"))
     name = name_of(setting) + (" without the cascade" if unread else "")
     said = f"{100 * right:.1f} % right in {rounds:.2f} rounds ({len(table['right'])} dev prompts)"

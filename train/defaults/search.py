@@ -18,7 +18,7 @@ from train.defaults.careful_texts import CarefulTexts
 from train.defaults.choice import Choice, Choices, Decode, Part, Tables
 from train.defaults.choosing import choose, general
 from train.defaults.evidence import ENOUGH
-from train.defaults.running import EFFORT, affordable, figures, forms_of
+from train.defaults.running import EFFORT, affordable, figures, first_of, forms_of
 from train.defaults.settings import Trials
 from train.head.settings import TaskRun
 from train.tasks import get
@@ -160,21 +160,21 @@ def choose_defaults(
 
     def decode_on(some: Sequence[Panel], *, unread: bool = False) -> Decode:
         def decode(setting: Defaults, part: Part, count: int | None = None) -> Tables:
-            return {one.task.name: figures(runner(one), setting, part, count, unread=unread) for one in some}
+            cut = {one.task.name: first_of(runner(one), counts[one.task.name]) for one in some}
+            return {task: figures(one, setting, part, count, unread=unread) for task, one in cut.items()}
 
         return decode
 
     def chosen_for(panel: Panel, count: int) -> Choice:
-        unread = decode_on([panel], unread=True)
-        found = choose(decode_on([panel]), forms, trials.bounds, {panel.task.name: count}, unread=unread)
-        return replace(found, agreed=() if panel.judged else (panel.task.name,))
+        decode, unread = (decode_on([panel], unread=without) for without in (False, True))
+        agreed = () if panel.judged else (panel.task.name,)
+        return choose(decode, forms, trials.bounds, {panel.task.name: count}, unread=unread, agreed=agreed)
 
     forms, careful = forms_of(denoiser), Defaults(ALONE, min(trials.bounds), 0)
     pace = {one.task.name: pace_of(one, figures(runner(one), careful, "screen")) for one in panels if enough(one)}
     counts = affordable({one.task.name: len(one.confirm) for one in panels}, pace, trials.minutes)
     each = {panel.task.name: chosen_for(panel, counts[panel.task.name]) for panel in panels}
-    checked = any(form.checked for form in forms) and any(one.won for one in each.values())
-    chosen = general(decode_on(panels), each, checked=checked)
+    chosen = general(decode_on(panels), each, unread=decode_on(panels, unread=True))
     denoiser.head.defaults = chosen.defaults
     write_json(out / FOLDER / "choice.json", chosen.as_json())
     write_defaults(chosen.defaults, out)

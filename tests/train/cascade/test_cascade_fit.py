@@ -19,7 +19,7 @@ from tests.saved_cascade import save_cascade
 from train.cascade.__main__ import cascade as command
 from train.cascade.examples import CascadeExample, TaskPrompts, divergence, examples
 from train.cascade.fit import driver_of, evaluate, fit_cascade
-from train.cascade.targets import losses_of
+from train.cascade.losses import losses_of
 from train.commands.command_line import run
 from train.head.head_run import HeadRun
 from train.head.settings import CascadeFitting, Fitting, TaskRun

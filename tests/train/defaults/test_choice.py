@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from decoding.comparison.curves import Estimate
 from models.heads.defaults import CAREFUL, Defaults, read_defaults, write_defaults
-from train.defaults.choice import Against, Choices
+from train.defaults.choice import MARGIN, Against, Choices, not_under
 from train.defaults.choosing import behind, choose, general, looks_at, recommended
 from train.defaults.evidence import ENOUGH, Paired, worded
-from train.defaults.model_card import WIDTH, card, name_of, sentence, table
+from train.defaults.model_card import WIDTH, card, name_of, points, ratios_of, sentence, table
 from train.defaults.running import EFFORT, affordable
 from train.defaults.settings import Trials
 
@@ -210,20 +213,52 @@ def test_under_three_hundred_prompts_nothing_is_taken_but_drafts_that_the_rule_c
 
 
 def test_drafts_checked_one_by_one_are_left_where_they_lose_answers():
-    """Two answers of 240 are let pass, for the rule has accepted every token; three are not."""
+    """One answer of 240 is let pass, for the rule has accepted every token; two are not, which may be two points."""
     rounds, few = {"rule": 6, "exact": 4, "subset": 3}, {"sudoku": 240, "sums": 240}
-    for lost, taken in ((0, "subset"), (2 / 240, "subset"), (3 / 240, "exact"), (6 / 240, "exact")):
+    for lost, taken in ((0, "subset"), (1 / 240, "subset"), (2 / 240, "exact"), (6 / 240, "exact")):
         world = World(rounds, lambda kind, bound, lost=lost: lost if kind == "subset" else bold_is_wrong(kind, bound))
         assert choose(world, [EXACT, SUBSET], BOUNDS, few).defaults.checked == taken
 
 
+def beside(won: int, lost: int, n: int) -> Against:
+    """A setting that wins and loses so many prompts."""
+    right = np.array([1.0] * won + [0.0] * lost + [1.0] * (n - won - lost))
+    rule = np.where(np.arange(n) < won + lost, 1 - right, 1.0)
+    return Against.of({"right": right, "rounds": np.ones(n)}, {"right": rule, "rounds": np.ones(n)})
+
+
 def test_no_loss_of_three_prompts_and_a_point_is_called_none():
-    """However much many changes both ways leave it open."""
-    for won, lost, agrees in ((6, 6, True), (6, 8, True), (6, 9, False), (20, 23, False)):
-        right = np.array([1.0] * won + [0.0] * lost + [1.0] * (200 - won - lost))
-        ours = {"right": right, "rounds": np.ones(200)}
-        rule = {"right": np.where(np.arange(200) < won + lost, 1 - right, 1.0), "rounds": np.ones(200)}
-        assert Against.of(ours, rule).agrees == agrees
+    """However many they are."""
+    for won, lost, n, holds in ((1, 1, 200, True), (1, 4, 200, False), (6, 6, 300, True), (6, 9, 300, False)):
+        assert beside(won, lost, n).holds == holds
+
+
+@pytest.mark.parametrize(("won", "lost", "n"), [(30, 32, 200), (90, 95, 600), (6, 6, 200)])
+def test_what_is_known_beforehand_does_not_stand_for_prompts_that_say_nothing(won, lost, n):
+    """Drawn to none, these differences are none; as they stand they may be of two points and more."""
+    found = beside(won, lost, n)
+    assert not_under(found.drawn)
+    assert found.difference.least < -2 * MARGIN
+    assert not found.holds
+
+
+def test_without_answers_nothing_is_known_beforehand_of_checked_drafts():
+    """Two texts of 300 are the careful rule's here and not there, two there and not here."""
+    ours, few = beside(2, 2, 300), {"sudoku": 300, "sums": 300}
+    assert ours.holds
+    assert not ours.keeps
+    world = World({"rule": 6, "exact": 4, "subset": 3}, lambda kind, bound: 0.0, confirm=300)
+
+    def decode(setting, part, count=None):
+        tables = world(setting, part, count)
+        if part == "confirm":
+            first = 0 if setting.checked == "subset" else 2
+            tables["sums"] = {**tables["sums"], "right": np.where(np.arange(count or 300) // 2 == first // 2, 0.0, 1.0)}
+        return tables
+
+    for agreed, taken in (((), "subset"), (("sudoku",), "subset"), (("sums",), "exact")):
+        chosen = choose(decode, [EXACT, SUBSET], BOUNDS, few, agreed=agreed)
+        assert (chosen.defaults.checked, chosen.agreed) == (taken, agreed)
 
 
 def test_a_cascade_whose_drafts_save_no_more_than_the_present_reading_is_left_out():
@@ -232,6 +267,60 @@ def test_a_cascade_whose_drafts_save_no_more_than_the_present_reading_is_left_ou
         unread = World(without, bold_is_wrong)
         assert choose(ours, [EXACT, SUBSET], BOUNDS, COUNTS, unread=unread).defaults.checked == taken
         assert {part for _, part in unread.asked} == {"screen"}
+
+
+def test_drafts_that_save_nothing_stand_in_nobodys_way():
+    """A head's own rule wins that void drafts would have beaten, and exact drafts where only those one by one are void."""
+    ours = World({"rule": 6, "exact": 5.4, "subset": 4.5, "head": 4.32}, bold_is_wrong)
+    chosen = choose(ours, [OWN, EXACT, SUBSET], BOUNDS, COUNTS, unread=ours)
+    assert chosen.defaults == replace(OWN, risk_bound=0.03)
+    assert chosen.won.ratio == pytest.approx(0.72, abs=0.01)
+    assert "; left out, rounds with the cascade over those without it: rule, checked drafts 1.00 [" in sentence(chosen)
+    ours = World({"rule": 6, "exact": 4, "subset": 3}, bold_is_wrong)
+    unread = World({"exact": 5, "subset": 3}, bold_is_wrong)
+    assert choose(ours, [EXACT, SUBSET], BOUNDS, COUNTS, unread=unread).defaults.checked == "exact"
+
+
+def test_what_decided_is_kept_and_said():
+    ours = World({"rule": 6, "exact": 4, "subset": 3}, bold_is_wrong)
+    unread = World({"exact": 5, "subset": 4}, bold_is_wrong)
+    chosen = choose(ours, [EXACT, SUBSET], BOUNDS, COUNTS, unread=unread)
+    found, drawn = chosen.won.tasks["sums"], chosen.won.drawn("sums")
+    said = f"with what is known of such drafts beforehand {points(drawn)}, n 600"
+    assert f"points [{100 * found.difference.low:+.1f}, {100 * found.difference.high:+.1f}], {said}" in sentence(chosen)
+    worth = f"; with the cascade's drafts {ratios_of(chosen.worth[1])} of the rounds that drafts without it take)."
+    assert sentence(chosen).endswith(worth)
+    kept = chosen.as_json()
+    assert kept["confirmed"][0]["tasks"]["sums"]["drawn"]["low"] == drawn.low == found.drawn.low
+    assert [(one["checked"], round(one["ratios"]["sums"]["estimate"], 1)) for one in kept["worth"]] == [
+        ("exact", 0.8),
+        ("subset", 0.8),
+    ]
+    without = choose(ours, [EXACT, SUBSET], BOUNDS, COUNTS, unread=unread, agreed=tuple(COUNTS))
+    assert "beforehand" not in sentence(without)
+    assert "drawn" not in without.as_json()["confirmed"][0]["tasks"]["sums"]
+
+
+def share_let_through(loss: float, discordance: float, n: int, times: int = 1000) -> float:
+    """Of drafts that truly lose so much, judged as often as a search judges them."""
+    draw, taken = np.random.default_rng(0), 0
+    lost = (discordance + loss) / 2
+    for _ in range(times):
+        change = draw.choice([1, 0, -1], p=[discordance - lost, 1 - discordance, lost], size=n)
+        for count in looks_at(n):
+            found = beside(int((change[:count] > 0).sum()), int((change[:count] < 0).sum()), count)
+            if found.loses:
+                break
+        taken += found.holds
+    return taken / times
+
+
+@pytest.mark.parametrize(("discordance", "most"), [(0.02, 0.0), (0.1, 0.07), (0.4, 0.07)])
+def test_checked_drafts_that_lose_two_points_are_seldom_let_through(discordance, most, monkeypatch):
+    """In simulations of 200,000: 0.0, 4.1 and 4.3 in a hundred at n 600; of one point 21, 16 and 9."""
+    monkeypatch.setattr("train.defaults.choice.ratio_of", lambda ours, theirs: Estimate(1.0, 1.0, 1.0))
+    assert share_let_through(0.02, discordance, 600, times=300) <= most
+    assert share_let_through(0.01, discordance, 600, times=300) <= 0.27
 
 
 def test_a_loss_of_a_point_is_seldom_let_through():
@@ -276,12 +365,24 @@ def test_each_task_has_its_own_defaults_and_other_prompts_the_careful_ones():
     world = World({"rule": 6, "head": 6, "looks": 7, "exact": 4}, lambda kind, bound: 0.05 if bound > 0.005 else 0.0)
     careful = choose(world, [LOOKS], BOUNDS, COUNTS)
     each = {"sudoku": careful, "sums": bold}
-    found = general(world, each, checked=False).defaults
+    found = general(world, each, unread=world).defaults
     assert found == Defaults("confidence", 0.003, 0, tasks=(("sums", Defaults("confidence", 0.03, 2)),))
     assert found.of("sums").looks == 2
     assert found.of("sudoku") == found.of(None) == Defaults("confidence", 0.003, 0)
-    assert general(world, each, checked=True).defaults.of(None).checked
-    assert general(world, {"a": bold, "b": bold}, checked=True).defaults == bold.defaults
+    assert general(world, {"a": bold, "b": bold}, unread=world).defaults == bold.defaults
+
+
+def test_other_prompts_have_drafts_checked_where_a_task_was_won_by_them_and_the_cascade_saves_rounds():
+    rounds = {"rule": 6, "looks": 3, "exact": 4}
+    world, unread = World(rounds, bold_is_wrong), World({**rounds, "exact": 5}, bold_is_wrong)
+    looking, nothing = (choose(world, forms, BOUNDS, COUNTS) for forms in ([LOOKS], []))
+    drafting = choose(world, [EXACT], BOUNDS, COUNTS)
+    each = {"sudoku": replace(drafting, rule=replace(drafting.rule, risk_bound=0.003)), "sums": nothing}
+    found = general(world, each, unread=unread)
+    assert found.defaults.of(None) == Defaults("confidence", 0.003, 0, checked="exact")
+    assert found.as_json()["worth"]["ratios"]["sums"]["high"] < 1
+    assert not general(world, each, unread=world).defaults.of(None).checked
+    assert not general(world, {"sudoku": looking, "sums": nothing}, unread=unread).defaults.of(None).checked
 
 
 def test_defaults_are_read_back_and_damage_is_told(tmp_path):

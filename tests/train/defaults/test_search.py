@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import models
 from decoding import generate
 from decoding.api import make_policy
+from decoding.comparison.problems import Problems
+from decoding.comparison.records.ledger import Ledger
+from decoding.comparison.runner import Runner, make_runner
 from decoding.features import NAMES
-from models.heads.cascade import CascadeConfig
+from models.heads.cascade import Cascade, CascadeConfig
 from models.heads.config import HeadConfig
 from models.heads.defaults import Defaults, read_defaults
 from models.heads.scoring_head import ScoringHead, load_head, save_head
@@ -21,6 +25,7 @@ from train.commands.command_line import shipped
 from train.defaults import search as module
 from train.defaults.careful_texts import kept_texts
 from train.defaults.controls import put_random_cascade
+from train.defaults.running import figures, first_of
 from train.defaults.search import Panel, choose_defaults, dev_prompts
 from train.defaults.settings import Trials
 from train.head.settings import CascadeFitting, TaskRun
@@ -182,6 +187,26 @@ def test_without_answers_a_text_is_right_that_the_careful_rule_writes(plain, tmp
     kept = json.loads(file.read_text())
     assert len(kept) == 32
     assert all(text for text in kept.values())
+
+
+def test_no_batch_is_decoded_in_part_while_there_is_more_of_it(base, monkeypatch):
+    asked = []
+    monkeypatch.setattr(Runner, "run", lambda self, arms, split: asked.append(len(self.problems.split(split))))
+    monkeypatch.setattr(Ledger, "table", lambda *_: dict.fromkeys(("right", "rounds"), np.ones(250)))
+    problems = Problems("multiplication", ("1*1",), tuple(f"{i}*" for i in range(250)), 4, 4)
+    how = {"out": None, "heads": None, "batch_size": 16, "seed": 0, "progress": False}
+    runner, rule = make_runner(base, problems, lambda prompt, text: True, **how), Defaults("confidence", 0.01, 0)
+    tables = [figures(runner, rule, "confirm", count) for count in (100, 200, 240, 250, None)]
+    assert asked == [112, 208, 240, 250, 250]
+    assert [len(table["right"]) for table in tables] == [100, 200, 240, 250, 250]
+    figures(first_of(runner, 201), rule, "confirm", 200)
+    assert asked[-1] == 201  # no further than there is time for
+
+
+def test_a_random_cascade_has_the_shape_of_the_heads_own(plain):
+    plain.head.cascade = Cascade(CascadeConfig(blocks=2, rank=3, alpha=5, foretold=(0.5,), seen=(0.6,)), plain)
+    put_random_cascade(plain, seed=0)
+    assert plain.head.cascade.config == CascadeConfig(blocks=2, rank=3, alpha=5, base=plain.fingerprint())
 
 
 def test_old_files_have_no_defaults_and_are_trusted_whole():
