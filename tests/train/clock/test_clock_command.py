@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -209,14 +210,11 @@ def test_results_of_another_call_are_not_gone_on_with(tmp_path, config, capsys):
 def test_slow_arms_run_as_often_as_fast_ones(monkeypatch):
     from train.clock import decodes
 
-    class OnCpu:
-        device = "cpu"
-
     made = iter([(9.0,), (20.0, 1.0), (11.0, 1.0), (30.0, 1.0)])
     decoded = lambda *_: decodes.Decoded((True,), 1.0, 1.0, 0.0, 1, next(made), 0.0, 0)  # noqa: E731
     monkeypatch.setattr(decodes, "decode", decoded)
     monkeypatch.setattr(decodes, "now", lambda device: 0.0)
-    subject = decodes.Subject(OnCpu(), None, None, None)
+    subject = Mock(spec=decodes.Subject, denoiser=Mock())
     row = decodes.clocked(subject, ["prompt"], 1, repeats=3, deadline=Deadline(None))
     assert (row["run_seconds"], row["seconds"], row["repeats"]) == ([21.0, 12.0, 31.0], [11.0, 1.0], 3)
 
