@@ -41,6 +41,11 @@ class Problems:
     judge: str = ""
     checked: bool = True
 
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the prompts and their references: figures on others are not gone on with."""
+        return judge_of(self.dev, self.test, dict(self.references))
+
     def __post_init__(self) -> None:
         self.require_prompts("dev")
         shared = set(self.dev) & set(self.test)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -123,12 +121,11 @@ def make_runner(
         progress: show a bar.
     """
     size = batch_size or BATCH_SIZE.get(denoiser.device.type, LARGE_BATCH)
-    prompts = [problems.dev, problems.test, dict(problems.references)]
     header = {
         "task": problems.task,
         "model": denoiser.fingerprint(),
         "dtype": provenance.dtype_name(denoiser),
-        "prompts": hashlib.blake2b(json.dumps(prompts).encode(), digest_size=8).hexdigest(),
+        "prompts": problems.fingerprint,
         "lengths": [problems.gen_length, problems.block_length],
         "temperature": problems.temperature,
         "use_cache": problems.use_cache,

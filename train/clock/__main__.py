@@ -24,7 +24,7 @@ def clock(
     num_prompts: int = 2048,
     alone: int = 200,
     batch_size: int = 64,
-    repeats: int = 3,
+    repeats: int = 2,
     slack: float = 0.01,
     all_dials: bool = False,
     minutes: float | None = None,
@@ -52,7 +52,7 @@ def clock(
         num_prompts: test prompts of a task that are clocked in batches.
         alone: of these, the first that are clocked one by one.
         batch_size: prompts of a batch.
-        repeats: runs of each arm where one takes under ten seconds; the best counts.
+        repeats: runs of each arm; the best counts. One token a round runs once.
         slack: accuracy that an arm may lose on the dev prompts against one token a round.
         all_dials: decode the dev prompts at every setting of a dial, in place of bisection from the careful end.
         minutes: after which the command stops; what is done is kept.
@@ -78,6 +78,7 @@ def clock(
         draw_prompts(call.tasks, drawn, how)
         return
     if not table:
+        judge_prompts(call.tasks, drawn, how)
         import torch
 
         from train.clock.work import Clockwork
@@ -99,7 +100,20 @@ def draw_prompts(tasks: tuple[Task, ...], folder: Path, how: How) -> None:
     from train.tasks.problems import kept_problems
 
     for task in tasks:
-        kept_problems(task, folder, num_prompts=how.num_prompts, num_dev=how.num_dev, seed=how.seed)
+        kept_problems(task, folder, **how.drawn)
+
+
+def judge_prompts(tasks: tuple[Task, ...], folder: Path, how: How) -> None:
+    """Refuse damaged prompts, and those of another call, before any are decoded; those that are not there are drawn later.
+
+    Raises:
+        ValueError: naming the file.
+    """
+    from train.tasks.problems import kept_file, kept_problems
+
+    for task in tasks:
+        if kept_file(task, folder, **how.drawn).is_file():
+            kept_problems(task, folder, **how.drawn)
 
 
 def write_tables(folder: Path, tasks: tuple[Task, ...]) -> str:

@@ -38,7 +38,7 @@ class How:
         num_prompts: prompts that are clocked in batches.
         alone: of these, the first that are clocked one by one.
         batch_size: prompts of a batch.
-        repeats: runs of an arm, of which the best counts, where one is short.
+        repeats: runs of every arm, of which the best counts.
         slack: accuracy that an arm may lose on the dev prompts against one token a round.
         seed: of the prompts and the resamples.
         dtype: of the weights.
@@ -60,6 +60,11 @@ class How:
         require_positive({name: getattr(self, name) for name in names})
         if not 0 <= self.slack < 1:
             raise ValueError(f"slack must lie in [0, 1), got {self.slack}")
+
+    @property
+    def drawn(self) -> dict[str, int]:
+        """How many prompts are drawn, and by which seed."""
+        return {"num_prompts": self.num_prompts, "num_dev": self.num_dev, "seed": self.seed}
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -170,9 +175,11 @@ def check_arm(arm: Arm) -> None:
         ValueError: in one sentence.
     """
     if arm.tune or arm.tune_for:
-        raise ValueError(f"tune of arm {arm.name} must be empty, for a variant is an arm of its own, got {arm.tune}")
+        raise ValueError(
+            f"tune of arm {arm.name} must be empty, for a variant is an arm of its own, got {shown(arm.tune)}"
+        )
     if arm.head is not None:
-        raise ValueError(f"head of arm {arm.name} must be left to the command, got {arm.head}")
+        raise ValueError(f"head of arm {arm.name} must be left to the command, got {shown(arm.head)}")
     if arm.kind == "learned" and not arm.needs_head:
         raise ValueError(f"kind of arm {arm.name} must be headless, for it reads neither head nor cascade, got learned")
     if arm.kind == "headless" and arm.needs_head:

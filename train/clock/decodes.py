@@ -20,7 +20,6 @@ from models.devices import now
 from train.clock.store import Row
 from train.clock.turns import Deadline
 
-SHORT = 10.0  # seconds; a shorter run is repeated
 WARM_BATCHES, WARM_PROMPTS = 3, 12  # decoded before the clock starts, whichever are more prompts
 
 
@@ -141,13 +140,13 @@ def decode(subject: Subject, prompts: Sequence[str], size: int, deadline: Deadli
 
 
 def clocked(subject: Subject, prompts: Sequence[str], size: int, *, repeats: int, deadline: Deadline) -> Row:
-    """The figures of a decoder that is warm: the best of some runs where a run is short.
+    """The figures of a decoder that is warm: the best of some runs, and the seconds of each.
 
     Args:
         subject: the decoder.
         prompts: that are clocked.
         size: prompts of a batch.
-        repeats: runs at most.
+        repeats: runs, the same for all that are compared.
         deadline: looked up before every batch.
 
     Raises:
@@ -156,12 +155,11 @@ def clocked(subject: Subject, prompts: Sequence[str], size: int, *, repeats: int
     began = now(subject.denoiser.device)
     warm = decode(subject, prompts[-max(WARM_BATCHES * size, WARM_PROMPTS) :], size, deadline)
     warming = now(subject.denoiser.device) - began
-    runs = [decode(subject, prompts, size, deadline)]
-    while len(runs) < repeats and sum(runs[0].seconds) < SHORT:
-        runs.append(decode(subject, prompts, size, deadline))
+    runs = [decode(subject, prompts, size, deadline) for _ in range(repeats)]
     best = min(runs, key=lambda run: sum(run.seconds))
     warmth = {"warm_seconds": warming, "warm_capturing_seconds": warm.capturing}
-    return {**best.figures, **best.times, "repeats": len(runs), **warmth}
+    totals = {"repeats": repeats, "run_seconds": [sum(run.seconds) for run in runs]}
+    return {**best.figures, **best.times, **totals, **warmth}
 
 
 def _captured(engine: Any) -> float:

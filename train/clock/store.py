@@ -8,13 +8,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from models.checkpoints.json_files import read_object
-from models.complaints import shown
+from models.checkpoints.json_files import SUM, read_object, require_sound, sealed
+from models.complaints import listed, shown
 from train.clock.call import Base, How
 
 Row = dict[str, Any]
 
 FILE = "results.json"
+FIGURES = {"accuracy", "rounds", "sequence_forwards"}
+COLUMNS: Mapping[str, set[str]] = {
+    "dev": FIGURES,
+    "chosen": {"kind", "policy", "key", "value", "settings"},
+    "clocked": FIGURES | {"n", "looks", "fallbacks", "ms", "ms_a_round", "seconds"},
+}
 
 
 @dataclass
@@ -24,7 +30,7 @@ class Results:
     Attributes:
         file: where they are kept.
         how: what must be the same in every call.
-        place: device, code and weights, known once a model is loaded.
+        place: device, code, weights and prompts, known once a model is loaded.
         environment: of the last call that wrote.
         dev: cell -> its figures on the dev prompts.
         chosen: arm -> its kind and the setting that keeps the accuracy, or none.
@@ -73,23 +79,45 @@ class Results:
         from decoding.provenance import write_json
 
         stored = {name: value for name, value in vars(self).items() if name != "file"}
-        write_json(self.file, stored, allow_nan=False)
+        write_json(self.file, sealed(stored), allow_nan=False)
 
 
 def read_results(folder: Path) -> Results | None:
     """The results of a task's folder, None where there are none.
 
     Raises:
-        ValueError: for a file that holds something else.
+        ValueError: naming the file, where it is damaged or holds something else.
     """
     file = folder / FILE
     if not file.is_file():
         return None
     stored = read_object(file)
     names = {"how", "place", "environment", "dev", "chosen", "clocked"}
-    if stored.keys() != names or not all(isinstance(value, dict) for value in stored.values()):
-        raise ValueError(f"{file} must hold {', '.join(sorted(names))}, got {', '.join(sorted(stored)) or 'nothing'}")
+    if stored.keys() - {SUM} != names:
+        raise ValueError(f"{file} must hold {', '.join(sorted(names))}, got {listed(sorted(stored)) or 'nothing'}")
+    try:
+        require_sound(stored)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+    stored.pop(SUM, None)
+    for name, value in stored.items():
+        require_rows(file, name, value)
     return Results(file, **stored)
+
+
+def require_rows(file: Path, name: str, value: Any) -> None:
+    """Refuse a part of a file that is no object, or a row of it without the figures that a table needs.
+
+    Raises:
+        ValueError: naming the file.
+    """
+    if not isinstance(value, dict):
+        raise ValueError(f"{file} must hold an object as {name}, got {shown(value)}")
+    for row in value.values() if name in COLUMNS else ():
+        if not isinstance(row, dict) or not row.keys() >= COLUMNS[name]:
+            raise ValueError(
+                f"{file} must hold rows with {', '.join(sorted(COLUMNS[name]))} as {name}, got {shown(row)}"
+            )
 
 
 def require_same(folder: Path, kept: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from decoding.comparison import curves
 from decoding.comparison.arms import REFERENCE, Arm
 from train.clock.store import Results, Row
 
+FEWEST = 10  # batches that an interval goes over
 LOOK_AHEAD, IN_ITS_PLACE = ("ete",), ("learned-ete", "learned-parity")  # policies
 EPSILON = 1e-9
 
@@ -65,12 +66,14 @@ def rows_of(results: Results, size: int) -> list[Row]:
 
 
 def compared(size: int, rows: Sequence[Row]) -> Row:
-    """The fastest arms of each kind at a batch size, and their ratios.
+    """The fastest arms of each kind at a batch size, and their ratios; arms that are not at the reference on test are left out.
 
     Args:
         size: prompts of a batch.
-        rows: the arms at reference.
+        rows: of `rows_of`.
     """
+    lost = [str(row["arm"]) for row in rows if row["holds"] is False]
+    rows = [row for row in rows if row["holds"] is not False]
     headless, learned = (fastest([row for row in rows if row["kind"] == kind]) for kind in ("headless", "learned"))
     ahead, replaced = (
         fastest([row for row in rows if row["policy"] in policies]) for policies in (LOOK_AHEAD, IN_ITS_PLACE)
@@ -78,6 +81,8 @@ def compared(size: int, rows: Sequence[Row]) -> Row:
     rule, looking = (fastest(list(filter(wanted, rows))) for wanted in (is_plain, has_one_look))
     return {
         "batch": size,
+        "known_on_test": all(row["holds"] for row in rows),
+        "lost_on_test": lost,
         "headless": name_of(headless),
         "learned": name_of(learned),
         "time": ratio(learned, headless),
@@ -112,10 +117,15 @@ def name_of(row: Row | None) -> str | None:
 
 
 def ratio(above: Row | None, below: Row | None) -> Any:
-    """Time of one arm over that of another on the same batches, with a bootstrap interval over batches; None without both."""
+    """Time of one arm over that of another on the same batches, with a bootstrap interval over batches; None without both.
+
+    Under ten batches the ends of the interval are None.
+    """
     if above is None or below is None:
         return None
     own, other = (np.array(row["seconds"]) for row in (above, below))
+    if len(own) < FEWEST:
+        return {"estimate": float(own.sum() / other.sum()), "low": None, "high": None}
     weights = curves.resample(len(own))
     found = curves.interval((weights @ own) / (weights @ other))
     return found and asdict(found)

@@ -7,6 +7,10 @@ from typing import Any
 
 from train.clock.store import Row
 
+ABOUT = (
+    "Accuracy @ rounds, milliseconds a prompt; ratios with 95 % intervals over batches, arms as chosen; none under ten "
+    "batches. Arms that are not at the reference on the test prompts are left out; *: that is not known yet."
+)
 BARS = (0.85, 1.0)  # times those of the best headless arm
 HEADER = (
     "| Task | Batch | Reference | Fastest without a head | Fastest with one | Time | Look-ahead | Head in its place | Time "
@@ -20,10 +24,10 @@ def table(tasks: Sequence[Row]) -> str:
     Args:
         tasks: rows of `summarise`.
     """
-    lines = ["Accuracy @ rounds, milliseconds a prompt; ratios with 95 % intervals over batches.", "", HEADER]
+    lines = [ABOUT, "", HEADER]
     lines += ["|---" * 10 + "|"]
     lines += [compared(task, found) for task in tasks for found in task["comparisons"]]
-    lines += ["", *(counted(tasks, size) for size in sizes(tasks))]
+    lines += ["", *(counted(some, size) for some in alike(tasks) for size in sizes(some))]
     for task in tasks:
         lines += ["", *arms(task)]
     return "\n".join(lines) + "\n"
@@ -32,6 +36,15 @@ def table(tasks: Sequence[Row]) -> str:
 def sizes(tasks: Sequence[Row]) -> list[int]:
     """Batch sizes of all tasks."""
     return list(dict.fromkeys(found["batch"] for task in tasks for found in task["comparisons"]))
+
+
+def alike(tasks: Sequence[Row]) -> list[list[Row]]:
+    """The tasks in groups of one device, commit and code each."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for task in tasks:
+        place = task["place"]
+        groups.setdefault((place.get("device"), task["environment"].get("commit"), place.get("code")), []).append(task)
+    return list(groups.values())
 
 
 def compared(task: Row, found: Row) -> str:
@@ -47,7 +60,8 @@ def compared(task: Row, found: Row) -> str:
         accuracy = batched.get(name, row)["accuracy"]["estimate"]
         return f"`{name}`{value_of(row)} {accuracy:.3f} @ {row['rounds']:.1f}, {row['ms']:.2f}"
 
-    cells = [task["task"], str(found["batch"]), reference(task), shown("headless"), shown("learned")]
+    mark = "" if found["known_on_test"] else "*"
+    cells = [f"{task['task']}{mark}", str(found["batch"]), reference(task), shown("headless"), shown("learned")]
     cells += [interval(found["time"]), shown("look_ahead"), shown("in_its_place"), interval(found["time_in_its_place"])]
     return "| " + " | ".join([*cells, "-" if found["round"] is None else f"{found['round']:.2f}"]) + " |"
 
@@ -66,19 +80,27 @@ def reference(task: Row) -> str:
 
 
 def interval(found: Any) -> str:
-    """A ratio with its interval."""
-    return "-" if found is None else f"{found['estimate']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+    """A ratio with its interval, where it has one."""
+    if found is None:
+        return "-"
+    return f"{found['estimate']:.2f}" + ("" if found["low"] is None else f" [{found['low']:.2f}, {found['high']:.2f}]")
 
 
 def counted(tasks: Sequence[Row], size: int) -> str:
-    """On how many tasks the ratios at a batch size keep the bars."""
+    """On how many tasks the ratios at a batch size keep the bars.
+
+    Args:
+        tasks: of one device and commit.
+        size: prompts of a batch.
+    """
+    place, commit = tasks[0]["place"], tasks[0]["environment"].get("commit")
     found = [one for task in tasks for one in task["comparisons"] if one["batch"] == size]
     said = []
     for name, what in (("time", "head / best rule"), ("time_in_its_place", "head / look-ahead")):
         ratios = [one[name]["estimate"] for one in found if one[name] is not None]
         kept = ", ".join(f"{sum(ratio <= bar for ratio in ratios)} at {bar:g} or less" for bar in BARS)
         said.append(f"{what} on {len(ratios)} tasks, {kept}")
-    return f"Batch {size}: {'; '.join(said)}.\n" if found else ""
+    return f"Batch {size} ({place.get('device')}, commit {commit}): {'; '.join(said)}.\n" if found else ""
 
 
 def arms(task: Row) -> list[str]:
@@ -95,7 +117,10 @@ def arms(task: Row) -> list[str]:
     ]
     lines += [line for name in task["chosen"] if (line := arm(task, name)) is not None]
     lost = [name for name, choice in task["chosen"].items() if choice["key"] is None]
-    return [*lines, *(["", f"Not at the reference: {', '.join(lost)}."] if lost else [])]
+    lost_on_test = dict.fromkeys(name for found in task["comparisons"] for name in found["lost_on_test"])
+    for what, names in (("", lost), (" on test", lost_on_test)):
+        lines += ["", f"Not at the reference{what}: {', '.join(names)}."] if names else []
+    return lines
 
 
 def arm(task: Row, name: str) -> str | None:

@@ -74,19 +74,23 @@ class Clockwork:
         Raises:
             OutOfTime: where the time is over.
         """
+        left: set[str] = set()
         for arms in self.call.passes:
             for task in self.call.tasks:
                 with claim(self.out / task.name) as mine:
                     if mine:
                         self.on(task).run(arms)
+                    elif task.name not in left:
+                        left.add(task.name)
+                        self.say(f"left to another process: {task.name}")
 
     def on(self, task: Task) -> TaskWork:
         """The work on a task whose folder this process holds."""
         how, base = self.call.how, self.call.bases[task.name]
-        sizes: dict[str, int] = {"num_prompts": how.num_prompts, "num_dev": how.num_dev, "seed": how.seed}
         denoiser, results = self.model_of(base), Results.open(self.out / task.name, how, base)
-        results.stand_on(place_of(denoiser), provenance.environment(device=denoiser.device, seed=how.seed))
-        checked, _ = leave_out_long(kept_problems(task, self.prompts, **sizes), denoiser)
+        checked, _ = leave_out_long(kept_problems(task, self.prompts, **how.drawn), denoiser)
+        place = {**place_of(denoiser), "prompts": checked.problems.fingerprint, "judge": checked.problems.judge}
+        results.stand_on(place, provenance.environment(device=denoiser.device, seed=how.seed))
         subject = Subject.of(denoiser, Arm(REFERENCE, "headless", REFERENCE).cells[0], checked)
         return TaskWork(subject, results, self.call, self.deadline, self.say)
 

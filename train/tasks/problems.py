@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, astuple, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from decoding.comparison.problems import CheckedProblems, Problems, Split, judge_of
+from models.checkpoints.json_files import read_object, require_sound, sealed
+from models.complaints import listed, shown
 from train.tasks import Example, Task, require_answers
 from train.tasks.hub import HUB
 from train.tasks.own_check import OwnCheck
@@ -164,16 +165,48 @@ def kept_problems(task: Task, folder: Path, *, num_prompts: int, num_dev: int, s
         folder: of a file for each task, read where it is there and else written.
         num_prompts, num_dev: test and dev prompts, fewer where the task has no more.
         seed: of the generator.
+
+    Raises:
+        ValueError: naming the file, where it is damaged or holds other prompts than asked.
     """
-    file = folder / f"{task.name}-{num_dev}-{num_prompts}-{seed}.json"
+    file = kept_file(task, folder, num_prompts=num_prompts, num_dev=num_dev, seed=seed)
+    asked = {"task": task.name, "dev": num_dev, "test": num_prompts, "seed": seed}
     if not file.is_file():
         from decoding.provenance import write_json
 
         drawn = {"dev": draw(task, "dev", num_dev, seed=seed), "test": draw(task, "test", num_prompts, seed=seed)}
-        write_json(file, {split: [asdict(example) for example in some] for split, some in drawn.items()})
-    stored = json.loads(file.read_text(encoding="utf-8"))
-    dev, test = ([Example(**fields) for fields in stored[split]] for split in ("dev", "test"))
-    return checked_by(task, dev, test)
+        rows = {split: [asdict(example) for example in some] for split, some in drawn.items()}
+        write_json(file, sealed({**rows, "asked": asked}))
+    stored = read_object(file)
+    try:
+        return checked_by(task, *read_examples(stored, asked))
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+
+
+def kept_file(task: Task, folder: Path, *, num_prompts: int, num_dev: int, seed: int) -> Path:
+    """Where `kept_problems` keeps the prompts."""
+    return folder / f"{task.name}-{num_dev}-{num_prompts}-{seed}.json"
+
+
+def read_examples(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[list[Example], list[Example]]:
+    """The dev and test prompts that `kept_problems` wrote; a file that does not say what was asked must hold just so many.
+
+    Raises:
+        ValueError: for damaged content, or that of another call.
+    """
+    require_sound(stored)
+    try:
+        dev, test = ([Example(**fields) for fields in stored[split]] for split in ("dev", "test"))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"it must hold prompts as dev and as test, got {listed(sorted(stored))}") from error
+    for text in (text for one in (*dev, *test) for text in astuple(one)):
+        if not isinstance(text, str):
+            raise ValueError(f"it must hold texts as prompts and answers, got {shown(text)}")
+    held = {**asked, "dev": len(dev), "test": len(test)}
+    if stored.get("asked", held) != asked:
+        raise ValueError(f"it must hold the prompts of {shown(asked)}, got {shown(stored.get('asked', held))}")
+    return dev, test
 
 
 def leave_out_long(checked: CheckedProblems, denoiser: Denoiser) -> tuple[CheckedProblems, int]:

@@ -9,43 +9,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
-import yaml
 
 from decoding.files.folder_lock import LOCK
 from tests.complaint import complaint
+from tests.train.clock.conftest import ARMS
 from train.clock.__main__ import clock
 from train.clock.turns import Deadline, OutOfTime, claim
 from train.commands.command_line import run, shipped
 
 ROOT = Path(__file__).parents[3]
-ARMS = [
-    {"name": "sequential", "kind": "headless", "policy": "sequential"},
-    {"name": "threshold", "kind": "headless", "policy": "threshold", "dial": "threshold", "values": [0.1, 0.99, 0.6]},
-    {"name": "look", "kind": "learned", "policy": "learned", "dial": "risk_bound", "values": [0.07, 0.9]},
-]
-ARMS[2] |= {"settings": {"looks": 1}}
-SIZES = {"num_dev": 4, "num_prompts": 4, "alone": 2, "batch_size": 2, "repeats": 2, "slack": 0.25, "device": "cpu"}
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory, write_tiny) -> str:
-    """A base that gets nothing right, so that the boldest setting of every arm holds."""
-    return str(write_tiny(tmp_path_factory.mktemp("base")))
-
-
-@pytest.fixture
-def config(tmp_path, tiny):
-    """Writes a config of small sizes on the tiny base and gives the command line with it."""
-
-    def write(task: str = "countdown3", **changes) -> list[str]:
-        file = tmp_path / "clock.yaml"
-        settings = {"task": task, "catalogue": ARMS, "out": str(tmp_path / "out"), "model": tiny, **SIZES, **changes}
-        file.write_text(yaml.safe_dump(settings))
-        return ["--config", str(file)]
-
-    return write
 
 
 def started(arguments: list[str]) -> subprocess.Popen:
@@ -78,6 +53,7 @@ def test_it_ends_with_a_table_and_a_second_call_decodes_nothing(tmp_path, config
         "warm_seconds",
     } <= row.keys()
     assert (row["batch"], row["n"], len(row["seconds"]), row["repeats"]) == (2, 4, 2, 2)
+    assert min(row["run_seconds"]) == pytest.approx(sum(row["seconds"]))
     assert [one["batch"] for one in task["comparisons"]] == [2, 1]
     assert task["place"]["device"].startswith("cpu")
     assert (tmp_path / "out" / "table.md").read_text() in first
@@ -147,10 +123,11 @@ def test_a_claim_ends_with_its_process(tmp_path):
         assert mine
 
 
-def test_a_task_that_another_process_holds_is_left_to_it(tmp_path, config):
+def test_a_task_that_another_process_holds_is_left_to_it(tmp_path, config, capsys):
     held = tmp_path / "out" / "countdown3"
     other = holder_of(held)
     run(clock, config("countdown3,countdown4", arms="threshold", num_dev=2, num_prompts=2))
+    assert "left to another process: countdown3\n" in capsys.readouterr().out
     other.communicate(b"\n")
     assert not (held / "results.json").is_file()
     assert found_in(tmp_path / "out", "countdown4")["clocked"]
@@ -206,7 +183,7 @@ def test_bad_input_is_told_in_one_sentence(tmp_path, config, capsys, arguments, 
     ("changes", "told"),
     [
         ({"tune": {"looks": [1, 2]}, "settings": {}}, "tune of arm look must be empty"),
-        ({"head": "elsewhere"}, "head of arm look must be left to the command, got elsewhere"),
+        ({"head": "elsewhere"}, "head of arm look must be left to the command, got 'elsewhere'"),
         ({"kind": "headless"}, "kind of arm look must be learned, for it reads a head, got headless"),
         (
             {"policy": "risk-sum", "settings": {}},
@@ -228,6 +205,18 @@ def test_results_of_another_call_are_not_gone_on_with(tmp_path, config, capsys):
     file = tmp_path / "out" / "countdown3" / "results.json"
     file.write_text(json.dumps({"how": {}}))
     assert "must hold chosen, clocked, dev, environment, how, place, got how" in complaint(capsys, clock, *config())
+
+
+def test_slow_arms_run_as_often_as_fast_ones(monkeypatch):
+    from train.clock import decodes
+
+    made = iter([(9.0,), (20.0, 1.0), (11.0, 1.0), (30.0, 1.0)])
+    decoded = lambda *_: decodes.Decoded((True,), 1.0, 1.0, 0.0, 1, next(made), 0.0, 0)  # noqa: E731
+    monkeypatch.setattr(decodes, "decode", decoded)
+    monkeypatch.setattr(decodes, "now", lambda device: 0.0)
+    subject = Mock(spec=decodes.Subject, denoiser=Mock())
+    row = decodes.clocked(subject, ["prompt"], 1, repeats=3, deadline=Deadline(None))
+    assert (row["run_seconds"], row["seconds"], row["repeats"]) == ([21.0, 12.0, 31.0], [11.0, 1.0], 3)
 
 
 def test_bad_input_is_judged_without_torch():
