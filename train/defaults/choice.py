@@ -103,7 +103,13 @@ class Confirmed:
 
     @staticmethod
     def of(setting: Defaults, ours: Tables, rule: Tables, agreed: Sequence[str] = ()) -> Confirmed:
-        """From the figures of every prompt; some tasks have no answers."""
+        """From the figures of every prompt.
+
+        Args:
+            setting: how.
+            ours, rule: figures of the setting and of the rule alone.
+            agreed: tasks without answers.
+        """
         return Confirmed(setting, {task: Against.of(ours[task], rule[task]) for task in ours}, tuple(agreed))
 
     def drawn(self, task: str) -> Paired | None:
