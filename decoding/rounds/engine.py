@@ -209,9 +209,8 @@ class EngineDriver(Driver):
 
 def served(rows: int, running: int) -> int:
     """How many rows of a batch are worked out after a forward: all, or a quarter, a sixteenth, ... that holds those that run."""
-    while rows // 4 >= max(running, FEW):
-        rows //= 4
-    return rows
+    fewer = rows // 4
+    return served(fewer, running) if fewer >= max(running, FEW) else rows
 
 
 def running_first(part: Bool[Tensor, "B K"], whole: Bool[Tensor, "B K"]) -> tuple[Tensor, Tensor]:
