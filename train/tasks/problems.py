@@ -185,7 +185,7 @@ def kept_problems(task: Task, folder: Path, *, num_prompts: int, num_dev: int, s
 
 
 def kept_file(task: Task, folder: Path, *, num_prompts: int, num_dev: int, seed: int) -> Path:
-    """Where `kept_problems` keeps the prompts."""
+    """Where `kept_problems`, which has the arguments, keeps the prompts."""
     return folder / f"{task.name}-{num_dev}-{num_prompts}-{seed}.json"
 
 
