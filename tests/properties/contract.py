@@ -77,3 +77,12 @@ JSON = st.recursive(
 )
 """What JSON can hold, and what Python's own writer lets through."""
 DEEP = st.sampled_from(["[" * 100_000, '{"a":' * 20_000, "[" * 500 + "]" * 500])
+
+
+def exit_code(call: Any) -> Any:
+    """What a command leaves; 0 where it returns."""
+    try:
+        call()
+    except SystemExit as stopped:
+        return stopped.code
+    return 0

@@ -31,7 +31,7 @@ from models.heads.config import HeadConfig
 from models.heads.defaults import read_defaults
 from models.heads.saved_part import read_fitted
 from models.heads.scoring_head import read_config
-from tests.properties.contract import ANY_TEXT, DEEP, JSON, LETTERS, SCALARS, cases, value_or_sentence
+from tests.properties.contract import ANY_TEXT, DEEP, JSON, LETTERS, SCALARS, cases, exit_code, value_or_sentence
 from train.commands.answering.prompt_file import IDS, SUFFIXES, read_prompts
 from train.commands.command_line import run, shipped
 from train.tasks import BENCHMARKS, RENUMBERED, TASKS, get
@@ -292,12 +292,3 @@ def test_a_config_of_a_command_is_obeyed_or_refused_in_one_line(folder, name, da
     said = error.getvalue()
     assert code in (0, 2), said
     assert code == 0 or said.strip().count("\n") <= 1, said
-
-
-def exit_code(call: Any) -> Any:
-    """What a command leaves; 0 where it returns."""
-    try:
-        call()
-    except SystemExit as stopped:
-        return stopped.code
-    return 0
