@@ -107,11 +107,7 @@ class Carry:
         """
         number = some.counts.shape[1]
         rows, source = place < number, place.clamp(max=number - 1)
-        chosen: dict[str, Any] = {name: getattr(some.proposal, name)[source] for name in KEPT}
-        moved = some.canvases.map(lambda v: v[source])
-        return replace(
-            self.where(rows, Carry(moved, Proposal(**chosen), some.counts[:, source], some.alarm)), alarm=some.alarm
-        )
+        return replace(self.where(rows, some.at(source)), alarm=some.alarm)
 
     def extend(self, left: int) -> Carry:
         """With columns of padding put before every row; fewer than none take columns off."""
