@@ -18,7 +18,7 @@ from decoding.loop import decode
 from decoding.policy import Policy, first_state
 from decoding.policy_by_name import by_default
 from decoding.policy_by_name import make_policy as make_policy
-from decoding.prompts import Prompts, read_prompts
+from decoding.prompts import Prompts, gather_prompts
 from decoding.reading import Reading
 from decoding.rounds.round import OnStep
 from decoding.state import DecodeState
@@ -89,7 +89,7 @@ def generate(
     if policy is None and calibrated is None:
         request = by_default(request, denoiser)
     rule = make_policy(request.policy, request.settings, denoiser)
-    prompt = read_prompts(
+    prompt = gather_prompts(
         prompts, attention_mask, denoiser, chat=request.options.get("chat"), copies=num_return_sequences
     )
     end_ids = check_fit(request, denoiser, prompt_length=prompt.tokens.shape[1], generator=generator)
@@ -121,7 +121,7 @@ def _decode(
     began = now(denoiser.device)
     on_step = together([hook for hook in hooks if hook is not None])
     if len(state.tokens) > AT_ONCE and on_step is None and not call.sampling.at_random:
-        final, counts = decode_in_turns(denoiser, batch, call, batch_size=AT_ONCE)
+        final, counts = decode_in_turns(denoiser, batch.to(denoiser.device), call, batch_size=AT_ONCE)
     else:
         draws: dict[str, Any] = {"sampling": call.sampling, "generator": generator, "on_step": on_step}
         final, counts = decode(denoiser, state, rule, attention_mask=batch.attention_mask, **draws)

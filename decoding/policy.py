@@ -89,6 +89,8 @@ class Policy(ABC):
 
     checkable: ClassVar[bool] = False
     """Whether what it commits follows from canvas, block clock, recent readings and reading alone, on one canvas, and stands."""
+    fused: ClassVar[bool] = False
+    """Whether `settle` and `propose` are tensor operations alone, so that an engine may compile them as one program."""
     repeats: ClassVar[bool] = False
     """Whether it may take the same position back more than once."""
 

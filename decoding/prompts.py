@@ -29,6 +29,11 @@ class Prompts:
     tokens: Int[Tensor, "B P"]
     attention_mask: Bool[Tensor, "B P"] | None
 
+    def to(self, device: torch.device) -> Prompts:
+        """The same rows on a device."""
+        mask = self.attention_mask
+        return Prompts(self.tokens.to(device), None if mask is None else mask.to(device))
+
     def with_canvas(self, gen_length: int) -> Prompts:
         """The same rows with `gen_length` columns more."""
         mask = self.attention_mask
@@ -41,7 +46,16 @@ class Prompts:
 def read_prompts(
     prompts: Any, attention_mask: Any, denoiser: Denoiser, *, chat: bool | None = None, copies: int = 1
 ) -> Prompts:
+    """What `gather_prompts` gives, on the denoiser's device."""
+    return gather_prompts(prompts, attention_mask, denoiser, chat=chat, copies=copies).to(denoiser.device)
+
+
+def gather_prompts(
+    prompts: Any, attention_mask: Any, denoiser: Denoiser, *, chat: bool | None = None, copies: int = 1
+) -> Prompts:
     """Read ids [P] or [B, P], a list of id lists, strings or chats; rows of unequal length are padded on the left.
+
+    Rows are left where they are: ids of a tensor on its device, all else on the CPU, where to judge them waits for nothing.
 
     Args:
         prompts: the prompts.
@@ -68,12 +82,12 @@ def read_prompts(
         raise ValueError(f"attention_mask must come with a tensor of token ids, got {type(prompts).__name__}")
     else:
         batch = _pad_left(_id_lists(prompts, denoiser, chat))
-    batch = Prompts(
-        batch.tokens.to(denoiser.device).repeat_interleave(copies, 0),
-        None if batch.attention_mask is None else batch.attention_mask.to(denoiser.device).repeat_interleave(copies, 0),
-    )
     _check(batch, denoiser)
-    return batch
+    mask = batch.attention_mask
+    return Prompts(
+        batch.tokens.repeat_interleave(copies, 0),
+        None if mask is None else mask.to(batch.tokens.device).repeat_interleave(copies, 0),
+    )
 
 
 def read_one(prompt: Any, denoiser: Denoiser, *, chat: bool | None = None) -> list[int]:

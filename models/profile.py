@@ -135,7 +135,7 @@ def denoiser_ms(
         session.begin(torch.ones(batch, length, dtype=torch.bool, device=device))
         one = live & (torch.arange(canvases, device=device) == 0)
         calm = torch.zeros((), dtype=torch.long, device=device)
-        session.prepare(tokens, wanted, one, one, calm)
+        session.prepare(tokens, wanted & one.unsqueeze(-1), one, one, calm)
         flags = session.plan.flags.tolist()[:4]
         session.forward(flags)
         session.prepare(tokens, wanted, live, torch.zeros_like(live), calm)

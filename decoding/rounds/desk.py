@@ -13,7 +13,7 @@ from torch import Tensor
 from decoding.calls.waiting import NUMBERS, Entry, joining, packed
 from decoding.reading import Reading
 from decoding.rounds.round import KEPT, Carry, first_carry
-from decoding.state import BLANK, COUNTERS, TENSORS, DecodeState, extend
+from decoding.state import COUNTERS, TENSORS, DecodeState, Layout, extend
 from models.engine.session import copy_all
 
 KINDS = (torch.long, torch.float, torch.bool)  # of all that a state holds
@@ -21,42 +21,50 @@ KINDS = (torch.long, torch.float, torch.bool)  # of all that a state holds
 
 @dataclass(frozen=True)
 class Desk:
-    """The buffers of one decode: graphs read and write them, the host fills `state`, `mask`, `left` and `sent`.
+    """The buffers of one decode: graphs read and write them, the host fills `state`, `mask` and `sent`.
 
     Attributes:
         carry: between rounds.
-        state, mask, left: rows that begin together, what of them is a token, and columns at their left that hold nothing.
+        state: rows that begin together, and the same rows in the end, packed (`packed_state`).
+        mask: which of their places hold a token.
         sent: prompts that join (`packed`).
         nothing: a reading of no position.
+        like: a state of the same shape.
     """
 
     carry: Carry
-    state: DecodeState
+    state: tuple[Tensor, ...]
     mask: Bool[Tensor, "B L"]
-    left: Int[Tensor, ""]
     sent: Int[Tensor, "B W"]
     nothing: Reading
+    like: DecodeState
 
     @staticmethod
-    def like(state: DecodeState, left: int, canvases: int) -> Desk:
+    def for_batches(state: DecodeState, left: int, canvases: int, device: torch.device) -> Desk:
         """Buffers for batches of the size of one.
 
         Args:
             state: one to begin with.
             left: columns before it.
             canvases: of each row.
+            device: of the buffers.
         """
-        wide = extend(state, left).map(_own)
+        wide = extend(state, left).map(lambda v: _own(v.to(device)))
         batch, length = wide.tokens.shape
         carry = first_carry(wide, canvases)
         return Desk(
             carry=_owned(carry),
-            state=wide,
+            state=packed_state(wide, carry.counts),
             mask=torch.ones_like(wide.masked),
-            left=torch.zeros_like(carry.alarm),
-            sent=torch.zeros(batch, length + NUMBERS, dtype=torch.long, device=wide.tokens.device),
-            nothing=Reading.empty((batch, length), wide.tokens.device),
+            sent=torch.zeros(batch, length + NUMBERS, dtype=torch.long, device=device),
+            nothing=Reading.empty((batch, length), device),
+            like=wide,
         )
+
+    def laid_out(self, layout: Layout) -> Desk:
+        """The same buffers for a decode with other numbers."""
+        carry = replace(self.carry, canvases=replace(self.carry.canvases, layout=layout))
+        return replace(self, carry=carry, like=replace(self.like, layout=layout))
 
     def nothing_of(self, carry: Carry) -> Reading:
         """A reading of no position of any canvas."""
@@ -64,12 +72,13 @@ class Desk:
         return self.nothing.map(lambda v: v.unsqueeze(1).expand(-1, canvases, *v.shape[1:]))
 
     def put(self, state: DecodeState, mask: Bool[Tensor, "B P"] | None, left: int) -> None:
-        """Take a state to begin with; columns left of it keep what they held, which `entered` leaves out."""
-        for name in TENSORS:
-            buffer, value = getattr(self.state, name), getattr(state, name)
-            (buffer if name in COUNTERS else buffer[..., left:]).copy_(value)
-        self.mask.fill_(True) if mask is None else self.mask[:, left:].copy_(mask)
-        self.left.fill_(left)
+        """Take a state to begin with, and as many columns of padding at its left."""
+        wide = extend(state, left)
+        none = torch.zeros(len(self.carry.counts), len(wide.tokens), dtype=torch.long, device=wide.tokens.device)
+        for buffer, part in zip(self.state, packed_state(wide, none), strict=True):
+            buffer.copy_(part)
+        self.mask[:, :left] = False
+        self.mask[:, left:] = True if mask is None else mask
 
     def send(self, entries: Mapping[int, Entry]) -> None:
         """Take prompts that join."""
@@ -80,41 +89,31 @@ class Desk:
         """Keep what a round hands on."""
         copy_all(_tensors(self.carry), _tensors(carry))
 
-    def ended(
-        self, parts: Sequence[Tensor], rows: Sequence[int] | None, left: int
-    ) -> tuple[DecodeState, Int[Tensor, "4 N"]]:
+    def ended(self, rows: Sequence[int] | None, left: int) -> tuple[DecodeState, Int[Tensor, "4 N"]]:
         """The last state of some rows, or of all, without columns at the left, and what they cost; in memory of its own.
 
         Args:
-            parts: the state and its costs (`packed_state`).
             rows: which; None for all.
             left: columns.
         """
-        if rows is not None:
-            index = torch.tensor(rows, device=self.left.device)
-            parts = [part.index_select(0, index) for part in parts]
-        state, counts = unpacked_state(parts, self.state)
+        if rows is None:
+            parts = [part.clone() for part in self.state]
+        else:
+            index = torch.tensor(rows, device=self.mask.device)
+            parts = [part.index_select(0, index) for part in self.state]
+        state, counts = unpacked_state(parts, self.like)
         return extend(state, -left).map(torch.Tensor.contiguous), counts
 
 
-def entered(
-    state: DecodeState, mask: Bool[Tensor, "B L"], left: Int[Tensor, ""], canvases: int
-) -> tuple[Carry, Tensor]:
-    """A batch before its first round, and what of it is a token.
+def entered(parts: tuple[Tensor, ...], like: DecodeState, canvases: int) -> Carry:
+    """A batch before its first round.
 
     Args:
-        state: rows that begin; anything in the columns at their left.
-        mask: False on their padding.
-        left: those columns.
+        parts: its rows, packed.
+        like: a state of the same shape.
         canvases: K of each row.
     """
-    outside = torch.arange(mask.shape[1], device=mask.device) < left
-
-    def one(name: str) -> Tensor:
-        value: Tensor = getattr(state, name)
-        return value if name in COUNTERS else value.masked_fill(outside, BLANK.get(name, 0))
-
-    return first_carry(DecodeState(state.layout, *map(one, TENSORS)), canvases), mask & ~outside
+    return first_carry(unpacked_state(parts, like)[0], canvases)
 
 
 def seated(

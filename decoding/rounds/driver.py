@@ -56,7 +56,13 @@ class Driver(ABC):
 
     @abstractmethod
     def enter(self, state: DecodeState, *, watched: bool) -> None:
-        """Begin with a batch; `watched` if every round is to be shown."""
+        """Begin with a batch, on whatever device; `watched` if every round is to be shown."""
+
+    def placed(self, state: DecodeState) -> DecodeState:
+        """A batch to begin with, and its mask, on the denoiser's device."""
+        if self.attention_mask is not None:
+            self.attention_mask = self.attention_mask.to(self.denoiser.device)
+        return state.to(self.denoiser.device)
 
     def settled(self, rows: Sequence[int] | None = None) -> Round:
         """All rows or some, as if nothing were left to propose."""

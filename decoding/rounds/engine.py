@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
-from typing import cast, final
+from typing import Any, cast, final
 
 import torch
 from jaxtyping import Bool
@@ -14,12 +14,22 @@ from decoding.calls.waiting import Entry
 from decoding.reading import Reading, read, reading_of_figures
 from decoding.rounds.desk import Desk, entered, packed_state, seated
 from decoding.rounds.driver import Driver
-from decoding.rounds.round import Carry, Round, Sight, committed, counted, counts_of, decided, first_carry
+from decoding.rounds.round import (
+    Carry,
+    Round,
+    Sight,
+    committed,
+    counted,
+    counts_of,
+    decided,
+    first_carry,
+    worked_out,
+)
 from decoding.state import DecodeState, extend
 from models.denoiser import Prediction
 from models.engine.graphs import compiled
 from models.engine.plan import order_of, places_of
-from models.engine.session import Session, Shape
+from models.engine.session import Session, Shape, copy_all
 
 COLUMNS = 64  # canvases have a multiple of this many positions, so that few shapes serve all lengths
 FEW = 8  # rows that are served together however few of them run
@@ -46,7 +56,7 @@ class EngineDriver(Driver):
         self.captures = not self.draws and not watched
         head = getattr(self.policy, "head", None)
         self.version = 0 if head is None else self.denoiser.engine.versions.of(head)
-        self.number = torch.arange(len(state.tokens), device=state.tokens.device)
+        self.number = torch.arange(len(state.tokens), device=self.denoiser.device)
         if self.queue is not None:
             state, self.attention_mask = extend(state, max(0, self.queue.widest - state.tokens.shape[-1])), None
         self._open(state)
@@ -72,7 +82,10 @@ class EngineDriver(Driver):
         if self.captures:
             self._enter(state, mask)
             return
-        self.attention_mask = torch.ones_like(state.masked) if mask is None else mask.bool()
+        state = self.placed(state)
+        self.attention_mask = (
+            torch.ones_like(state.masked) if mask is None else cast(Tensor, self.attention_mask).bool()
+        )
         self.session.begin(self.attention_mask)
         self.carry = first_carry(state, needs.canvases)
         self._prepare()
@@ -80,19 +93,22 @@ class EngineDriver(Driver):
     def _enter(self, state: DecodeState, mask: Bool[Tensor, "B L"] | None) -> None:
         """The same, kept where the graphs of the rounds read it."""
         canvases, device = self.policy.needs.canvases, self.denoiser.device
-        desk = self.session.desk or Desk.like(state, self.left, canvases)
+        desk = self.session.desk or Desk.for_batches(state, self.left, canvases, device)
         desk.put(state, mask, self.left)
-        layout = state.layout  # its numbers are of this decode
-        carry = replace(desk.carry, canvases=replace(desk.carry.canvases, layout=layout))
-        self.desk = self.session.desk = replace(desk, carry=carry, state=replace(desk.state, layout=layout))
-        self.carry, desk = self.desk.carry, self.desk
-        begin = compiled(entered, device)
-        self._begin(*begin(desk.state, desk.mask, desk.left, canvases))
+        self.desk = self.session.desk = desk.laid_out(state.layout)  # its numbers are of this decode
+        self.carry = self.desk.carry
+        begin, held = compiled(entered, device), (self.desk.state, self.desk.like, canvases)
+        self._replay("begin", lambda: self._begin(begin(*held), self.desk.mask))
 
     def _begin(self, carry: Carry, mask: Tensor, *new: Tensor) -> None:
         self.desk.write(carry)
         self.session.begin(mask, *new)
         self._prepare()
+
+    def _replay(self, name: str, step: Callable[[], None], *more: Hashable) -> None:
+        """Take a step that decodes of a shape have in common, of which a second time in a row makes no difference."""
+        key = (self.session.shape, name, self.carry.canvases.layout, *more)
+        self.denoiser.engine.graphs.run(key, step, first=1)
 
     def seat(self, entries: Mapping[int, Entry]) -> None:
         """Let prompts begin, in buffers that hold them; only where none runs may these be too narrow."""
@@ -104,8 +120,9 @@ class EngineDriver(Driver):
         if self.captures:
             self.seats |= entries
             self.desk.send(entries)
-            join = compiled(seated, self.denoiser.device)
-            self._begin(*join(self.desk.sent, self.carry, self.session.seen, self.policy.initial_blocks))
+            join, opened = compiled(seated, self.denoiser.device), self.policy.initial_blocks
+            held = (self.desk.sent, self.carry, self.session.seen)
+            self._replay("join", lambda: self._begin(*join(*held, opened)), opened)
             return
         super().seat(entries)
         new = torch.zeros_like(self.number, dtype=torch.bool)
@@ -114,8 +131,8 @@ class EngineDriver(Driver):
         self._prepare()
 
     def _prepare(self) -> None:
-        carry, canvases = self.carry, self.carry.canvases
-        self.session.prepare(canvases.tokens, canvases.feasible, carry.live, canvases.spent == 0, carry.alarm)
+        rows, live, opens = compiled(Carry.asked, self.denoiser.device)(self.carry)
+        self.session.prepare(self.carry.canvases.tokens, rows, live, opens, self.carry.alarm)
 
     def look(self) -> bool:
         """Replay the forwards that the plan asks for."""
@@ -135,7 +152,7 @@ class EngineDriver(Driver):
         """The round where it is shown; a graph does not show it."""
         if self.captures:
             return None
-        self.sight = self._see()
+        self.sight = self._tapped(self._see(), self._numbers())
         return super().propose()
 
     def commit(self) -> None:
@@ -152,12 +169,14 @@ class EngineDriver(Driver):
         """A round after its forward, as a tensor program on what the buffers hold: of the rows that run, where few do."""
         carry, sight, plan, device = self.carry, self._see(), self.session.plan, self.denoiser.device
         if self.served == len(self.number):
-            return self._worked_out(carry, sight)
-        order, place = compiled(running_first, device)(plan.part, plan.whole)
-        index = order[: self.served]
-        return compiled(Carry.put, device)(carry, self._worked_out(carry.at(index), sight.at(index)), place)
+            return self._worked_out(carry, self._tapped(sight, self._numbers()))
+        choose = compiled(running, device)
+        some, few, numbers, place = choose((plan.part, plan.whole), carry, sight, self._numbers(), self.served)
+        return compiled(Carry.put, device)(carry, self._worked_out(some, self._tapped(few, numbers)), place)
 
     def _worked_out(self, carry: Carry, sight: Sight) -> Carry:
+        if self.policy.fused:
+            return compiled(worked_out, self.denoiser.device)(self.policy, carry, sight, self.idle_rounds)
         state, reading = decided(self.policy, carry, sight)
         proposal = self.policy.propose(state, reading)
         finish = compiled(committed, self.denoiser.device)
@@ -171,14 +190,23 @@ class EngineDriver(Driver):
     def _see(self) -> Sight:
         """What the forwards left in the buffers."""
         session, plan = self.session, self.session.plan
-        live, shape = plan.part | plan.whole, tuple(self.session.rows.shape)
-        if self.draws:
-            reading = self._drawn(live, shape)
-        else:
-            floats, ints = (torch.unflatten(found, 0, shape[:2]) for found in (session.floats, session.ints))
-            reading = compiled(reading_of_figures, live.device)(session.rows, floats, ints)
-        taps = tuple(replace(session.taps[tap], width=self.width) for tap in self.policy.needs.taps)
-        return Sight(replace(reading, taps=taps), live.sum(-1), plan.positions.sum(-1))
+        if not self.draws:
+            see = compiled(sight_of, session.rows.device)
+            return see(session.rows, (session.floats, session.ints), (plan.part, plan.whole), plan.positions)
+        live = plan.part | plan.whole
+        return Sight(self._drawn(live, tuple(session.rows.shape)), live.sum(-1), plan.positions.sum(-1))
+
+    def _numbers(self) -> tuple[Tensor, ...]:
+        """Which canvases and prompts a head's taps are of, and the first row asked for; nothing without taps."""
+        taps = self.policy.needs.taps
+        one = self.session.taps[taps[0]] if taps else None
+        return () if one is None else (one.canvas, one.prompt, one.first)
+
+    def _tapped(self, sight: Sight, numbers: tuple[Tensor, ...]) -> Sight:
+        """With what the head reads of the forward."""
+        places: dict[str, Any] = dict(zip(("canvas", "prompt", "first"), numbers, strict=False))
+        taps = (replace(self.session.taps[tap], width=self.width, **places) for tap in self.policy.needs.taps)
+        return replace(sight, reading=replace(sight.reading, taps=tuple(taps)))
 
     def _drawn(self, live: Bool[Tensor, "B K"], shape: tuple[int, ...]) -> Reading:
         """What is drawn follows the live canvases in their order, as it does without an engine."""
@@ -196,11 +224,15 @@ class EngineDriver(Driver):
         """All rows in the end, without the columns that only fill the buffers, or some of a queue's; in memory of their own."""
         if not self.captures:
             return super().settled(rows)
-        last = self.policy.settle(self.carry.canvases, self.carry.proposal, self.desk.nothing_of(self.carry))[0]
+        self._replay("end", self._end, self.policy)
         left = self.left if rows is None else 0
-        state, counts = self.desk.ended(packed_state(last, self.carry.counts), rows, left)
+        state, counts = self.desk.ended(rows, left)
         nothing = self.desk.nothing.map(lambda v: v[: len(state.tokens), left:])
         return Round(state, nothing, None, counts_of(counts, self.nfe))
+
+    def _end(self) -> None:
+        last = self.policy.settle(self.carry.canvases, self.carry.proposal, self.desk.nothing_of(self.carry))[0]
+        copy_all(list(self.desk.state), list(packed_state(last, self.carry.counts)))
 
     def close(self) -> None:
         """The buffers are free for another decode."""
@@ -213,10 +245,36 @@ def served(rows: int, running: int) -> int:
     return served(fewer, running) if fewer >= max(running, FEW) else rows
 
 
-def running_first(part: Bool[Tensor, "B K"], whole: Bool[Tensor, "B K"]) -> tuple[Tensor, Tensor]:
-    """The numbers of all rows, those first that have a canvas to compute, and where each stands in that order."""
-    runs = (part | whole).any(-1)
-    return order_of(runs), places_of(runs)
+def sight_of(
+    rows: Bool[Tensor, "B K L"], figures: tuple[Tensor, Tensor], computed: tuple[Tensor, Tensor], positions: Tensor
+) -> Sight:
+    """The sight of a forward, without taps.
+
+    Args:
+        rows: positions asked for.
+        figures: of all canvases, floats and whole numbers.
+        computed: canvases computed in part, and whole.
+        positions: computed of each canvas.
+    """
+    floats, ints = (torch.unflatten(found, 0, rows.shape[:2]) for found in figures)
+    live = computed[0] | computed[1]
+    return Sight(reading_of_figures(rows, floats, ints), live.sum(-1), positions.sum(-1))
+
+
+def running(
+    computed: tuple[Tensor, Tensor], carry: Carry, sight: Sight, numbers: tuple[Tensor, ...], count: int
+) -> tuple[Carry, Sight, tuple[Tensor, ...], Tensor]:
+    """Some rows of a batch, those first that have a canvas to compute: their carry, sight and numbers, and the place of each row.
+
+    Args:
+        computed: canvases computed in part, and whole.
+        carry, sight: of all rows.
+        numbers: of all canvases.
+        count: of the rows taken, at least those that run.
+    """
+    runs = (computed[0] | computed[1]).any(-1)
+    index = order_of(runs)[:count]
+    return carry.at(index), sight.at(index), tuple(one[index] for one in numbers), places_of(runs)
 
 
 def _padding(mask: Bool[Tensor, "B L"]) -> tuple[bool, bool]:

@@ -29,6 +29,7 @@ class PlainDriver(Driver):
 
     def enter(self, state: DecodeState, *, watched: bool) -> None:
         """One canvas for each row; the first proposal makes as many as it wants."""
+        state = self.placed(state)
         self.carry = self.begun(state, 1)
         self.earlier = (
             Earlier(len(state.tokens), state.tokens.shape[1], state.tokens.device)

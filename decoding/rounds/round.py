@@ -80,6 +80,10 @@ class Carry:
         """Canvases that the next forward reads."""
         return self.proposal.live & self.canvases.unfinished
 
+    def asked(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What the next forward is asked for: positions [B, K, L], canvases it reads, those whose block has just opened."""
+        return self.canvases.feasible & self.live.unsqueeze(-1), self.live, self.canvases.spent == 0
+
     def where(self, rows: Bool[Tensor, " B"], other: Carry) -> Carry:
         """With these rows as they are in `other`, before its first round."""
 
@@ -186,6 +190,20 @@ def committed(
     broken = ~reading.log_normaliser.isfinite().all()
     alarm = stuck.long() + 2 * broken.long()
     return Carry(canvases, proposal, counts, alarm if proposal.broken is None else alarm + 4 * proposal.broken.long())
+
+
+def worked_out(policy: Policy, carry: Carry, sight: Sight, idle_rounds: int) -> Carry:
+    """All that a forward leads to: the canvas kept, what the policy proposes and its commit.
+
+    Args:
+        policy: decides.
+        carry: of the round before.
+        sight: of the forward.
+        idle_rounds: of a row that may commit nothing.
+    """
+    state, reading = decided(policy, carry, sight)
+    counts = counted(carry.counts, sight.used, sight.positions)
+    return committed(state, reading, policy.propose(state, reading), counts, idle_rounds)
 
 
 def counts_of(counts: Int[Tensor, "4 B"], nfe: int) -> Counts:

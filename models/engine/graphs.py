@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar, cast
 
@@ -45,19 +46,25 @@ class Graphs:
         self.fallbacks, self.captured, self.seconds = 0, 0, 0.0
         self._kept: dict[Hashable, torch.cuda.CUDAGraph] = {}
         self._refused: set[Hashable] = set()
+        self._asked: Counter[Hashable] = Counter()
         self._pool: Any = None
         self._stream: Any = None
 
-    def run(self, key: Hashable, compute: Callable[[], Made], store: Callable[[Made], None] | None = None) -> None:
+    def run(
+        self, key: Hashable, compute: Callable[[], Made], store: Callable[[Made], None] | None = None, *, first: int = 0
+    ) -> None:
         """Call a function, by its graph where there is one.
 
         Args:
             key: names the function and every shape it depends on.
             compute: reads fixed buffers; may run more often than asked before it is captured.
             store: writes what was computed into the buffers, exactly once a call.
+            first: calls that simply run before one is captured, where most keys are asked for once or twice.
         """
         if self.capture and key not in self._kept and key not in self._refused:
-            self._take(key, compute, store)
+            self._asked[key] += 1
+            if self._asked[key] > first:
+                self._take(key, compute, store)
         if key in self._kept:
             self._kept[key].replay()
             return
@@ -70,6 +77,7 @@ class Graphs:
         """Drop the graphs whose key is wanted no more, and try anew what could not be captured for such a key."""
         self._refused = {key for key in self._refused if not wanted(key)}
         self._kept = {key: graph for key, graph in self._kept.items() if not wanted(key)}
+        self._asked = Counter({key: count for key, count in self._asked.items() if not wanted(key)})
 
     def _take(self, key: Hashable, compute: Callable[[], Made], store: Callable[[Made], None] | None) -> None:
         began = time.perf_counter()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention, silu
 
@@ -62,17 +62,17 @@ def attend_whole(
     query: Float[Tensor, "N H Q d"],
     key: Float[Tensor, "N h Q d"],
     value: Float[Tensor, "N h Q d"],
-    seen: Bool[Tensor, "N Q"] | None,
+    padding: Float[Tensor, "N Q"] | None,
     scale: float,
 ) -> Float[Tensor, "N Q E"]:
     """Attention of whole canvases over themselves, without a mask where none is padded.
 
     Args:
         query, key, value: of every position, keys rotated.
-        seen: False on padding; None where there is none.
+        padding: what is added to the logits of each key: -inf where it is padding, else 0; None where there is none.
         scale: of the logits.
     """
-    mask = None if seen is None else seen[:, None, None, :]
+    mask = None if padding is None else padding[:, None, None, :]
     grouped = key.shape[1] != query.shape[1]
     mixed = scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale, enable_gqa=grouped)
     return mixed.transpose(1, 2).flatten(2)

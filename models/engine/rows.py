@@ -16,9 +16,11 @@ def whole_rows(
     slots: Int[Tensor, "B K"],
     tokens: Int[Tensor, "B K L"],
     tables: tuple[Tensor, Tensor, Tensor],
+    seen: Bool[Tensor, "B L"],
     count: int,
 ) -> Rows:
-    """Canvases computed whole: their numbers, prompts and contexts, cosine and sine, and what the first block reads.
+    """Canvases computed whole: their numbers, prompts and contexts, cosine and sine, what the first block reads, and what is
+    added to the attention's logits at each key.
 
     Args:
         order: numbers of all canvases, those chosen first.
@@ -26,13 +28,15 @@ def whole_rows(
         slots: the context that each becomes, among those of its prompt.
         tokens: of all canvases.
         tables: cosine and sine of every prompt, and the embedding.
+        seen: places of every prompt that hold a token.
         count: canvases computed, the last chosen one again where there are fewer.
     """
     index = _first(order, chosen, count)
     prompt = index // order.shape[1]
     slot = prompt * order.shape[1] + slots.flatten()[index]
     cos, sin, table = tables
-    return index, prompt, slot, cos[prompt], sin[prompt], embedding(tokens.flatten(0, 1)[index], table)
+    padding = torch.zeros_like(seen, dtype=table.dtype).masked_fill(~seen, -torch.inf)[prompt]
+    return index, prompt, slot, cos[prompt], sin[prompt], embedding(tokens.flatten(0, 1)[index], table), padding
 
 
 def part_rows(

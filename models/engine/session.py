@@ -145,12 +145,11 @@ class Session:
 
         Args:
             tokens: of all canvases.
-            rows: positions asked for.
+            rows: positions asked for, none of a canvas that does not run.
             live: canvases that run.
             refresh: those whose block has just opened.
             alarm: what was wrong in the last round, 0 for nothing.
         """
-        rows = rows & live.unsqueeze(-1)
         settings: dict[str, Any] = {
             "mask_id": self.model.mask_id,
             "mode": self.shape.mode,
@@ -209,10 +208,10 @@ class Session:
 
     def _whole(self, count: int, width: int) -> None:
         plan, find = self.plan, compiled(whole_rows, self.device)
-        index, prompt, slot, cos, sin, hidden = find(
-            plan.whole_order, plan.whole, plan.slot, self.tokens, self._tables, count
+        index, prompt, slot, cos, sin, hidden, outside = find(
+            plan.whole_order, plan.whole, plan.slot, self.tokens, self._tables, self.seen, count
         )
-        seen = self.seen[prompt] if self.shape.padded else None
+        padding = outside if self.shape.padded else None
 
         def attend(block: int) -> Attend:
             tap = self.taps.get(block)
@@ -226,7 +225,7 @@ class Session:
                 if tap is not None:
                     tap.keys.index_copy_(0, index, key)
                     tap.values.index_copy_(0, index, value)
-                return kernels.attend_whole(query, key, value, seen, self.weights[block].scale)
+                return kernels.attend_whole(query, key, value, padding, self.weights[block].scale)
 
             return attend_
 

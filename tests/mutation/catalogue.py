@@ -116,10 +116,10 @@ MUTATIONS = tuple(
         ("a stop without a word", "train/pretrain.py", "    validation.stop.raise_if_asked()\n", "", PRETRAIN + " -k signal"),
         ("a signal loses the step", "train/base/validation.py", " or self.stop.asked)", ")", PRETRAIN + " -k signal"),
         # locks
-        ("no lock", LOCK, "fcntl.flock(file, fcntl.LOCK_EX |", "fcntl.flock(file, fcntl.LOCK_SH |", COMMAND + " -k second_writer"),
-        ("every rank locks", LOCK, "fcntl is not None and find_ranks().first", "fcntl is not None", COMMAND + " -k ranks"),
+        ("no lock", LOCK, "fcntl.flock(file, fcntl.LOCK_EX |", "fcntl.flock(file, fcntl.LOCK_SH |", HELD + " -k second_writer"),
+        ("every rank locks", LOCK, "fcntl is not None and find_ranks().first", "fcntl is not None", HELD + " -k ranks"),
         ("one variable makes ranks", "models/ranks.py", "return all(os.environ.get(name)", "return any(os.environ.get(name)", COMMAND + " -k leftovers"),
-        ("nobody is named", LOCK, "file.read().strip() or", "'' or", COMMAND + " -k second_writer"),
+        ("nobody is named", LOCK, "file.read().strip() or", "'' or", HELD + " -k second_writer"),
         ("a refused call leaves a folder", LOCK, "            one.rmdir()\n", "            pass\n", COMMAND + " -k no_folder"),
         ("a refused call takes old folders along", LOCK, "        if one == first_made:\n            return\n", "", COMMAND + " -k no_folder"),
         # command lines
@@ -139,7 +139,7 @@ MUTATIONS = tuple(
         ("a message uncut", LINE, "return cut(text, LONGEST)", "return text", "tests/test_complaints.py"),
         ("a policy that is a number", "decoding/names.py", "    if not isinstance(name, str):\n", "    if False:\n", PROPERTIES + "/test_long_values.py"),
         ("one cache for all tasks", "train/commands/compare.py", "with_cache(arm, self.caches.get(task))", "with_cache(arm, None)", "tests/test_benchmark_commands.py -k caches"),
-        ("a short file is scaled up to what was asked", "train/head/estimate.py", "    head_run, probed, share = as_held(head_run), {}", "    head_run, probed, share = head_run, {}", "tests/test_benchmark_commands.py -k short_file"),
+        ("a short file is scaled up to what was asked", "train/head/estimate.py", "    head_run, probed, share = as_held(head_run), {}", "    head_run, probed, share = head_run, {}", "tests/test_budgets.py -k short_file"),
         ("a bomb of aliases", RAW, "MOST_NODES = 100_000", "MOST_NODES = 10**18", COMMAND + " -k read_whole"),
         ("a key twice in a config", RAW, "        if twice is not None:\n", "        if False:\n", COMMAND + " -k read_whole"),
         ("a circle in a config", RAW, "    if known.get(id(node)) == 0:\n", "    if False:\n", COMMAND + " -k read_whole"),

@@ -37,7 +37,7 @@ class Watch:
         """
         scores = scores_of(figures_of(made))
         prompt = made.state.block < 0
-        kept = (prompt if attention_mask is None else prompt & attention_mask.bool()).tolist()
+        kept = (prompt if attention_mask is None else prompt & attention_mask.to(prompt.device).bool()).tolist()
         for row, ids in enumerate(made.sequences.tolist()):
             asked = tuple(compress(ids, kept[row]))
             if asked not in self._known:

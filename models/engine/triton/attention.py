@@ -113,7 +113,8 @@ def attend_span(
     canvases, heads, rows, dim = query.shape
     exact, pairs, places = query.dtype not in HALF, canvases * heads, context[0].shape[2]
     out = query.new_empty(canvases, rows, heads * dim)
-    height, tile = (16 if rows <= 16 else 32), (32 if exact else 64)
+    few = exact and pairs * triton.cdiv(rows, 32) < PROCESSORS  # each takes long where nothing is rounded
+    height, tile = (16 if rows <= 16 or few else 32), (32 if exact else 64)
     blocks = triton.cdiv(places, tile)
     waves = pairs * triton.cdiv(rows, height) / PROCESSORS
     splits = (
