@@ -18,7 +18,7 @@ from decoding.loop import decode
 from decoding.policy import Policy, first_state
 from decoding.policy_by_name import by_default
 from decoding.policy_by_name import make_policy as make_policy
-from decoding.prompts import Prompts, gather_prompts
+from decoding.prompts import Prompts, read_prompts
 from decoding.reading import Reading
 from decoding.rounds.round import OnStep
 from decoding.state import DecodeState
@@ -89,7 +89,7 @@ def generate(
     if policy is None and calibrated is None:
         request = by_default(request, denoiser)
     rule = make_policy(request.policy, request.settings, denoiser)
-    prompt = gather_prompts(
+    prompt = read_prompts(
         prompts, attention_mask, denoiser, chat=request.options.get("chat"), copies=num_return_sequences
     )
     end_ids = check_fit(request, denoiser, prompt_length=prompt.tokens.shape[1], generator=generator)

@@ -46,16 +46,9 @@ class Prompts:
 def read_prompts(
     prompts: Any, attention_mask: Any, denoiser: Denoiser, *, chat: bool | None = None, copies: int = 1
 ) -> Prompts:
-    """What `gather_prompts` gives, on the denoiser's device."""
-    return gather_prompts(prompts, attention_mask, denoiser, chat=chat, copies=copies).to(denoiser.device)
-
-
-def gather_prompts(
-    prompts: Any, attention_mask: Any, denoiser: Denoiser, *, chat: bool | None = None, copies: int = 1
-) -> Prompts:
     """Read ids [P] or [B, P], a list of id lists, strings or chats; rows of unequal length are padded on the left.
 
-    Rows are left where they are: ids of a tensor on its device, all else on the CPU, where to judge them waits for nothing.
+    They stay where they are: the ids of a tensor on its device, all else on the CPU, where judging them waits for nothing.
 
     Args:
         prompts: the prompts.

@@ -41,7 +41,7 @@ class Encoded:
     def of(problems: Problems, split: Split, denoiser: Denoiser) -> Encoded:
         """Encode every prompt once."""
         prompts = problems.split(split)
-        batch = read_prompts(list(prompts), None, denoiser)
+        batch = read_prompts(list(prompts), None, denoiser).to(denoiser.device)
         rows = [canvas_of(problems.references.get(p, ""), problems.gen_length, denoiser) for p in prompts]
         return Encoded(batch.tokens, batch.attention_mask, torch.tensor(rows, device=batch.tokens.device))
 

@@ -186,7 +186,7 @@ def examples(
         entered: keep what it holds at the commits.
         ahead: rounds that a reading foretells at most, where it leads with one canvas.
     """
-    batch = read_prompts(list(texts), None, denoiser).with_canvas(prompts.gen_length)
+    batch = read_prompts(list(texts), None, denoiser).to(denoiser.device).with_canvas(prompts.gen_length)
     canvas = {"gen_length": prompts.gen_length, "block_length": prompts.block_length}
     first = first_state(denoiser, batch.tokens, policy, **canvas, end_ids=denoiser.end_ids)
     base, number = Recorded(denoiser, taps), torch.arange(len(texts), device=first.tokens.device)

@@ -238,7 +238,7 @@ def _pace(
     if not some:
         raise ValueError(f"prompts of task {name} must leave room for {task.gen_length} positions, got none that does")
     filled = [example.prompt for example in islice(cycle(some), head_run.batch_size)]
-    batch = read_prompts(filled, None, denoiser).with_canvas(task.gen_length)
+    batch = read_prompts(filled, None, denoiser).to(denoiser.device).with_canvas(task.gen_length)
     own = task.block_length
     lengths = {key: driver.get(BLOCK_LENGTH, own) for key, driver in head_run.drivers.items()}
     drivers: dict[str, tuple[Policy, int]] = {

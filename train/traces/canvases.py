@@ -35,7 +35,9 @@ class Canvases:
 
 def encode(denoiser: Denoiser, task: Task, examples: Sequence[Example]) -> Canvases:
     """Turn examples into canvases; prompt and response are encoded apart."""
-    prompts = read_prompts([e.prompt for e in examples], None, denoiser).with_canvas(task.gen_length)
+    prompts = (
+        read_prompts([e.prompt for e in examples], None, denoiser).to(denoiser.device).with_canvas(task.gen_length)
+    )
     mask = prompts.attention_mask
     eos = denoiser.eos_id if denoiser.eos_id is not None else 0
     reference = torch.full_like(prompts.tokens, -1)

@@ -93,7 +93,7 @@ def measure(
         for task in tasks:
             problems = inputs.problems(task, prompts).problems
             lengths: dict[str, Any] = {"gen_length": problems.gen_length, "block_length": problems.block_length}
-            encoded = read_prompts(list(problems.split("test")), None, denoiser)
+            encoded = read_prompts(list(problems.split("test")), None, denoiser).to(denoiser.device)
             generations = list(decode(denoiser, encoded, factor, batch_size, **lengths))
             rows.append({"task": task, "factor": factor, **summarise(generations, inputs.seed)})
             sequences += [{"task": task, "factor": factor, **asdict(one)} for one in generations]

@@ -45,7 +45,12 @@ def coherence(inputs: StudyInputs, task: str, count: int, tokens: Sequence[int])
     weights = resample(len(problems.test), seed=inputs.seed)  # of those there are, maybe fewer than asked for
     if any(problems.block_length % some for some in tokens):
         raise ValueError(f"tokens must divide the block of {problems.block_length}, got {list(tokens)}")
-    mask = read_prompts(list(problems.test), None, denoiser).with_canvas(problems.gen_length).attention_mask
+    mask = (
+        read_prompts(list(problems.test), None, denoiser)
+        .to(denoiser.device)
+        .with_canvas(problems.gen_length)
+        .attention_mask
+    )
     centre: Tensor | None = None
     first: list[Tensor] = []
     for some in sorted({1, *tokens}):
