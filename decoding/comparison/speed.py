@@ -208,7 +208,7 @@ def free_lunch(alone: list[dict[str, Any]]) -> dict[str, int]:
     return found
 
 
-def engine_figures(denoiser: MaskedLM) -> dict[str, float]:
+def engine_figures(denoiser: MaskedLM) -> dict[str, int | float]:
     """What the engine did so far."""
     engine = denoiser.engine
     graphs = engine.graphs

@@ -63,6 +63,7 @@ def record(
         file: the result.
     """
     import models
+    from decoding.comparison.speed import engine_figures
     from decoding.provenance import environment, write_json
     from train.trend.stages import TRAINED
 
@@ -96,6 +97,7 @@ def record(
             "look_ms": look_ms(denoiser, task, seed=about.seed) if about.prompts else {},
             "seconds_a_prompt": seconds_a_prompt(denoiser, task, catalogue, rows, about) if about.prompts else {},
         }
+    found["engine"] = None if denoiser.engine is None else engine_figures(denoiser)  # of what was timed
     origin = environment(device=denoiser.device, seed=about.seed)
     write_json(file, {**found, "training": dict(settings), "environment": origin})
 

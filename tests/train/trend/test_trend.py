@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 
+import models
 import train.trend.measuring
 from decoding.studies.inputs import StudyInputs
 from decoding.studies.trend import draw, fit_line, measure
@@ -77,12 +79,20 @@ def test_a_base_goes_from_rows_to_a_stored_result(stored):
     assert one["best"].keys() == {"headless", "learned"}
     assert one["look_ms"].keys() == {"plain", "head", "look", "share_of_a_look"}
     assert found["look_by_count"]["countdown3"]["uncached"]["operations"] > 0
+    assert found["engine"] is None
 
 
 def test_a_call_that_is_repeated_does_nothing_again(stored, monkeypatch):
     before = {file: file.stat().st_mtime_ns for file in stored.rglob("*.json")}
     run(trend, ["--config", str(stored / "measured.yaml")])
     assert {file: file.stat().st_mtime_ns for file in before} == before
+
+
+def test_a_result_says_what_the_engine_did(stored, tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "load", partial(models.load, engine="graphs"))
+    run(trend, ["--config", str(stored / "measured.yaml"), "--results", str(tmp_path)])
+    found = json.loads((tmp_path / "tiny-1.json").read_text())
+    assert found["engine"] == {"fallbacks": 0, "graphs": 0, "capture_seconds": 0.0}
 
 
 def unit(base: str, point: int, parameters: float, layers: int, share: float) -> dict:
