@@ -89,8 +89,6 @@ class Policy(ABC):
 
     checkable: ClassVar[bool] = False
     """Whether what it commits follows from canvas, block clock, recent readings and reading alone, on one canvas, and stands."""
-    fused: ClassVar[bool] = False
-    """Whether `settle` and `propose` are tensor operations alone, so that an engine may compile them as one program."""
     repeats: ClassVar[bool] = False
     """Whether it may take the same position back more than once."""
 
@@ -136,6 +134,11 @@ class Policy(ABC):
     def visible(self, state: DecodeState) -> Bool[Tensor, "... L"]:
         """Positions that the next forward of `state` may attend to, where `needs.hides`; all of them otherwise."""
         return torch.ones_like(state.masked)
+
+    @property
+    def fused(self) -> bool:
+        """Whether `settle` and `propose` are tensor operations alone, which an engine compiles as one program."""
+        return False
 
     @property
     def takes_back(self) -> bool:

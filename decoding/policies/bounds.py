@@ -32,7 +32,7 @@ def prefix_sum(value: Tensor, order: Tensor, within: Bool[Tensor, "B L"]) -> Ten
     return sum_before(value, order, within) + value
 
 
-def within_risk(reading: Reading, bound: float) -> Bool[Tensor, "B L"]:
+def within_risk(reading: Reading, bound: float | Tensor) -> Bool[Tensor, "B L"]:
     """The most confident positions whose 1 - c add up to the bound at most."""
     return reading.rows & (prefix_sum(reading.log_risk.exp(), -reading.log_risk, reading.rows) <= bound)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,6 +17,7 @@ from models.engine.graphs import compiled
 from models.engine.window import WideTap
 from models.heads.cascade import Cascade
 
+Step = TypeVar("Step", bound=Callable[..., Any])
 Foretold = tuple[Int[Tensor, "B L"], Float[Tensor, "B L"]]  # token and risk
 
 
@@ -44,32 +46,66 @@ def follow(
         looks: at the cascade, at least 0.
         first: what the first look foretells, where that is known.
     """
-    token, confidence, left = reading.token, reading.confidence, reading.rows & (reason == 0)
-    wide, limit = is_wide(reading), torch.full((), bound, dtype=confidence.dtype, device=confidence.device)
-    take = compiled(_take, confidence.device) if wide else _take
-    count = torch.zeros_like(state.round)
-    broken = torch.zeros((), dtype=torch.bool, device=count.device)
+    wide, limit = is_wide(reading), torch.full((), bound, dtype=reading.confidence.dtype, device=reading.rows.device)
+    begin, take = compiled_for(_begin, reading), compiled_for(_take, reading)
+    held = begin(reading.token, reading.confidence, reason, reading.rows)
     for look in range(looks):
-        if not wide and not left.any():
+        if not wide and not held.left.any():
             break
-        asked = replace(reading, rows=reading.rows & left.any(-1, keepdim=True))
-        count = count + left.any(-1).long()
-        said = first if first is not None and not look else foretell(cascade, asked, reason, token)
-        broken = broken | ~said[1].isfinite().all()
-        token, confidence, reason, left = take(said, (token, confidence, reason, left), limit)
-    plan = Proposal.single(state, replace(reading, token=token), reason)
-    return replace(plan, confidence=confidence.unsqueeze(1), looks=count, broken=broken)
+        asked = replace(reading, rows=held.asked)
+        said = first if first is not None and not look else foretell(cascade, asked, held.reason, held.token)
+        held = take(said, held, reading.rows, limit)
+    plan = Proposal.single(state, replace(reading, token=held.token), held.reason)
+    return replace(plan, confidence=held.confidence.unsqueeze(1), looks=held.count, broken=held.broken)
 
 
-def _take(
-    said: Foretold, held: tuple[Tensor, Tensor, Tensor, Tensor], bound: Float[Tensor, ""]
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Token, confidence, reason, and the positions left, after the safest of what a look foretells are taken."""
-    (likeliest, risk), (token, confidence, reason, left) = said, held
+@dataclass(frozen=True)
+class Held:
+    """What a round holds between two looks.
+
+    Attributes:
+        token, confidence, reason: of every position, as it will be committed.
+        left: positions still to be foretold.
+        asked: all that were read, of rows where one is left.
+        count: looks of each row.
+        broken: whether a figure was NaN or infinite.
+    """
+
+    token: Int[Tensor, "B L"]
+    confidence: Float[Tensor, "B L"]
+    reason: Int[Tensor, "B L"]
+    left: Bool[Tensor, "B L"]
+    asked: Bool[Tensor, "B L"]
+    count: Int[Tensor, " B"]
+    broken: Bool[Tensor, ""]
+
+
+def _begin(token: Tensor, confidence: Tensor, reason: Tensor, rows: Bool[Tensor, "B L"]) -> Held:
+    """Before the first look."""
+    left = rows & (reason == 0)
+    count = torch.zeros_like(rows[:, 0], dtype=torch.long)
+    return Held(token, confidence, reason, left, rows & left.any(-1, keepdim=True), count, torch.zeros_like(rows[0, 0]))
+
+
+def _take(said: Foretold, held: Held, rows: Bool[Tensor, "B L"], bound: Float[Tensor, ""]) -> Held:
+    """After the safest of what a look foretells are taken."""
+    (likeliest, risk), left = said, held.left
     sure = left & (prefix_sum(risk, -risk, left) <= bound)
-    token, confidence = torch.where(sure, likeliest, token), torch.where(sure, 1 - risk, confidence)
-    reason = torch.where(sure, int(Reason.CASCADE), reason)
-    return token, confidence, reason, left & ~sure & sure.any(-1, keepdim=True)  # elsewhere a look would say the same
+    still = left & ~sure & sure.any(-1, keepdim=True)  # elsewhere a look would say the same
+    return Held(
+        token=torch.where(sure, likeliest, held.token),
+        confidence=torch.where(sure, 1 - risk, held.confidence),
+        reason=torch.where(sure, int(Reason.CASCADE), held.reason),
+        left=still,
+        asked=rows & still.any(-1, keepdim=True),
+        count=held.count + left.any(-1).long(),
+        broken=held.broken | ~risk.isfinite().all(),
+    )
+
+
+def compiled_for(step: Step, reading: Reading) -> Step:
+    """A tensor program, compiled where an engine made the reading."""
+    return compiled(step, reading.rows.device) if is_wide(reading) else step
 
 
 def is_wide(reading: Reading) -> bool:
@@ -87,7 +123,7 @@ def foretell(cascade: Cascade, reading: Reading, reason: Int[Tensor, "B L"], tok
         token: what is committed elsewhere.
     """
     wide, device = is_wide(reading), reason.device
-    committed, left = (compiled(_parted, device) if wide else _parted)(reading.rows, reason)
+    committed, left = compiled_for(_parted, reading)(reading.rows, reason)
     log_probs = ask(cascade, reading, committed, token)
     if wide:
         tap: Any = reading.taps[0]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from decoding.policies.cascade import ask, is_wide
+from decoding.policies.cascade import ask, compiled_for, is_wide
 from decoding.reading import Reading
-from models.engine.window import WideTap
 from models.heads.cascade import Cascade
 
 LEAST = -100.0  # log-probability of what cannot be
@@ -33,43 +34,87 @@ def foretell_reading(
         committed: positions of it that are committed since, drafts included.
         token: their tokens; any elsewhere.
     """
-    committed = committed & reading.rows
-    left = reading.rows & ~committed
-    log_probs = ask(cascade, reading, committed, token, believed=True)
-    window: WideTap | None = reading.taps[0] if is_wide(reading) else None  # type: ignore[assignment]
-    candidates = reading.top_tokens[left] if window is None else window.pick(reading.top_tokens)
-    top, order = log_probs[..., :-1].sort(dim=-1, descending=True, stable=True)
-    tokens = candidates.gather(-1, order)
-    others = torch.cat([top[..., 1:], log_probs[..., -1:]], -1).logsumexp(-1)
-
-    def spread(found: Tensor, base: Tensor) -> Tensor:
-        return _spread(left, found if window is None else window.spread(found), base, packed=window is None)
-
-    return replace(
-        reading,
-        rows=left,
-        token=spread(tokens[..., 0], torch.full_like(reading.token, -1)),
-        confidence=spread(top[..., 0].exp(), torch.zeros_like(reading.confidence)),
-        log_risk=spread(others.clamp(min=LEAST), torch.zeros_like(reading.log_risk)),
-        entropy=spread(torch.special.entr(log_probs.exp()).sum(-1), torch.zeros_like(reading.entropy)),
-        top_log_probs=spread(top.clamp(min=LEAST), reading.top_log_probs),
-        top_tokens=spread(tokens, reading.top_tokens),
+    committed, left = compiled_for(_parted, reading)(reading.rows, committed)
+    log_probs, bare = ask(cascade, reading, committed, token, believed=True), replace(reading, taps=())
+    if is_wide(reading):
+        tap: Any = reading.taps[0]
+        return replace(compiled_for(_in_window, reading)(log_probs, bare, left, tap.rows, tap.back), taps=reading.taps)
+    found = _figures(log_probs, reading.top_tokens[left])
+    return _rewritten(
+        reading, left, lambda name, base: base.masked_scatter(_like(left, base), found[name].to(base.dtype))
     )
 
 
-def _spread(rows: Bool[Tensor, "B L"], found: Tensor, base: Tensor, *, packed: bool) -> Tensor:
-    """What was found at its rows, `base` elsewhere.
+def _parted(rows: Bool[Tensor, "B L"], committed: Bool[Tensor, "B L"]) -> tuple[Tensor, Tensor]:
+    """The rows that are committed, and those left."""
+    return rows & committed, rows & ~committed
+
+
+def _in_window(
+    log_probs: Float[Tensor, "N W 6"],
+    reading: Reading,
+    left: Bool[Tensor, "N L"],
+    window: Int[Tensor, "N W"],
+    back: Int[Tensor, "N L"],
+) -> Reading:
+    """What the places of an engine's window say, at all positions.
 
     Args:
-        rows: where something was found.
-        found: packed, or at all positions.
-        base: at all positions.
-        packed: whether `found` is.
+        log_probs: of each place's candidates, and of the rest.
+        reading: without taps.
+        left: positions that are foretold.
+        window: places of the window.
+        back: which of them stands for each position.
     """
-    wide = rows.unsqueeze(-1) if base.ndim > rows.ndim else rows
-    if packed:
-        return base.masked_scatter(wide, found.to(base.dtype))
-    return torch.where(wide, found.to(base.dtype), base)
+    found = _figures(log_probs, reading.top_tokens.gather(1, _wide(window, reading.top_tokens)))
+
+    def placed(name: str, base: Tensor) -> Tensor:
+        return torch.where(_like(left, base), found[name].gather(1, _wide(back, found[name])).to(base.dtype), base)
+
+    return _rewritten(reading, left, placed)
+
+
+def _figures(log_probs: Float[Tensor, "*M 6"], candidates: Int[Tensor, "*M 5"]) -> dict[str, Tensor]:
+    """The figures of a reading, from what is foretold of its candidates and of all other tokens together."""
+    top, order = log_probs[..., :-1].sort(dim=-1, descending=True, stable=True)
+    tokens = candidates.gather(-1, order)
+    others = torch.cat([top[..., 1:], log_probs[..., -1:]], -1).logsumexp(-1)
+    return {
+        "token": tokens[..., 0],
+        "confidence": top[..., 0].exp(),
+        "log_risk": others.clamp(min=LEAST),
+        "entropy": torch.special.entr(log_probs.exp()).sum(-1),
+        "top_log_probs": top.clamp(min=LEAST),
+        "top_tokens": tokens,
+    }
+
+
+def _rewritten(reading: Reading, left: Bool[Tensor, "B L"], placed: Callable[[str, Tensor], Tensor]) -> Reading:
+    """The reading with new figures at the positions left; of the others only the candidates stay.
+
+    Args:
+        reading: the one before.
+        left: positions that are foretold.
+        placed: name of a figure and what stands elsewhere -> that figure at every position.
+    """
+    bases: dict[str, Tensor] = {
+        "token": torch.full_like(reading.token, -1),
+        "confidence": torch.zeros_like(reading.confidence),
+        "log_risk": torch.zeros_like(reading.log_risk),
+        "entropy": torch.zeros_like(reading.entropy),
+        "top_log_probs": reading.top_log_probs,
+        "top_tokens": reading.top_tokens,
+    }
+    figures: dict[str, Any] = {name: placed(name, base) for name, base in bases.items()}
+    return replace(reading, rows=left, **figures)
+
+
+def _like(rows: Bool[Tensor, "B L"], base: Tensor) -> Tensor:
+    return rows.unsqueeze(-1) if base.ndim > rows.ndim else rows
+
+
+def _wide(place: Int[Tensor, "N M"], values: Tensor) -> Tensor:
+    return place if values.ndim == 2 else place.unsqueeze(-1).expand(-1, -1, values.shape[-1])
 
 
 def doubt(reading: Reading, share: float) -> Reading:

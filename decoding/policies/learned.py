@@ -12,12 +12,11 @@ from torch import Tensor
 
 from decoding.features import NAMES, features
 from decoding.policies.bounds import prefix_sum, within_risk
-from decoding.policies.cascade import follow, is_wide
+from decoding.policies.cascade import compiled_for, follow, is_wide
 from decoding.policies.rules import at_least_one, confident, require, require_one_of
 from decoding.policy import Needs, Policy, best, rank
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal, Reason
-from models.engine.graphs import compiled
 from models.heads.scoring_head import Scores, ScoringHead
 
 PASSES = 9  # odd: see compatible_set
@@ -28,8 +27,8 @@ PAIRWISE = ("pairs", "total")
 def score(head: ScoringHead, state: DecodeState, reading: Reading) -> Scores:
     """The head's risk and gain of every feasible mask; it imagines those over its own threshold already committed."""
     exploit = confident(reading, head.config.threshold)
-    describe = compiled(features, reading.rows.device) if is_wide(reading) else features
-    scores: Scores = head(describe(state, reading, exploit), reading.rows, reading.token, reading.taps)
+    described = compiled_for(features, reading)(state, replace(reading, taps=()), exploit)
+    scores: Scores = head(described, reading.rows, reading.token, reading.taps)
     return scores
 
 
@@ -106,7 +105,8 @@ class Learned(Policy):
         """What is safe, then what follows from it."""
         broken: Bool[Tensor, ""] | None = None
         if self.rule == "confidence":
-            reason = at_least_one(within_risk(reading, self.risk_bound), reading.log_odds, reading)
+            limit = torch.full_like(reading.log_risk[0, 0], self.risk_bound)  # a number would be compiled into it
+            reason = compiled_for(_held_by_confidence, reading)(replace(reading, taps=()), limit)
         else:
             scores = score(self.head, state, reading)
             reason, broken = self.held_safe(scores, reading), scores.broken
@@ -127,8 +127,8 @@ class Learned(Policy):
             safe = compatible_set(scores.risk, conflict, reading.rows, self.risk_bound, total=total)
             return reasons_of(safe, scores.risk_logit, reading.rows)
         tap: Any = reading.taps[0]
-        walk = compiled(_held_in_window, reading.rows.device)
-        limit = torch.full_like(scores.risk_logit[0, 0], self.risk_bound)  # a number would be compiled into it
+        walk = compiled_for(_held_in_window, reading)
+        limit = torch.full_like(scores.risk_logit[0, 0], self.risk_bound)
         return walk(scores, reading.rows, (tap.rows, tap.inside, tap.back), limit, total=total)
 
 
@@ -152,6 +152,11 @@ def safe_set(risk: Tensor, rows: Bool[Tensor, "B L"], bound: float, *, each: boo
     """
     level = risk if each else prefix_sum(risk, -risk, rows)
     return rows & (level < bound)
+
+
+def _held_by_confidence(reading: Reading, bound: Tensor) -> Int[Tensor, "B L"]:
+    """The reasons by the summed 1 - c."""
+    return at_least_one(within_risk(reading, bound), reading.log_odds, reading)
 
 
 def _held_in_window(

@@ -77,7 +77,11 @@ class AcceptancePolicy(Policy):
     """Commit the accepted positions of the opened blocks, and where there is none the best one."""
 
     checkable: ClassVar[bool] = True
-    fused: ClassVar[bool] = True
+
+    @property
+    def fused(self) -> bool:
+        """They are."""
+        return True
 
     @abstractmethod
     def accept(self, reading: Reading) -> Bool[Tensor, "B L"]:

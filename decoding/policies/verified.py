@@ -19,10 +19,10 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from decoding.commit import commit
-from decoding.policies.cascade import is_wide
+from decoding.policies.cascade import Step, compiled_for, is_wide
 from decoding.policies.foretold import doubt, foretell_reading
 from decoding.policies.rules import WrappingPolicy, require, require_one_of
-from decoding.policy import Needs
+from decoding.policy import Needs, Policy
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal, Reason
 from models.heads.cascade import Cascade
@@ -110,8 +110,7 @@ class Verified(WrappingPolicy):
 
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """What the rule commits, and drafts of what it will commit next, one on top of the other."""
-        first = self.rule.propose(state, reading)
-        chain = [commit(state, reading, first).at(torch.zeros_like(state.round))]
+        chain = [self.run(_next, reading)(self.rule, state, self.bare(reading))]
         allowed, live, looks = self.allowance(state), [state.unfinished], torch.zeros_like(state.round)
         for depth in range(1, self.canvases):
             last = chain[-1]
@@ -119,7 +118,7 @@ class Verified(WrappingPolicy):
             seen = replace(reading, rows=reading.rows & wanted.unsqueeze(-1))
             foretold = self.foretell(seen, last)
             looks = looks + (seen.rows & last.masked).any(-1).long() * (self.cascade is not None)
-            drafted, goes_on = self.draft(last, foretold)
+            drafted, goes_on = self.run(_draft, reading)(self.rule, last, self.bare(foretold))
             chain.append(drafted)
             live.append(goes_on)
         states = DecodeState.stack([replace(link, looks=link.looks + looks) for link in chain])
@@ -152,41 +151,25 @@ class Verified(WrappingPolicy):
         foretold = foretell_reading(self.cascade, asked, ~state.masked, state.tokens)
         return doubt(replace(foretold, rows=foretold.rows & left), self.draft_share)
 
-    def draft(self, state: DecodeState, foretold: Reading) -> tuple[DecodeState, Bool[Tensor, " B"]]:
-        """The canvas with a draft on top, and the rows where a forward should read it.
+    @property
+    def fused(self) -> bool:
+        """A rule that is, with drafts from the reading."""
+        return self.rule.fused and self.cascade is None
 
-        What would fill a row is no draft: the check needs the round that it would save.
-        """
-        counted = replace(state, round=state.round + 1)  # it counts once the next forward has been read
-        proposal = self.rule.propose(counted, foretold)
-        after = commit(counted, foretold, proposal).at(torch.zeros_like(state.round))
-        drafted = (proposal.reason > 0).any(-1).squeeze(1)
-        after = state.where(drafted, replace(after, round=state.round))
-        return after, drafted & after.unfinished & may_follow(after)
+    def run(self, step: Step, reading: Reading) -> Step:
+        """A step that applies the rule: compiled where an engine made the reading, and nothing but tensors is in it."""
+        return compiled_for(step, reading) if self.rule.fused else step
+
+    def bare(self, reading: Reading) -> Reading:
+        """The reading without the taps that the rule does not read."""
+        return reading if self.rule.needs.taps else replace(reading, taps=())
 
     def check(self, canvases: DecodeState, proposal: Proposal, reading: Reading) -> Checked:
         """Walk down the canvases as far as the rule, reading each, commits what the drafts did."""
-        column = torch.zeros_like(canvases.round[:, 0])
-        state, depth = canvases.at(column), column
-        counted = state.round + 1  # drafts count from the forward that has just been read
         unread = len(reading.taps) < len(self.rule.needs.taps)  # no canvas is left to read
-        judged = reading if self.rule.needs.taps else replace(reading, taps=())  # no copies of what R does not read
-        for d in range(1, 1 if unread else proposal.live.shape[1]):
-            target = canvases.at(column + d)
-            after = self.replay(replace(state, round=counted), judged.at(column + d - 1), target)
-            came_true = proposal.live[:, d] & (depth == d - 1) & (after.tokens == target.tokens).all(-1)
-            state, depth = state.where(came_true, replace(after, round=state.round)), depth + came_true.long()
-        made = proposal.live[:, 1:].sum(-1)
-        return Checked(replace(state, drafts=state.drafts + made, drafts_true=state.drafts_true + depth), depth)
-
-    def replay(self, state: DecodeState, reading: Reading, target: DecodeState) -> DecodeState:
-        """What the rule commits in `state` by its own reading; in subset mode as far as the draft `target` committed it."""
-        proposal = self.rule.propose(state, reading)
-        if self.mode == "subset":
-            wanted = state.masked & ~target.masked & (target.reason != int(Reason.END))
-            reason = torch.where(wanted, proposal.reason.squeeze(1), 0)
-            proposal = Proposal.single(state, reading, reason)
-        return commit(state, reading, proposal).at(torch.zeros_like(state.round))
+        most, subset = 1 if unread else proposal.live.shape[1], self.mode == "subset"
+        walk = self.run(_walk, reading)
+        return Checked(*walk(self.rule, canvases, proposal.live, self.bare(reading), most=most, subset=subset))
 
     def choose(self, canvases: DecodeState, proposal: Proposal, reading: Reading) -> Int[Tensor, " B"]:
         """The deepest canvas that is real."""
@@ -201,3 +184,55 @@ class Verified(WrappingPolicy):
 def may_follow(state: DecodeState) -> Bool[Tensor, " B"]:
     """Rows whose next forward opens no block, where a cache takes its keys and values from the one that does."""
     return (state.spent > 0) | (not state.layout.cached)
+
+
+def _next(rule: Policy, state: DecodeState, reading: Reading) -> DecodeState:
+    """The canvas after what the rule commits."""
+    return commit(state, reading, rule.propose(state, reading)).at(torch.zeros_like(state.round))
+
+
+def _draft(rule: Policy, state: DecodeState, foretold: Reading) -> tuple[DecodeState, Bool[Tensor, " B"]]:
+    """The canvas with a draft on top, and the rows where a forward should read it.
+
+    What would fill a row is no draft: the check needs the round that it would save.
+    """
+    counted = replace(state, round=state.round + 1)  # it counts once the next forward has been read
+    proposal = rule.propose(counted, foretold)
+    after = commit(counted, foretold, proposal).at(torch.zeros_like(state.round))
+    drafted = (proposal.reason > 0).any(-1).squeeze(1)
+    after = state.where(drafted, replace(after, round=state.round))
+    return after, drafted & after.unfinished & may_follow(after)
+
+
+def _walk(
+    rule: Policy, canvases: DecodeState, live: Bool[Tensor, "B K"], reading: Reading, *, most: int, subset: bool
+) -> tuple[DecodeState, Int[Tensor, " B"]]:
+    """The deepest real state of each row, and its depth.
+
+    Args:
+        rule: judges each canvas by its own reading.
+        canvases: the certain one and the drafts on top of it.
+        live: those that were read.
+        reading: of all of them.
+        most: canvases judged.
+        subset: whether a draft is real once the rule commits at least its tokens.
+    """
+    column = torch.zeros_like(canvases.round[:, 0])
+    state, depth = canvases.at(column), column
+    counted = state.round + 1  # drafts count from the forward that has just been read
+    for d in range(1, most):
+        target = canvases.at(column + d)
+        after = _replayed(rule, replace(state, round=counted), reading.at(column + d - 1), target if subset else None)
+        came_true = live[:, d] & (depth == d - 1) & (after.tokens == target.tokens).all(-1)
+        state, depth = state.where(came_true, replace(after, round=state.round)), depth + came_true.long()
+    made = live[:, 1:].sum(-1)
+    return replace(state, drafts=state.drafts + made, drafts_true=state.drafts_true + depth), depth
+
+
+def _replayed(rule: Policy, state: DecodeState, reading: Reading, target: DecodeState | None) -> DecodeState:
+    """What the rule commits in `state` by its own reading; as far as the draft `target` committed it, where one is given."""
+    proposal = rule.propose(state, reading)
+    if target is not None:
+        wanted = state.masked & ~target.masked & (target.reason != int(Reason.END))
+        proposal = Proposal.single(state, reading, torch.where(wanted, proposal.reason.squeeze(1), 0))
+    return commit(state, reading, proposal).at(torch.zeros_like(state.round))

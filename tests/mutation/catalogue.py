@@ -33,6 +33,7 @@ COMMAND, TRACES, PRETRAIN = (
     "tests/decoding/traces/test_trace.py",
     "tests/train/test_pretrain.py",
 )
+HELD = "tests/test_held_folders.py"
 WRITTEN, COLLECTED = "tests/decoding/test_provenance.py", "tests/train/traces/test_collection.py"
 FILES, QUESTION, TASK = (f"train/tasks/{name}.py" for name in ("text_files", "question", "task"))
 GSM8K, MMLU, CODE = (f"train/tasks/benchmarks/{name}.py" for name in ("gsm8k", "mmlu_pro", "code_text"))
