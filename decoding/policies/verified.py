@@ -151,11 +151,6 @@ class Verified(WrappingPolicy):
         foretold = foretell_reading(self.cascade, asked, ~state.masked, state.tokens)
         return doubt(replace(foretold, rows=foretold.rows & left), self.draft_share)
 
-    @property
-    def fused(self) -> bool:
-        """A rule that is, with drafts from the reading."""
-        return self.rule.fused and self.cascade is None
-
     def run(self, step: Step, reading: Reading) -> Step:
         """A step that applies the rule: compiled where an engine made the reading, and nothing but tensors is in it."""
         return compiled_for(step, reading) if self.rule.fused else step
