@@ -19,7 +19,7 @@ from decoding.state import DecodeState, Proposal, Reason
 @final
 @dataclass(frozen=True)
 class DreamQuota(OrderedPolicy):
-    """Commit floor(n (1 - s / t)) of the n masks left each round, and all of them in the last.
+    """Commit floor(n (1 - s / t)) of the n masks left each round, and all of them in the last: Dream.
 
     t and s are neighbours of the grid linspace(1, eps, steps + 1); `diffusion_generate` of Dream (arXiv 2508.15487), whose
     n is the mean over the batch and here each row's own. Open the whole canvas (one block). As published, a round whose

@@ -72,9 +72,9 @@ class Sequential(OrderedPolicy):
 @final
 @dataclass(frozen=True)
 class Quota(OrderedPolicy):
-    """Commit a fixed number of positions a round, so that `steps` rounds fill the canvas.
+    """Commit a fixed number of positions a round, so that `steps` rounds fill the canvas: LLaDA.
 
-    LLaDA's sampler, arXiv 2502.09992. A block of b masks is given s = steps / number of blocks rounds; round r of the
+    The sampler of arXiv 2502.09992. A block of b masks is given s = steps / number of blocks rounds; round r of the
     block (0-based) commits b // s + [r < b mod s] positions. Rounds that would commit nothing (s > b) are not run.
 
     Args:
