@@ -74,7 +74,7 @@ def test_arms_without_a_head_are_left_out_by_name(tmp_path, config, capsys):
 
 def test_a_terminated_call_goes_on_to_the_same_choice(tmp_path, config, capsys):
     arguments = config(num_prompts=8, alone=8)
-    run(clock, [*arguments, "--out", str(tmp_path / "whole")])
+    run(clock, [*arguments, "--num_prompts", "1", "--alone", "1", "--repeats", "1", "--out", str(tmp_path / "whole")])
     process = started(arguments)
     while not (tmp_path / "out" / "countdown3" / "results.json").is_file():
         assert process.poll() is None, process.communicate()
