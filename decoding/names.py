@@ -37,7 +37,7 @@ POLICIES: Mapping[str, NamedPolicy] = {
     "random": NamedPolicy(f"{_HERE}.quota:Sequential", {"order": "random"}),
     "left-to-right": NamedPolicy(f"{_HERE}.quota:Sequential", {"order": "left_to_right"}),
     "quota": NamedPolicy(f"{_HERE}.quota:Quota", dial="steps"),
-    "dream-quota": NamedPolicy(f"{_HERE}.dream_quota:DreamQuota", dial="steps"),
+    "dream-quota": NamedPolicy(f"{_HERE}.quota:DreamQuota", dial="steps"),
     "threshold": NamedPolicy(f"{_HERE}.threshold:Threshold", dial="threshold"),
     "margin": NamedPolicy(f"{_HERE}.threshold:MarginThreshold", dial="margin"),
     "entropy": NamedPolicy(f"{_HERE}.threshold:EntropyThreshold", dial="entropy_threshold"),

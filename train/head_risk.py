@@ -176,7 +176,7 @@ def after_look(policy: Learned, one: Prepared, *, weight: float) -> Tensor:
     import torch
     from torch.nn.functional import pad
 
-    from decoding.policies.foretelling.cascade import ask
+    from decoding.policies.cascade import ask
     from models.heads.window_scores import prior_of
 
     assert policy.head.cascade is not None

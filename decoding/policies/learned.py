@@ -12,7 +12,7 @@ from torch import Tensor
 
 from decoding.features import NAMES, features
 from decoding.policies.bounds import prefix_sum, within_risk
-from decoding.policies.foretelling.cascade import follow, is_wide
+from decoding.policies.cascade import follow, is_wide
 from decoding.policies.rules import at_least_one, confident, require, require_one_of
 from decoding.policy import Needs, Policy, best, rank
 from decoding.reading import Reading
@@ -50,7 +50,7 @@ class Learned(Policy):
     probabilities that committing one of the two changes the candidate of the other. `each` bounds the error of every position,
     `pairs` that of every two committed together, `sum` and `total` that of the whole set, by union bounds; `confidence` is
     `risk-sum`, which asks no head. At least the safest position. A head with a cascade then foretells what all these
-    make sure and commits that as well (`decoding.policies.foretelling.cascade.follow`).
+    make sure and commits that as well (`decoding.policies.cascade.follow`).
 
     Args:
         head: the scoring head; read from the denoiser by `decoding.generate`.

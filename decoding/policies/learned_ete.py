@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from decoding.policies.cascade import follow, foretell, is_wide
 from decoding.policies.ete import BranchingPolicy, Plan, best_branch, by_confidence, require_factor
-from decoding.policies.foretelling.cascade import follow, foretell, is_wide
 from decoding.policies.learned import check_head, safe_set, score
 from decoding.policies.rules import require, require_one_of
 from decoding.policy import Needs

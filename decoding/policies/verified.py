@@ -19,8 +19,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from decoding.commit import commit
-from decoding.policies.foretelling.cascade import is_wide
-from decoding.policies.foretelling.foretold import doubt, foretell_reading
+from decoding.policies.cascade import is_wide
+from decoding.policies.foretold import doubt, foretell_reading
 from decoding.policies.rules import WrappingPolicy, require, require_one_of
 from decoding.policy import Needs
 from decoding.reading import Reading

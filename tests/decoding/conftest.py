@@ -11,7 +11,7 @@ from torch import nn
 
 from decoding.loop import decode
 from decoding.names import POLICIES
-from decoding.policies.dream_quota import DreamQuota
+from decoding.policies.quota import DreamQuota
 from decoding.policy import Policy
 from decoding.reading import Reading
 from decoding.sampling import Sampling

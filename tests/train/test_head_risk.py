@@ -72,7 +72,7 @@ def test_the_risk_is_of_the_candidate_itself(base, some, monkeypatch, own):
     """Where the next forward would take another token, the candidate's risk is all that is not its own."""
     foretold = torch.tensor([own, 0.625 - own, 0.0625, 0.0625, 0.0625, 0.1875]).log()
     monkeypatch.setattr(
-        "decoding.policies.foretelling.cascade.ask",
+        "decoding.policies.cascade.ask",
         lambda cascade, reading, committed, token: foretold.expand(int((reading.rows & ~committed).sum()), 6),
     )
     policy = Learned(base.head, risk_bound=0.3, looks=0)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from decoding.commit import commit
 from decoding.loop import rounds
-from decoding.policies.foretelling.cascade import ask
+from decoding.policies.cascade import ask
 from decoding.policy import Policy, first_state
 from decoding.prompts import read_prompts
 from decoding.reading import Reading

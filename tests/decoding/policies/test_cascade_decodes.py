@@ -12,7 +12,7 @@ from torch import nn
 import models
 from decoding import generate
 from decoding.features import NAMES
-from decoding.policies.foretelling.cascade import foretell
+from decoding.policies.cascade import foretell
 from decoding.policies.learned import Learned
 from decoding.policies.learned_ete import LearnedETE, LearnedParity, foretell_branches
 from decoding.state import Reason

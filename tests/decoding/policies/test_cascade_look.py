@@ -11,7 +11,7 @@ import torch
 from decoding.commit import commit
 from decoding.features import NAMES
 from decoding.policies.bounds import RiskSum
-from decoding.policies.foretelling.cascade import follow, foretell
+from decoding.policies.cascade import follow, foretell
 from decoding.policies.learned import Learned
 from decoding.policies.learned_ete import LearnedETE, LearnedParity
 from decoding.state import Proposal, Reason
@@ -133,7 +133,7 @@ def told_exactly(monkeypatch, *risks):
     """The rule's arithmetic alone: these risks, bit by bit, whatever is committed; token 3 everywhere."""
     turns = iter(risks)
     monkeypatch.setattr(
-        "decoding.policies.foretelling.cascade.foretell",
+        "decoding.policies.cascade.foretell",
         lambda cascade, reading, reason, token: (torch.full_like(token, 3), next(turns)),
     )
 

@@ -13,7 +13,7 @@ from decoding import generate
 from decoding.features import NAMES
 from decoding.policies.bounds import EntropyBound, Factor, RiskSum
 from decoding.policies.ete import BeamETE
-from decoding.policies.foretelling.foretold import doubt, foretell_reading
+from decoding.policies.foretold import doubt, foretell_reading
 from decoding.policies.quota import Quota, Sequential
 from decoding.policies.remask import RemaskLowest
 from decoding.policies.rules import at_least_one, confident

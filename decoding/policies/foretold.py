@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from decoding.policies.foretelling.cascade import ask, is_wide
+from decoding.policies.cascade import ask, is_wide
 from decoding.reading import Reading
 from models.engine.window import WideTap
 from models.heads.cascade import Cascade
