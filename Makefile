@@ -36,8 +36,9 @@ types: $(READY)
 test: style
 	$(MAKE) --no-print-directory --jobs=2 types cases
 
+# worksteal: neighbours stay in one worker, and with them what the fixtures of their module build
 cases: $(READY)
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup $(ARGS)
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal $(ARGS)
 
 format: $(READY)
 	$(BIN)/ruff format .

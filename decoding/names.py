@@ -1,11 +1,11 @@
-"""The names of policies as people type them, and where the class of each is.
+"""The registry of policies: the names that people type, where the class of each is, and its dial.
 
 Imports nothing heavy, so that a command judges its arguments before it loads anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
@@ -21,7 +21,7 @@ class NamedPolicy:
     Attributes:
         home: where the class is, "module:Class".
         fixed: settings that the name fixes.
-        dial: the setting that trades rounds for accuracy, of `decoding.comparison.arms.DIALS`; "" where it has none.
+        dial: the setting that trades rounds for accuracy, of DIALS; "" where it has none.
         head: whether the class has a field `head`, which gets the denoiser's scoring head.
     """
 
@@ -37,7 +37,7 @@ POLICIES: Mapping[str, NamedPolicy] = {
     "random": NamedPolicy(f"{_HERE}.quota:Sequential", {"order": "random"}),
     "left-to-right": NamedPolicy(f"{_HERE}.quota:Sequential", {"order": "left_to_right"}),
     "quota": NamedPolicy(f"{_HERE}.quota:Quota", dial="steps"),
-    "dream-quota": NamedPolicy(f"{_HERE}.dream_quota:DreamQuota", dial="steps"),
+    "dream-quota": NamedPolicy(f"{_HERE}.quota:DreamQuota", dial="steps"),
     "threshold": NamedPolicy(f"{_HERE}.threshold:Threshold", dial="threshold"),
     "margin": NamedPolicy(f"{_HERE}.threshold:MarginThreshold", dial="margin"),
     "entropy": NamedPolicy(f"{_HERE}.threshold:EntropyThreshold", dial="entropy_threshold"),
@@ -65,6 +65,45 @@ POLICIES: Mapping[str, NamedPolicy] = {
     "pc-sampler": NamedPolicy(f"{_HERE}.field.pc_sampler:PCSampler", dial="per_round"),
 }
 """The policies of this project; a policy of one's own is named `package.module:Class`."""
+
+
+@dataclass(frozen=True)
+class Dial:
+    """A setting that trades rounds for accuracy.
+
+    Attributes:
+        careful_is_high: whether its high values are the careful ones.
+        values: from the careful end; of `steps` as shares of gen_length.
+    """
+
+    careful_is_high: bool
+    values: tuple[float, ...]
+
+    def careful_first(self, values: Sequence[float]) -> tuple[float, ...]:
+        """The values from the careful end."""
+        return tuple(sorted(values, reverse=self.careful_is_high))
+
+
+STEPS = "steps"
+WHOLE = (STEPS, "proposals", "least", "per_round", "draft_steps", "canvases")
+"""Dials that are whole numbers."""
+
+DIALS: Mapping[str, Dial] = {
+    "threshold": Dial(True, (0.9997, 0.999, 0.995, 0.98, 0.95, 0.9, 0.8, 0.6)),
+    "margin": Dial(True, (0.9999, 0.9994, 0.997, 0.97, 0.9, 0.75, 0.5, 0.2)),
+    "entropy_threshold": Dial(False, (0.001, 0.005, 0.02, 0.06, 0.15, 0.3, 0.45, 0.8)),
+    "factor": Dial(False, (0.001, 0.004, 0.01, 0.03, 0.1, 0.3, 0.8, 1.6)),
+    "entropy_bound": Dial(False, (0.00003, 0.0003, 0.0015, 0.006, 0.02, 0.1, 0.3, 0.75)),
+    "risk_bound": Dial(False, (0.0002, 0.002, 0.006, 0.02, 0.06, 0.12, 0.25, 0.5)),
+    "draft": Dial(True, (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.3)),
+    "tau_low": Dial(True, (0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)),
+    "proposals": Dial(True, (16.0, 8.0, 4.0, 2.0, 1.0)),
+    "frechet_margin": Dial(True, (0.9998, 0.998, 0.98, 0.94, 0.88, 0.75, 0.5, 0.02)),
+    "least": Dial(False, (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)),
+    "per_round": Dial(False, (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)),
+    STEPS: Dial(True, (1.0, 0.75, 0.5, 0.375, 0.25, 0.1875, 0.125)),
+}
+"""The dials known by name, with values for any task."""
 
 
 def find_policy(name: str, subject: str = "policy") -> NamedPolicy:

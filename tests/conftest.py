@@ -18,6 +18,7 @@ ROUNDINGS = 128  # through two blocks of width 64; 39 is the most that a kernel 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
     shape_checks.start_test()
+    torch.set_float32_matmul_precision("highest")  # commands that train set it for their process
 
 
 @pytest.fixture(scope="session")

@@ -79,11 +79,16 @@ def test_train_and_study_refused_leave_everything_as_it_was(capsys, tmp_path):
     from study import study
     from train.pretrain import pretrain
 
-    for function, arguments in ((study, ["--name", "nosuch"]), (pretrain, ["--tokenizer", "x", "--tasks", "{}"])):
+    without = "tokenizer must be a folder with its files, got 'nosuch'"
+    for function, arguments, sentence in (
+        (study, ["--name", "nosuch"], "name must "),
+        (pretrain, ["--tokenizer", "nosuch", "--tasks", "{}"], without),
+    ):
         record = tmp_path / f"{function.__name__}.yaml"
         record.write_text("name: order\n")
-        with pytest.raises(SystemExit):
-            run(function, ["--out", str(tmp_path), *arguments])
+        assert (
+            told(capsys, "--out", str(tmp_path), *arguments, function=function).partition(": ")[2].startswith(sentence)
+        )
         assert record.read_text() == "name: order\n"
 
 

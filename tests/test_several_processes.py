@@ -25,10 +25,7 @@ SIZE = 2
 TOLERANCE = {"inverse": 1e-9, "uniform": 4 * torch.finfo(torch.float32).eps}
 """Of the largest entry, in float64; shares of a mean over all positions are rounded by the loss, which is float32."""
 
-pytestmark = [
-    pytest.mark.xdist_group("several processes"),
-    pytest.mark.filterwarnings("ignore:.*(LeafSpec|num_workers|IterableDataset|number of training batches)"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:.*(LeafSpec|num_workers|IterableDataset|number of training batches)")
 
 
 def launch(monkeypatch, rank: int, size: int) -> None:

@@ -10,12 +10,9 @@ from pathlib import Path
 import pytest
 
 MISSING = [name for name in ("pip", "hatchling") if find_spec(name) is None]
-pytestmark = [
-    pytest.mark.xdist_group("wheel"),  # built once
-    pytest.mark.skipif(
-        bool(MISSING), reason=f"a wheel is built without a network, by {', '.join(MISSING)} if it is installed"
-    ),
-]
+pytestmark = pytest.mark.skipif(
+    bool(MISSING), reason=f"a wheel is built without a network, by {', '.join(MISSING)} if it is installed"
+)
 ROOT = Path(__file__).parents[1]
 OFFLINE = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
 

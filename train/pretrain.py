@@ -98,14 +98,16 @@ def pretrain(
         The folder of the run.
 
     Raises:
-        ValueError: for a setting out of range, `resume` without a whole checkpoint or of a run that is over, or an `out` that
-            another process writes to.
+        ValueError: for a setting out of range, a `tokenizer` that is no folder, `resume` without a whole checkpoint or of a run
+            that is over, or an `out` that another process writes to.
     """
     checkpoint = out / CHECKPOINT
     if resume:
         refuse_finished(checkpoint, max_steps=max_steps, max_minutes=max_minutes)
     if not all(0 < point <= 1 for point in points):
         raise ValueError(f"points must lie in (0, 1], got {points}")
+    if not tokenizer.is_dir():
+        raise ValueError(f"tokenizer must be a folder with its files, got {shown(str(tokenizer))}")
     lightning.seed_everything(fit.seed, verbose=False)
     torch.set_float32_matmul_precision("high")
     device = find_device(None)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from decoding.checked_names import VERIFIED, uses_head
-from decoding.names import POLICIES, find_policy
+from decoding.names import DIALS, POLICIES, STEPS, WHOLE, find_policy
 from models.complaints import shown
 
 Kind = Literal["headless", "learned", "control", "ceiling"]
@@ -195,44 +195,6 @@ def select(catalogue: Iterable[Arm], wanted: str | None, *, has_head: bool) -> t
     chosen = [a for name, a in known.items() if (not a.on_request if named is None else name in (*named, REFERENCE))]
     running = [arm for arm in chosen if arm.name not in headless]
     return running, [arm.name for arm in chosen if arm.name in headless]
-
-
-@dataclass(frozen=True)
-class Dial:
-    """A setting that trades rounds for accuracy.
-
-    Attributes:
-        careful_is_high: whether its high values are the careful ones.
-        values: from the careful end; of `steps` as shares of gen_length.
-    """
-
-    careful_is_high: bool
-    values: tuple[float, ...]
-
-    def careful_first(self, values: Sequence[float]) -> tuple[float, ...]:
-        """The values from the careful end."""
-        return tuple(sorted(values, reverse=self.careful_is_high))
-
-
-STEPS = "steps"
-WHOLE = (STEPS, "proposals", "least", "per_round", "draft_steps", "canvases")  # dials that are whole numbers
-
-DIALS: Mapping[str, Dial] = {
-    "threshold": Dial(True, (0.9997, 0.999, 0.995, 0.98, 0.95, 0.9, 0.8, 0.6)),
-    "margin": Dial(True, (0.9999, 0.9994, 0.997, 0.97, 0.9, 0.75, 0.5, 0.2)),
-    "entropy_threshold": Dial(False, (0.001, 0.005, 0.02, 0.06, 0.15, 0.3, 0.45, 0.8)),
-    "factor": Dial(False, (0.001, 0.004, 0.01, 0.03, 0.1, 0.3, 0.8, 1.6)),
-    "entropy_bound": Dial(False, (0.00003, 0.0003, 0.0015, 0.006, 0.02, 0.1, 0.3, 0.75)),
-    "risk_bound": Dial(False, (0.0002, 0.002, 0.006, 0.02, 0.06, 0.12, 0.25, 0.5)),
-    "draft": Dial(True, (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.3)),
-    "tau_low": Dial(True, (0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)),
-    "proposals": Dial(True, (16.0, 8.0, 4.0, 2.0, 1.0)),
-    "frechet_margin": Dial(True, (0.9998, 0.998, 0.98, 0.94, 0.88, 0.75, 0.5, 0.02)),
-    "least": Dial(False, (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)),
-    "per_round": Dial(False, (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)),
-    STEPS: Dial(True, (1.0, 0.75, 0.5, 0.375, 0.25, 0.1875, 0.125)),
-}
-"""The dials known by name, with values for any task."""
 
 
 def find_dial(policy: str, settings: Mapping[str, Any]) -> str:

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoding.comparison import curves
-from decoding.comparison.arms import DIALS, REFERENCE, Arm, Cell
+from decoding.comparison.arms import REFERENCE, Arm, Cell
 from decoding.comparison.curves import Array, AtReference, Curve
 from decoding.comparison.problems import Split
 from decoding.comparison.risk_control import RiskControl, choose_calibrated
 from decoding.comparison.runner import Runner
+from decoding.names import DIALS
 
 Row = dict[str, Any]
 

@@ -40,7 +40,7 @@ def within_risk(reading: Reading, bound: float | Tensor) -> Bool[Tensor, "B L"]:
 @final
 @dataclass(frozen=True)
 class Factor(AcceptancePolicy):
-    """Commit the more positions the surer they are: the largest m with (m + 1)(1 - c_(m)) <= factor, at least one.
+    """Commit the more positions the surer they are: the largest m with (m + 1)(1 - c_(m)) <= factor, at least one: Fast-dLLM.
 
     c_(m) is the m-th largest confidence in the opened blocks. Fast-dLLM, arXiv 2505.22618, `factor`; assumption 3.1 of
     arXiv 2511.21103.
@@ -69,7 +69,7 @@ class Factor(AcceptancePolicy):
 @final
 @dataclass(frozen=True)
 class EntropyBound(AcceptancePolicy):
-    """Commit the largest set of lowest entropies whose joint dependence is bounded, at least one.
+    """Commit the largest set of lowest entropies whose joint dependence is bounded, at least one: EB-Sampler.
 
     In ascending order of entropy the largest k with sum_{i<=k} H_i - max_{i<=k} H_i <= entropy_bound; EB-Sampler,
     arXiv 2505.24857. The left side bounds the mutual information that a joint commit ignores.

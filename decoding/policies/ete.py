@@ -231,7 +231,7 @@ def best_branch(
 @final
 @dataclass(frozen=True)
 class BeamETE(BranchingPolicy):
-    """Explore-Then-Exploit with beam look-ahead over all k candidates: arXiv 2511.21103.
+    """Explore-Then-Exploit, arXiv 2511.21103: where confidence is low k branches share the next forward and one is kept.
 
     All branches share the next forward; Eq. 7 keeps one, whose reading is the next round's. Where no branch sets off anything the
     one with the largest c_j is kept.

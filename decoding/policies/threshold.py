@@ -15,7 +15,7 @@ from decoding.reading import Reading
 @final
 @dataclass(frozen=True)
 class Threshold(AcceptancePolicy):
-    """Commit every position of the opened blocks whose confidence reaches the threshold, and always the best one.
+    """Commit every position of the opened blocks whose confidence reaches the threshold, at least the best: Fast-dLLM.
 
     A = {i : c_i >= threshold}; Fast-dLLM, arXiv 2505.22618, `threshold`.
 

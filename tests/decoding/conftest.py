@@ -1,4 +1,4 @@
-"""The grid that every decoding invariant runs over: a new policy joins with its row in `policy_settings`."""
+"""The grid that every decoding invariant runs over: a new policy joins by its name in `decoding.names`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from decoding.loop import decode
 from decoding.names import POLICIES
-from decoding.policies.dream_quota import DreamQuota
+from decoding.policies.quota import DreamQuota
 from decoding.policy import Policy
 from decoding.reading import Reading
 from decoding.sampling import Sampling
@@ -19,18 +19,15 @@ from decoding.state import Reason, start
 from models.denoiser import Denoiser
 from models.toys.toy import GroupDenoiser, TableDenoiser
 from tests.decoding.letters import Letters
-from tests.decoding.policy_settings import ROWS
-
-GEN_LENGTH, BLOCK_LENGTH = 12, 4
+from tests.decoding.policy_settings import BLOCK_LENGTH, GEN_LENGTH, row_of
 
 
 def members(name: str) -> dict[str, Policy]:
-    """The policy of that name with each of its settings; none where it has no row."""
+    """The policy of that name with each of its settings."""
     module, _, kind = POLICIES[name].home.partition(":")
     make = getattr(import_module(module), kind)
     return {
-        f"{name}-{label}": make(**POLICIES[name].fixed, **settings)
-        for label, settings in (ROWS[name].toys if name in ROWS else {}).items()
+        f"{name}-{label}": make(**POLICIES[name].fixed, **settings) for label, settings in row_of(name).toys.items()
     }
 
 

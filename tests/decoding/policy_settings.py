@@ -1,4 +1,8 @@
-"""The settings under which the tests of all policies run each of them: a new policy joins with one row."""
+"""The settings under which the tests of all policies run each of them.
+
+A policy joins by its name in `decoding.names.POLICIES`. A row here is for one that the defaults and the ends of its dial
+leave unexplored, or that has a setting without a default.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from decoding.comparison.arms import dial_values, setting_of
 from decoding.features import NAMES
+from decoding.names import DIALS, POLICIES
 from decoding.policies.bounds import RiskSum
 from decoding.policies.imh import HeadFuture
 from decoding.policies.learned import Learned
@@ -21,13 +27,15 @@ from models.heads.config import HeadConfig
 from models.heads.foretelling import rest_of
 from models.heads.scoring_head import ScoringHead
 
+GEN_LENGTH, BLOCK_LENGTH = 12, 4  # of the toy denoisers
+
 
 @dataclass(frozen=True)
 class Row:
     """Settings of one policy.
 
     Attributes:
-        toys: label -> settings on the toy denoisers, a head included; each is a member of the grid.
+        toys: label -> settings on the toy denoisers, of GEN_LENGTH positions; a head included; each is a member of the grid.
         golden: on the golden models, whose weights are random: several positions pass in a round.
         shipped: of a policy with a head, on the model and head that ship; one test each.
     """
@@ -75,6 +83,7 @@ HEAD = linear_head(seed=0)
 PAIRS = linear_head(None, pairs=4)
 FORETELLING = linear_head(seed=0, foretells=True)
 FORETELLING_PAIRS = linear_head(None, pairs=4, foretells=True)
+HEADS = {"features": HEAD, "conflicts": PAIRS, "cascade": FORETELLING, "all": FORETELLING_PAIRS}
 EAGER = {"gamma": 0.8, "min_masks": 1, "branches": 3, "step_budget": 2}  # explores in most rounds
 LOOSE = {"gamma": 1.0, "min_masks": 0, "branches": 3, "step_budget": 3, "threshold": 0.02}
 
@@ -88,8 +97,6 @@ ROWS: Mapping[str, Row] = {
     "entropy-bound": Row({"half": {"entropy_bound": 0.5}}, golden={"entropy_bound": 5.0}),
     "risk-sum": Row({"high": {"risk_bound": 0.6}}, golden={"risk_bound": 2.5}),
     "sequential": Row({"default": {}, "right": {"order": "right_to_left"}}),
-    "random": Row({"default": {}}),
-    "left-to-right": Row({"default": {}}),
     "quota": Row(
         {
             "even": {"steps": 6},
@@ -226,4 +233,19 @@ ROWS: Mapping[str, Row] = {
         golden={"per_round": 2},
     ),
 }
-"""Name of a policy -> its settings."""
+"""Name of a policy -> its settings, where it has a row."""
+
+
+def row_of(name: str) -> Row:
+    """The settings of a policy: its row, or else its defaults and the ends of its dial, with every kind of head it may read."""
+    if name in ROWS:
+        return ROWS[name]
+    dial, reads_head = POLICIES[name].dial, POLICIES[name].head
+    toys: dict[str, dict[str, Any]] = (
+        {label: {"head": head} for label, head in HEADS.items()} if reads_head else {"default": {}}
+    )
+    if dial in DIALS:
+        values = dial_values(dial, gen_length=GEN_LENGTH, block_length=BLOCK_LENGTH)
+        for label, value in (("careful", values[0]), ("bold", values[-1])):
+            toys[label] = {dial: setting_of(dial, value)} | ({"head": FORETELLING} if reads_head else {})
+    return Row(toys)

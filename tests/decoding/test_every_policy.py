@@ -2,19 +2,24 @@
 
 import re
 from dataclasses import dataclass
+from typing import final
 
 import pytest
 import torch
 
 from decoding.comparison.statistics import statistics
-from decoding.names import POLICIES
+from decoding.names import POLICIES, NamedPolicy
 from decoding.policies.field.freedave import FreeDave
+from decoding.policies.learned import score
+from decoding.policies.rules import at_least_one, confident
 from decoding.policies.verified import Verified
 from decoding.policy import Needs, Policy
 from decoding.reading import Reading
 from decoding.rounds.round import Counts
 from decoding.state import DecodeState, Proposal, Reason
-from tests.decoding.policy_settings import ROWS
+from models.heads.scoring_head import ScoringHead
+from tests.decoding.conftest import GRID, members
+from tests.decoding.policy_settings import HEADS, ROWS, row_of
 
 DECODES: dict[tuple[int, int], "Decode"] = {}  # one decode serves all the tests of a pair
 
@@ -172,5 +177,28 @@ def test_a_policy_that_bounds_its_rounds_does_not_run_for_ever(run, counting, de
 
 
 def test_every_policy_stands_in_the_grid():
-    assert ROWS.keys() == POLICIES.keys()
-    assert all(row.toys and row.shipped for row in ROWS.values())
+    assert POLICIES.keys() >= ROWS.keys()
+    assert all(row.toys and row.shipped for row in map(row_of, POLICIES))
+    assert GRID.keys() == {f"{name}-{label}" for name in POLICIES for label in row_of(name).toys}
+
+
+@final
+@dataclass(frozen=True)
+class HalfSure(Policy):
+    """Commit what the head holds safe and the model sure, at least the safest."""
+
+    head: ScoringHead
+    threshold: float = 0.9
+
+    def propose(self, state, reading):
+        sure = confident(reading, self.threshold) & (score(self.head, state, reading).risk < 0.5)
+        return Proposal.single(state, reading, at_least_one(sure, reading.log_odds, reading))
+
+
+def test_a_policy_with_a_head_joins_by_its_line_in_names_alone(monkeypatch, run, denoisers, prompts):
+    monkeypatch.setitem(POLICIES, "half-sure", NamedPolicy(f"{__name__}:HalfSure", dial="threshold", head=True))
+    cells = members("half-sure")
+    assert [label.removeprefix("half-sure-") for label in cells] == [*HEADS, "careful", "bold"]
+    assert [policy.threshold for policy in cells.values()] == [0.9] * 4 + [0.9997, 0.6]
+    rounds = [run(denoisers["sharp"], policy, prompts)[1].rounds.sum() for policy in cells.values()]
+    assert rounds[-1] < rounds[-2]

@@ -7,8 +7,7 @@ import torch
 from torch.nn.functional import pad
 
 from decoding.loop import decode
-from decoding.policies.dream_quota import DreamQuota
-from decoding.policies.quota import Quota
+from decoding.policies.quota import DreamQuota, Quota
 from decoding.policies.threshold import Threshold
 from decoding.sampling import Sampling
 from decoding.state import start

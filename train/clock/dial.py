@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from decoding.comparison.arms import DIALS, Arm, Cell
+from decoding.comparison.arms import Arm, Cell
+from decoding.names import DIALS
 
 
 def careful_first(arm: Arm) -> tuple[Cell, ...]:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from decoding.calls.request import resolve
 from decoding.checked_names import needs_head, uses_head
-from decoding.comparison.arms import DIALS, Arm, dial_values, find_dial, setting_of
+from decoding.comparison.arms import Arm, dial_values, find_dial, setting_of
 from decoding.comparison.problems import CheckedProblems, Problems, judge_of
-from decoding.names import find_policy
+from decoding.names import DIALS, find_policy
 from models.complaints import shown
 from models.ranks import find_ranks
 from train.commands.calibration_file import report, summarise

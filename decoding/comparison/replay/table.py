@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from decoding.comparison.arms import DIALS
 from decoding.files.aside import written_aside
+from decoding.names import DIALS
 from models.checkpoints.json_files import parse
 from models.complaints import shown
 

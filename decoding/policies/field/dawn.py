@@ -20,8 +20,9 @@ PASSES = 16  # of the independent set: each settles every position whose rivals 
 @final
 @dataclass(frozen=True)
 class DAWN(Policy):
-    """Dependency-aware decoding, arXiv 2602.06953, as in the authors' code.
+    """Commit what is confident, what depends on it, and of the rest what is independent: DAWN, arXiv 2602.06953.
 
+    As in the authors' code.
     With A the attention of the last blocks, less sinks (mean over queries > tau_sink) and diagonal, position j depends on i
     where A_ji >= tau_edge. A round commits
       1. the confident: c >= threshold;

@@ -23,8 +23,9 @@ TINY = 1e-10
 @final
 @dataclass(frozen=True)
 class InfoGain(Policy):
-    """Information-gain sampling, arXiv 2602.18176, as in the authors' stand-alone sampler.
+    """Commit that one of some positions which leaves least entropy behind: Info-Gain, arXiv 2602.18176.
 
+    As in the authors' stand-alone sampler.
     Once every mask of the earliest block has c >= threshold they are all committed. Until then a round commits one position of that
     block: the most confident one, and candidate_number - 1 more with the largest c_i / position_temperature + Gumbel noise, are
     each written into a canvas, and the canvas with the greatest J = -H_i - mean_j H_j is kept, H_i the entropy of the position

@@ -22,8 +22,9 @@ BEFORE_THE_FIRST = 30  # commits that a block is taken to have had before its fi
 @final
 @dataclass(frozen=True)
 class WINO(Policy):
-    """Wide in, narrow out, arXiv 2507.18578, as in the authors' code.
+    """Commit generously, check every commit of the block in each round and take back what fails: WINO, arXiv 2507.18578.
 
+    As in the authors' code.
     Of n masks of the block a round drafts {i : c_i > threshold}, the best position where there is none, and no more than the
     min(max(.7 n, 5), 20) most confident. Every earlier commit of the block is read by a shadow row that does not see it; it is
     taken back where its probability there is below `threshold_back`, those with the least of it first, fewer than the round before

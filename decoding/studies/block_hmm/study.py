@@ -133,7 +133,9 @@ def block_log_q(model: BlockHMM, canvas: Int[Tensor, "N T"]) -> Float[Tensor, " 
     for first in range(0, canvas.shape[1], size):
         blank = canvas.clone()
         blank[:, first:] = model.mask_id
-        here = model.logits(blank)[:, first : first + size].double().log_softmax(-1)
+        rows = torch.zeros_like(blank, dtype=torch.bool)
+        rows[:, first : first + size] = True
+        here = model(blank, rows=rows).logits.unflatten(0, (-1, size)).double().log_softmax(-1)
         total += here.gather(-1, canvas[:, first : first + size, None]).sum((-2, -1))
     return total
 

@@ -13,15 +13,14 @@ from decoding.loop import rounds
 from decoding.policies.threshold import Threshold
 from decoding.policy_by_name import make_policy
 from models.toys.toy import TableDenoiser
-from tests.decoding.policy_settings import ROWS
+from tests.decoding.policy_settings import row_of
 from tests.decoding.rounds.test_engine import CACHES, HEADLESS, LEARNED
 
 ROOT = Path(__file__).parents[3]
 PROMPTS = [[5, 9, 77, 3, 8], [1, 2], [4, 4, 9, 11, 3, 7, 60, 61, 62, 63, 5], [31], [8, 9, 10]]
 LENGTHS = [8, 16, 8, 16, 8]
-RULES = {name: ROWS[name].golden for name in HEADLESS}
+RULES = {name: row_of(name).golden for name in HEADLESS}
 RULES |= {"verified": {"rule": "threshold", "source": "reading", "threshold": 0.02}}
-RANDOM = ("random", "imh", "info-gain")
 CORE = (
     "threshold",
     "ete",
@@ -70,15 +69,15 @@ def test_rules_without_a_head(goldens, policy, cache):
     settings |= {} if policy == "dream-quota" else {"block_length": 8}
     plain, fast = goldens
     before = fast.engine.fallbacks
-    if policy in RANDOM:
+    needs = make_policy(policy, RULES[policy], plain).needs
+    if needs.noise or needs.draws:
         alone = one_by_one(plain, PROMPTS, policy, LENGTHS, **settings)
     else:
         plainly = [generate(plain, p, policy, gen_length=n, **settings) for p, n in zip(PROMPTS, LENGTHS, strict=True)]
         alone = [made.row(0) for made in plainly]
     together = [rows(generate_many(m, PROMPTS, policy, gen_length=LENGTHS, batch_size=2, **settings)) for m in goldens]
     assert together == [alone, alone]
-    given = {"rule": "threshold"} if policy == "verified" else {}
-    assert fast.engine.fallbacks == before + make_policy(policy, given, plain).needs.plain
+    assert fast.engine.fallbacks == before + needs.plain
 
 
 @pytest.mark.parametrize(("policy", "settings", "cache"), [case for case in LEARNED if case[2] == CACHES[-1]])

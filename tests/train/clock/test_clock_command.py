@@ -74,7 +74,7 @@ def test_arms_without_a_head_are_left_out_by_name(tmp_path, config, capsys):
 
 def test_a_terminated_call_goes_on_to_the_same_choice(tmp_path, config, capsys):
     arguments = config(num_prompts=8, alone=8)
-    run(clock, [*arguments, "--out", str(tmp_path / "whole")])
+    run(clock, [*arguments, "--num_prompts", "1", "--alone", "1", "--repeats", "1", "--out", str(tmp_path / "whole")])
     process = started(arguments)
     while not (tmp_path / "out" / "countdown3" / "results.json").is_file():
         assert process.poll() is None, process.communicate()
@@ -92,12 +92,16 @@ def test_a_terminated_call_goes_on_to_the_same_choice(tmp_path, config, capsys):
     assert found_in(tmp_path / "out")["dev"].items() >= begun["dev"].items()
 
 
-def test_two_processes_share_the_tasks(tmp_path, config):
+def test_two_processes_share_the_tasks(tmp_path, config, capsys):
     arguments = config("countdown3,countdown4", arms="threshold", num_dev=2, num_prompts=2)
-    both = [started(arguments) for _ in range(2)]
-    told = [process.communicate() for process in both]
-    assert [process.returncode for process in both] == [0, 0], told
-    lines = [line for out, _ in told for line in out.splitlines() if "dev prompts: " in line or " warm in " in line]
+    other = started(arguments)
+    while not (tmp_path / "out").is_dir():  # it has loaded what it needs, and begins
+        assert other.poll() is None, other.communicate()
+        time.sleep(0.02)
+    run(clock, arguments)
+    told = [capsys.readouterr().out, *other.communicate()]
+    assert other.returncode == 0, told
+    lines = [line for out in told[:2] for line in out.splitlines() if "dev prompts: " in line or " warm in " in line]
     assert len({line.partition(" ms ")[0] for line in lines}) == len(lines)  # nothing ran twice
     written = json.loads((tmp_path / "out" / "clock.json").read_text())
     assert [len(task["comparisons"]) for task in written["tasks"]] == [2, 2]

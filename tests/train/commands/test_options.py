@@ -73,7 +73,9 @@ def test_a_policy_of_ones_own_is_described_too(tmp_path, monkeypatch):
 def test_lists_fit_a_terminal_and_name_everything():
     for kind in ("policies", "settings"):
         assert max(map(len, listing(kind).splitlines())) <= 100
-    assert all(f"\n{name} " in f"\n{listing('policies')}" for name in POLICIES)
+        assert all(f"\n{name} " in f"\n{listing(kind)}" for name in POLICIES)
+    assert listing("policies", "quota").endswith("Settings: order, steps (the dial).")
+    assert listing("policies", "random").endswith("Fixed: order is random.")
     assert "--threshold" in listing("settings", "threshold")
     assert "countdown3" in listing("tasks")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,14 @@ from transformers import PreTrainedTokenizerFast
 from tests.complaint import complaint
 from tests.train.lm_eval_task import lm_eval_task
 from train.commands.command_line import run
+from train.commands.console import main
+from train.recipe import stages
 from train.recipe.__main__ import recipe
 from train.recipe.stages import Base, arguments_of, judge
 
+pytestmark = pytest.mark.filterwarnings(  # inside Lightning
+    "ignore:.*(LeafSpec|num_workers|enable_nested_tensor|number of training batches)"
+)
 ROOT = Path(__file__).parents[3]
 CONFIG = ROOT / "configs" / "recipe" / "llada-8b.yaml"
 CANVAS = {"gen_length": 8, "block_length": 8}
@@ -95,12 +102,22 @@ def small(base, tmp_path_factory) -> Path:
     return folder / "small.yaml"
 
 
+def here(arguments: Sequence[str]) -> int:
+    """A command of a stage in this process: one of its own spends most of its time on imports."""
+    with pytest.MonkeyPatch.context() as own:
+        own.setattr(sys, "argv", [])
+        main(arguments)
+    return 0
+
+
 def told_of(config: Path) -> dict[str, Any]:
     return yaml.safe_load(config.read_text())
 
 
-def test_one_config_goes_from_prompts_to_a_comparison(small, capfd):
-    run(recipe, ["--config", str(small), "--stages", "train,calibrate,compare"])
+def test_one_config_goes_from_prompts_to_a_comparison(small, capfd, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(stages, "start", here)
+        run(recipe, ["--config", str(small), "--stages", "train,calibrate,compare"])
     out = Path(told_of(small)["out"])
     head = out / "head"
     assert {file.name for file in head.iterdir()} >= {
@@ -130,7 +147,8 @@ def test_its_last_stage_scores_the_head(small):
     assert len((out / "lm-eval" / "samples" / "samples-0.jsonl").read_text().splitlines()) > 81
 
 
-def test_an_estimate_leaves_nothing_behind(small, tmp_path, capfd):
+def test_an_estimate_leaves_nothing_behind(small, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(stages, "start", here)
     told = told_of(small) | {"out": str(tmp_path / "out")}
     (tmp_path / "told.yaml").write_text(yaml.safe_dump(told))
     run(recipe, ["--config", str(tmp_path / "told.yaml"), "--estimate"])

@@ -12,7 +12,6 @@ pytest.importorskip("vl_convert", reason="the extra `report` is not installed")
 
 from train.report.page import LARGEST, write_report
 
-pytestmark = pytest.mark.xdist_group("browser")
 LONGEST = 2.0  # seconds
 READY = "document.querySelector('#texts-list .pair') && document.querySelector('#panel-a .cell')"
 

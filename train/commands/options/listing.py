@@ -7,7 +7,7 @@ from typing import Literal
 
 from decoding.calls.spellings import ALIASES, WITHOUT_EFFECT
 from decoding.names import POLICIES
-from train.commands.options.policy_settings import Setting, entry, policy_lines, said
+from train.commands.options.policy_settings import Setting, entry, policy_lines, policy_summary, said
 from train.tasks import ADDITIONS, BENCHMARKS, RENUMBERED, TASKS, Task
 
 Kind = Literal["policies", "tasks", "settings"]
@@ -30,14 +30,14 @@ def listing(kind: Kind, policy: str | None = None) -> str:
     """The list that was asked for.
 
     Args:
-        kind: policies (with their settings), tasks, or settings (of every policy and of each).
-        policy: the only one whose settings are listed.
+        kind: policies (what each commits), tasks, or settings (of every policy and of each).
+        policy: the only one that is listed.
     """
     names = list(POLICIES) if policy is None else [policy.replace("_", "-") if ":" not in policy else policy]
     if kind == "tasks":
         return "\n".join(_tasks())
     if kind == "policies":
-        return "\n".join(line for name in names for line in policy_lines(name))
+        return "\n".join(line for name in names for line in policy_summary(name))
     return "\n".join((*_settings(), *(line for name in names for line in policy_lines(name))))
 
 

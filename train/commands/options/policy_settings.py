@@ -50,16 +50,27 @@ class Description:
 @cache
 def describe(policy: str) -> Description:
     """What the policy of a name, or of one's own at `package.module:Class`, is and may be given."""
-    named = NamedPolicy(policy) if ":" in policy else find_policy(policy)
+    named = _named(policy)
     module, _, name = named.home.partition(":")
     found = _class(module, name)
     settings = {s.name: s for s in found.settings.values() if s.name not in {*named.fixed, "head"}}
     return Description(found.summary, settings)
 
 
+def policy_summary(name: str) -> Iterator[str]:
+    """What the policy of a name commits in a round, and which settings it has, for people."""
+    found, named = describe(name), _named(name)
+    yield from entry(name, found.summary)
+    settings = ", ".join(f"{one} (the dial)" if one == named.dial else one for one in found.settings)
+    fixed = ", ".join(f"{one} is {value}" for one, value in named.fixed.items())
+    for title, text in (("Settings", settings), ("Fixed", fixed)):
+        if text:
+            yield from entry("", f"{title}: {text}.")
+
+
 def policy_lines(name: str) -> Iterator[str]:
     """The policy of a name and its settings, for people."""
-    found, dial = describe(name), "" if ":" in name else find_policy(name).dial
+    found, dial = describe(name), _named(name).dial
     yield from entry(name, found.summary)
     for setting in found.settings.values():
         yield from entry(f"    --{setting.name}", said(setting) + " The dial." * (setting.name == dial))
@@ -98,6 +109,11 @@ def check_settings(policy: str, settings: Mapping[str, object]) -> None:
         raise ValueError(
             f"settings of policy {policy} must {rule}, got {', '.join(unknown)}{nearest(unknown[0], free)}"
         )
+
+
+def _named(policy: str) -> NamedPolicy:
+    """The policy of a name; one of one's own is not imported."""
+    return NamedPolicy(policy) if ":" in policy else find_policy(policy)
 
 
 @cache

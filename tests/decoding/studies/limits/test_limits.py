@@ -171,7 +171,7 @@ def test_the_study_runs_on_the_shipped_base_and_draws(tmp_path):
         base, None, "cpu", 0, make_problems=partial(study_command.study_problems, 0), fit=study_command.fit_features
     )
     result = measure(
-        inputs, length=4, error_task="multiplication", error_prompts=2, chain_prompts=1, orders=3, tries=(1, 8),
+        inputs, length=4, error_task="lists", error_prompts=2, chain_prompts=1, orders=3, tries=(1, 8),
         joint_size=3, fitted=64, epochs=1, bounds=(0.1, 0.5), coherence_prompts=2, tokens=(32,),
     )  # fmt: skip
     assert len(result["together"]["rows"]) == 5 * 2
