@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ Decode = Callable[[Defaults, Part, int | None], Tables]
 
 MARGIN = 0.01  # accuracy under the rule's that the interval of a difference may reach down to
 LOSS = 0.003  # and its estimate
+POINT = 0.004  # accuracy under that of the rule's most careful bound that is too much: more than two prompts of 600
 BORNE_OUT = 2  # times MARGIN, for drafts checked one by one without what is known of them beforehand
 CHECKED_SPREAD = 0.005  # standard deviation beforehand of the accuracy of drafts checked one by one about the rule's
 DECIDING = 300  # prompts under which a loss of MARGIN cannot be told from none
@@ -95,22 +96,29 @@ class Confirmed:
         setting: how.
         tasks: task -> the setting beside the rule.
         agreed: tasks without answers; of their texts nothing is known beforehand.
+        careful: task with answers -> accuracy of the rule alone at its most careful bound, where that is asked for.
     """
 
     setting: Defaults
     tasks: Mapping[str, Against]
     agreed: tuple[str, ...] = ()
+    careful: Mapping[str, float] = field(default_factory=dict)
 
     @staticmethod
-    def of(setting: Defaults, ours: Tables, rule: Tables, agreed: Sequence[str] = ()) -> Confirmed:
+    def of(
+        setting: Defaults, ours: Tables, rule: Tables, agreed: Sequence[str] = (), careful: Tables | None = None
+    ) -> Confirmed:
         """From the figures of every prompt.
 
         Args:
             setting: how.
             ours, rule: figures of the setting and of the rule alone.
             agreed: tasks without answers.
+            careful: figures of the rule alone at its most careful bound.
         """
-        return Confirmed(setting, {task: Against.of(ours[task], rule[task]) for task in ours}, tuple(agreed))
+        tasks = {task: Against.of(ours[task], rule[task]) for task in ours}
+        most = {task: float(table["right"].mean()) for task, table in (careful or {}).items() if task not in agreed}
+        return Confirmed(setting, tasks, tuple(agreed), most)
 
     def drawn(self, task: str) -> Paired | None:
         """The difference that decides on a task, where that is not the one of its prompts alone."""
@@ -131,10 +139,21 @@ class Confirmed:
 
     @property
     def keeps(self) -> bool:
-        """Whether no task loses answers; drafts that are checked exactly cannot, those checked one by one hardly."""
+        """Whether no task loses answers; drafts that are checked exactly cannot, those checked one by one hardly.
+
+        Beside the rule at its bound, which may have lost some itself, none may lose a POINT to the most careful bound.
+        """
         if self.setting.checked == "exact":
             return True
+        if any(self.strays(task) for task in self.careful):
+            return False
         return all(one.keeps if self.drawn(task) is None else one.holds for task, one in self.tasks.items())
+
+    def strays(self, task: str) -> bool:
+        """Whether more answers than a POINT, and more than one, are lost to the rule at its most careful bound."""
+        one = self.tasks[task]
+        n = one.difference.n
+        return round((self.careful[task] - one.accuracy) * n) > max(1.0, POINT * n)
 
     @property
     def loses(self) -> bool:
@@ -153,7 +172,7 @@ class Confirmed:
         for task, found in tasks.items():
             drawn = self.drawn(task)
             found.update({} if drawn is None else {"drawn": asdict(drawn)})
-        return {**asdict(self.setting), "tasks": tasks}
+        return {**asdict(self.setting), "tasks": tasks} | ({"careful": dict(self.careful)} if self.careful else {})
 
 
 @dataclass(frozen=True)

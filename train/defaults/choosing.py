@@ -14,11 +14,10 @@ import numpy as np
 
 from decoding.comparison.curves import Array
 from models.heads.defaults import ALONE, CAREFUL, Defaults
-from train.defaults.choice import DECIDING, Choice, Choices, Confirmed, Decode, Tables, Worth
+from train.defaults.choice import DECIDING, POINT, Choice, Choices, Confirmed, Decode, Tables, Worth
 from train.defaults.evidence import ENOUGH
 
 FEW = 100  # further prompts after which a bolder rule may be left already
-POINT = 0.004  # accuracy whose loss makes the rule alone more careful: more than one prompt of 300
 ATTEMPTS = 4  # settings that are put to the further prompts one after the other
 WORTH_RISK = 0.9  # of the rounds of exactly checked drafts, under which what may lose answers is tried
 FIRST = 0.01  # the bound a search begins at
@@ -57,7 +56,7 @@ def choose(
     free = [form for form in forms if not form.checked] if count >= DECIDING else []
     confirmed = tried(decode, checked, free, rule, ordered, looks_at(count), agreed=agreed)
     confirmed += [
-        confirm(decode, replace(form, risk_bound=rule.risk_bound), rule, (ENOUGH,), agreed=agreed)
+        confirm(decode, replace(form, risk_bound=rule.risk_bound), rule, (ENOUGH,), ordered[0], agreed=agreed)
         for form in free
         if untold(form, confirmed)
     ]
@@ -111,14 +110,14 @@ def tried(
     exact = [setting for setting in checked if setting.checked == "exact" and ratios[setting] < 1]
     most = WORTH_RISK * min((ratios[setting] for setting in exact), default=1 / WORTH_RISK)
     one_by_one = [setting for setting in checked if setting.checked == "subset" and ratios[setting] < most]
-    found = [confirm(decode, setting, rule, looked, agreed=agreed) for setting in one_by_one]
+    found = [confirm(decode, setting, rule, looked, ordered[0], agreed=agreed) for setting in one_by_one]
     most = min([most, *(WORTH_RISK * one.ratio for one in found if one.wins)])
     for number, setting in enumerate(candidates(decode, free, ordered, screened, most), 1):
-        found.append(confirm(decode, setting, rule, looked, agreed=agreed))
+        found.append(confirm(decode, setting, rule, looked, ordered[0], agreed=agreed))
         if found[-1].wins or number == ATTEMPTS:
             break
     if not any(one.wins for one in found):
-        found += [confirm(decode, setting, rule, (ENOUGH,), agreed=agreed) for setting in exact]
+        found += [confirm(decode, setting, rule, (ENOUGH,), ordered[0], agreed=agreed) for setting in exact]
     return found
 
 
@@ -128,7 +127,13 @@ def looks_at(count: int) -> tuple[int, ...]:
 
 
 def confirm(
-    decode: Decode, setting: Defaults, rule: Defaults, looked: Sequence[int], *, agreed: Sequence[str] = ()
+    decode: Decode,
+    setting: Defaults,
+    rule: Defaults,
+    looked: Sequence[int],
+    least: float,
+    *,
+    agreed: Sequence[str] = (),
 ) -> Confirmed:
     """The setting beside the rule on more and more further prompts, until it loses; only all of them let it win.
 
@@ -137,13 +142,17 @@ def confirm(
         setting: how.
         rule: the rule alone.
         looked: after how many prompts it is judged.
+        least: the most careful bound.
         agreed: tasks without answers.
     """
     for count in looked:
-        found = Confirmed.of(setting, decode(setting, "confirm", count), decode(rule, "confirm", count), agreed)
+        ours, theirs = decode(setting, "confirm", count), decode(rule, "confirm", count)
+        found = Confirmed.of(setting, ours, theirs, agreed)
         if found.loses:
-            break
-    return found
+            return found
+    if setting.checked == "exact" or not found.wins:
+        return found
+    return Confirmed.of(setting, ours, theirs, agreed, decode(replace(rule, risk_bound=least), "confirm", count))
 
 
 def candidates(

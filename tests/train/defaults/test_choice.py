@@ -197,3 +197,13 @@ def test_behind_means_more_than_one_prompt_and_more_than_chance():
     assert not behind(right(0, 1, 2), right(3))  # three lost, one won
     assert behind(right(0, 1, 2, 3), right(4))
     assert not behind(right(), right(0, 1, 2))
+
+
+def test_what_rule_and_looks_lose_together_is_held_against_the_most_careful_bound():
+    """Bold bounds lose two answers of 600 alone, which is let pass, and a third with looks, which is not."""
+    lost = lambda kind, bound: (3 if kind == "looks" else 2) / 600 if bound > 0.005 else 0.0  # noqa: E731
+    chosen = choose(World({"rule": 6, "head": 6, "looks": 2}, lost), [LOOKS], BOUNDS, COUNTS)
+    assert chosen.rule.risk_bound > 0.005
+    assert chosen.defaults == Defaults("confidence", 0.003, 2)
+    strayed = [one for one in chosen.confirmed if not one.wins]
+    assert strayed and all(one.saves and one.strays("sums") for one in strayed)
