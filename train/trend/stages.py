@@ -86,7 +86,7 @@ def compare_arms(
     seed: int,
     device: str | None,
 ) -> None:
-    """Run all arms on the prompts of all tasks by the plain layers, into `folder/compare`.
+    """Run all arms on the prompts of all tasks, on a GPU by captured graphs, into `folder/compare`.
 
     Args:
         catalogue: the arms.
@@ -99,5 +99,5 @@ def compare_arms(
     """
     call = CompareCall(tuple(catalogue), (), tuple(problems), str(model), str(folder / "head"))
     out = str(folder / "compare")
-    how: dict[str, Any] = {"device": device, "dtype": "float32", "engine": "plain", "tf32": True}
+    how: dict[str, Any] = {"device": device, "dtype": "float32", "engine": "auto", "tf32": True}
     run_compare(call, out=out, batch_size=batch_size, seed=seed, **how)
