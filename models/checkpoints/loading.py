@@ -16,7 +16,7 @@ from models.checkpoints import files as checkpoint
 from models.checkpoints.families import DREAM, LLADA, CheckpointError, Family, family_of, native_config
 from models.checkpoints.manifest import check_files, read_manifest, settle
 from models.checkpoints.special_ids import special_ids
-from models.checkpoints.sums import FiniteCheck, byte_sum, check_sums, fingerprint_of, spelled
+from models.checkpoints.sums import LARGEST, FiniteCheck, byte_sum, check_sums, fingerprint_of, spelled
 from models.checkpoints.tokenizer import load_tokenizer
 from models.devices import find_device, find_dtype
 from models.masked_lm import MaskedLM
@@ -190,7 +190,7 @@ def _from_files(
     digests: dict[str, bytes] = {}
     sums: dict[str, Tensor] = {}
     kinds: set[torch.dtype] = set()
-    finite = FiniteCheck()
+    finite = FiniteCheck(LARGEST)
     for name, tensor in checkpoint.stream(files):
         digests[native[name]] = checkpoint.digest(native[name], tensor)
         if not tensor.is_floating_point():

@@ -15,6 +15,7 @@ from models.checkpoints.manifest import MANIFEST
 
 ROW = 1 << 13  # words of 8 bytes
 WORDS_AT_ONCE = 1 << 24  # on a device that multiplies before it adds
+LARGEST = 1e18  # of a base's weight: the norms square what a layer adds up, and float32 ends at 3.4e38
 MIX = (-7046029254386353131, -4658895280553007687)  # odd constants of splitmix64
 
 
@@ -81,9 +82,14 @@ def check_sums(found: Mapping[str, str], saved: Mapping[str, str], where: object
 
 
 class FiniteCheck:
-    """Says which tensor holds a NaN or an infinity, with one wait for the device for all of them."""
+    """Says which tensor holds a NaN, an infinity or a value too large to compute with, with one wait for the device for all.
 
-    def __init__(self) -> None:
+    Args:
+        largest: size of the largest value that passes.
+    """
+
+    def __init__(self, largest: float = torch.inf) -> None:
+        self.largest = largest
         self.sums: dict[str, Tensor] = {}
 
     def add(self, name: str, tensor: Tensor) -> None:
@@ -101,12 +107,17 @@ class FiniteCheck:
         """
         if not self.sums:
             return
-        sound = torch.stack(list(self.sums.values())).isfinite().tolist()
+        found = torch.stack(list(self.sums.values()))
+        sound = (found.isfinite() & (found.abs() <= self.largest)).tolist()
         for name in (name for name, good in zip(self.sums, sound, strict=True) if not good):
             strange = ~tensors[name].detach().isfinite()
             if bool(strange.any()):
                 value = float(tensors[name].detach()[strange][0])
                 raise CheckpointError(f"{name} of {where} must hold finite numbers, got {value} in it")
+            most = float(tensors[name].detach().abs().max())
+            if most > self.largest:
+                rule = f"must hold numbers of at most {self.largest:g} in size"
+                raise CheckpointError(f"{name} of {where} {rule}, got {most:g} in it: the weight is damaged")
 
 
 def check_finite(tensors: Mapping[str, Tensor], where: object) -> None:

@@ -92,3 +92,13 @@ def test_nothing_is_exported_of_a_model_that_diverged(base):
     with pytest.raises(CheckpointError, match=r"ln_f\.weight of the model to export to .* must hold finite numbers"):
         write(broken, base)
     assert before == {file.name: file.read_bytes() for file in base.iterdir()}
+
+
+@pytest.mark.parametrize("value", [3e38, -1e19])
+def test_a_weight_whose_square_no_float_holds_is_refused_by_its_tensor(base, value):
+    (base / MANIFEST).unlink()
+    weights = load_file(base / "model.safetensors")
+    weights["model.transformer.wte.weight"].view(-1)[3] = value
+    save_file(weights, base / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"wte\.weight of .* must hold numbers of at most 1e\+18 in size, got"):
+        models.load(base, device="cpu")
