@@ -189,7 +189,7 @@ def _is_sound(content: Mapping[str, Any]) -> bool:
         and isinstance(files, dict)
         and isinstance([] if shards is None else shards, list)
         and all(_is_inside(name) for name in (*files, *(shards or ())))
-        and ("tensors" not in content or isinstance(tensors, dict))
+        and (isinstance(tensors, dict) if content["kind"] == "base" else tensors is None)
         and isinstance(content.get("base", ""), str)
     )
 
@@ -207,6 +207,7 @@ def check_files(folder: Path) -> dict[str, Any]:
     """
     settle(folder)
     found = read_manifest(folder)
+    _require_all_named(folder, found)
     for name, wanted in found.get("files", {}).items():
         file = folder / name
         if not file.is_file():
@@ -217,6 +218,22 @@ def check_files(folder: Path) -> dict[str, Any]:
                 f" hand (python -m train.seal --folder {folder}, for a head with its --base, takes it as it is)"
             )
     return found
+
+
+def _require_all_named(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Refuse weights beside a manifest that does not name them; those of a base are compared tensor by tensor."""
+    if manifest.get("kind", "base") == "base":
+        return
+    beside = [
+        file for pattern in OWN[manifest["kind"]] if pattern.endswith(".safetensors") for file in folder.glob(pattern)
+    ]
+    for file in beside:
+        sealed_there = file.parent != folder and (file.parent / MANIFEST).is_file()
+        if file.relative_to(folder).as_posix() not in manifest["files"] and not sealed_there:
+            raise CheckpointError(
+                f"{folder / MANIFEST} must name all weights of its save, got {file.relative_to(folder)} beside it"
+                f" (python -m train.seal --folder {folder}, for a head with its --base, takes it as it is)"
+            )
 
 
 def sha256(file: Path) -> str:

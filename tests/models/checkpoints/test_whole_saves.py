@@ -246,3 +246,24 @@ def test_defaults_of_an_earlier_release_say_how_drafts_are_checked(tmp_path, wri
         f'{{"rule": "confidence", "risk_bound": 0.1, "looks": 0, "checked": {written}}}'
     )
     assert read_defaults(tmp_path).checked == meant
+
+
+@pytest.mark.parametrize("name", ["head.safetensors", "adapter_model.safetensors", "cascade/cascade.safetensors"])
+def test_weights_that_the_checksums_of_a_head_do_not_name_are_refused(base, tmp_path, name):
+    denoiser = models.load(base, device="cpu")
+    save_head(head_of(denoiser, 1), tmp_path / "head")
+    held = json.loads((tmp_path / "head" / MANIFEST).read_text())
+    del held["files"][name]
+    (tmp_path / "head" / MANIFEST).write_text(json.dumps(held))
+    with pytest.raises(
+        CheckpointError, match=rf"checksums\.json must name all weights of its save, got {name} beside it"
+    ):
+        load_head(tmp_path / "head", denoiser)
+
+
+def test_checksums_of_a_base_without_sums_of_its_tensors_are_damaged(base):
+    held = json.loads((base / MANIFEST).read_text())
+    del held["tensors"]
+    (base / MANIFEST).write_text(json.dumps(held))
+    with pytest.raises(CheckpointError, match=r"checksums\.json must hold the checksums of a save, got a damaged file"):
+        models.load(base, device="cpu")
