@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from models.checkpoints.config_numbers import is_finite
+from models.checkpoints.config_numbers import is_finite, says_nothing
 from models.checkpoints.families import CheckpointError, Family
 from models.checkpoints.files import combine, digest, read_json, require_regular, stream
 from models.checkpoints.manifest import check_files, settle
@@ -118,7 +118,8 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     if kind != "LORA":
         raise CheckpointError(f"peft_type of the adapter must be LORA, got {shown(kind)}")
     for key, value in settings.items():
-        if key not in (*_KEPT, *_PATTERNS, *_WITHOUT_EFFECT, "peft_type", "init_lora_weights", "bias") and value:
+        known = (*_KEPT, *_PATTERNS, *_WITHOUT_EFFECT, "peft_type", "init_lora_weights", "bias")
+        if key not in known and not says_nothing(value):
             raise CheckpointError(f"{key} of the adapter must be left out or empty, got {shown(value)} ({_BY_PEFT})")
     if settings.get("bias", "none") not in ("none", None):
         raise CheckpointError(f"bias of the adapter must be 'none', got {shown(settings['bias'])} ({_BY_PEFT})")

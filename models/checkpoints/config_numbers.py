@@ -32,6 +32,11 @@ def is_finite(value: Any) -> bool:
     return number and abs(value) <= sys.float_info.max
 
 
+def says_nothing(value: Any) -> bool:
+    """Whether a setting is as good as left out: null, false or empty; the number 0 is a setting."""
+    return value is None or value is False or (isinstance(value, str | list | tuple | Mapping) and not value)
+
+
 def whole(config: Mapping[str, Any], key: str, *, most: int = MOST) -> int:
     """A size of a model: a whole number from 1 to `most`; KeyError where it is missing."""
     value = config[key]
@@ -79,7 +84,7 @@ def rope_parameters(config: Mapping[str, Any], model: str) -> dict[str, Any]:
     """
     parts = {}
     for key in ("rope_scaling", "rope_parameters"):
-        if config.get(key) not in (None, False, {}):
+        if not says_nothing(config.get(key)):
             parts[key] = _flat(config[key])
             if not _is_plain(parts[key]):
                 rule = "plain RoPE (rope_type 'default', no scaling)"
@@ -109,4 +114,4 @@ def _is_plain(part: Any) -> bool:
         return False
     known = {"rope_type", "type", "rope_theta", "original_max_position_embeddings"}
     other = {name: value for name, value in part.items() if name not in known}
-    return all(value in (None, False, "", [], {}) or HARMLESS_ROPE.get(name) == value for name, value in other.items())
+    return all(says_nothing(value) or HARMLESS_ROPE.get(name) == value for name, value in other.items())

@@ -238,6 +238,7 @@ MEANS_MORE = {
     "megatron_config": {"a": 1},
     "ensure_weight_tying": True,
     "a_setting_of_tomorrow": "x",
+    "a_number_of_tomorrow": 0,
 }
 
 

@@ -28,6 +28,7 @@ PLAIN = {
     "theta outside": {"rope_theta": 12345, "rope_parameters": {"rope_type": "default"}},
     "theta in the other": {"rope_theta": None, "rope_scaling": {"type": "default", "rope_theta": 12345}},
     "null": {"rope_theta": 12345, "rope_scaling": None, "rope_parameters": {}},
+    "empty": {"rope_theta": 12345, "rope_scaling": "", "rope_parameters": []},
     "factor 1": {"rope_theta": 12345, "rope_scaling": {"type": "linear", "factor": 1.0}},
     "both kinds": {"rope_theta": 12345, "rope_scaling": {"type": "default", "rope_type": "default", "factor": None}},
     "by layer type": {"rope_theta": None, "rope_parameters": {"full_attention": {"rope_theta": 12345}}},
@@ -52,9 +53,11 @@ SCALED = [
     {"partial_rotary_factor": 0.5},
     {"mrope_section": [16, 24, 24]},
     {"sliding_attention": {"rope_theta": 1e4}, "full_attention": {"rope_theta": 1e6}},
+    {"rope_type": "default", "factor": 0},
     [1, 2],
     "linear",
     4.0,
+    0,
 ]
 
 
