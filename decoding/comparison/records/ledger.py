@@ -41,6 +41,7 @@ LEAST = {  # of a column; of all others 0
     "wrong": -1,
     "bits": -1e-3,  # of a token drawn against all odds; rounding may leave a little less than none
 }
+MOST = {"right": 1}  # of a column; of all others LARGEST
 
 
 class ForeignLine(ValueError):
@@ -190,7 +191,7 @@ class Ledger:
 
 
 def _number(name: str, value: object) -> float:
-    low = LEAST.get(name, 0)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= LARGEST:
-        raise ForeignLine(f"{name} must be a number from {low} to {LARGEST:g}, got {shown(value)}")
+    low, high = LEAST.get(name, 0), MOST.get(name, LARGEST)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise ForeignLine(f"{name} must be a number from {low} to {high:g}, got {shown(value)}")
     return value

@@ -113,6 +113,7 @@ DAMAGE = [
     (lambda lines: [*lines, lines[2].replace('"prompt": 1', '"prompt": "2"')], "prompt must be one of"),
     (lambda lines: [*lines, lines[2].replace('"split": "test"', '"split": "train"')], "prompt must be one of the 0 of split train"),
     (lambda lines: [*lines[:2], lines[2].replace('"rounds": 1.0', '"rounds": NaN')], "line 3: rounds must be a number from 0 to"),
+    (lambda lines: [*lines[:2], re.sub('"right": [^,]*', '"right": 7.0', lines[2])], "right must be a number from 0 to 1"),
     (lambda lines: [*lines[:2], re.sub('"clean": [^,]*', '"clean": Infinity', lines[2])], "line 3: clean must be a number"),
     (lambda lines: [*lines[:2], re.sub('"wrong": [^,]*', '"wrong": Infinity', lines[2])], "line 3: wrong must be a number"),
     (lambda lines: [*lines[:2], re.sub('"bits": [^,]*', '"bits": Infinity', lines[2])], "line 3: bits must be a number"),
