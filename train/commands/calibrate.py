@@ -19,6 +19,7 @@ from models.complaints import shown
 from models.ranks import find_ranks
 from train.commands.calibration_file import report, summarise
 from train.commands.command_line import keep_options, shipped
+from train.commands.compare import require_at_least
 from train.commands.folders import MODEL, check_adapter, check_model, find_head
 from train.tasks import Example, Task, get, require_permission
 from train.tasks.problems import draw
@@ -263,6 +264,9 @@ def run_calibrate(
     Raises:
         ValueError: for settings that the policy refuses, and for too few prompts that fit the model.
     """
+    require_at_least(0, seed=seed)
+    require_at_least(1, batch_size=batch_size)
+
     import models
     from decoding.comparison.calibration import plot
     from decoding.comparison.runner import control_dial, make_runner, refuse_settings

@@ -101,9 +101,7 @@ def check_compare(
     Raises:
         ValueError: in one sentence with name, rule and value.
     """
-    for name, value in (("num_prompts", num_prompts), ("num_dev", num_dev)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+    require_at_least(1, num_prompts=num_prompts, num_dev=num_dev)
     tasks = [get(name.strip(), run_code=run_code) for name in task.split(",")]
     require_different("task", [kind.name for kind in tasks])
     own = find_check(check)
@@ -135,6 +133,17 @@ def check_compare(
     sizes |= {"own": own, "agree": own is None and TEXT.name in [kind.name for kind in tasks]}
     checked = [make_problems(kind, prompts, **sizes) for kind in tasks]
     return CompareCall(tuple(running), tuple(left_out), tuple(checked), model, head, adapter, caches)
+
+
+def require_at_least(least: int, **numbers: int | None) -> None:
+    """Refuse numbers below the least one; None is not given.
+
+    Raises:
+        ValueError: naming the first of them.
+    """
+    for name, value in numbers.items():
+        if value is not None and value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
 def with_lengths(task: Task, gen_length: Lengths, block_length: Lengths) -> Task:
@@ -200,6 +209,9 @@ def run_compare(
         replays: prompts of a task whose rounds are kept beside all texts; None keeps neither.
         report: write report.html at the end.
     """
+    require_at_least(0, tuning=tuning, parity=parity, seed=seed)
+    require_at_least(1, batch_size=batch_size)
+
     import torch
 
     import models
