@@ -31,6 +31,13 @@ def test_settings_of_policies_are_options():
     assert written("--settings.gamma", "1") == ["--settings.gamma", "1"]
 
 
+def test_a_setting_typed_beside_one_of_its_name_is_refused():
+    both = ["--policy", "threshold", "--threshold", "0.8", "--settings", '{"threshold": 0.9}']
+    with pytest.raises(ValueError, match="threshold must be given once, got it twice with settings"):
+        spread(generate_command.generate, both)
+    spread(generate_command.generate, [*both[:4], "--settings", '{"temperature": 0}'])
+
+
 def test_repeated_prompts_stay_what_they_are():
     texts = ["null", "[1]", "1: 2", "# no", 'say "hi"']
     given = [one for text in texts for one in ("--prompt", text)]

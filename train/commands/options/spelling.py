@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from itertools import zip_longest
+
+import yaml
 
 from decoding.calls.request import OF_THE_MODEL, OPTIONS
 from decoding.calls.spellings import ALIASES, RULES, WITHOUT_EFFECT
@@ -30,6 +32,7 @@ def spread(function: Callable[..., object], arguments: Sequence[str]) -> list[st
     parameters = inspect.signature(function).parameters
     repeated = several(function)
     settings = typed_settings(_policy(arguments)) if SETTINGS in parameters and "policy" in parameters else frozenset()
+    _require_keys_once(arguments, settings)
     lists: dict[str, list[str]] = {}
     written: list[str] = []
     for name, value in options_of(arguments):
@@ -46,6 +49,28 @@ def spread(function: Callable[..., object], arguments: Sequence[str]) -> list[st
             known = nearest(own, {*parameters, *settings})
             raise ValueError(f"option must be one that --help or --list settings names, got --{name}{known}")
     return [*written, *(f"--{name}={json.dumps(values)}" for name, values in lists.items())]
+
+
+def _require_keys_once(arguments: Sequence[str], settings: Set[str]) -> None:
+    """Refuse a key that an option's object holds twice, and a setting typed beside one of that name in `settings`."""
+    typed = [name for name, _ in options_of(arguments) if name in settings]
+    for name, value in options_of(arguments):
+        keys = [*_keys_of(value), *(typed if name == SETTINGS else [])]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{twice} must be given once, got it twice with {name}")
+
+
+def _keys_of(value: str | None) -> list[str]:
+    """The keys of an object on the command line, JSON or YAML; none of anything else."""
+    if value is None or not value.lstrip().startswith("{"):
+        return []
+    try:
+        root = yaml.compose(value, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, RecursionError):
+        return []
+    found = root.value if isinstance(root, yaml.MappingNode) else []
+    return [key.value for key, _ in found if isinstance(key, yaml.ScalarNode)]
 
 
 def several(function: Callable[..., object]) -> frozenset[str]:
