@@ -174,14 +174,28 @@ def in_settings(lines: list[str]) -> bytes:
         (in_settings(BOMB.splitlines()[:5]), "config must hold at most 100000 values"),
         (in_settings(BOMB.splitlines()), "config must hold at most 100000 values"),
         (b"settings: " + b"[" * 5000 + b"]" * 5000, "config must be nested less deeply, got "),
+        (b"", "config must hold options, name: value, got none in "),
+        (b"- a\n", "config must hold options, name: value, got other text in "),
     ],
-    ids=["twice", "twice-nested", "latin-1", "utf-16", "broken", "circle", "many", "bomb", "deep"],
+    ids=["twice", "twice-nested", "latin-1", "utf-16", "broken", "circle", "many", "bomb", "deep", "empty", "list"],
 )
 def test_a_config_is_read_whole_or_refused(capsys, tmp_path, text, sentence):
     (tmp_path / "c.yaml").write_bytes(text)
     assert told(capsys, "--out", str(tmp_path / "o"), "--config", str(tmp_path / "c.yaml")).startswith(
         f"command.py: {sentence}"
     )
+
+
+def test_a_pipe_is_no_config(capsys, tmp_path):
+    os.mkfifo(tmp_path / "c.yaml")
+    sentence = told(capsys, "--out", str(tmp_path / "o"), "--config", str(tmp_path / "c.yaml"))
+    assert sentence.startswith("command.py: config must be a file that is there, got the pipe ")
+
+
+@pytest.mark.parametrize("value", ['{"a": 1, "a": 2}', "{a: 1, a: 2}"])
+def test_a_key_that_an_option_holds_twice_is_refused(capsys, tmp_path, value):
+    sentence = told(capsys, "--out", str(tmp_path), f"--settings={value}")
+    assert sentence == "command.py: a must be given once, got it twice with settings"
 
 
 def test_bytes_that_are_no_text_are_refused_by_name(capsys, tmp_path):

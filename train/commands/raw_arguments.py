@@ -75,6 +75,8 @@ def check_configs(arguments: Sequence[str]) -> None:
     for one, following in zip_longest(arguments, arguments[1:], fillvalue=""):
         name, equals, value = one.partition("=")
         file = Path(value if equals else following)
+        if name == "--config" and file.is_fifo():
+            raise ValueError(f"config must be a file that is there, got the pipe {file}")
         if name == "--config" and file.is_file():
             check_config(file)
 
@@ -84,7 +86,9 @@ def check_config(file: Path) -> None:
     try:
         text = file.read_text(encoding="utf-8")
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-        if root is not None and _size(root, {}) > MOST_NODES:
+        if not isinstance(root, yaml.MappingNode):
+            raise ValueError(f"config must hold options, name: value, got {'other text' if root else 'none'} in {file}")
+        if _size(root, {}) > MOST_NODES:
             raise ValueError(f"config must hold at most {MOST_NODES} values, aliases written out, got more in {file}")
     except UnicodeDecodeError as error:
         raise ValueError(f"config must be text in UTF-8, got {file} with other bytes at {error.start}") from None

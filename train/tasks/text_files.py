@@ -28,6 +28,8 @@ def lines_of(path: Path) -> Iterator[str]:
     Raises:
         ValueError: naming the file, and the line where there is one, for another encoding, a damaged or a false `.gz`.
     """
+    if path.is_fifo():
+        raise ValueError(f"{path} must be a file that is there, got a pipe: - reads standard input")
     with path.open("rb") as raw:
         start = raw.read(2)
         raw.seek(0)
