@@ -15,6 +15,7 @@ from models.complaints import shown
 from models.denoiser import Denoiser
 
 MOST_COPIES = 1 << 16
+BYTES = bytes | bytearray | memoryview  # sequences of whole numbers that are no ids
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def _read_tensor(tokens: Tensor, attention_mask: Tensor | None) -> Prompts:
 def _id_lists(prompts: Any, denoiser: Denoiser, chat: bool | None) -> list[list[int]]:
     if isinstance(prompts, str):
         prompts = [prompts]
-    if not isinstance(prompts, Sequence) or not prompts:
+    if not isinstance(prompts, Sequence) or isinstance(prompts, BYTES) or not prompts:
         raise ValueError(f"prompts must be ids, a string or a list of either, got {shown(prompts)}")
     prompts = [prompts] if all(isinstance(message, Mapping) for message in prompts) else prompts
     if all(isinstance(prompt, str) or is_chat(prompt) for prompt in prompts):
@@ -166,7 +167,9 @@ def _id_lists(prompts: Any, denoiser: Denoiser, chat: bool | None) -> list[list[
         return [list(ids) for ids in encode(prompts, chat=chat)]
     rows = [prompts] if all(isinstance(prompt, Integral) for prompt in prompts) else prompts
     rows = [row.tolist() if hasattr(row, "tolist") else row for row in rows]
-    if not all(isinstance(row, Sequence) and all(isinstance(token, Integral) for token in row) for row in rows):
+    if any(isinstance(row, BYTES) or not isinstance(row, Sequence) for row in rows) or not all(
+        isinstance(token, Integral) for row in rows for token in row
+    ):
         raise ValueError(f"prompts must be ids, a string or a list of either, got a list with {shown(prompts[0])}")
     return [[int(token) for token in row] for row in rows]
 

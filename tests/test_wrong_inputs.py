@@ -113,6 +113,9 @@ def test_numbers_of_numpy_and_torch_are_numbers(toy):
         {},
         3,
         [[]],
+        b"3,5",
+        bytearray(b"3"),
+        [b"3,5", b"7"],
     ],
 )
 def test_prompts_that_are_no_ids_are_refused(toy, prompts):
