@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from models.complaints import shown
@@ -11,16 +12,21 @@ Row = Mapping[str, object]
 
 INSTRUCTION = "instruction"
 """Before the input, on a line of its own (Alpaca; LLaMA-Factory's docs: "instruction\\ninput")."""
-CONTEXT = ("context", "passage", "story", "article", "paragraph", "background", "document")
-"""Before the question, a blank line between (Dolly, SQuAD, BoolQ, RACE)."""
+CONTEXT = ("context", "passage", "story", "article", "paragraph", "background", "document", "body")
+"""Before the question, a blank line between (Dolly, SQuAD, BoolQ, RACE, ASDiv)."""
 OPTIONS = ("choices", "options")
 """Behind the question, one a line as `A. text` (MMLU, ARC)."""
 OTHERS = (
     "system", "system_prompt", "history", "messages", "conversations", "conversation", "dialog", "dialogue", "turns", "query",
     "premise", "hypothesis", "sentence", "sentence1", "sentence2", "support", "evidence", "facts", "hint", "hints", "table",
-    "image", "images", "audio", "video", "videos",
+    "image", "images", "audio", "video", "videos", "inputs", "input_text", "pre_text", "post_text", "knowledge", "suffix",
+    "endings",
 )  # fmt: skip
 """Parts of a question that no field of one text can hold."""
+ASKS = (INSTRUCTION, "prompt", "input", "question", "problem")
+"""Where questions stand."""
+SPREAD = re.compile(r"[A-H]|answer[A-H]|op[a-h]|(?:option|choice|ending)[_ ]?(?:[A-Ha-h]|\d)")
+"""A column that holds one option (`A`, `option_a`, `opa`, `answerA`, `ending0`: C-Eval, MedMCQA, SocialIQA, SWAG)."""
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -48,7 +54,7 @@ def question(row: Row, *names: str, own: Sequence[str] = ()) -> str:
     main = {name: text for name, text in found.items() if name != INSTRUCTION}
     if len(set(main.values())) > 1:
         raise ValueError(f"row must have one question, got {' and '.join(main)}")
-    refuse_parts(row, (*own, *CONTEXT, *OPTIONS, INSTRUCTION))
+    refuse_parts(row, (*own, *names, *CONTEXT, *OPTIONS, INSTRUCTION))
     asked = "\n".join(dict.fromkeys(found.values()))
     before = [require_string(row, name) for name in CONTEXT if name not in (*own, *names) and is_there(row, name)]
     listed = [options_of(row, name) for name in OPTIONS if name not in own and is_there(row, name)]
@@ -69,6 +75,13 @@ def refuse_parts(row: Row, readable: Sequence[str]) -> None:
     for name in (INSTRUCTION, *CONTEXT, *OPTIONS, *OTHERS):
         if name not in readable and is_there(row, name):
             raise ValueError(f"{name} must be part of the question's own text, got {shorten(str(row[name]))} beside it")
+    known = {*ASKS, *CONTEXT, *OPTIONS, *OTHERS}
+    other = next((name for name in row if name not in known and name.lower() in known and is_there(row, name)), None)
+    if other is not None and other not in readable:
+        raise ValueError(f"{other.lower()} must be spelled so, got {other}")
+    spread = [name for name in row if SPREAD.fullmatch(name) and is_there(row, name)]
+    if len(spread) > 1:
+        raise ValueError(f"options must be one list, choices or options, got them as {', '.join(spread)}")
 
 
 def options_of(row: Row, name: str) -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -40,6 +41,10 @@ def test_what_belongs_to_a_question_is_asked(tmp_path, row, asked):
         ({"system": "Be brief", "messages": [USER]}, "system must be part"),
         ({"question": "Q", "image": "a.png"}, "image must be part"),
         ({"history": [["a", "b"]], "prompt": "Hi"}, "history must be part"),
+        ({"prompt": "Translate", "input": "Good morning"}, "row must have one question, got prompt and input"),
+        ({"prompt": "Hi", "question": "Q"}, "row must have one question, got prompt and question"),
+        ({"Instruction": "Translate", "input": "Good morning"}, "instruction must be spelled so, got Instruction"),
+        ({"question": "Q", "option_a": "x", "option_b": "y"}, "options must be one list"),
         ({"messages": [USER, {"role": "assistant", "content": "x"}]}, "messages must end before the answer"),
     ],
 )
@@ -53,6 +58,12 @@ def test_a_line_without_end_is_refused(tmp_path, monkeypatch):
     (tmp_path / "p.txt").write_text("a" * 9)
     with pytest.raises(ValueError, match="line 1: a line must have fewer than 8 characters, got more"):
         list(read_prompts(str(tmp_path / "p.txt"), None))
+
+
+def test_a_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "p.jsonl")
+    with pytest.raises(ValueError, match="must be a file that is there, got a pipe: - reads standard input"):
+        list(read_prompts(str(tmp_path / "p.jsonl"), None))
 
 
 def test_a_file_of_zeros_is_refused(tmp_path):

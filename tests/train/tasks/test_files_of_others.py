@@ -28,6 +28,8 @@ WHOLE = [
     ({"prompt": "Q?", "question": "Q?"}, "Q?"),
     ({"prompt": "Given: Ann beat Bob. Who won?", "context": "Ann beat Bob."}, "Given: Ann beat Bob. Who won?"),
     ({"question": "Q?", "context": None, "choices": [], "system": "", "history": []}, "Q?"),
+    ({"body": "Ann has 3 pens.", "question": "How many pens?", "answer": "3"}, "Ann has 3 pens.\n\nHow many pens?"),
+    ({"question": "Q?", "Context": None, "A": "", "B": None, "answer1": "x", "answer2": "y"}, "Q?"),
 ]  # fmt: skip
 REFUSED = [
     ({"prompt": "One?", "question": "Another?"}, "row must have one question, got prompt and question"),
@@ -37,6 +39,16 @@ REFUSED = [
     ({"prompt": "Q?", "messages": [{"role": "user", "content": "Q?"}]}, "messages must be part of"),
     ({"question": "What is shown?", "image": "cat.png"}, "image must be part of"),
     ({"question": "Q?", "hint": "a prime"}, "hint must be part of"),
+    ({"Instruction": "Translate it.", "input": "Good morning"}, "instruction must be spelled so, got Instruction"),
+    ({"instruction": "Translate it.", "Input": "Good morning"}, "input must be spelled so, got Input"),
+    ({"instruction": "Translate it.", "inputs": "Good morning"}, "inputs must be part of"),
+    (
+        {"question": "Q?", "A": "yes", "B": "no", "answer": "A"},
+        "options must be one list, choices or options, got them as A, B",
+    ),
+    ({"question": "Q?", "opa": "yes", "opb": "no", "cop": 0}, "got them as opa, opb"),
+    ({"context": "C.", "question": "Q?", "answerA": "yes", "answerB": "no"}, "got them as answerA, answerB"),
+    ({"prompt": "def f(", "suffix": "return x"}, "suffix must be part of"),
     ({"question": "Q?", "choices": [1, 2]}, "choices must be a list of texts"),
     ({"question": "Q?", "context": ["a", "b"]}, "context must be text"),
     (

@@ -98,7 +98,8 @@ def _record(text: str, number: int, task: Task | None) -> Asked:
             f"line must have {', '.join(FIELDS)} or {MESSAGES}, got {', '.join(map(str, record)) or 'none'}"
         )
     there = [key for key in FIELDS if is_there(record, key)]
-    asked = question(record, *(there[:1] or [key for key in FIELDS if key in record]))
+    asks = [key for key in there if key != "text"] or there  # beside a question `text` is often its answer
+    asked = question(record, *(asks or [key for key in FIELDS if key in record]))
     return Asked(number_or_id, asked, Example(asked, ""))
 
 
