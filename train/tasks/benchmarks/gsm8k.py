@@ -15,6 +15,10 @@ NUMBER = re.compile(
     r"((?<![\w)\]}])-)?(?:\\?\$(-)?)?(\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?=\.\d))(\.\d+(?:[eE][+-]?\d{1,2}(?!\w))?)?"
 )
 PLACE = r"(?:step|part|stage|case|phase|section|method|approach|solution|question|task|note|check|example)\b[\s*_#]*\d+"
+COUNTED = re.compile(  # what a section may be named after; with nothing behind it, it is an answer
+    r"[\s*_#]*(?:day|week|month|year|hour|round|trip|person|group|option|scenario)\b[\s*_#]*\d+[\s*_]*(?:[:.)]|$)",
+    re.IGNORECASE,
+)
 HEADING = re.compile(  # of a section, where `####` is Markdown's: "Step 2: money", "2. Money", "3) Then"
     rf"[\s*_#]*(?:{PLACE}|\d+\s*[.)]\s*[*_]*[A-Za-z])", re.IGNORECASE
 )
@@ -72,8 +76,9 @@ def final_number(text: str) -> Decimal | None:
     """
     text = plain(until(text, *NEXT_QUESTION))
     for mark in reversed(text.split("####")[1:]):
-        line = mark.partition("\n")[0]
-        if numbers(line) and not HEADING.match(line):
+        line, _, behind = mark.partition("\n")
+        heads = HEADING.match(line) or (COUNTED.match(line) and behind.strip())
+        if numbers(line) and not heads:
             return _of_mark(line)
     box = last_boxed(text)
     if box is not None and numbers(box):
