@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from models.checkpoints.families import CheckpointError
 from models.checkpoints.hub import BASE_FILES, HUB_NAME, snapshot
 from models.checkpoints.json_files import read_object
-from models.complaints import shown
+from models.complaints import cut, shown
 
 INDEX = "model.safetensors.index.json"
 SAMPLE = 2**18  # values of each tensor that enter the fingerprint: all of a small model, a comb of a large one
@@ -66,7 +66,7 @@ def weight_files(folder: Path) -> list[Path]:
         files = [folder / name for name in sorted(set(names))]
         absent = [file.name for file in files if not file.exists()]
         if absent:
-            raise CheckpointError(f"{folder} must hold every file of its index, got no {_first(absent)}")
+            raise CheckpointError(f"{folder} must hold every file of its index, got no {cut(_first(absent))}")
         return files
     files = sorted(folder.glob("model*.safetensors"))
     if not files:

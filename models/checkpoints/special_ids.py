@@ -27,7 +27,7 @@ def special_ids(
     declared = getattr(tokenizer, "mask_token_id", None)
     mask_id = config.get("mask_token_id")
     if None not in (declared, mask_id) and declared != mask_id:
-        raise CheckpointError(f"mask_token_id of config.json must be the tokenizer's {declared}, got {mask_id}")
+        raise CheckpointError(f"mask_token_id of config.json must be the tokenizer's {declared}, got {shown(mask_id)}")
     mask_id = next(i for i in (mask_id, declared, family.mask_id) if i is not None)
     if not isinstance(mask_id, int) or isinstance(mask_id, bool) or not 0 <= mask_id < size:
         raise CheckpointError(f"the mask id must lie in the vocabulary of {size}, got {mask_id}")
