@@ -33,6 +33,7 @@ SMALL = ("--policy", "threshold", "--task", "countdown3", *PROMISE, "--num_promp
         (("--dial", "certainty"), "values must be given for dial certainty, careful ones first, got none"),
         (("--settings.threshold", "0.9"), "settings must leave out the dial threshold, which is tested, got 0.9"),
         (("--block_length", "5"), "gen_length must be a multiple of block_length (5), got 24"),
+        (("--batch_size", "0"), "batch_size must be at least 1, got 0"),
         (("--model", "checkpoints/nothing"), "model must be a checkpoint folder or a hub id, got 'checkpoints/nothing'"),
         (("--head", "tests"), "head must be a folder with head.safetensors, got tests"),
     ],

@@ -264,7 +264,6 @@ def run_calibrate(
     Raises:
         ValueError: for settings that the policy refuses, and for too few prompts that fit the model.
     """
-    require_at_least(0, seed=seed)
     require_at_least(1, batch_size=batch_size)
 
     import models
