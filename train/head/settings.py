@@ -180,9 +180,11 @@ class Fitting:
         if not self.variants or self.variants[0] == SHUFFLED:
             first = self.variants[0] if self.variants else "none"
             raise ValueError(f"variants must begin with the head that is saved, got {first}")
-        for name in ("seeds", "epochs", "batch_size", "pairs"):
+        for name in ("seeds", "epochs", "batch_size", "pairs", "reach"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.gigabytes >= 0:  # NaN is not either
+            raise ValueError(f"gigabytes must be at least 0, got {self.gigabytes}")
         for name in self.variants:
             if self.config(VARIANTS[name], ()).reads_hidden and self.universal:
                 raise ValueError(

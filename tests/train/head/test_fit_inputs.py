@@ -66,6 +66,8 @@ def test_the_command_prints_its_estimate(command, base, tmp_path, capsys):
         ({"fitting": {"variants": []}}, "variants must begin with the head that is saved, got none"),
         ({"fitting": {"width": 10}}, "width must be a multiple of 4, got 10"),
         ({"fitting": {"epochs": 0}}, "epochs must be at least 1, got 0"),
+        ({"fitting": {"reach": 0}}, "reach must be at least 1, got 0"),
+        ({"fitting": {"gigabytes": float("nan")}}, "gigabytes must be at least 0, got nan"),
         ({"fitting": {"dropout": 1.0}}, "dropout must lie in [0, 1), got 1.0"),
         ({"fitting": {"blocks": 3}}, "blocks must be at most the base's 2, got 3"),
         ({"fitting": {"objective": {"target": "both"}}}, "target must be gain, eq7 or worth, got 'both'"),
