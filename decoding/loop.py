@@ -12,7 +12,7 @@ from torch import Tensor
 
 from decoding.calls.draws import Counter
 from decoding.calls.waiting import Queue
-from decoding.policy import Policy
+from decoding.policy import Policy, identity_of
 from decoding.rounds.driver import Driver
 from decoding.rounds.engine import EngineDriver
 from decoding.rounds.plain import PlainDriver
@@ -110,7 +110,7 @@ def driver_for(denoiser: Denoiser, policy: Policy, *, watched: bool, **settings:
 def _hashable(policy: Policy) -> bool:
     """Whether a policy can name its graphs: one of a user's own may hold a list."""
     try:
-        hash(policy)
+        hash(identity_of(policy, id))
     except TypeError:
         return False
     return True

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal, start
@@ -179,6 +179,22 @@ def first_state(
         initial_blocks=policy.initial_blocks,
         cached=getattr(denoiser, "cache", None) is not None,
     )
+
+
+def identity_of(policy: Policy, version: Callable[[nn.Module], Hashable]) -> Hashable:
+    """What tells a policy's graphs from those of all others: its class and all that it holds, be it a field or not.
+
+    Args:
+        policy: whose settings, inner rules and heads stand in graphs as constants.
+        version: of a head's tensors.
+    """
+
+    def one(value: Any) -> Hashable:
+        if isinstance(value, Policy):
+            return identity_of(value, version)
+        return (value, version(value)) if isinstance(value, nn.Module) else value
+
+    return (type(policy), *((name, one(value)) for name, value in vars(policy).items()))
 
 
 def newest_block(state: DecodeState) -> Bool[Tensor, "... L"]:

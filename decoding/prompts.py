@@ -49,7 +49,8 @@ def read_prompts(
 ) -> Prompts:
     """Read ids [P] or [B, P], a list of id lists, strings or chats; rows of unequal length are padded on the left.
 
-    They stay where they are: the ids of a tensor on its device, all else on the CPU, where judging them waits for nothing.
+    They stay where they are: the ids of a tensor and their mask on its device, all else on the CPU, where judging them
+    waits for nothing.
 
     Args:
         prompts: the prompts.
@@ -79,8 +80,7 @@ def read_prompts(
     _check(batch, denoiser)
     mask = batch.attention_mask
     return Prompts(
-        batch.tokens.repeat_interleave(copies, 0),
-        None if mask is None else mask.to(batch.tokens.device).repeat_interleave(copies, 0),
+        batch.tokens.repeat_interleave(copies, 0), None if mask is None else mask.repeat_interleave(copies, 0)
     )
 
 
@@ -150,7 +150,7 @@ def _read_tensor(tokens: Tensor, attention_mask: Tensor | None) -> Prompts:
     mask = attention_mask.bool().reshape(tokens.shape)
     if (mask[:, :-1] & ~mask[:, 1:]).any():
         raise ValueError("attention_mask must pad on the left, got padding after a prompt")
-    return Prompts(tokens, None if bool(mask.all()) else mask)
+    return Prompts(tokens, None if bool(mask.all()) else mask.to(tokens.device))
 
 
 def _id_lists(prompts: Any, denoiser: Denoiser, chat: bool | None) -> list[list[int]]:

@@ -80,7 +80,7 @@ class AcceptancePolicy(Policy):
 
     @property
     def fused(self) -> bool:
-        """They are."""
+        """True: `accept` and `score` are to be tensor operations alone; a subclass whose are not returns False."""
         return True
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""What a decode on an engine keeps in buffers of its own: where it begins, what joins it and what it carries; its end, packed."""
+"""What decodes on an engine keep between graphs: the rows that begin, join and end, and what a round hands on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ KINDS = (torch.long, torch.float, torch.bool)  # of all that a state holds
 
 @dataclass(frozen=True)
 class Desk:
-    """The buffers of one decode: graphs read and write them, the host fills `state`, `mask` and `sent`.
+    """The buffers of all decodes of a session, one at a time: graphs read and write them, the host fills `state`, `mask`, `sent`.
+
+    A decode begins by writing all of them that it reads.
 
     Attributes:
         carry: between rounds.
@@ -29,7 +31,7 @@ class Desk:
         mask: which of their places hold a token.
         sent: prompts that join (`packed`).
         nothing: a reading of no position.
-        like: a state of the same shape.
+        like: a state of the same shape, whose values nobody reads.
     """
 
     carry: Carry

@@ -11,6 +11,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from decoding.calls.waiting import Entry
+from decoding.policy import identity_of
 from decoding.reading import Reading, read, reading_of_figures
 from decoding.rounds.desk import Desk, entered, packed_state, seated
 from decoding.rounds.driver import Driver
@@ -39,23 +40,22 @@ FEW = 8  # rows that are served together however few of them run
 class EngineDriver(Driver):
     """Every canvas has its place in the engine's buffers, whether it runs or not.
 
-    Forwards are graphs. What the policy makes of them is one too, unless something is drawn, or someone watches, or the policy
-    waits for the host.
+    Forwards are graphs. So are what the policy makes of them and how rows begin, join and end, unless something is drawn, or
+    someone watches, or the policy waits for the host.
     """
 
     session: Session
     desk: Desk
     captures = True
     left = width = served = 0
-    version = 0
+    identity: Hashable = None
 
     def enter(self, state: DecodeState, *, watched: bool) -> None:
         """Put a batch into the buffers of its shape."""
         sampling = self.sampling
         self.draws = sampling.at_random or len(sampling.unconfident) > 0
         self.captures = not self.draws and not watched
-        head = getattr(self.policy, "head", None)
-        self.version = 0 if head is None else self.denoiser.engine.versions.of(head)
+        self.identity = identity_of(self.policy, self.denoiser.engine.versions.of)
         self.number = torch.arange(len(state.tokens), device=self.denoiser.device)
         if self.queue is not None:
             state, self.attention_mask = extend(state, max(0, self.queue.widest - state.tokens.shape[-1])), None
@@ -106,7 +106,13 @@ class EngineDriver(Driver):
         self._prepare()
 
     def _replay(self, name: str, step: Callable[[], None], *more: Hashable) -> None:
-        """Take a step that decodes of a shape have in common, of which a second time in a row makes no difference."""
+        """Take a step on the buffers, by its graph from the second time on; taking it twice in a row is as taking it once.
+
+        Args:
+            name: of the step.
+            step: reads and writes buffers of the session and its desk alone.
+            more: what else it depends on.
+        """
         key = (self.session.shape, name, self.carry.canvases.layout, *more)
         self.denoiser.engine.graphs.run(key, step, first=1)
 
@@ -162,7 +168,7 @@ class EngineDriver(Driver):
             self._prepare()
             return
         layout, taps = self.carry.canvases.layout, self.policy.needs.taps
-        key = (self.session.shape, "turn", self.policy, self.width if taps else 0, self.served, layout, self.version)
+        key = (self.session.shape, "turn", self.identity, self.width if taps else 0, self.served, layout)
         self.denoiser.engine.graphs.run(key, self._turn, self._store)
 
     def _turn(self) -> Carry:
@@ -191,8 +197,9 @@ class EngineDriver(Driver):
         """What the forwards left in the buffers."""
         session, plan = self.session, self.session.plan
         if not self.draws:
-            see = compiled(sight_of, session.rows.device)
-            return see(session.rows, (session.floats, session.ints), (plan.part, plan.whole), plan.positions)
+            see, rows = compiled(sight_of, session.rows.device), session.rows
+            rows = rows if self.captures else rows.clone()  # a hook may keep what it is shown
+            return see(rows, (session.floats, session.ints), (plan.part, plan.whole), plan.positions)
         live = plan.part | plan.whole
         return Sight(self._drawn(live, tuple(session.rows.shape)), live.sum(-1), plan.positions.sum(-1))
 
@@ -224,7 +231,7 @@ class EngineDriver(Driver):
         """All rows in the end, without the columns that only fill the buffers, or some of a queue's; in memory of their own."""
         if not self.captures:
             return super().settled(rows)
-        self._replay("end", self._end, self.policy)
+        self._replay("end", self._end, self.identity)
         left = self.left if rows is None else 0
         state, counts = self.desk.ended(rows, left)
         nothing = self.desk.nothing.map(lambda v: v[: len(state.tokens), left:])

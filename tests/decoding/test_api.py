@@ -9,6 +9,7 @@ import decoding
 from decoding import generate
 from decoding.names import POLICIES
 from decoding.policies.threshold import Threshold
+from decoding.prompts import read_prompts
 from tests.decoding.letters import CANVAS, Letters
 
 
@@ -80,6 +81,17 @@ def test_a_padded_tensor_with_a_mask_equals_the_list(model):
     by_list = generate(model, ["a", "dec"], "threshold", **CANVAS)
     assert torch.equal(by_tensor.canvas, by_list.canvas)
     assert torch.equal(by_tensor.token_positions, by_list.token_positions)
+
+
+def test_a_mask_goes_where_the_ids_are(model, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "decoding.prompts._check", lambda batch, denoiser: seen.append(batch)
+    )  # meta ids have no values
+    ids = torch.zeros(1, 3, dtype=torch.long, device="meta")
+    for mask in ([[0, 1, 1]], torch.tensor([[0, 1, 1]])):
+        assert read_prompts(ids, mask, model, copies=2).attention_mask.device == ids.device
+    assert [batch.attention_mask.device for batch in seen] == [ids.device] * 2
 
 
 def test_a_mask_of_ones_changes_nothing(model):
@@ -176,6 +188,7 @@ OWN_POLICY = """
 from dataclasses import dataclass
 
 from decoding.policies.threshold import Threshold
+from decoding.prompts import read_prompts
 from decoding.policy import Policy
 
 

@@ -67,7 +67,8 @@ def test_the_engine_writes_what_the_plain_path_writes(golden, policy, use_cache)
         models.load(golden.folder, engine=kind, device="cuda", dtype="float32") for kind in ("plain", "graphs")
     )
     tokens = torch.randint(3, 40, (3, 6), generator=torch.Generator().manual_seed(0)).cuda()
-    for batch in (tokens, tokens[:1], tokens):  # a new shape, another, and one that is replayed
+    others = (tokens + 1, tokens[:, 2:], tokens.tolist())
+    for batch in (tokens, tokens[:1], tokens, *others):  # a new shape, another, and the first one captured and replayed
         ours, theirs = (generate(one, batch, **options) for one in (graphs, plain))
         assert torch.equal(ours.sequences, theirs.sequences)
         assert torch.equal(ours.rounds, theirs.rounds)
@@ -82,7 +83,19 @@ def test_rows_that_join_a_batch_on_the_engine(golden, use_cache):
     )
     tokens = torch.randint(3, 40, (10, 6), generator=torch.Generator().manual_seed(0)).tolist()
     options = {"gen_length": [16, 8] * 5, "block_length": 8, "batch_size": 3, "use_cache": use_cache, "threshold": 0.6}
-    ours, theirs = (
-        [answer.row.ids for answer in generate_many(one, tokens, "threshold", **options)] for one in (graphs, plain)
-    )
-    assert ours == theirs
+    for prompts in (tokens, tokens[::-1], tokens[1:]):  # begun, captured, replayed
+        ours, theirs = (
+            [answer.row.ids for answer in generate_many(one, prompts, "threshold", **options)]
+            for one in (graphs, plain)
+        )
+        assert ours == theirs
+
+
+def test_ids_and_their_mask_on_two_devices(golden):
+    graphs = models.load(golden.folder, engine="graphs", device="cuda", dtype="float32")
+    ids, mask = torch.tensor([[0, 5, 9, 7], [4, 3, 8, 6]]), torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]])
+    made = [
+        generate(graphs, a, "threshold", attention_mask=b, gen_length=16, block_length=8).sequences
+        for a, b in ((ids, mask), (ids.cuda(), mask), (ids, mask.cuda()), (ids.cuda(), mask.tolist()))
+    ]
+    assert all(one.is_cuda and torch.equal(one, made[0]) for one in made)

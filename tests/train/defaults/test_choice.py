@@ -206,4 +206,5 @@ def test_what_rule_and_looks_lose_together_is_held_against_the_most_careful_boun
     assert chosen.rule.risk_bound > 0.005
     assert chosen.defaults == Defaults("confidence", 0.003, 2)
     strayed = [one for one in chosen.confirmed if not one.wins]
-    assert strayed and all(one.saves and one.strays("sums") for one in strayed)
+    assert strayed
+    assert all(one.saves and one.strays("sums") for one in strayed)
