@@ -80,6 +80,7 @@ class Kind:
 def make_ledger(folder: Path) -> Path:
     """Figures of five prompts."""
     table = np.arange(5 * len(COLUMNS), dtype=float).reshape(5, -1)
+    table[:, 0] %= 2  # right or not
     Ledger(folder / "x.jsonl", HEADER, sizes={"dev": 5}).add("dev", CELL, range(5), table)
     return folder
 
