@@ -199,9 +199,11 @@ def test_the_ledger_keeps_columns_by_prompt(tmp_path) -> None:
     cell = SEQUENTIAL.cells[0]
     ledger = Ledger(tmp_path / "x.jsonl", {"task": "x"})
     values = np.arange(2.0 * len(COLUMNS)).reshape(2, -1)
+    values[:, 0] = 1, 0
     ledger.add("test", cell, [1, 0], values)
     for kept in (ledger, Ledger(tmp_path / "x.jsonl", {"task": "x"})):
-        assert kept.table("test", cell)["right"].tolist() == [len(COLUMNS), 0]
+        assert kept.table("test", cell)["right"].tolist() == [0, 1]
+        assert kept.table("test", cell)["rounds"].tolist() == [len(COLUMNS) + 1, 1]
         assert kept.has("test", cell, [0, 1])
         assert not kept.has("test", cell, [0, 2])
         assert not kept.has("dev", cell, [0])
