@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
+from importlib import import_module
 
 import pytest
 
 from decoding.comparison.arms import Arm, select
 from decoding.comparison.compare import compare
 from decoding.features import NAMES
+from decoding.names import POLICIES, WHOLE
 from models.heads.scoring_head import HeadConfig, ScoringHead
 from models.toys.toy import GroupDenoiser
 from tests.decoding.comparison.small_comparison import (
@@ -23,6 +25,15 @@ from tests.decoding.comparison.small_comparison import (
     starts_with_zero,
 )
 from tests.decoding.comparison.toys import toy
+
+
+@pytest.mark.parametrize("name", [name for name, policy in POLICIES.items() if policy.dial])
+def test_a_dial_of_whole_numbers_is_one_for_the_comparison_too(name: str) -> None:
+    """What a class takes as a whole number would be refused as 1.0 by its constructor."""
+    module, kind = POLICIES[name].home.split(":")
+    dial = POLICIES[name].dial
+    declared = {one.name: str(one.type) for one in fields(getattr(import_module(module), kind))}[dial]
+    assert (declared.split(" ")[0] == "int") == (dial in WHOLE)
 
 
 def test_a_task_may_have_its_own_settings_of_the_dial() -> None:
