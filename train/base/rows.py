@@ -76,8 +76,8 @@ class TaskRows:
     narrow: Narrow | None = None
 
     def __post_init__(self) -> None:
-        if self.share <= 0:
-            raise ValueError(f"share must be positive, got {self.share}")
+        if not 0 < self.share < math.inf:
+            raise ValueError(f"share must be a finite number above 0, got {self.share}")
         if self.rows < 1:
             raise ValueError(f"rows must be at least 1, got {self.rows}")
 

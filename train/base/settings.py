@@ -7,8 +7,11 @@ from dataclasses import dataclass
 
 from transformers import LlamaConfig
 
+from models.checkpoints.config_numbers import MOST_LAYERS
 from train.base.diffusion_loss import Weighting
 from train.base.schedule import learning_rate_factor
+
+MOST = 1 << 20  # of a width
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,16 @@ class ModelShape:
     mlp_width: int = 768
     max_positions: int = 2048
     rope_theta: float = 10000.0
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "width", "heads", "mlp_width", "max_positions"):
+            most = MOST_LAYERS if name == "layers" else MOST
+            if not 1 <= getattr(self, name) <= most:
+                raise ValueError(f"{name} must lie in [1, {most}], got {getattr(self, name)}")
+        if self.width % (2 * self.heads):
+            raise ValueError(f"heads must divide width ({self.width}) into even parts, got {self.heads}")
+        if not 0 < self.rope_theta < math.inf:
+            raise ValueError(f"rope_theta must be a finite number above 0, got {self.rope_theta}")
 
     def config(self, *, vocabulary: int, eos_id: int) -> LlamaConfig:
         """Build the bidirectional configuration; the vocabulary is rounded up to a multiple of 64."""
