@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -59,11 +60,19 @@ def ends_of(configs: Sequence[Mapping[str, Any]], tokenizer: Any, size: int) -> 
 
 
 def _check_tokenizer(known: Mapping[str, int], tokenizer: Any, size: int, special: Sequence[int]) -> None:
-    """Refuse the tokenizer of another base: ids that the model does not have, or a plain word where a special id stands."""
+    """Refuse the tokenizer of another base: ids that the model does not have, or a plain word where a special id stands.
+
+    One that knows less than half of the ids is warned of.
+    """
     last = max(known, key=known.__getitem__, default=None)
     if last is not None and known[last] >= size:
         raise CheckpointError(
             f"the tokenizer must be the model's own, whose ids lie below {size}, got {shown(last)} with id {known[last]}"
+        )
+    if last is not None and 2 * (known[last] + 1) < size:
+        warnings.warn(
+            f"the tokenizer ends at id {known[last]}, and the model has {size}: it may be that of another base",
+            stacklevel=2,
         )
     added = getattr(tokenizer, "added_tokens_decoder", {})
     for number in special if known else ():

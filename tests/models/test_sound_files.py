@@ -13,8 +13,11 @@ from decoding import generate
 from decoding.calls.request import resolve
 from decoding.features import NAMES
 from models.checkpoints.config_numbers import CheckpointError, is_finite
+from models.checkpoints.families import LLADA
 from models.checkpoints.json_files import require_sound, sealed
 from models.checkpoints.manifest import TOKENIZER_FILES
+from models.checkpoints.special_ids import special_ids
+from models.checkpoints.tokenizer import load_tokenizer
 from models.heads.config import HeadConfig
 from models.heads.defaults import Defaults, read_defaults, write_defaults
 from models.heads.scoring_head import ScoringHead, save_head
@@ -113,6 +116,12 @@ def test_an_end_that_is_the_mask_is_refused(tmp_path, where):
     (folder / where).write_text(json.dumps(config | {"eos_token_id": [0, 1]}))
     with pytest.raises(CheckpointError, match=r"^eos_token_id must be another than the mask id 1, got it$"):
         models.load(folder, device="cpu")
+
+
+def test_a_tokenizer_that_knows_less_than_half_of_the_ids_is_warned_of():
+    config = json.loads((shipped("checkpoints/gsm-12m") / "config.json").read_text())
+    with pytest.warns(UserWarning, match="ends at id 767, and the model has 4096: it may be that of another base"):
+        special_ids(LLADA, config, load_tokenizer(REASON), {})
 
 
 def test_the_tokenizers_end_ends_an_answer_beside_the_configs(tmp_path):
