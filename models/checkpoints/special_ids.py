@@ -69,7 +69,7 @@ def _check_tokenizer(known: Mapping[str, int], tokenizer: Any, size: int, specia
         raise CheckpointError(
             f"the tokenizer must be the model's own, whose ids lie below {size}, got {shown(last)} with id {known[last]}"
         )
-    if last is not None and 2 * (known[last] + 1) < size:
+    if last is not None and 2 * (known[last] + 64) < size:  # embeddings are rounded up
         warnings.warn(
             f"the tokenizer ends at id {known[last]}, and the model has {size}: it may be that of another base",
             stacklevel=2,
