@@ -122,12 +122,12 @@ def foretell(cascade: Cascade, reading: Reading, reason: Int[Tensor, "B L"], tok
         reason: 0 at positions that are not committed.
         token: what is committed elsewhere.
     """
-    wide, device = is_wide(reading), reason.device
     committed, left = compiled_for(_parted, reading)(reading.rows, reason)
     log_probs = ask(cascade, reading, committed, token)
-    if wide:
+    if is_wide(reading):
         tap: Any = reading.taps[0]
-        return compiled(_likeliest_in_window, device)(log_probs, reading.top_tokens, left, tap.rows, tap.back)
+        likeliest_of = compiled_for(_likeliest_in_window, reading)
+        return likeliest_of(log_probs, reading.top_tokens, left, tap.rows, tap.back)
     likeliest, risk = _likeliest(log_probs, reading.top_tokens[left])
     return (
         torch.full_like(token, -1).masked_scatter(left, likeliest),

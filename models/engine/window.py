@@ -116,11 +116,6 @@ class WideTap:
         """Which place of the window stands for each position of the canvas."""
         return self._places[4]
 
-    def spread(self, values: Tensor) -> Tensor:
-        """[N, W, ...] at all places; outside the window whatever stands at its ends."""
-        back = self.back
-        return values.gather(1, back if values.ndim == 2 else back.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
-
 
 def _places(
     first: Int[Tensor, "*N"], source: Int[Tensor, "B L"], prompt: Int[Tensor, "*N"], *, width: int, shift: int
