@@ -20,12 +20,18 @@ OTHERS = (
     "system", "system_prompt", "history", "messages", "conversations", "conversation", "dialog", "dialogue", "turns", "query",
     "premise", "hypothesis", "sentence", "sentence1", "sentence2", "support", "evidence", "facts", "hint", "hints", "table",
     "image", "images", "audio", "video", "videos", "inputs", "input_text", "pre_text", "post_text", "knowledge", "suffix",
-    "endings",
+    "endings", "contexts", "ctxs", "passages", "documents", "articles", "paragraphs", "fact", "fact1", "prefix", "schema",
+    "sql_context", "few_shot", "few_shots", "examples", "demonstrations", "instructions", "tools", "functions", "starter_code",
+    "chat_history", "problem_description", "file", "files", "attachments",
 )  # fmt: skip
 """Parts of a question that no field of one text can hold."""
 ASKS = (INSTRUCTION, "prompt", "input", "question", "problem")
 """Where questions stand."""
-SPREAD = re.compile(r"[A-H]|answer[A-H]|op[a-h]|(?:option|choice|ending)[_ ]?(?:[A-Ha-h]|\d)")
+SPREAD = re.compile(
+    r"(?-i:[A-H]|answer[A-H]|op[a-h])|"
+    r"(?:option|choice|ending|distractor|incorrect answer|sol|mc)[_ ]?(?:[A-H]|\d)(?:_targets)?",
+    re.IGNORECASE,
+)
 """A column that holds one option (`A`, `option_a`, `opa`, `answerA`, `ending0`: C-Eval, MedMCQA, SocialIQA, SWAG)."""
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -94,3 +95,11 @@ def test_code_from_the_future_stands_at_the_top_once():
     assert program("import os\n", f"{future}x: Y = 1\n", f"{future}y = 2\n").split() == (
         f"{future} import os x: Y = 1 y = 2".split()
     )
+
+
+@pytest.mark.parametrize("piece", ["    ", "\n    ", "```\n", " [1", "1/"])
+@pytest.mark.parametrize("task", ["gsm8k", "mmlu-pro"])
+def test_an_answer_that_repeats_itself_is_judged_at_once(task, piece):
+    began = time.perf_counter()
+    assert not get(task).check(Example("", "", "7" if task == "gsm8k" else "C"), piece * 5000)
+    assert time.perf_counter() - began < 5

@@ -20,6 +20,7 @@ CONSTANTS: dict[str, complex] = {"\\pi": complex(math.pi), "i": 1j, "e": complex
 POINTS = (0, 1, 2)
 TOLERANCE = 1e-12
 MAX_POWER = 400.0
+LARGEST_FACTORIAL = 150
 
 
 def agree(first: str, second: str) -> bool:
@@ -61,6 +62,12 @@ def _value_or_gap(text: str, point: int) -> complex | None:
 
 def _close(first: complex, second: complex) -> bool:
     return abs(first - second) <= TOLERANCE * max(1.0, abs(first), abs(second))
+
+
+def _whole(number: complex) -> int:
+    if number.imag or number.real % 1 or not 0 <= number.real <= LARGEST_FACTORIAL:
+        raise ValueError(f"number must be whole, from 0 to {LARGEST_FACTORIAL}, got {number}")
+    return int(number.real)
 
 
 @dataclass
@@ -118,6 +125,9 @@ class _Reader:
 
     def power(self) -> complex:
         base = self.term()
+        while self.next == "!":
+            self.take()
+            base = complex(math.factorial(_whole(base)))
         if self.next != "^":
             return base
         self.take()
@@ -153,6 +163,8 @@ class _Reader:
             return complex(float(token))
         if token == "\\frac":
             return self.digit() / self.digit()
+        if token == "\\binom":
+            return complex(math.comb(_whole(self.digit()), _whole(self.digit())))
         if token == "\\sqrt":
             degree = self.group("[", "]") if self.next == "[" else 2
             return complex(self.argument() ** (1 / degree))

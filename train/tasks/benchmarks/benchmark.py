@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -97,6 +98,11 @@ def texts(row: Row, name: str) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
         raise ValueError(f"{name} must be a list of texts, got {shown(value)}")
     return value
+
+
+def squeezed(text: str) -> str:
+    """The text with no more than three blanks and one empty line in a row, so that no pattern runs long on them."""
+    return re.sub(r"(?:[^\S\n]*\n){3,}", "\n\n", re.sub(r"[^\S\n]{4,}", "   ", text))
 
 
 def until(text: str, *marks: str) -> str:

@@ -10,10 +10,17 @@ from dataclasses import dataclass
 
 from train.tasks.benchmarks.benchmark import until
 
-FENCE = re.compile(r"(`{3,}|~{3,})[ \t]*[^`\n]*\n(.*?)(?:\n?[ \t]*\1|\Z)", re.DOTALL)  # whatever its first line says
+FENCE = re.compile(  # whatever its first line says; a fence that stands deeper by four is part of a docstring
+    r"(?:^([ \t]*))?(`{3,}|~{3,})[ \t]*[^`\n]*\n"
+    r"(.*?)(?:\n(?:\1 {0,3}| {0,3})\2|(?<=[^\s`~])[ \t]*\2|\Z)",
+    re.DOTALL | re.MULTILINE,
+)
 FUTURE = re.compile(r"^from __future__ import (?:\([^)]*\)|[^\n#;]*)[^\n]*\n?", re.MULTILINE)
 SHELL = re.compile(r"^[!%].*\n?", re.MULTILINE)  # commands of a notebook
 DEFINING = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign)
+TRIES = re.compile(
+    r"\b(?:exit|quit|SystemExit|unittest\.main|sys\.argv)\b|^(?:test\w*|main)\("
+)  # statements of a script
 STOPS = re.compile(r"^(?:if __name__|print\s*\(|assert\b)", re.MULTILINE)  # examples behind the function
 HEAD = re.compile(r"(?:async def|def|class) ")
 PROGRAM = re.compile(r"(?:async def|def|class|import|from|@|#|[A-Za-z_][\w.\[\]]*(?:\s*:\s*[^=\n]+)?\s*=|[)\]}\"'])")
@@ -41,8 +48,10 @@ def find_code(reply: str, names: tuple[str, ...]) -> Code:
     """
     reply = until(reply.replace("\r\n", "\n"), "[DONE]").replace("[BEGIN]", "").expandtabs(4)
     known = "|".join(map(re.escape, names))
-    head = re.compile(rf"^[ ]*(?:(?:async def|def|class)[ ]+(?:{known})\b|(?:{known})\s*=[^=])", re.MULTILINE)
-    blocks = [SHELL.sub("", textwrap.dedent(match[2])) for match in FENCE.finditer(reply)]
+    head = re.compile(
+        rf"^[ ]*(?:(?:async def|def|class)[ ]+(?:{known})\b|(?:{known})\s*(?::[^=\n]*)?=[^=])", re.MULTILINE
+    )
+    blocks = [SHELL.sub("", textwrap.dedent(match[3])) for match in FENCE.finditer(reply)]
     with_head = [block for block in blocks if head.search(block)]
     if with_head:
         main = _without_examples(with_head[-1], head)
@@ -135,6 +144,7 @@ def _is_example(node: ast.stmt) -> bool:
         or isinstance(node, ast.Assert)
         or "input" in calls
         or (isinstance(node, ast.Expr) and "print" in calls)
+        or (isinstance(node, ast.Expr | ast.Raise | ast.Assign) and TRIES.search(ast.unparse(node)) is not None)
     )
 
 

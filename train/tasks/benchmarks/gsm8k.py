@@ -4,7 +4,7 @@ import re
 from decimal import Decimal
 
 from models.complaints import shown
-from train.tasks.benchmarks.benchmark import benchmark, optional, until
+from train.tasks.benchmarks.benchmark import benchmark, optional, squeezed, until
 from train.tasks.benchmarks.latex import last_boxed
 from train.tasks.hub import Hub
 from train.tasks.question import question
@@ -29,7 +29,18 @@ WORKED = re.compile(  # a sum in words, and what it comes to
     rf"\b(?:which (?:is|equals|makes|gives)|equals|equal to|gives?|makes|totals|comes to|is)\b(?=(.*))",
     re.IGNORECASE,
 )
-FRACTION = re.compile(r"(?P<whole>\d+\s+)?(?P<top>\d+)\s?/\s?(?P<bottom>\d+)(?![\d/])")
+FRACTION = re.compile(  # "3/4", "1 1/2"; no date
+    r"(?P<sign>(?<![\w)\]}])-)?(?:\\?\$)?(?<![\d.,/])(?P<whole>\d+\s+)?(?P<top>\d+)\s?/\s?(?P<bottom>0*[1-9]\d*)(?![\d/]|[.,]\d)"
+)
+LATEX_FRACTION = re.compile(r"\\[dtc]?frac\s*(?:(\d)(\d)|\{\s*(-?)(\d+)\s*\}\s*\{\s*(\d+)\s*\})")
+REMARK = (
+    re.compile(  # several numbers in brackets behind an answer; "(36)", "(or 36 eggs)" and a sum with its end are kept
+        rf"\s[(\[](?!(?:or|about|that is|i\.e\.)?[\s,]*{NUMBER.pattern}[^\d()]{{0,80}}[)\]])[^()=\n]{{0,120}}[)\]]"
+        r"|\b(?:in|per|every|each) 1 (?:minute|hour|day|week|month|year)\b|\bout of [\d,]*\d"
+        r"|^[\s*_#]*(?:note|check|verification)[\s*_]*:[^\n]*(?:\n(?!\s*\n)[^\n]*)*",
+        re.IGNORECASE | re.MULTILINE,
+    )
+)
 SUBJECT = r"\banswer\b(?:\s+(?:to|for|of)\b[^.\n:=]{0,80}?)?[*_\s]*"
 DENIED = re.compile(rf"{SUBJECT}(?:is|was)(?:[*_\s]+not\b|n['’]t\b)[*_\s]*{NUMBER.pattern}", re.IGNORECASE)
 ANSWER = re.compile(
@@ -74,7 +85,7 @@ def final_number(text: str) -> Decimal | None:
     bold in the last line that holds a number; the last of the last sentence that holds one, or there the first after the
     last `=`.
     """
-    text = plain(until(text, *NEXT_QUESTION))
+    text = plain(squeezed(until(text, *NEXT_QUESTION)))
     for mark in reversed(text.split("####")[1:]):
         line, _, behind = mark.partition("\n")
         heads = HEADING.match(line) or (COUNTED.match(line) and behind.strip())
@@ -87,7 +98,8 @@ def final_number(text: str) -> Decimal | None:
         clause = next((clause for clause in SENTENCE.split(rest) if numbers(clause)), None)
         if clause is not None:
             return _of_clause(clause, first=True)
-    sentences = [sentence for sentence in SENTENCE.split(_without_places(text)) if numbers(sentence)]
+    bare = REMARK.sub("", _without_places(text))
+    sentences = [one for one in SENTENCE.split(bare if numbers(bare) else _without_places(text)) if numbers(one)]
     return _of_clause(sentences[-1], first=False) if sentences else None
 
 
@@ -113,24 +125,41 @@ def _of_clause(clause: str, *, first: bool) -> Decimal:
     worked = WORKED.match(clause) if first else None
     if worked is not None and numbers(worked.groups()[-1]):
         return numbers(worked.groups()[-1])[0]
-    fraction = FRACTION.match(clause.lstrip(" *_:$\\([{")) if first else None
-    if fraction is not None and int(fraction["bottom"]):
-        return Decimal(fraction["whole"] or 0) + Decimal(fraction["top"]) / Decimal(fraction["bottom"])
     return numbers(clause)[0 if first else -1]
 
 
 def numbers(text: str) -> list[Decimal]:
-    """All numbers of a text in their order."""
+    """All numbers of a text in their order; a fraction is one."""
+    found, end = list[Decimal](), 0
+    for fraction in FRACTION.finditer(text):
+        found += [*_plain_numbers(text, end, fraction.start()), _fraction(fraction)]
+        end = fraction.end()
+    return [*found, *_plain_numbers(text, end, len(text))]
+
+
+def _plain_numbers(text: str, start: int, end: int) -> list[Decimal]:
     return [
         Decimal("-" * bool(match[1] or match[2]) + match[3].replace(",", "") + (match[4] or ""))
-        for match in NUMBER.finditer(text)
+        for match in NUMBER.finditer(text, start, end)
     ]
+
+
+def _fraction(match: re.Match[str]) -> Decimal:
+    size = Decimal(match["whole"] or 0) + Decimal(match["top"]) / Decimal(match["bottom"])
+    return -size if match["sign"] else size
 
 
 def plain(text: str) -> str:
     """The text with one way to write a minus, a thousand and a space, and without denied answers and powers of units."""
     text = re.sub("[\u2212\u2013](?=\\s?[$\\d])", "-", text).replace("{,}", ",").replace(",\\!", ",").replace("\\!", "")
+    text = LATEX_FRACTION.sub(_in_line, text)
     return DENIED.sub("", UNIT_POWER.sub("", THOUSANDS.sub(",", text)))
+
+
+def _in_line(fraction: re.Match[str]) -> str:
+    """A fraction of LaTeX with a stroke."""
+    apart = " " if fraction.string[fraction.start() - 1 : fraction.start()].isdigit() else ""
+    return f"{apart}{fraction[3] or ''}{fraction[1] or fraction[4]}/{fraction[2] or fraction[5]}"
 
 
 GSM8K = benchmark("gsm8k", read, check, ask=ask, hub=Hub("openai/gsm8k", config="main"))

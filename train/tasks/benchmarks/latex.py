@@ -7,10 +7,11 @@ import re
 from train.tasks.benchmarks.arithmetic import agree
 
 BOX = re.compile(r"\\f?box(?:ed)?\s*\{|\\boxed\s+(?=[^{\s])")
+EMPTY = re.compile(r"\\f?box(?:ed)?\s*\{\s*\}")
 SPACES = re.compile(r"(?<!\\)\\[,!;:> ]|\\q?quad\b|~|\\displaystyle|\\(?:left|right|[bB]igg?[lr]?)(?![a-zA-Z])")
 WORDS = re.compile(r"\\(?:text|textbf|textit|textrm|mbox|mathrm|mathbf|operatorname|texttt|emph)\s*\{([^{}]*)\}")
 UNIT = (
-    r"(?:(?:sq(?:uare|\.)?|cubic)\s*)?(?:degrees?|radians?|(?:centi|kilo|milli)?met(?:er|re)s?|[ckm]?m|inch(?:es)?|in|foot|feet|ft|"
+    r"(?:(?:sq(?:uare|\.)?|cubic)\s*)?(?:degrees?|rad(?:ian)?s?|(?:centi|kilo|milli)?met(?:er|re)s?|[ckm]?m|inch(?:es)?|in|foot|feet|ft|"
     r"yards?|yd|miles?|mph|units?|dollars?|cents?|hours?|hrs?|minutes?|mins?|seconds?|sec|days?|weeks?|months?|years?|pounds?|lbs?|"
     r"grams?|kg|liters?|gallons?|people|students?|ways|percent|points?|solutions?|values?|integers?)"
 )
@@ -25,7 +26,8 @@ PAIRS = {"(": ")", "[": "]"}
 
 
 def last_boxed(text: str) -> str | None:
-    """What stands in the last closed box; None if there is none."""
+    """What stands in the last closed box that is not empty; None if there is none."""
+    text = EMPTY.sub("", text)
     for start in reversed(list(BOX.finditer(text))):
         if not start[0].endswith("{"):
             return re.split(r"[\s$.,]", text[start.end() :])[0]
@@ -49,7 +51,7 @@ def same(given: str, wanted: str) -> bool:
 
 def spell(text: str) -> str:
     """One spelling of an answer: no spaces, units, dollars, percents or degrees, short names for fractions and brackets."""
-    text = text.strip().replace("\u2212", "-").replace("\n", " ")
+    text = text.strip().replace("\u2212", "-").replace("π", "\\pi ").replace("\n", " ")
     text = re.sub(r"^(?:\$\$?|\\\(|\\\[)\s*|\s*(?:\$\$?|\\\)|\\\])$", "", text.rstrip(" ."))
     text = re.sub(r"\\\$|\\%|%|\$", "", text).replace("{,}", ",")
     text = re.sub(r",\\!\s*", ",", re.sub(r"\{(\\[,;: ])\}", r"\1", text)).replace("\\!", "")
@@ -62,11 +64,10 @@ def spell(text: str) -> str:
     text = re.sub(r"\\ge(?:q|qslant)?(?![a-zA-Z])", "≥", text)
     text = THOUSANDS.sub("", re.sub(r"(\\frac)\s*(\d)\s+(?=\d)", r"\1\2", re.sub(r"\s+", " ", text)))
     text = (
-        re.sub(r"(?<!\d) | (?!\d)", "", text)
-        .replace(" ", APART)
+        re.sub(r"(\\[a-zA-Z]+ )(?=[a-zA-Z])| ", lambda found: found[1] or "", re.sub(r"(?<=\d) (?=\d)", APART, text))
         .rstrip(".,;")
         .replace("∞", "\\infty")
-        .replace("π", "\\pi")
+        .replace("\\varnothing", "\\emptyset")
     )
     text = re.sub(r"_\{(\w)\}", r"_\1", text)
     return text.replace(",", "") if GROUPED.fullmatch(text) else text

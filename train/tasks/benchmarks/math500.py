@@ -63,7 +63,7 @@ def final_answer(text: str) -> str | None:
     if formulas and (MATHS.search(lines[-1]) or text.rstrip(" .").endswith(("$", "\\]"))):
         return _right_side(formulas[-1])
     tail = STATED.search(re.split(r"(?<=[.!?])\s", lines[-1].strip())[-1])
-    return _right_side(tail["rest"]) if tail else lines[-1].strip()
+    return _right_side(tail["rest"]) if tail else re.sub(r"</?\w+>", "", lines[-1]).strip(" *")
 
 
 def _formula(clause: str) -> str:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from models.complaints import shown
-from train.tasks.benchmarks.benchmark import benchmark, optional, until
+from train.tasks.benchmarks.benchmark import benchmark, optional, squeezed, until
 from train.tasks.benchmarks.latex import last_boxed
 from train.tasks.hub import Hub
 from train.tasks.question import OPTIONS, is_there, options_of, question
@@ -15,11 +15,11 @@ AFTER_A = r"(?:is|are|was|because|since|as|and|or|but|not|which|with|for|by|in|f
 AFTER_I = r"(?:is|because|since|as|and|or|but|not|which|with|for|by|only|indeed|here)\b"
 DENIED = r"[)\]*_.]*\s+(?:is|are|was|looks?|seems?)\s+(?:\w+ly )?(?:wrong|incorrect|false|not|too|impossible|out)\b"
 NO_WORD = (  # neither "I think" nor "A good choice", nor the E of E = mc^2
-    rf"(?![A-Za-z'’]|\s*[=^]|{DENIED}|(?<=A)\s+(?!{AFTER_A})[a-z]|(?<=I)\s+(?!{AFTER_I})[a-z])"
+    rf"(?![A-Za-z]|['’][A-Za-z]|\s*[=^]|{DENIED}|(?<=A)\s+(?!{AFTER_A})[a-z]|(?<=I)\s+(?!{AFTER_I})[a-z])"
 )
-LETTER = rf"[*_$\s(\[{{\\]*(?:(?:text(?:bf)?|mathbf|mathrm|boxed)\{{\(?)?([A-J]){NO_WORD}"
+LETTER = rf"[*_$\s(\[{{\\\"'`“‘]*(?:(?:text(?:bf)?|mathbf|mathrm|boxed)\{{\(?)?([A-J]){NO_WORD}"
 LOWER = r"\s*(?:[*_:]+\s*)*(?:[Oo]ption\s+|[Cc]hoice\s+)?(?:\(([a-j])\)(?!\s+[a-z])|([a-j])[).*]*\s*(?:\n|$))"
-SUBJECT = r"\b(?:[Aa]nswer|ANSWER|[Cc]hoice|[Oo]ption)\b[^.\n:]{0,60}?(?:\bis\b|:|=|(?:would|should|must) be)(?:\s*[*_:]+)*\s*"
+SUBJECT = r"\b(?:[Aa]nswer|ANSWER|[Cc]hoice|[Oo]ption)\b[^.\n:]{0,60}?(?:\bis\b|:|=|>|(?:would|should|must) be)(?:\s*[*_:]+)*\s*"
 ANSWER = re.compile(rf"{SUBJECT}(?:[Oo]ption|[Cc]hoice|[Ll]etter)?{LETTER}")
 ANSWER_LOWER = re.compile(SUBJECT + LOWER)
 SEVERAL = re.compile(rf"{SUBJECT}(?:[Bb]oth|[Ee]ither|[Nn]one|[Nn]either)\b")
@@ -31,10 +31,10 @@ CHOSEN = re.compile(
     rf"(?:it(?:['’]s| is)\s+)?(?:option |choice |answer )?\(?([A-J])\b{NO_WORD}(?!\)?\s+(?:is|was|seems|looks|could|might|may)\b)"
 )
 CORRECTED = re.compile(r"\b(?:[Ww]ait|[Aa]ctually|[Cc]orrection|[Ss]orry|I mean|No)\b(?=[,:.!]| )")
-FIRST = re.compile(r"^\W*([A-J])\s*(?:,|\bbecause\b|\bsince\b|\bas\b)")
+FIRST = re.compile(r"^\W*([A-J])\s*(?:,|[.)*:]*\s*\n|\bbecause\b|\bsince\b|\bas\b)")
 BRACKETED = re.compile(r"\(([A-J])\)")
 ALONE = re.compile(
-    r"(?:^|\n)\W*(?:[Oo]ption |[Cc]hoice )?([A-J])(?:[.):*]|\s*(?:\n|$))|(?<![\w'])([B-HJ])(?=[\s.,:)*]|$)(?!')"
+    r"(?:^|\n)\W{0,20}(?:[Oo]ption |[Cc]hoice )?([A-J])(?:[.):*]|\s*(?:\n|$))|(?<![\w'])([B-HJ])(?=[\s.,:)*]|$)(?!')"
 )
 BOTH = re.compile(r"\s*\)?\s*(?:or|and|/)\s*\(?([A-J])\b\)?")
 NOT = re.compile(r"(?:n['’]t|\b(?:not|never|cannot|neither|if|whether|unless))\b[^.?!\n]*\Z", re.IGNORECASE)
@@ -93,20 +93,22 @@ def final_letter(text: str, options: Sequence[tuple[str, str]] = ()) -> str | No
         text: the model's.
         options: letters with their texts.
     """
-    text = until(text, "\nQuestion:", "\n\nQ:")
+    text = squeezed(until(text, "\nQuestion:", "\n\nQ:"))
     if stated := [*ANSWER.finditer(text)]:
         return _taken_back(text[stated[-1].end() :]) or _only(stated[-1], text)
     if SEVERAL.search(text):
         return None
     if stated := [*ANSWER_LOWER.finditer(text)]:
         return str(stated[-1][1] or stated[-1][2]).upper()
-    box = re.fullmatch(r"\W*(?:\\?text(?:bf)?\{)?\W*([A-J]|[a-j](?=\W*$))\b.*", last_boxed(text) or "", re.DOTALL)
+    box = re.fullmatch(
+        r"\W*(?:\\?(?:text|math)(?:bf|rm|tt)?\{)?\W*([A-J]|[a-j](?=\W*$))\b.*", last_boxed(text) or "", re.DOTALL
+    )
     if box:
         return box[1].upper()
     if letter_first := REVERSED.findall(text):
         return str(letter_first[-1])
-    option_stated = STATED.findall(text)
-    letters = {letter for letter, option in options if option_stated and _bare(option) == _bare(option_stated[-1])}
+    option_stated = STATED.findall(text) or [last_boxed(text) or text]
+    letters = {letter for letter, option in options if _bare(option) == _bare(option_stated[-1])}
     if len(letters) == 1:
         return letters.pop()
     for rule in (CHOSEN, BRACKETED, FIRST):
