@@ -109,6 +109,32 @@ def _qwen2_config(config: Mapping[str, Any]) -> Any:
     )
 
 
+_PLAIN: Mapping[str, tuple[Any, ...]] = {
+    "use_sliding_window": (False, None),
+    "partial_rotary_factor": (1, None),
+    "rotary_pct": (1, None),
+    "rotary_percent": (1, None),
+    "rope_ratio": (1, None),
+    "rope_interleaved": (False, None),
+    "rope_local_base_freq": (None,),
+    "use_rope": (True, None),
+    "no_rope_layers": (None, []),
+    "use_mrope": (False, None),
+    "logit_scale": (1, None),
+    "logits_scaling": (1, None),
+    "final_logit_softcapping": (None,),
+    "attn_logit_softcapping": (None,),
+    "attention_multiplier": (None,),
+    "embedding_multiplier": (1, None),
+    "residual_multiplier": (1, None),
+    "query_pre_attn_scalar": (None,),
+    "qk_norm": (False, None),
+    "use_qk_norm": (False, None),
+    "mlp_bias": (False, None),
+    "quantization_config": (None, {}),
+}
+"""What configs of other models say of layers that are not those of Llama and Qwen2."""
+
 LLADA = Family(
     name="LLaDA",
     native="LlamaForCausalLM",
@@ -117,13 +143,14 @@ LLADA = Family(
     end_of_turn_id=126348,
     end_of_turn="<|eot_id|>",
     rules={
+        **_PLAIN,
+        "weight_tying": (False, True, None),
         "block_type": ("llama",),
         "activation_type": ("silu",),
         "layer_norm_type": ("rms",),
         "layer_norm_with_affine": (True,),
         "bias_for_layer_norm": (False, None),
         "rope": (True,),
-        "partial_rotary_factor": (1, None),
         "alibi": (False,),
         "scale_logits": (False,),
         "input_emb_norm": (False,),
@@ -146,11 +173,10 @@ DREAM = Family(
     end_of_turn_id=151645,
     end_of_turn="<|im_end|>",
     rules={
+        **_PLAIN,
+        "tie_word_embeddings": (False, True, None),
         "hidden_act": ("silu",),
-        "partial_rotary_factor": (1, None),
         "attention_bias": (True, None),
-        "use_sliding_window": (False,),
-        "use_mrope": (False,),
     },
     native_config=_qwen2_config,
     native_names=dict,
@@ -182,6 +208,9 @@ def family_of(config: Mapping[str, Any]) -> Family:
     experts = {k: v for k, v in config.items() if "expert" in k and v}
     if experts:
         raise CheckpointError(f"the model must be dense ({SUPPORTED}), got a mixture of experts with {experts}")
+    kinds = config.get("layer_types") or ["full_attention"]
+    if not isinstance(kinds, list) or any(kind != "full_attention" for kind in kinds):
+        raise CheckpointError(f"layer_types of config.json must be full_attention alone, got {shown(kinds)}")
     family = _FAMILIES[plain]
     for key, allowed in family.rules.items():
         if config.get(key, allowed[0]) not in allowed:
@@ -199,5 +228,10 @@ def native_config(family: Family, config: Mapping[str, Any]) -> Any:
         raise CheckpointError(
             f"config.json of a {family.name} model must have the key {shown(error.args[0])}"
         ) from error
+    width = native.hidden_size // native.num_attention_heads
+    if config.get("head_dim") not in (None, width):
+        raise CheckpointError(
+            f"head_dim of config.json must be {width}, width by heads, got {shown(config['head_dim'])}"
+        )
     native.is_causal = False
     return native

@@ -82,6 +82,8 @@ def stored_shapes(files: Iterable[Path]) -> dict[str, tuple[int, ...]]:
     for file in files:
         with _opened(file) as opened:
             for name in opened.keys():  # noqa: SIM118 - a safetensors handle is no mapping
+                if name in shapes:
+                    raise CheckpointError(f"{name} must be stored once, got it again in {file}: a file of another save")
                 shapes[name] = tuple(opened.get_slice(name).get_shape())
     return shapes
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -47,11 +48,18 @@ LLADA_SETTINGS = {
     "bias_for_layer_norm": True,
     "multi_query_attention": True,
     "block_group_size": 4,
+    "weight_tying": "false",
+    "rotary_pct": 0.25,
+    "use_rope": False,
+    "logit_scale": 0.5,
+    "quantization_config": {"quant_method": "fp8"},
 }
 DREAM_SETTINGS = {
     "hidden_act": "gelu",
     "use_mrope": True,
     "use_sliding_window": True,
+    "final_logit_softcapping": 30.0,
+    "no_rope_layers": [1, 0],
     "rope_scaling": {"rope_type": "yarn", "factor": 4.0},
 }
 
@@ -66,6 +74,21 @@ def test_a_setting_outside_the_family_is_named(goldens, tmp_path, family, key):
     message = refusal(tmp_path)
     assert message.startswith(f"{key} of a {'LLaDA' if family == 'llada' else 'Dream'} model must be")
     assert message.endswith(f"got {value!r}")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("layer_types", ["sliding_attention", "full_attention"]), ("layer_types", "all"), ("head_dim", 7)],
+)
+def test_layers_of_another_shape_are_named(goldens, tmp_path, key, value):
+    (tmp_path / "config.json").write_bytes((goldens["dream"].folder / "config.json").read_bytes())
+    change(tmp_path, **{key: value})
+    assert refusal(tmp_path).startswith(f"{key} of config.json must be")
+
+
+def test_a_tensor_that_two_files_hold_is_named(folder):
+    shutil.copy(folder / "model.safetensors", folder / "model-00001-of-00002.safetensors")
+    assert "must be stored once, got it again in" in refusal(folder)
 
 
 @pytest.mark.parametrize(
