@@ -75,3 +75,5 @@ def test_a_temperature_near_0_takes_the_most_likely_token(temperature):
     assert torch.equal(drawn, z.argmax(-1))
     narrow = draw(z, Sampling(temperature=temperature, top_p=0.5), torch.Generator().manual_seed(2))
     assert torch.equal(narrow, z.argmax(-1))
+    narrowest = draw(z, Sampling(temperature=1.0, top_p=5e-324), torch.Generator().manual_seed(2))
+    assert torch.equal(narrowest, z.argmax(-1))
