@@ -135,6 +135,7 @@ TEXTS = [
     "true",
     "a # b",
     "é→\u00a0",
+    "😀\x7f\ufffe",
 ]
 
 

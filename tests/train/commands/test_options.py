@@ -39,7 +39,7 @@ def test_a_setting_typed_beside_one_of_its_name_is_refused():
 
 
 def test_repeated_prompts_stay_what_they_are():
-    texts = ["null", "[1]", "1: 2", "# no", 'say "hi"']
+    texts = ["null", "[1]", "1: 2", "# no", 'say "hi"', "😀\x7f\ufffe\u2028"]
     given = [one for text in texts for one in ("--prompt", text)]
     options = parser_of(generate_command.generate).parse_args(written(*given))
     assert options.prompt == texts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence, Set
 from itertools import zip_longest
 
@@ -48,7 +49,13 @@ def spread(function: Callable[..., object], arguments: Sequence[str]) -> list[st
         else:
             known = nearest(own, {*parameters, *settings})
             raise ValueError(f"option must be one that --help or --list settings names, got --{name}{known}")
-    return [*written, *(f"--{name}={json.dumps(values)}" for name, values in lists.items())]
+    return [*written, *(f"--{name}={_for_yaml(values)}" for name, values in lists.items())]
+
+
+def _for_yaml(values: list[str]) -> str:
+    """Texts as JSON that YAML reads: letters above U+FFFF as they are, for which JSON has pairs of escapes."""
+    text = json.dumps(values, ensure_ascii=False)
+    return re.sub("[\x7f-\uffff]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _require_keys_once(arguments: Sequence[str], settings: Set[str]) -> None:
