@@ -18,6 +18,8 @@ from models.denoiser import Denoiser
 
 MOST = 1 << 17
 """No count of a policy is larger: what asks for more is a slip, and would be allocated."""
+MOST_AT_ONCE = 1 << 10
+"""Canvases and draws of a round: each is a forward, a draft after a draft, or a step of a chain."""
 WORDS = {
     "int": f"a whole number from -{MOST} to {MOST}",
     "float": "a number",
@@ -57,7 +59,11 @@ def make_policy(
     kind = policy_class(named)
     check_kinds(kind, settings)
     head = {"head": denoiser.head} if named.head else {}
-    return cast(Policy, kind(**head, **named.fixed, **{**kind.brought(denoiser.head, task), **settings}))
+    made = cast(Policy, kind(**head, **named.fixed, **{**kind.brought(denoiser.head, task), **settings}))
+    for what, count in {"canvases": made.needs.canvases, "draws": made.needs.draws}.items():
+        if count > MOST_AT_ONCE:
+            raise ValueError(f"{what} of policy {policy} must be at most {MOST_AT_ONCE} a round, got {count}")
+    return made
 
 
 def by_default(request: Request, denoiser: Denoiser) -> Request:

@@ -100,6 +100,8 @@ def draw(z: Float[Tensor, "m V"], sampling: Sampling, generator: torch.Generator
     probabilities = _drawable(z / max(sampling.temperature, COLD)).softmax(-1)
     if sampling.top_p < 1:
         ordered, order = probabilities.sort(-1, descending=True)
-        beyond = ordered.cumsum(-1) - ordered >= max(sampling.top_p, SMALLEST)  # the mass before it already reaches top_p
+        beyond = ordered.cumsum(-1) - ordered >= max(
+            sampling.top_p, SMALLEST
+        )  # the mass before it already reaches top_p
         probabilities = probabilities.scatter(-1, order, ordered.masked_fill(beyond, 0.0))
     return chances_of(generator).candidate(probabilities)

@@ -59,6 +59,12 @@ BAD_INPUT = [
     (("--prompt", "1", "--policy", "threshold", "--settings.threshold", "2"), "threshold must lie in (0, 1], got 2"),
     (("--prompt", "1", "--gen_length", "16", "--settings.max_tokens", "8"), "gen_length and max_tokens must agree, got 16 and 8"),
     (("--prompt", "1", "--temperature", "-1"), "temperature must be at least 0, got -1.0"),
+    (("--prompt", "1", "--policy", "threshold", "--head", "tests"), "head must be a folder with head.safetensors for policy"),
+    (("--prompt", "1", "--row", "1"), "row must come with prompts, a file of them, got 1 with a prompt"),
+    (("--prompt", "1", "--seed", "-1"), "seed must be a whole number from 0 to 4294967295, got -1"),
+    (("--prompt", "1", "--seed", str(2**64)), "seed must be a whole number from 0 to 4294967295, got 18446744073709551616"),
+    (("--prompt", "1", "--policy", "nosuch.module:X"), "policy must lie in a module that is there, got nosuch.module"),
+    (("--prompt", "1", "--policy", "os:system"), "policy must lie in a module that is there, got os"),
     (("--config", "nothing.yaml"), 'Parser key "config": '),
     ((), "prompt or prompts must be given, got neither"),
 ]  # fmt: skip
@@ -75,6 +81,8 @@ def test_bad_input_is_told_in_one_sentence(capsys, arguments, sentence):
         (("--prompt", "a<|mdm_mask|>b"), "prompt must not hold the mask token, got '<|mdm_mask|>' in it"),
         (("--prompt", "1 " * 40, "--gen_length", "96"), "prompts must leave 96 of the model's 128 positions (--long cut drops "),
         ((*SUM, "--policy", "factor", "--settings.colour", "1"), "settings of policy factor must be among factor, factor_last, "),
+        ((*SUM, "--policy", "imh", "--proposals", "2000"), "canvases of policy imh must be at most 1024 a round, got 2000"),
+        ((*SUM, "--policy", "imh", "--chain", "2000"), "draws of policy imh must be at most 1024 a round, got 2000"),
         ((*SUM, "--policy", "ete", "--settings.gamma", "1.5"), "gamma must lie in [0, 1], got 1.5"),
     ],
 )  # fmt: skip

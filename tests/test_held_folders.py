@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from decoding.files.folder_lock import hold_folder
 from tests.plain_command import ROOT, command, files, told
@@ -60,3 +61,19 @@ def test_a_process_holds_its_folder_as_often_as_it_likes(tmp_path):
         pass
     with hold_folder(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("name", ["file", "file/run", "", " "])
+def test_what_is_no_folder_is_refused(capsys, tmp_path, name):
+    (tmp_path / "file").write_text("x")
+    out = str(tmp_path / name) if name.strip() else name
+    assert told(capsys, "--out", out).startswith(f"command.py: out must be a folder, got {out.strip() or repr(out)}")
+
+
+def test_want_of_memory_is_one_sentence(capsys, tmp_path):
+    def starved(out: str = "out") -> None:
+        """Ask for too much."""
+        torch.empty(1 << 50)
+
+    sentence = told(capsys, "--out", str(tmp_path / "run"), function=starved)
+    assert sentence.startswith("starved.py: sizes must fit the memory there is, got: ")

@@ -48,7 +48,10 @@ def hold_folder(folder: Path) -> Iterator[None]:
         finally:
             _mine[key] -= 1
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ValueError(f"out must be a folder, got {folder}, which is a file or lies within one") from None
     with contextlib.ExitStack() as stack:
         if fcntl is not None and find_ranks().first:
             stack.enter_context(_locked(folder))

@@ -30,6 +30,7 @@ from train.commands.raw_arguments import check_arguments, check_configs, forget_
 DATA = Path(__file__).resolve().parents[1] / "_data"  # only in the wheel
 NOTHING_KEPT = "nothing is kept: start it again"
 FILES = (".jsonl",)  # an `out` that ends so is a file, no folder that keeps the options beside the results
+SEEDS = 1 << 32  # as many as every generator takes
 LONGEST = 1000  # letters of a complaint
 GOES_ON = "what is done is kept in {out}: the same command goes on from there"
 
@@ -94,7 +95,8 @@ def run(
             parser, namespace = _parse(function, given, default_config=default_config, positional=positional)
             options |= namespace.as_dict()
             values = parser.instantiate(namespace).as_dict()
-            with contextlib.nullcontext() if shared else _holding(function, parser, namespace), _said_once():
+            holding = contextlib.nullcontext() if shared else _holding(function, parser, namespace)
+            with holding, _said_once(), _memory_told():
                 function(**{name: value for name, value in values.items() if name != "config"})
     except Interrupted as stopped:
         out = options.get("out")
@@ -133,6 +135,9 @@ def _parse(
     parser = parser_of(function, closing=closing)
     namespace = parser.parse_args(given)
     refuse_nulls(function, vars(namespace))
+    seed = vars(namespace).get("seed")
+    if isinstance(seed, int) and not 0 <= seed < SEEDS:
+        raise ValueError(f"seed must be a whole number from 0 to {SEEDS - 1}, got {shown(seed)}")
     return parser, namespace
 
 
@@ -142,6 +147,8 @@ def _holding(function: Callable[..., object], parser: ArgumentParser, options: A
     if options.get("out") is None or options.get("estimate") or str(options.out).endswith(FILES):
         yield
         return
+    if not str(options.out).strip():
+        raise ValueError(f"out must be a folder, got {options.out!r}")
     out = Path(options.out)
     made = first_missing(out)
     with hold_folder(out):
@@ -155,6 +162,17 @@ def _holding(function: Callable[..., object], parser: ArgumentParser, options: A
             raise
         finally:
             _keep.reset(token)
+
+
+@contextlib.contextmanager
+def _memory_told() -> Iterator[None]:
+    """Turn torch's error for want of memory into a MemoryError, which is told in one sentence."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
+            raise
+        raise MemoryError(f"sizes must fit the memory there is, got: {error}") from error
 
 
 @contextlib.contextmanager

@@ -75,7 +75,7 @@ def check_generate(
     check_model(str(shipped(MODEL)) if model is None else model, "\n".join(map(str, (one.prompt for one in asked))))
     check_adapter(adapter)
     reads = uses_head(request.policy, request.settings, find_policy(request.policy).head)
-    if reads and head is not None and not (head_folder(head) / "head.safetensors").is_file():
+    if head is not None and not (head_folder(head) / "head.safetensors").is_file():
         raise ValueError(f"head must be a folder with head.safetensors for policy {request.policy}, got {head}")
     if reads or policy is None:
         head = find_head(model, head, adapter)
@@ -134,6 +134,8 @@ def find_prompts(
     if (given is None) == (prompts is None):
         raise ValueError(f"prompt or prompts must be given, got {'neither' if prompt is None else 'both'}")
     if given is not None:
+        if row is not None:
+            raise ValueError(f"row must come with prompts, a file of them, got {row} with a prompt")
         return typed(given, task)
     if row is None:
         found = tuple(read_prompts(str(prompts), task))

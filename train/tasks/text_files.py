@@ -39,12 +39,12 @@ def lines_of(path: Path) -> Iterator[str]:
         if not packed and start == GZIP:
             raise ValueError(f"{path} must be text by its name, got a gzip file: name it {path.name}.gz")
         try:
-            yield from _decoded(path, gzip.GzipFile(fileobj=raw) if packed else raw)
+            yield from decoded(path, gzip.GzipFile(fileobj=raw) if packed else raw)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise ValueError(f"{path} must be a whole gzip file, got a damaged one ({error})") from error
 
 
-def _decoded(path: Path, stream: Any) -> Iterator[str]:
+def decoded(path: Path | str, stream: Any) -> Iterator[str]:
     """The lines of an open file; bytes that are no UTF-8 come through as lone surrogates, and are refused with their line."""
     with io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape") as text:
         for number, line in enumerate(iter(partial(text.readline, LONGEST_LINE), ""), 1):

@@ -260,3 +260,12 @@ def test_other_lines_are_refused_and_stay(capsys, tiny, file, tmp_path, change):
     before = out.read_bytes()
     assert "out must be a file of this command, or none, got other lines" in refused(capsys, *how)
     assert out.read_bytes() == before
+
+
+def test_standard_input_is_read_as_utf_8_whatever_the_terminal(tmp_path, monkeypatch):
+    for data, found in (("é\n".encode(), ["é"]), (b"\xef\xbb\xbfx\n", ["x"])):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data), encoding="ascii"))
+        assert [asked.prompt for asked in read_prompts("-", None)] == found
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a\n\xff\n"), encoding="utf-8"))
+    with pytest.raises(ValueError, match=r"standard input, line 2: text must be in UTF-8, got byte 0xff at 0"):
+        list(read_prompts("-", None))

@@ -12,7 +12,7 @@ from models.complaints import shown
 from train.tasks import Example, Task
 from train.tasks.hub import HUB
 from train.tasks.question import INSTRUCTION, is_there, question, refuse_parts
-from train.tasks.text_files import lines_of, parse_json, placed, require_text
+from train.tasks.text_files import decoded, lines_of, parse_json, placed, require_text
 
 STDIN = "-"
 SUFFIXES = (".jsonl", ".jsonl.gz", ".txt", ".txt.gz")
@@ -64,7 +64,7 @@ def read_prompts(source: str, task: Task | None) -> Iterator[Asked]:
     name = "standard input" if source == STDIN else source
     if source != STDIN and not source.endswith(SUFFIXES):
         raise ValueError(f"prompts must be a file that ends in {', '.join(SUFFIXES)}, - or hub, got {source}")
-    lines: Iterable[str] = sys.stdin if source == STDIN else lines_of(Path(source))
+    lines: Iterable[str] = _typed_in() if source == STDIN else lines_of(Path(source))
     as_json = ".jsonl" in Path(source).name
     for number, line in enumerate(lines, 1):
         text = line.rstrip("\r\n")
@@ -77,6 +77,12 @@ def read_prompts(source: str, task: Task | None) -> Iterator[Asked]:
             yield asked
         except ValueError as error:
             raise placed(f"{name}, line {number}", error) from error
+
+
+def _typed_in() -> Iterable[str]:
+    """The lines of standard input, whatever letters the terminal is set to."""
+    buffer = getattr(sys.stdin, "buffer", None)
+    return sys.stdin if buffer is None else decoded("standard input", buffer)
 
 
 def _record(text: str, number: int, task: Task | None) -> Asked:

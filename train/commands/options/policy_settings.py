@@ -185,7 +185,10 @@ def arguments_of(doc: str) -> dict[str, str]:
 
 @cache
 def _source(module: str) -> ast.Module:
-    spec = find_spec(module)  # imports the packages above it alone, which are light
-    if spec is None or spec.origin is None:
+    try:
+        spec = find_spec(module)  # imports the packages above it alone, which are light
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         raise ValueError(f"policy must lie in a module that is there, got {module}")
     return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
