@@ -45,9 +45,11 @@ def whole(config: Mapping[str, Any], key: str, *, most: int = MOST) -> int:
     return value
 
 
-def positive(config: Mapping[str, Any], key: str) -> float:
-    """A finite number above 0; KeyError where it is missing."""
+def positive(config: Mapping[str, Any], key: str, *, most: float = sys.float_info.max) -> float:
+    """A finite number above 0, of at most `most`; KeyError where it is missing."""
     value = config[key]
+    if is_finite(value) and value > most:
+        raise CheckpointError(f"{key} of config.json must be at most {most:g}, got {repr(value)[:60]}")
     if not is_finite(value) or value <= 0:
         raise CheckpointError(f"{key} of config.json must be a finite number above 0, got {repr(value)[:60]}")
     return float(value)

@@ -48,10 +48,10 @@ class Family:
     native_names: Callable[[Mapping[str, Any]], dict[str, Any]]
 
 
-def _ids(named: Any) -> Any:
+def _ids(named: Any, size: int) -> Any:
     """Token ids as they are; None for what is no id, which the reader of special ids names."""
     every = named if isinstance(named, list) else [named]
-    return named if all(type(one) is int for one in every) else None
+    return named if all(type(one) is int and 0 <= one < size for one in every) else None
 
 
 def _llama_config(config: Mapping[str, Any]) -> Any:
@@ -72,13 +72,13 @@ def _llama_config(config: Mapping[str, Any]) -> Any:
         num_key_value_heads=config.get("n_kv_heads") or heads,
         hidden_act="silu",
         max_position_embeddings=whole(config, "max_sequence_length"),
-        rms_norm_eps=positive(config, "rms_norm_eps"),
+        rms_norm_eps=positive(config, "rms_norm_eps", most=1),
         rope_parameters=rope_parameters(config, "LLaDA"),
         tie_word_embeddings=bool(config.get("weight_tying", False)),
         attention_bias=False,
         mlp_bias=False,
         bos_token_id=None,
-        eos_token_id=_ids(config.get("eos_token_id")),
+        eos_token_id=_ids(config.get("eos_token_id"), config.get("embedding_size") or config["vocab_size"]),
         pad_token_id=None,  # with an id the embedding would get a padding_idx
     )
 
@@ -99,12 +99,12 @@ def _qwen2_config(config: Mapping[str, Any]) -> Any:
         num_key_value_heads=shared,
         hidden_act="silu",
         max_position_embeddings=whole(config, "max_position_embeddings"),
-        rms_norm_eps=positive(config, "rms_norm_eps"),
+        rms_norm_eps=positive(config, "rms_norm_eps", most=1),
         rope_parameters=rope_parameters(config, "Dream"),
         tie_word_embeddings=bool(config.get("tie_word_embeddings", False)),
         use_sliding_window=False,
         bos_token_id=None,
-        eos_token_id=_ids(config.get("eos_token_id")),
+        eos_token_id=_ids(config.get("eos_token_id"), config["vocab_size"]),
         pad_token_id=None,
     )
 

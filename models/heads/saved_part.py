@@ -60,7 +60,10 @@ def read_fitted(file: Path, kind: str, make: Callable[[dict[str, Any]], Config])
     try:
         require_regular(file)
         with safe_open(file, framework="pt") as opened:
-            return make(parse((opened.metadata() or {})["config"]))
+            raw = parse((opened.metadata() or {})["config"])
+        if not isinstance(raw.get("base", ""), str):
+            raise ValueError("base must be a fingerprint")
+        return make(raw)
     except (KeyError, TypeError, AttributeError, ValueError, OSError, SafetensorError) as error:
         raise ValueError(f"{file} must be a {kind} of this project, got a foreign, broken or missing file") from error
 

@@ -12,7 +12,7 @@ import models
 from decoding import generate
 from decoding.calls.request import resolve
 from decoding.features import NAMES
-from models.checkpoints.config_numbers import CheckpointError, is_finite
+from models.checkpoints.config_numbers import CheckpointError, is_finite, positive
 from models.checkpoints.families import LLADA
 from models.checkpoints.json_files import require_sound, sealed
 from models.checkpoints.manifest import TOKENIZER_FILES
@@ -106,6 +106,11 @@ def test_a_number_too_large_for_a_float_is_refused_by_name(tmp_path, key):
     (folder / "config.json").write_text(json.dumps(config | {key: 10**400}))
     with pytest.raises(CheckpointError, match=f"^{key} of config.json must be a finite number above 0, got 1000"):
         models.load(folder, device="cpu")
+
+
+def test_a_norm_s_epsilon_above_1_is_refused_by_name():
+    with pytest.raises(CheckpointError, match=r"^rms_norm_eps of config.json must be at most 1, got 1.5"):
+        positive({"rms_norm_eps": 1.5}, "rms_norm_eps", most=1)
 
 
 @pytest.mark.parametrize("where", ["config.json", "generation_config.json"])

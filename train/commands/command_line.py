@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from contextvars import ContextVar
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
@@ -224,7 +224,9 @@ def sentence(error: Exception, function: Callable[..., object]) -> str:
     parameter = inspect.signature(function).parameters.get(named[1]) if named else None
     if named is None or parameter is None:
         return cut(text, LONGEST)
-    return f"{named[1]} must be {inspect.formatannotation(parameter.annotation)}, got {shown(named[2])}"
+    kind = parameter.annotation
+    kind = get_type_hints(function)[named[1]] if isinstance(kind, str) else kind
+    return f"{named[1]} must be {inspect.formatannotation(kind)}, got {shown(named[2])}"
 
 
 def with_flags(function: Callable[..., object], arguments: Sequence[str]) -> list[str]:

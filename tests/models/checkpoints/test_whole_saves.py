@@ -208,6 +208,9 @@ def test_an_index_names_files_of_its_folder_alone(base, name):
         {"rank": True},
         {"feature_names": 3},
         {"base": ""},
+        {"base": True},
+        {"base": 1.5},
+        {"base": {"a": 1}},
     ],
     ids=str,
 )
