@@ -33,7 +33,10 @@ FILES = (".jsonl",)  # an `out` that ends so is a file, no folder that keeps the
 LONGEST = 1000  # letters of a complaint
 GOES_ON = "what is done is kept in {out}: the same command goes on from there"
 
+READER_LEFT = 141  # exit code where who reads standard output has closed it, as `head` does
+
 _keep: ContextVar[Callable[[], None] | None] = ContextVar("keep", default=None)
+_typed: ContextVar[str] = ContextVar("typed", default="")
 
 
 def parser_of(function: Callable[..., object], *, skip: Set[str] = frozenset(), closing: str = "") -> ArgumentParser:
@@ -76,6 +79,7 @@ def run(
     The options are saved when the command says that everything is judged (`keep_options`), at the latest at its end; a refused
     call and an `estimate` save nothing and leave no folder behind. A ValueError or OSError becomes one sentence on stderr and
     exit code 2; with TRACEBACK=1 in the environment it stays as it is. Ctrl-C becomes one line and exit code 130, SIGTERM 143.
+    Where the reader of standard output has left, the command ends without a word, with exit code 141.
 
     Args:
         function: the command; its heavy imports stand inside it, after whatever can be judged without them.
@@ -96,11 +100,15 @@ def run(
             values = parser.instantiate(namespace).as_dict()
             with contextlib.nullcontext() if shared else _holding(function, parser, namespace), _said_once():
                 function(**{name: value for name, value in values.items() if name != "config"})
+            sys.stdout.flush()
     except Interrupted as stopped:
         out = options.get("out")
         said = NOTHING_KEPT if out is None or not Path(out).exists() else kept.format(out=out)
         sys.stderr.write(f"{prog_of(function)}: {stopped}, {said}\n")
         raise SystemExit(stopped.exit_code) from None
+    except BrokenPipeError:
+        _write_nowhere()
+        raise SystemExit(READER_LEFT) from None
     except _refusals() as error:
         if os.environ.get("TRACEBACK"):
             raise
@@ -192,6 +200,12 @@ def _write_anything() -> None:
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
+def _write_nowhere() -> None:
+    """Let what is left in the buffer of standard output go nowhere, where the interpreter would complain at its end."""
+    with contextlib.suppress(AttributeError, ValueError, OSError):  # a stand-in for a stream
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _refusals() -> tuple[type[Exception], ...]:
     """What is told in one sentence."""
     known = (ValueError, OSError, MemoryError, argparse.ArgumentError)
@@ -220,9 +234,18 @@ def with_flags(function: Callable[..., object], arguments: Sequence[str]) -> lis
 
 
 def prog_of(function: Callable[..., object]) -> str:
-    """What a user types: a file of the source tree, or the console script of an installed wheel, which has no such files."""
-    name = function.__name__
-    return f"fewer-rounds {name}" if DATA.is_dir() else f"{name}.py"
+    """What a user types: the console script and the name of a command, or a file of the source tree."""
+    return _typed.get() or f"{function.__name__}.py"
+
+
+@contextlib.contextmanager
+def typed_as(name: str) -> Iterator[None]:
+    """Let help and complaints of a command begin with what was typed to start it."""
+    token = _typed.set(name)
+    try:
+        yield
+    finally:
+        _typed.reset(token)
 
 
 def shipped(path: str) -> Path:
