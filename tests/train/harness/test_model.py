@@ -95,6 +95,15 @@ def test_the_command_registers_the_model_and_reports(tasks, tmp_path):
     assert "did you mean threshold?" in wrong.stderr.splitlines()[-1]
 
 
+def test_the_task_that_the_page_shows_is_scored(tasks, tmp_path):
+    page = (Path(__file__).parents[3] / "docs" / "lm-eval.md").read_text()
+    (shown,) = re.findall(r"^```yaml\n(.*?)^```", page, re.M | re.S)
+    (tmp_path / "sums.yaml").write_text(shown.replace("sums.jsonl", str(tasks / "sums.jsonl")))
+    found = evaluate(tmp_path, ["sums"])
+    assert len(found["samples"]["sums"]) == 5
+    assert 0 <= found["results"]["sums"]["exact_match,none"] <= 1
+
+
 def test_long_contexts_are_refused_or_cut(tasks):
     from train.harness.model import FewerRounds
 
