@@ -18,7 +18,6 @@ from train.commands.console import FILES, MODULES, main
 CONSOLE = (*FILES, *MODULES)
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-GENERATE = (ROOT / "docs" / "generate.md").read_text(encoding="utf-8")
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 MOST_WORDS = 1200
 PICTURE_LIMIT = 60_000  # bytes
@@ -116,7 +115,7 @@ def test_a_line_with_an_unknown_option_would_be_seen(monkeypatch):
         parsed("python -m train.clock --tusk sudoku", monkeypatch)
 
 
-@pytest.mark.parametrize("code", [block for kind, block in blocks_of(README + GENERATE) if kind == "python"])
+@pytest.mark.parametrize("code", [block for kind, block in blocks_of(README) if kind == "python"])
 def test_python_runs(code, monkeypatch):
     monkeypatch.chdir(ROOT)
     exec(compile(code, "README.md", "exec"), {})
