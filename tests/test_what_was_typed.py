@@ -1,10 +1,9 @@
 """A command in a user's shell: its complaints begin with what was typed, and `| head` ends it without a word."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
+from typing import Literal
 
 import pytest
 
@@ -40,3 +39,11 @@ def test_complaints_begin_with_what_was_typed(capsys):
     with typed_as("fewer-rounds profile"):
         assert told(capsys, "--rate", "2").startswith("fewer-rounds profile: rate must be at most 1")
     assert told(capsys, "--rate", "2").startswith("command.py: rate must be at most 1")
+
+
+def test_a_value_that_is_none_of_a_few_is_answered_with_them_and_the_nearest(capsys):
+    def choose(kind: Literal["policies", "tasks"] | None = None) -> None:
+        """Choose."""
+
+    said = told(capsys, "--kind", "polices", function=choose)
+    assert said == "choose.py: kind must be one of policies, tasks, got 'polices': did you mean policies?"

@@ -237,7 +237,7 @@ class BeamETE(BranchingPolicy):
     one with the largest c_j is kept.
 
     Args:
-        threshold: C, the confidence that exploitation asks for as well, in (0, 1].
+        threshold: C, the confidence of exploitation, of the candidate band and of Eq. 7, in (0, 1].
         factor: f, above 0; if given, exploitation follows the factor rule, and C only serves Eq. 7 and the candidate band.
     """
 

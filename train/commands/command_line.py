@@ -13,13 +13,15 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from contextvars import ContextVar
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from decoding.files.aside import written_aside
 from decoding.files.folder_lock import discard_new, first_missing, hold_folder
+from decoding.names import nearest
 from models.complaints import cut, shown
 from models.ranks import find_ranks
 from train.commands.interruption import Interrupted, interruptible
@@ -220,7 +222,17 @@ def sentence(error: Exception, function: Callable[..., object]) -> str:
     parameter = inspect.signature(function).parameters.get(named[1]) if named else None
     if named is None or parameter is None:
         return cut(text, LONGEST)
-    return f"{named[1]} must be {inspect.formatannotation(parameter.annotation)}, got {shown(named[2])}"
+    values = _values_of(parameter.annotation)
+    rule = f"one of {', '.join(values)}" if values else inspect.formatannotation(parameter.annotation)
+    return f"{named[1]} must be {rule}, got {shown(named[2])}{nearest(named[2], values)}"
+
+
+def _values_of(hint: Any) -> tuple[str, ...]:
+    """The values that a type names one by one, alone or beside None; () where it does not."""
+    if get_origin(hint) is Literal:
+        return tuple(map(str, get_args(hint)))
+    kinds = [one for one in get_args(hint) if one is not type(None)]
+    return _values_of(kinds[0]) if len(kinds) == 1 and get_origin(hint) in (Union, UnionType) else ()
 
 
 def with_flags(function: Callable[..., object], arguments: Sequence[str]) -> list[str]:
