@@ -85,7 +85,9 @@ def test_lists_fit_a_terminal_and_name_everything():
     assert listing("policies", "random").endswith("Fixed: order is random.")
     assert "--threshold" in listing("settings", "threshold")
     assert "countdown3" in listing("tasks")
-    assert re.search(r"--rule +name of a policy, must be given: R: one canvas", listing("settings", "verified"))
+    assert re.search(
+        r"--rule +name of a policy, default what the other settings mean,", listing("settings", "verified")
+    )
 
 
 def test_help_ends_with_the_settings_of_the_policy(capsys):

@@ -78,9 +78,10 @@ def policy_lines(name: str) -> Iterator[str]:
 
 def said(setting: Setting) -> str:
     """Type, default and meaning of a setting."""
-    kind = "name of a policy" if setting.kind == "Policy" else setting.kind
-    default = setting.default.strip("'")
-    return f"{kind}, {f'default {default}' if default else 'must be given'}: {setting.meaning}"
+    if setting.kind == "Policy":
+        return f"name of a policy, default what the other settings mean, else threshold: {setting.meaning}"
+    default = setting.default.strip("'") or "must be given"
+    return f"{setting.kind}, default {default}: {setting.meaning}"
 
 
 def entry(name: str, text: str) -> list[str]:
