@@ -26,7 +26,7 @@ from torch import Tensor
 from decoding.policies.bounds import within_factor
 from decoding.policies.candidates import CANDIDATE_RULES, IMPLICIT_SCOPES, TINY
 from decoding.policies.rules import at_least_one, confident, require, require_one_of
-from decoding.policy import Needs, Policy
+from decoding.policy import Needs, Policy, order
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal, Reason
 
@@ -132,8 +132,7 @@ class ExplorePolicy(Policy):
             reason = torch.where(implied, int(Reason.IMPLICIT), reason)
         score, eligible = CANDIDATE_RULES[self.candidate_rule](reading, self.c_info, self.threshold)
         within = left & (reason == 0) & eligible & (triggered & self.targeted).unsqueeze(-1)
-        order = torch.argsort(score.masked_fill(~within, -torch.inf), dim=-1, descending=True, stable=True)
-        candidates = order[:, : self.branches]
+        candidates = order(score, within)[:, : self.branches]
         return Plan(reason, triggered, candidates, within.gather(-1, candidates))
 
 
@@ -251,6 +250,11 @@ class BeamETE(BranchingPolicy):
     def needs(self) -> Needs:
         """A canvas for each branch."""
         return Needs(canvases=self.branches)
+
+    @property
+    def fused(self) -> bool:
+        """True: there are tensor operations alone."""
+        return True
 
     def exploit(self, reading: Reading) -> Bool[Tensor, "B L"]:
         """c >= C, or the factor rule."""
