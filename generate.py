@@ -44,7 +44,7 @@ def generate(  # one option a line, hence its length
         row: the only one of them, counted from 1.
         out: .jsonl file for the answers; a run that was stopped goes on where it was.
         samples: answers to each prompt.
-        policy: which positions to commit when; default learned where there is a head, else ete.
+        policy: which positions to commit when; default what the head decodes the task with, ete where there is no head.
         settings: of the policy as one JSON object; each of them is an option of its own too, as --threshold 0.8.
         model: checkpoint folder or hub id; default the shipped model.
         head: folder of a scoring head; default the one that ships for the model.

@@ -204,14 +204,25 @@ def newest_block(state: DecodeState) -> Bool[Tensor, "... L"]:
 
 def rank(score: Float[Tensor, "B L"], within: Bool[Tensor, "B L"]) -> Int[Tensor, "B L"]:
     """Place of each position in descending order of score, 0 the best; positions outside `within` come last. Ties go leftmost."""
-    score = score.masked_fill(~within, -torch.inf)
-    if score.is_cuda:  # a sort takes many launches there, and a row is short: count what comes before instead
-        place = torch.arange(score.shape[-1], device=score.device)
-        other, own = score.nan_to_num(nan=torch.inf).unsqueeze(-2), score.nan_to_num(nan=torch.inf).unsqueeze(-1)
-        before = (other > own) | ((other == own) & (place < place.unsqueeze(-1)))
-        return before.sum(-1)
-    order = torch.argsort(score, dim=-1, descending=True, stable=True)
-    return torch.argsort(order, dim=-1, stable=True)
+    if not score.is_cuda:
+        return torch.argsort(order(score, within), dim=-1, stable=True)
+    score = score.masked_fill(
+        ~within, -torch.inf
+    )  # a sort takes many launches there, and a row is short: count what comes before
+    place = torch.arange(score.shape[-1], device=score.device)
+    other, own = score.nan_to_num(nan=torch.inf).unsqueeze(-2), score.nan_to_num(nan=torch.inf).unsqueeze(-1)
+    before = (other > own) | ((other == own) & (place < place.unsqueeze(-1)))
+    return before.sum(-1)
+
+
+def order(score: Float[Tensor, "B L"], within: Bool[Tensor, "B L"]) -> Int[Tensor, "B L"]:
+    """The positions in descending order of score, those outside `within` last. Ties go leftmost."""
+    if not score.is_cuda:
+        return torch.argsort(score.masked_fill(~within, -torch.inf), dim=-1, descending=True, stable=True)
+    place = rank(score, within)
+    return torch.empty_like(place).scatter(
+        -1, place, torch.arange(place.shape[-1], device=place.device).expand_as(place)
+    )
 
 
 def best(score: Float[Tensor, "B L"], within: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:

@@ -1,16 +1,19 @@
 """Whatever the README and its pages say can be run runs."""
 
-import importlib.util
+import importlib
 import re
+import runpy
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
 
 import generate as generate_command
 from decoding.names import POLICIES
-from train.commands.command_line import parser_of, run, with_flags
-from train.commands.console import FILES, MODULES
+from train.commands import command_line
+from train.commands.command_line import run
+from train.commands.console import FILES, MODULES, main
 
 CONSOLE = (*FILES, *MODULES)
 ROOT = Path(__file__).parents[1]
@@ -36,8 +39,8 @@ def lines_of(text: str) -> list[str]:
 LINES = lines_of(README)
 ALL_LINES = [*LINES, *(line for page in PAGES for line in lines_of(page.read_text(encoding="utf-8")))]
 OF_GENERATE = [line for line in LINES if line.startswith("python generate.py ")]
-CONFIGS = {"compare": "configs/compare/default.yaml", "train": "configs/train/head.yaml"}
-OF_CONFIGS = [line for line in ALL_LINES if line.startswith(("python compare.py ", "python train.py "))]
+OTHERS = ("make ", "pip ", "fewer-rounds lm-eval ")  # the last is parsed by the harness
+PARSED = [line for line in dict.fromkeys(ALL_LINES) if not line.startswith(OTHERS)]
 
 
 def test_every_line_is_of_a_kind_that_is_tested():
@@ -76,16 +79,40 @@ def test_generate_lines_run_and_cost_what_stands_behind_them(line, capsys):
     assert comment_of(line) in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("line", OF_CONFIGS)
-def test_lines_with_a_config_parse(line):
-    _, script, *given = shlex.split(line)
-    name = script.removesuffix(".py")
-    spec = importlib.util.spec_from_file_location(f"{name}_command", ROOT / script)
-    command = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(command)
-    default = [] if "--config" in given else ["--config", str(ROOT / CONFIGS[name])]
-    function = getattr(command, name)
-    parser_of(function).parse_args(with_flags(function, [*default, *given]))
+def parsed(line: str, monkeypatch) -> list[object]:
+    """What the parser of a line's command makes of it, with the command itself left out."""
+    made: list[object] = []
+
+    def run_no_further(function, *, default_config=None, positional=None, **how):
+        told = {"default_config": default_config, "positional": positional}
+        made.append(command_line._parse(function, sys.argv[1:], **told)[1])
+
+    first, *words = shlex.split(line)
+    name = words.pop(0)
+    if name == "-m":
+        name = words.pop(0)
+    monkeypatch.setattr(command_line, "run", run_no_further)
+    monkeypatch.setattr(sys, "argv", [name, *words])
+    if first == "fewer-rounds":
+        main([name, *words])
+    elif (ROOT / name).is_file():
+        runpy.run_path(str(ROOT / name), run_name="__main__")
+    else:
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+    return made
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules")
+@pytest.mark.parametrize("line", PARSED)
+def test_every_option_of_every_line_is_one_that_the_command_knows(line, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert len(parsed(line, monkeypatch)) == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules")
+def test_a_line_with_an_unknown_option_would_be_seen(monkeypatch):
+    with pytest.raises(ValueError, match="option must be one that"):
+        parsed("python -m train.clock --tusk sudoku", monkeypatch)
 
 
 @pytest.mark.parametrize("code", [block for kind, block in blocks_of(README) if kind == "python"])

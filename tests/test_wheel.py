@@ -128,5 +128,5 @@ def test_console_script_names_its_commands(site, tmp_path):
     assert wrong.returncode == 2
     assert wrong.stderr.endswith("got 'genrate': did you mean generate?\n")
     assert console(site, tmp_path, "--version").stdout.strip() == "0.1.0"
-    for command in ("compare", "train", "study", "calibrate"):
+    for command in ("compare", "train", "study", "calibrate", "profile", "fit-cascade"):
         assert console(site, tmp_path, command, "--help").stdout.startswith(f"usage: fewer-rounds {command}")

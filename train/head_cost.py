@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
 from decoding.policies.threshold import Threshold
 from decoding.policy import Needs, Policy
@@ -49,6 +49,7 @@ def head_cost(
     repeats: int = 7,
     seed: int = 0,
     device: str | None = None,
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
     shape: Path | None = None,
     out: Path | None = None,
 ) -> None:
@@ -63,6 +64,7 @@ def head_cost(
         repeats: decodes of each kind, in turns; medians are reported.
         seed: of the prompts.
         device: where to run; by default the GPU if there is one.
+        dtype: of the base; default float32 on the CPU, the checkpoint's own elsewhere.
         shape: folder with the config.json whose shape is counted; by default LLaDA-8B's.
         out: folder for head-cost.json, or none.
     """
@@ -79,7 +81,7 @@ def head_cost(
 
     about = get(task)
     counted = LLADA_8B if shape is None else shape_of(read_object(shape / "config.json"))
-    denoiser = models.load(or_shipped(model, MODEL), device=device, head=head_of(model, head))
+    denoiser = models.load(or_shipped(model, MODEL), device=device, dtype=dtype, head=head_of(model, head))
     timed = measure(denoiser, task, threshold=threshold, batch_size=batch_size, repeats=repeats, seed=seed)
     sizes: dict[str, int] = {"prompt": 128, "gen_length": 256, "block_length": 32}
     counts = {**sizes, "heads": table(counted, NAMES, **sizes)}

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from decoding.reading import Reading
 from decoding.state import DecodeState
+from models.complaints import shown
 
 
 @dataclass
@@ -40,8 +41,10 @@ class Stream:
             whole: put nothing before the end.
 
         Raises:
-            ValueError: for more than one row.
+            ValueError: for more than one row, and an object without `put` and `end`.
         """
+        if not all(callable(getattr(streamer, name, None)) for name in ("put", "end")):
+            raise ValueError(f"streamer must have put and end, got {shown(streamer)}")
         if len(state.tokens) != 1:
             raise ValueError(f"streamer must come with one prompt and one answer, got {len(state.tokens)} rows")
         streamer.put(state.tokens[0, state.block[0] < 0].cpu())
@@ -57,7 +60,7 @@ class Stream:
             read = reading.rows[0, canvas]
             draft = torch.where(masked & read, reading.token[0, canvas], tokens)[self.sent :]
             known = (~masked | read)[self.sent :]
-            self.streamer.put_draft(value=self._until_end(draft[known]).cpu())
+            self.streamer.put_draft(self._until_end(draft[known]).cpu())
 
     def close(self, state: DecodeState) -> None:
         """Put the rest up to the first EOS, and end."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from decoding.checked_names import VERIFIED, uses_head
-from decoding.names import DIALS, POLICIES, STEPS, WHOLE, find_policy
+from decoding.names import DIALS, POLICIES, STEPS, WHOLE, find_policy, nearest
 from models.complaints import shown
 
 Kind = Literal["headless", "learned", "control", "ceiling"]
@@ -187,7 +187,7 @@ def select(catalogue: Iterable[Arm], wanted: str | None, *, has_head: bool) -> t
     require_different("arms", named or ())
     for name in named or ():
         if name not in known:
-            raise ValueError(f"arms must be among {', '.join(known)}, got {shown(name)}")
+            raise ValueError(f"arms must be among {', '.join(known)}, got {shown(name)}{nearest(name, known)}")
     headless = [arm.name for arm in known.values() if arm.needs_head and arm.head is None and not has_head]
     for name in named or ():
         if name in headless:

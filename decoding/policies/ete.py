@@ -26,7 +26,7 @@ from torch import Tensor
 from decoding.policies.bounds import within_factor
 from decoding.policies.candidates import CANDIDATE_RULES, IMPLICIT_SCOPES, TINY
 from decoding.policies.rules import at_least_one, confident, require, require_one_of
-from decoding.policy import Needs, Policy
+from decoding.policy import Needs, Policy, order
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal, Reason
 
@@ -132,8 +132,7 @@ class ExplorePolicy(Policy):
             reason = torch.where(implied, int(Reason.IMPLICIT), reason)
         score, eligible = CANDIDATE_RULES[self.candidate_rule](reading, self.c_info, self.threshold)
         within = left & (reason == 0) & eligible & (triggered & self.targeted).unsqueeze(-1)
-        order = torch.argsort(score.masked_fill(~within, -torch.inf), dim=-1, descending=True, stable=True)
-        candidates = order[:, : self.branches]
+        candidates = order(score, within)[:, : self.branches]
         return Plan(reason, triggered, candidates, within.gather(-1, candidates))
 
 
@@ -237,7 +236,7 @@ class BeamETE(BranchingPolicy):
     one with the largest c_j is kept.
 
     Args:
-        threshold: C, the confidence that exploitation asks for as well, in (0, 1].
+        threshold: C, the confidence of exploitation, of the candidate band and of Eq. 7, in (0, 1].
         factor: f, above 0; if given, exploitation follows the factor rule, and C only serves Eq. 7 and the candidate band.
     """
 
@@ -251,6 +250,11 @@ class BeamETE(BranchingPolicy):
     def needs(self) -> Needs:
         """A canvas for each branch."""
         return Needs(canvases=self.branches)
+
+    @property
+    def fused(self) -> bool:
+        """True: there are tensor operations alone."""
+        return True
 
     def exploit(self, reading: Reading) -> Bool[Tensor, "B L"]:
         """c >= C, or the factor rule."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from decoding.policies.ete import Plan
 from decoding.policies.rules import at_least_one, require
-from decoding.policy import Needs, Policy
+from decoding.policy import Needs, Policy, order
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal
 
@@ -42,13 +42,17 @@ class LoPA(Policy):
         """The anchor and the branches."""
         return Needs(canvases=self.branches + 1)
 
+    @property
+    def fused(self) -> bool:
+        """True: there are tensor operations alone."""
+        return True
+
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """The anchor as canvas 0, then the branches."""
         accepted = reading.rows & (reading.confidence > self.threshold)
         anchor = at_least_one(accepted, reading.log_odds, reading)
         within = reading.rows & (anchor == 0)
-        score = reading.log_odds.masked_fill(~within, -torch.inf)
-        candidates = torch.argsort(score, dim=-1, descending=True, stable=True)[:, : self.branches]
+        candidates = order(reading.log_odds, within)[:, : self.branches]
         plan = Plan(
             reason=anchor,
             triggered=within.any(-1),

@@ -59,7 +59,7 @@ class Sequential(OrderedPolicy):
     """Commit one position a round: the first of the opened blocks in the given order.
 
     Args:
-        order: confidence, random, margin, entropy, left_to_right or right_to_left.
+        order: confidence, random, margin p1 - p2, entropy (lowest first), left_to_right or right_to_left.
     """
 
     checkable: ClassVar[bool] = True
@@ -78,7 +78,8 @@ class Quota(OrderedPolicy):
     block (0-based) commits b // s + [r < b mod s] positions. Rounds that would commit nothing (s > b) are not run.
 
     Args:
-        order: confidence (`low_confidence` remasking), random, margin, entropy, left_to_right or right_to_left.
+        order: confidence (`low_confidence` remasking), random, margin p1 - p2, entropy (lowest first), left_to_right or
+            right_to_left.
         steps: rounds in all, a positive multiple of the number of blocks.
     """
 
@@ -116,7 +117,7 @@ class DreamQuota(OrderedPolicy):
     floor is 0 commits nothing and still costs its forward: the one rule here that may do so.
 
     Args:
-        order: confidence (`maskgit_plus`), margin (`topk_margin`), entropy, random or left_to_right.
+        order: confidence (`maskgit_plus`), margin (`topk_margin`: p1 - p2), entropy (lowest first), random or left_to_right.
         steps: rounds in all, at least 1.
         eps: end of the time grid, in (0, 1).
     """

@@ -59,7 +59,7 @@ class Verified(WrappingPolicy):
         rule: R: one canvas a round, no draws, nothing taken back, no cascade of its own.
         head: whose cascade foretells; read from the denoiser by `decoding.generate`, None without one.
         canvases: k, canvases a round at most: one certain and k - 1 drafts on top of each other; at least 1.
-        mode: `exact` or `subset`.
+        mode: a draft counts if R commits the very same (`exact`: R's own text), or at least that (`subset`).
         source: what drafts are made from: the `cascade`, or the present `reading` as it stands, which needs no head; None takes
             the cascade where there is one.
         draft_share: part of R's bound that a draft keeps to, in (0, 1]; below 1 drafts are more careful than R.

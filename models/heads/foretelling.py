@@ -28,10 +28,20 @@ def distribution(
     """
     tokens, known, log_normaliser = figures
     weight, rest, bias = out
-    logits = torch.linalg.vecdot(weight[tokens], after.unsqueeze(-2)).float()
+    logits = logits_of(weight, tokens, after).float()
     logits = (logits - log_normaliser.unsqueeze(-1)).masked_fill(known <= LEAST, LEAST)
     others = rest_of(known) + linear(after.to(rest.dtype), rest, bias)
     return torch.cat([logits, others], -1).log_softmax(-1)
+
+
+def logits_of(
+    weight: Float[Tensor, "V D"], tokens: Int[Tensor, "*M 5"], after: Float[Tensor, "*M D"]
+) -> Float[Tensor, "*M 5"]:
+    """Logits of a few tokens, as a product of matrices on a GPU: a sum over D would be left to a few of its processors."""
+    if after.is_cuda:
+        return (weight[tokens] @ after.unsqueeze(-1)).squeeze(-1)
+    logits: Tensor = torch.linalg.vecdot(weight[tokens], after.unsqueeze(-2))
+    return logits
 
 
 def enter(

@@ -1,8 +1,11 @@
 """What a call takes and gives beside sequences: rows, repr, NumPy ids, chats, several answers, a streamer."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
+from transformers import TextDiffusionStreamer
 
 from decoding import generate
 from decoding.policies.remask import RemaskLowest
@@ -46,8 +49,8 @@ class Recorder:
     def put(self, value):
         self.put_.append(value.tolist())
 
-    def put_draft(self, value):
-        self.drafts.append((sum(map(len, self.put_[1:])), value.tolist()))
+    def put_draft(self, draft):
+        self.drafts.append((sum(map(len, self.put_[1:])), draft.tolist()))
 
     def end(self):
         self.ended += 1
@@ -135,6 +138,19 @@ def test_a_rule_that_takes_commits_back_is_streamed_at_its_end(model):
     result = generate(model, "ab", RemaskLowest(0.3, 0.9, count=1), streamer=recorder, **CANVAS)
     assert len(recorder.put_) == 2
     assert recorder.put_[1] == [token for token in result.row(0).ids if token != 5]
+
+
+def test_what_is_no_streamer_is_refused(model):
+    for wrong in (print, "a"):
+        with pytest.raises(ValueError, match="streamer must have put and end, got "):
+            generate(model, "ab", "threshold", streamer=wrong, **CANVAS)
+
+
+def test_a_diffusion_streamer_of_transformers_shows_drafts_and_ends_with_the_text(model, capsys):
+    row = generate(model, "ab", Threshold(0.5), streamer=TextDiffusionStreamer(model.tokenizer), **CANVAS).row(0)
+    printed = capsys.readouterr().out
+    assert "\x1b[33m" in printed  # drafts are yellow, and taken away from the screen
+    assert "".join(re.sub(r"\x1b7.*?\x1b8\x1b\[J", "", printed, flags=re.S).split()) == f"ab{row.text}"
 
 
 def test_a_streamer_without_drafts_and_a_hook_beside_it(model):

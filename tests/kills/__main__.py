@@ -152,7 +152,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, help="end after so many, with what was found")
     parser.add_argument("--done", type=Path, default=DONE, help="file that keeps what was found")
-    parser.add_argument("--keep", type=Path, help="folder for the runs; those that are wrong stay there")
+    parser.add_argument("--keep", type=Path, help="folder that gets one for the runs; those that are wrong stay there")
     return parser.parse_args()
 
 
@@ -161,8 +161,9 @@ def main() -> int:
     given, began = options(), time.monotonic()
     found = Found(given.done, name_of_code())
     with tempfile.TemporaryDirectory() as made, ThreadPoolExecutor(given.jobs) as pool:
-        root = (given.keep or Path(made)).resolve()
-        root.mkdir(parents=True, exist_ok=True)
+        if given.keep is not None:
+            given.keep.mkdir(parents=True, exist_ok=True)
+        root = Path(tempfile.mkdtemp(prefix="kills-", dir=given.keep) if given.keep else made).resolve()
         servers = Servers(copy_tree(root / "tree"), given.jobs)  # edits meanwhile do not count: a ledger names its code
 
         def stop(number: int, frame: FrameType | None) -> None:

@@ -13,13 +13,15 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from contextvars import ContextVar
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from decoding.files.aside import written_aside
 from decoding.files.folder_lock import discard_new, first_missing, hold_folder
+from decoding.names import nearest
 from models.complaints import cut, shown
 from models.ranks import find_ranks
 from train.commands.interruption import Interrupted, interruptible
@@ -34,7 +36,10 @@ SEEDS = 1 << 32  # as many as every generator takes
 LONGEST = 1000  # letters of a complaint
 GOES_ON = "what is done is kept in {out}: the same command goes on from there"
 
+READER_LEFT = 141  # exit code where who reads standard output has closed it, as `head` does
+
 _keep: ContextVar[Callable[[], None] | None] = ContextVar("keep", default=None)
+_typed: ContextVar[str] = ContextVar("typed", default="")
 
 
 def parser_of(function: Callable[..., object], *, skip: Set[str] = frozenset(), closing: str = "") -> ArgumentParser:
@@ -77,6 +82,7 @@ def run(
     The options are saved when the command says that everything is judged (`keep_options`), at the latest at its end; a refused
     call and an `estimate` save nothing and leave no folder behind. A ValueError or OSError becomes one sentence on stderr and
     exit code 2; with TRACEBACK=1 in the environment it stays as it is. Ctrl-C becomes one line and exit code 130, SIGTERM 143.
+    Where the reader of standard output has left, the command ends without a word, with exit code 141.
 
     Args:
         function: the command; its heavy imports stand inside it, after whatever can be judged without them.
@@ -98,11 +104,15 @@ def run(
             holding = contextlib.nullcontext() if shared else _holding(function, parser, namespace)
             with holding, _said_once(), _memory_told():
                 function(**{name: value for name, value in values.items() if name != "config"})
+            sys.stdout.flush()
     except Interrupted as stopped:
         out = options.get("out")
         said = NOTHING_KEPT if out is None or not Path(out).exists() else kept.format(out=out)
         sys.stderr.write(f"{prog_of(function)}: {stopped}, {said}\n")
         raise SystemExit(stopped.exit_code) from None
+    except BrokenPipeError:
+        _write_nowhere()
+        raise SystemExit(READER_LEFT) from None
     except _refusals() as error:
         if os.environ.get("TRACEBACK"):
             raise
@@ -210,6 +220,12 @@ def _write_anything() -> None:
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
+def _write_nowhere() -> None:
+    """Let what is left in the buffer of standard output go nowhere, where the interpreter would complain at its end."""
+    with contextlib.suppress(AttributeError, ValueError, OSError):  # a stand-in for a stream
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _refusals() -> tuple[type[Exception], ...]:
     """What is told in one sentence."""
     known = (ValueError, OSError, MemoryError, argparse.ArgumentError)
@@ -226,7 +242,17 @@ def sentence(error: Exception, function: Callable[..., object]) -> str:
         return cut(text, LONGEST)
     kind = parameter.annotation
     kind = get_type_hints(function)[named[1]] if isinstance(kind, str) else kind
-    return f"{named[1]} must be {inspect.formatannotation(kind)}, got {shown(named[2])}"
+    values = _values_of(kind)
+    rule = f"one of {', '.join(values)}" if values else inspect.formatannotation(kind)
+    return f"{named[1]} must be {rule}, got {shown(named[2])}{nearest(named[2], values)}"
+
+
+def _values_of(hint: Any) -> tuple[str, ...]:
+    """The values that a type names one by one, alone or beside None; () where it does not."""
+    if get_origin(hint) is Literal:
+        return tuple(map(str, get_args(hint)))
+    kinds = [one for one in get_args(hint) if one is not type(None)]
+    return _values_of(kinds[0]) if len(kinds) == 1 and get_origin(hint) in (Union, UnionType) else ()
 
 
 def with_flags(function: Callable[..., object], arguments: Sequence[str]) -> list[str]:
@@ -240,9 +266,18 @@ def with_flags(function: Callable[..., object], arguments: Sequence[str]) -> lis
 
 
 def prog_of(function: Callable[..., object]) -> str:
-    """What a user types: a file of the source tree, or the console script of an installed wheel, which has no such files."""
-    name = function.__name__
-    return f"fewer-rounds {name}" if DATA.is_dir() else f"{name}.py"
+    """What a user types: the console script and the name of a command, or a file of the source tree."""
+    return _typed.get() or f"{function.__name__}.py"
+
+
+@contextlib.contextmanager
+def typed_as(name: str) -> Iterator[None]:
+    """Let help and complaints of a command begin with what was typed to start it."""
+    token = _typed.set(name)
+    try:
+        yield
+    finally:
+        _typed.reset(token)
 
 
 def shipped(path: str) -> Path:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 from decoding.names import nearest
-from train.commands.command_line import shipped
+from train.commands.command_line import shipped, typed_as
 
 FILES = ("generate", "compare", "train", "study", "calibrate")
 MODULES = {
@@ -43,13 +43,14 @@ def main(arguments: Sequence[str]) -> None:
             f"fewer-rounds: command must be one of {known}, got {name!r}{nearest(name, (*FILES, *MODULES))}\n"
         )
         raise SystemExit(2)
-    if name in FILES:
-        file = str(shipped(f"{name}.py"))
-        sys.argv = [file, *rest]
-        runpy.run_path(file, run_name="__main__")
-    else:
-        sys.argv = [name, *rest]
-        runpy.run_module(MODULES[name][0], run_name="__main__", alter_sys=True)
+    with typed_as(f"fewer-rounds {name}"):
+        if name in FILES:
+            file = str(shipped(f"{name}.py"))
+            sys.argv = [file, *rest]
+            runpy.run_path(file, run_name="__main__")
+        else:
+            sys.argv = [name, *rest]
+            runpy.run_module(MODULES[name][0], run_name="__main__", alter_sys=True)
 
 
 def usage() -> str:

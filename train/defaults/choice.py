@@ -83,6 +83,11 @@ class Against:
         return found.n >= ENOUGH and found.estimate <= -max(MARGIN, 3 / found.n)
 
 
+def loses_point(accuracy: float, careful: float, n: int) -> bool:
+    """Whether of n answers more than a POINT, and more than one, are lost to the rule at its most careful bound."""
+    return round((careful - accuracy) * n) > max(1.0, POINT * n)
+
+
 def not_under(difference: Paired) -> bool:
     """Whether a difference of accuracies is over -MARGIN with 95 % confidence, and over -LOSS as it is estimated."""
     return difference.least >= -MARGIN and difference.estimate >= -LOSS
@@ -150,10 +155,9 @@ class Confirmed:
         return all(one.keeps if self.drawn(task) is None else one.holds for task, one in self.tasks.items())
 
     def strays(self, task: str) -> bool:
-        """Whether more answers than a POINT, and more than one, are lost to the rule at its most careful bound."""
+        """Whether a POINT is lost to the rule at its most careful bound."""
         one = self.tasks[task]
-        n = one.difference.n
-        return round((self.careful[task] - one.accuracy) * n) > max(1.0, POINT * n)
+        return loses_point(one.accuracy, self.careful[task], one.difference.n)
 
     @property
     def loses(self) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 
 from decoding.comparison.curves import Array
 from models.heads.defaults import ALONE, CAREFUL, Defaults
-from train.defaults.choice import DECIDING, POINT, Choice, Choices, Confirmed, Decode, Tables, Worth
+from train.defaults.choice import DECIDING, Choice, Choices, Confirmed, Decode, Tables, Worth, loses_point
 from train.defaults.evidence import ENOUGH
 
 FEW = 100  # further prompts after which a bolder rule may be left already
@@ -223,7 +223,7 @@ def recommended(decode: Decode, ordered: Sequence[float]) -> Defaults:
 
 
 def settled(decode: Decode, rule: Defaults, ordered: Sequence[float], count: int) -> Defaults:
-    """The rule alone at the first bound from there on that loses no POINT to the most careful one on the further prompts.
+    """The rule alone at the boldest bound up to its own that loses no POINT to the most careful one on the further prompts.
 
     Args:
         decode: figures of the prompts of every task under a setting.
@@ -238,7 +238,9 @@ def settled(decode: Decode, rule: Defaults, ordered: Sequence[float], count: int
             theirs, ours = (decode(one, "confirm", few) for one in (careful, bolder))
             if any(behind(ours[t], theirs[t]) for t in ours):
                 break
-        if all(theirs[t]["right"].mean() - ours[t]["right"].mean() < POINT for t in ours):
+        if not any(
+            loses_point(ours[t]["right"].mean(), theirs[t]["right"].mean(), len(ours[t]["right"])) for t in ours
+        ):
             return bolder
     return careful
 

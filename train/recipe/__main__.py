@@ -37,11 +37,11 @@ def recipe(
         device: cpu, cuda, ...; default the GPU if there is one.
         dtype: of the weights; default float32 on the CPU, the checkpoint's own elsewhere.
         stages: names of those that run, with commas between them.
-        estimate: only say, in three quarters of a minute once the base is loaded, what the first stage will take.
+        estimate: only say, in three quarters of a minute once the base is loaded, what train and compare will take.
     """
     from train.commands.command_line import keep_options
     from train.commands.folders import check_adapter, check_model
-    from train.recipe.stages import STAGES, Base, judge, run_stage
+    from train.recipe.stages import STAGES, Base, judge, run_stage, with_comparison
 
     wanted = [name.strip() for name in stages.split(",")]
     for name in wanted:
@@ -50,7 +50,7 @@ def recipe(
     sections = {"train": train, "calibrate": calibrate, "compare": compare, "lm_eval": lm_eval}
     told = {name: section for name, section in sections.items() if section is not None and name in wanted}
     if estimate:
-        told = {"train": {**train, "estimate": True}}
+        told = {"train": {**with_comparison(train, told.get("compare", {})), "estimate": True}}
     check_model(model, "")
     check_adapter(adapter)
     base = Base(model, adapter, device, dtype, out)
@@ -58,6 +58,8 @@ def recipe(
     keep_options()
     for name, section in told.items():
         run_stage(base, name, section)
+    if estimate:
+        print("not counted: what calibrate and lm_eval decode")
 
 
 if __name__ == "__main__":

@@ -54,6 +54,11 @@ class Base:
         return {**section, **known, "out": str(self.folder(stage))}
 
 
+def with_comparison(train: Mapping[str, Any], compare: Mapping[str, Any]) -> dict[str, Any]:
+    """The first stage with the arms and prompts of the comparison for those of its own, which its estimate counts."""
+    return {**train, **{name: compare[name] for name in ("catalogue", "num_prompts", "num_dev") if name in compare}}
+
+
 def judge(base: Base, sections: Mapping[str, Mapping[str, Any]]) -> None:
     """Refuse what a later stage would refuse of its own options, before the first one takes its hours.
 

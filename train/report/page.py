@@ -31,7 +31,7 @@ def write_report(folder: str | Path, page: str | Path | None = None) -> Path:
     """Write the report of a results folder, aside and renamed.
 
     Args:
-        folder: that `compare.py` or another tool has written, as docs/results-format.md says.
+        folder: that `compare.py` or another tool has written, as docs/report.md says.
         page: the file; by default report.html in the folder.
 
     Returns:

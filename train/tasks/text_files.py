@@ -26,10 +26,12 @@ def lines_of(path: Path) -> Iterator[str]:
     """Yield the lines of a text file in UTF-8, a byte-order mark dropped; packed if its name ends in `.gz`.
 
     Raises:
-        ValueError: naming the file, and the line where there is one, for another encoding, a damaged or a false `.gz`.
+        ValueError: naming the file, and the line where there is one, for what is no file, another encoding, a damaged or a false
+            `.gz`.
     """
-    if path.is_fifo():
-        raise ValueError(f"{path} must be a file that is there, got a pipe: - reads standard input")
+    if path.is_fifo() or path.is_dir() or not path.exists():
+        got = "a pipe: - reads standard input" if path.is_fifo() else "a folder" if path.is_dir() else "none"
+        raise ValueError(f"{path} must be a file that is there, got {got}")
     with path.open("rb") as raw:
         start = raw.read(2)
         raw.seek(0)

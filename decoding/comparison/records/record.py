@@ -28,7 +28,7 @@ COSTS = ("rounds", "sequence_forwards", "new_tokens")
 
 @dataclass
 class Records:
-    """Texts and traces of a results folder; docs/results-format.md describes both files.
+    """Texts and traces of a results folder; docs/report.md describes both files.
 
     Args:
         folder: of the results. Texts and rounds that it holds already are not decoded again where they are those of the ledger.

@@ -48,7 +48,7 @@ class Replay:
         policy: whose decode it is; it is asked once more in every round.
         count: rows that are written down.
         spell: token id -> text.
-        rounds: of each row, as docs/results-format.md describes them.
+        rounds: of each row, as docs/report.md describes them.
     """
 
     policy: Policy

@@ -101,6 +101,24 @@ def _merge(partial, out, rows, heads, pairs, DIM: tl.constexpr, SPLITS: tl.const
     tl.store(goal, mixed.to(out.dtype.element_ty))
 
 
+def cut(rows: int, pairs: int, places: int, *, exact: bool) -> tuple[int, int, int, int, int]:
+    """How an attention is cut into programs: rows of one, places it reads at a time, parts of the context, warps and stages.
+
+    Few programs wait for memory one after the other, so that few rows read the context in parts.
+
+    Args:
+        rows: of the span.
+        pairs: of a canvas and a head.
+        places: of the context.
+        exact: in float32 or float64, where each product takes long.
+    """
+    few = exact and pairs * triton.cdiv(rows, 32) < PROCESSORS
+    height, tile = (16 if rows <= 16 or few else 32), (32 if exact else 64)
+    waves = pairs * triton.cdiv(rows, height) / PROCESSORS
+    splits = 1 if waves > 0.75 or triton.cdiv(places, tile) < 4 else 2 if waves > 0.375 else 4
+    return height, tile, splits, 4, 2 if exact else 3
+
+
 def attend_span(
     query: Float[Tensor, "N H Q d"],
     key: Float[Tensor, "N h Q d"],
@@ -113,13 +131,8 @@ def attend_span(
     canvases, heads, rows, dim = query.shape
     exact, pairs, places = query.dtype not in HALF, canvases * heads, context[0].shape[2]
     out = query.new_empty(canvases, rows, heads * dim)
-    few = exact and pairs * triton.cdiv(rows, 32) < PROCESSORS  # each takes long where nothing is rounded
-    height, tile = (16 if rows <= 16 or few else 32), (32 if exact else 64)
+    height, tile, splits, warps, stages = cut(rows, pairs, places, exact=exact)
     blocks = triton.cdiv(places, tile)
-    waves = pairs * triton.cdiv(rows, height) / PROCESSORS
-    splits = (
-        1 if waves > 0.75 or blocks < 4 else 2 if waves > 0.375 else 4
-    )  # few programs wait for memory, one after the other
     partial = query.new_empty(splits * pairs * rows * (dim + 2) if splits > 1 else 1, dtype=torch.float)
     strides = [t.stride(axis) for t in (query, key, value, context[0]) for axis in (0, 1)]
     seen = out if place.seen is None else place.seen.view(torch.uint8)
@@ -127,7 +140,7 @@ def attend_span(
         query, key, value, *context, place.slot, place.start, place.count, place.low, seen, out, partial, *strides,
         rows, places, heads, heads // key.shape[1], triton.cdiv(blocks, splits),
         SCALE=scale * 1.4426950408889634, DIM=dim, ROWS=height, TILE=tile, SPLITS=splits, DENSE=place.seen is None, EXACT=exact,
-        num_warps=4, num_stages=2 if exact else 3,
+        num_warps=warps, num_stages=stages,
     )  # fmt: skip
     if splits > 1:
         _merge[(rows, pairs)](partial, out, rows, heads, pairs, DIM=dim, SPLITS=splits, num_warps=1)

@@ -97,6 +97,8 @@ def test_learned_arms_are_left_out_without_a_head_and_refused_when_named() -> No
         select([*ARMS, learned], "threshold,learned", has_head=False)
     with pytest.raises(ValueError, match="arms must be among sequential, threshold, ete, learned, got 'beam'"):
         select([*ARMS, learned], "beam", has_head=True)
+    with pytest.raises(ValueError, match=r"got 'treshold': did you mean threshold\?"):
+        select([*ARMS, learned], "treshold", has_head=True)
     assert select([SEQUENTIAL, replace(ETE, on_request=True)], None, has_head=False) == ([SEQUENTIAL], [])
     assert select([SEQUENTIAL, replace(ETE, on_request=True)], "ete", has_head=False)[0][1].name == "ete"
     with_head = replace(learned, head="folder")

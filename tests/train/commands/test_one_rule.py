@@ -52,7 +52,7 @@ def test_device_and_number_format_follow_one_rule(function):
 
 
 def test_every_command_of_the_top_level_takes_a_number_format():
-    commands = [*DECODE, study_command.study, recipe]
+    commands = [*DECODE, study_command.study, recipe, cascade, head_cost]  # the last is `fewer-rounds profile`
     assert all("dtype" in inspect.signature(function).parameters for function in commands)
 
 

@@ -63,7 +63,7 @@ def test_every_setting_is_described_as_the_class_has_it(name):
     for setting in described.settings.values():
         default = found[setting.name].default
         assert setting.default == ("" if default is MISSING else repr(default))
-        assert setting.meaning, setting.name
+        assert setting.meaning.endswith("."), setting.name  # whole, not cut at a line that looks like a name
 
 
 def test_a_policy_of_ones_own_is_described_too(tmp_path, monkeypatch):
@@ -85,6 +85,9 @@ def test_lists_fit_a_terminal_and_name_everything():
     assert listing("policies", "random").endswith("Fixed: order is random.")
     assert "--threshold" in listing("settings", "threshold")
     assert "countdown3" in listing("tasks")
+    assert re.search(
+        r"--rule +name of a policy, default what the other settings mean,", listing("settings", "verified")
+    )
 
 
 def test_help_ends_with_the_settings_of_the_policy(capsys):

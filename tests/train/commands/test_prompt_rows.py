@@ -72,6 +72,14 @@ def test_a_pipe_is_refused_at_once(tmp_path):
         list(read_prompts(str(tmp_path / "p.jsonl"), None))
 
 
+def test_what_is_no_file_is_refused_by_name(tmp_path):
+    with pytest.raises(ValueError, match=r"none\.txt must be a file that is there, got none$"):
+        list(read_prompts(str(tmp_path / "none.txt"), None))
+    (tmp_path / "folder.txt").mkdir()
+    with pytest.raises(ValueError, match=r"folder\.txt must be a file that is there, got a folder$"):
+        list(read_prompts(str(tmp_path / "folder.txt"), None))
+
+
 def test_a_file_of_zeros_is_refused(tmp_path):
     (tmp_path / "p.txt").symlink_to("/dev/zero")
     with pytest.raises(ValueError, match="text must be in UTF-8"):

@@ -1,7 +1,9 @@
 """The harness itself on a task file of this machine, offline; skipped where the extra `eval` is not installed."""
 
 import json
+import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +95,36 @@ def test_the_command_registers_the_model_and_reports(tasks, tmp_path):
     )  # fmt: skip
     assert wrong.returncode == 2
     assert "did you mean threshold?" in wrong.stderr.splitlines()[-1]
+
+
+def test_two_processes_share_the_samples_out_and_score_as_one(tasks, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        where = ["--master_addr", "127.0.0.1", "--master_port", str(free.getsockname()[1])]
+    kept, out = tmp_path / "kept", tmp_path / "out"
+    model = f"pretrained={BASE},policy=threshold,block_length=24,device=cpu,samples=4,save_dir={kept}"
+    given = ["--model_args", model, "--tasks", "sums,choices", "--include_path", str(tasks), "--output_path", str(out)]
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", *where, "-m", "train.harness", *given],
+        capture_output=True, text=True, timeout=600, check=False, env={**os.environ, "GLOO_SOCKET_IFNAME": "lo"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    (found,) = out.rglob("results*.json")
+    scores, alone = json.loads(found.read_text())["results"], evaluate(tasks, ["sums", "choices"])["results"]
+    assert scores["sums"]["exact_match,none"] == alone["sums"]["exact_match,none"]
+    assert scores["choices"]["acc,none"] == alone["choices"]["acc,none"]
+    lines = [[json.loads(one) for one in (kept / f"samples-{rank}.jsonl").open()] for rank in (0, 1)]
+    answered = [[line["doc_id"] for line in own if line.get("task") == "sums"] for own in lines]
+    assert [own[:3] for own in answered] == [[0, 2, 4], [1, 3, 3]]  # the harness fills the last round up
+
+
+def test_the_task_that_the_page_shows_is_scored(tasks, tmp_path):
+    page = (Path(__file__).parents[3] / "docs" / "lm-eval.md").read_text()
+    (shown,) = re.findall(r"^```yaml\n(.*?)^```", page, re.M | re.S)
+    (tmp_path / "sums.yaml").write_text(shown.replace("sums.jsonl", str(tasks / "sums.jsonl")))
+    found = evaluate(tmp_path, ["sums"])
+    assert len(found["samples"]["sums"]) == 5
+    assert 0 <= found["results"]["sums"]["exact_match,none"] <= 1
 
 
 def test_long_contexts_are_refused_or_cut(tasks):

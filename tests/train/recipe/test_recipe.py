@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -152,7 +153,10 @@ def test_an_estimate_leaves_nothing_behind(small, tmp_path, capfd, monkeypatch):
     told = told_of(small) | {"out": str(tmp_path / "out")}
     (tmp_path / "told.yaml").write_text(yaml.safe_dump(told))
     run(recipe, ["--config", str(tmp_path / "told.yaml"), "--estimate"])
-    assert "whole run: about" in capfd.readouterr().out
+    said = capfd.readouterr().out
+    (line,) = [one for one in said.splitlines() if one.startswith("whole run: about")]
+    assert re.search(r"comparison \d+\.\d\d\)$", line)
+    assert said.endswith("not counted: what calibrate and lm_eval decode\n")
     assert not (tmp_path / "out").exists()
 
 

@@ -6,7 +6,7 @@ import ast
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -78,6 +78,8 @@ def policy_lines(name: str) -> Iterator[str]:
 
 def said(setting: Setting) -> str:
     """Type, default and meaning of a setting."""
+    if setting.kind == "Policy":
+        return f"name of a policy, default what the other settings mean, else threshold: {setting.meaning}"
     default = setting.default.strip("'") or "must be given"
     return f"{setting.kind}, default {default}: {setting.meaning}"
 
@@ -140,7 +142,7 @@ def _class(module: str, name: str) -> Description:
         setting = _setting(field, said, values, settings)
         if setting is not None:
             settings[setting.name] = setting
-    kept = {n: s if s.meaning or n not in said else Setting(n, s.kind, s.default, said[n]) for n, s in settings.items()}
+    kept = {n: replace(s, meaning=said.get(n, s.meaning)) for n, s in settings.items()}
     return Description(" ".join(doc.partition("\n\n")[0].split()), kept)
 
 
@@ -174,7 +176,7 @@ def arguments_of(doc: str) -> dict[str, str]:
     found: dict[str, str] = {}
     names: Sequence[str] = ()
     for line in (section[1] if section else "").splitlines():
-        start = re.match(r"    ([a-z_0-9, ]+): (.*)", line)
+        start = re.match(r"    ([a-z_0-9][a-z_0-9, ]*): (.*)", line)
         if start:
             names = start[1].split(", ")
             found |= dict.fromkeys(names, start[2])
