@@ -147,7 +147,8 @@ def _parse(
     refuse_nulls(function, vars(namespace))
     seed = vars(namespace).get("seed")
     if isinstance(seed, int) and not 0 <= seed < SEEDS:
-        raise ValueError(f"seed must be a whole number from 0 to {SEEDS - 1}, got {shown(seed)}")
+        rule = "at least 0" if seed < 0 else f"at most {SEEDS - 1}"
+        raise ValueError(f"seed must be {rule}, got {shown(seed)}")
     return parser, namespace
 
 
@@ -158,7 +159,7 @@ def _holding(function: Callable[..., object], parser: ArgumentParser, options: A
         yield
         return
     if not str(options.out).strip():
-        raise ValueError(f"out must be a folder, got {options.out!r}")
+        raise ValueError(f"out must be a folder, got {shown(str(options.out))}")
     out = Path(options.out)
     made = first_missing(out)
     with hold_folder(out):
