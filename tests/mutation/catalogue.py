@@ -167,7 +167,7 @@ MUTATIONS = tuple(
         ("steps are answers", GSM8K, '    text = SECTION.sub("", text)\n', "", ANSWERS + " -k gsm8k"),
         ("a denied answer counts", GSM8K, 'return DENIED.sub("", UNIT_POWER.sub("", THOUSANDS.sub(",", text)))', 'return UNIT_POWER.sub("", THOUSANDS.sub(",", text))', ANSWERS + " -k gsm8k"),
         ("thin spaces part a number", GSM8K, 'THOUSANDS.sub(",", text)', "text", ANSWERS + " -k gsm8k"),
-        ("any two numbers are one", "train/tasks/benchmarks/latex.py", '.replace(" ", APART)', '.replace(" ", "")', ANSWERS + " -k math500"),
+        ("any two numbers are one", "train/tasks/benchmarks/latex.py", '(?=\\d)", APART, text)', '(?=\\d)", "", text)', ANSWERS + " -k math500"),
         ("of two letters the denied one", MMLU, "if not NOT.search(text, both.end(), found.start())", "if True", ANSWERS + " -k mmlu"),
         ("the first term of a sum", GSM8K, "    if worked is not None and", "    if False and", ANSWERS + " -k gsm8k"),
         ("I is a letter", MMLU, "|(?<=I)\\s+(?!{AFTER_I})[a-z])", ")", ANSWERS + " -k mmlu"),
@@ -175,7 +175,7 @@ MUTATIONS = tuple(
         ("what is taken back stays", MMLU, "return _taken_back(text[stated[-1].end() :]) or _only", "return _only", ANSWERS + " -k mmlu"),
         ("the first of two answers", MMLU, "_only(stated[-1], text)", "_only(stated[0], text)", ANSWERS + " -k mmlu"),
         ("no helpers", CODE, "[*helpers(main, [one for one in blocks if one not in with_head]), main]", "[main]", ANSWERS + " -k code"),
-        ("fences with a bare language alone", CODE, "[ \\t]*[^`\\n]*\\n(.*?)", "[ \\t]*[\\w+-]*[ \\t]*\\n(.*?)", ANSWERS + " -k code"),
+        ("fences with a bare language alone", CODE, '[ \\t]*[^`\\n]*\\n"', '[ \\t]*[\\w+-]*[ \\t]*\\n"', ANSWERS + " -k code"),
         ("futures stay where they are", CODE, "FUTURE.findall(text))) + FUTURE.sub", "FUTURE.findall(text)[:0])) + FUTURE.sub", ANSWERS + " -k code"),
         ("examples are run", CODE, "    if not tried:\n", "    if True:\n", ANSWERS + " -k code"),
         # saves and what is read back
