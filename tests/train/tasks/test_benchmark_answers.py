@@ -11,7 +11,8 @@ from types import ModuleType
 import pytest
 
 from train.tasks import get
-from train.tasks.benchmarks.code_text import program
+from train.tasks.benchmarks.code_text import find_code, program
+from train.tasks.benchmarks.mmlu_pro import final_letter
 from train.tasks.task import Example
 
 TABLES = Path(__file__).parent / "tables"
@@ -97,9 +98,22 @@ def test_code_from_the_future_stands_at_the_top_once():
     )
 
 
-@pytest.mark.parametrize("piece", ["    ", "\n    ", "```\n", " [1", "1/"])
-@pytest.mark.parametrize("task", ["gsm8k", "mmlu-pro"])
+def test_a_text_of_signs_names_no_option_of_signs() -> None:
+    assert final_letter("...", [("A", "<"), ("B", "1")]) is None
+
+
+@pytest.mark.parametrize(
+    "piece", ["    ", "\n    ", "```\n", " [1", "1/", "\\boxed{", "final answer is ", "*\n", " (1 a", "answer is "]
+)
+@pytest.mark.parametrize("task", ["gsm8k", "math500", "mmlu-pro"])
 def test_an_answer_that_repeats_itself_is_judged_at_once(task, piece):
     began = time.perf_counter()
     assert not get(task).check(Example("", "", "7" if task == "gsm8k" else "C"), piece * 5000)
+    assert time.perf_counter() - began < 5
+
+
+@pytest.mark.parametrize("piece", ["```\n", "```python\n", "    ```\n", "~~~ ", "a = b.c\n", "x.y", "    \n"])
+def test_code_that_repeats_itself_is_found_at_once(piece):
+    began = time.perf_counter()
+    find_code(piece * 5000, ("largest",))
     assert time.perf_counter() - began < 5

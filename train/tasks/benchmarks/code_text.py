@@ -12,15 +12,14 @@ from train.tasks.benchmarks.benchmark import until
 
 FENCE = re.compile(  # whatever its first line says; a fence that stands deeper by four is part of a docstring
     r"(?:^([ \t]*))?(`{3,}|~{3,})[ \t]*[^`\n]*\n"
-    r"(.*?)(?:\n(?:\1 {0,3}| {0,3})\2|(?<=[^\s`~])[ \t]*\2|\Z)",
+    r"(.*?)(?:(?:\n|(?<=\n))(?:\1 {0,3}| {0,3})\2|(?<=[^\s`~])[ \t]*\2|\Z)",
     re.DOTALL | re.MULTILINE,
 )
 FUTURE = re.compile(r"^from __future__ import (?:\([^)]*\)|[^\n#;]*)[^\n]*\n?", re.MULTILINE)
 SHELL = re.compile(r"^[!%].*\n?", re.MULTILINE)  # commands of a notebook
 DEFINING = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign)
-TRIES = re.compile(
-    r"\b(?:exit|quit|SystemExit|unittest\.main|sys\.argv)\b|^(?:test\w*|main)\("
-)  # statements of a script
+SCRIPT = {"exit", "quit", "SystemExit", "sys.exit", "os._exit", "sys.argv", "unittest.main"}  # names of a script
+TRIES = re.compile(r"print$|main$|test")  # functions that a reply calls to try itself out
 STOPS = re.compile(r"^(?:if __name__|print\s*\(|assert\b)", re.MULTILINE)  # examples behind the function
 HEAD = re.compile(r"(?:async def|def|class) ")
 PROGRAM = re.compile(r"(?:async def|def|class|import|from|@|#|[A-Za-z_][\w.\[\]]*(?:\s*:\s*[^=\n]+)?\s*=|[)\]}\"'])")
@@ -138,14 +137,22 @@ def _is_example(node: ast.stmt) -> bool:
     if isinstance(node, DEFINING[:5]):
         return False
     calls = {one.func.id for one in ast.walk(node) if isinstance(one, ast.Call) and isinstance(one.func, ast.Name)}
+    names = set(map(_dotted, ast.walk(node)))
     as_script = isinstance(node, ast.If) and "__name__" in ast.unparse(node.test)
     return (
         as_script
         or isinstance(node, ast.Assert)
         or "input" in calls
-        or (isinstance(node, ast.Expr) and "print" in calls)
-        or (isinstance(node, ast.Expr | ast.Raise | ast.Assign) and TRIES.search(ast.unparse(node)) is not None)
+        or (isinstance(node, ast.Expr) and any(map(TRIES.match, calls)))
+        or (isinstance(node, ast.Expr | ast.Raise | ast.Assign | ast.If) and not names.isdisjoint(SCRIPT))
     )
+
+
+def _dotted(node: ast.AST) -> str:
+    """`a` or `a.b` as it stands; of anything else nothing."""
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        return f"{node.value.id}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def body(text: str) -> str:

@@ -33,13 +33,15 @@ FRACTION = re.compile(  # "3/4", "1 1/2"; no date
     r"(?P<sign>(?<![\w)\]}])-)?(?:\\?\$)?(?<![\d.,/])(?P<whole>\d+\s+)?(?P<top>\d+)\s?/\s?(?P<bottom>0*[1-9]\d*)(?![\d/]|[.,]\d)"
 )
 LATEX_FRACTION = re.compile(r"\\[dtc]?frac\s*(?:(\d)(\d)|\{\s*(-?)(\d+)\s*\}\s*\{\s*(\d+)\s*\})")
-REMARK = (
-    re.compile(  # several numbers in brackets behind an answer; "(36)", "(or 36 eggs)" and a sum with its end are kept
-        rf"\s[(\[](?!(?:or|about|that is|i\.e\.)?[\s,]*{NUMBER.pattern}[^\d()]{{0,80}}[)\]])[^()=\n]{{0,120}}[)\]]"
-        r"|\b(?:in|per|every|each) 1 (?:minute|hour|day|week|month|year)\b|\bout of [\d,]*\d"
-        r"|^[\s*_#]*(?:note|check|verification)[\s*_]*:[^\n]*(?:\n(?!\s*\n)[^\n]*)*",
-        re.IGNORECASE | re.MULTILINE,
-    )
+ASIDE = re.compile(r"\s[(\[][^()\[\]=\n]{1,120}[)\]]")
+SAME = re.compile(  # an aside that says the answer again: "(36)", "(or 36 eggs)", "(a total of 36)"
+    r"\s.(?:so|or|about|that is|which is|i\.e\.|(?:a |in )?total(?: of)?)?[\s,:$]*-?\.?\d", re.IGNORECASE
+)
+REMARK = re.compile(
+    r"\b(?:in|per|every|each) 1 (?:minute|hour|day|week|month|year)\b|\bout of [\d,]*\d"
+    r"|^[ *_#]*note[ *_]*:[^\n]*"
+    r"|^[ *_#]*(?:check|verification)[ *_]*:[^\n]*(?:\n(?!\s*\n)[^\n]*)*",  # the paragraph
+    re.IGNORECASE | re.MULTILINE,
 )
 SUBJECT = r"\banswer\b(?:\s+(?:to|for|of)\b[^.\n:=]{0,80}?)?[*_\s]*"
 DENIED = re.compile(rf"{SUBJECT}(?:is|was)(?:[*_\s]+not\b|n['’]t\b)[*_\s]*{NUMBER.pattern}", re.IGNORECASE)
@@ -98,8 +100,9 @@ def final_number(text: str) -> Decimal | None:
         clause = next((clause for clause in SENTENCE.split(rest) if numbers(clause)), None)
         if clause is not None:
             return _of_clause(clause, first=True)
-    bare = REMARK.sub("", _without_places(text))
-    sentences = [one for one in SENTENCE.split(bare if numbers(bare) else _without_places(text)) if numbers(one)]
+    text = _without_places(text)
+    bare = _without_remarks(text)
+    sentences = [one for one in SENTENCE.split(bare if numbers(bare) else text) if numbers(one)]
     return _of_clause(sentences[-1], first=False) if sentences else None
 
 
@@ -107,6 +110,12 @@ def _without_places(text: str) -> str:
     """The text without the numbers of its sections and of its list."""
     text = SECTION.sub("", text)
     return ITEM.sub("", text) if re.search(r"^\s*1[.)]\s+\S", text, re.MULTILINE) else text
+
+
+def _without_remarks(text: str) -> str:
+    """The text without notes, checks, rates and asides in brackets, but for those that say one number again or a sum's end."""
+    said = ASIDE.sub(lambda found: found[0] if SAME.match(found[0]) and len(numbers(found[0])) == 1 else "", text)
+    return REMARK.sub("", said)
 
 
 def _of_mark(line: str) -> Decimal:

@@ -28,15 +28,24 @@ PAIRS = {"(": ")", "[": "]"}
 def last_boxed(text: str) -> str | None:
     """What stands in the last closed box that is not empty; None if there is none."""
     text = EMPTY.sub("", text)
+    ends = _closings(text)
     for start in reversed(list(BOX.finditer(text))):
         if not start[0].endswith("{"):
             return re.split(r"[\s$.,]", text[start.end() :])[0]
-        depth = 1
-        for end in range(start.end(), len(text)):
-            depth += {"{": 1, "}": -1}.get(text[end], 0) if text[end - 1] != "\\" else 0
-            if not depth:
-                return text[start.end() : end].strip()
+        if start.end() in ends:
+            return text[start.end() : ends[start.end()]].strip()
     return None
+
+
+def _closings(text: str) -> dict[int, int]:
+    """Where a group of LaTeX begins, behind its brace -> where it ends, before its brace."""
+    ends, opened = dict[int, int](), list[int]()
+    for brace in re.finditer(r"(?<!\\)[{}]", text):
+        if brace[0] == "{":
+            opened.append(brace.end())
+        elif opened:
+            ends[opened.pop()] = brace.start()
+    return ends
 
 
 def same(given: str, wanted: str) -> bool:
@@ -56,7 +65,7 @@ def spell(text: str) -> str:
     text = re.sub(r"\\\$|\\%|%|\$", "", text).replace("{,}", ",")
     text = re.sub(r",\\!\s*", ",", re.sub(r"\{(\\[,;: ])\}", r"\1", text)).replace("\\!", "")
     text = re.sub(r"\^\s*(?:\{\s*)?(?:\\circ|\\degree)(?:\s*\})?|\\degree|\\circ|°", "", SPACES.sub(" ", text))
-    text = re.sub(r"\\([dtc])frac", r"\\frac", text.replace("\\lbrace", "\\{").replace("\\rbrace", "\\}"))
+    text = re.sub(r"\\[dtc](frac|binom)", r"\\\1", text.replace("\\lbrace", "\\{").replace("\\rbrace", "\\}"))
     text = re.sub(r"\\(?:text|mbox)\s*\{\s*(or|and)\s*\}|\s(or|and)\s", ",", text)
     text = _without_units(text)
     text = re.sub(r"^(-?\d+)\s+(\d+)\s*/\s*(\d+)$", r"\1\\frac{\2}{\3}", text.strip())

@@ -2,7 +2,7 @@
 
 import re
 
-from train.tasks.benchmarks.benchmark import benchmark, optional, until
+from train.tasks.benchmarks.benchmark import benchmark, optional, squeezed, until
 from train.tasks.benchmarks.latex import last_boxed, same
 from train.tasks.hub import Hub
 from train.tasks.question import question
@@ -46,7 +46,7 @@ def final_answer(text: str) -> str | None:
     In this order: the last box; minerva's "the final answer is ... I hope it is correct"; what follows the last "answer is"; the
     last formula, or what follows the last "is" or "=", of the last line.
     """
-    text = until(text, *NEXT_PROBLEM)
+    text = squeezed(until(text, *NEXT_PROBLEM))
     box = last_boxed(text)
     if box is not None:
         return box

@@ -19,7 +19,10 @@ NO_WORD = (  # neither "I think" nor "A good choice", nor the E of E = mc^2
 )
 LETTER = rf"[*_$\s(\[{{\\\"'`“‘]*(?:(?:text(?:bf)?|mathbf|mathrm|boxed)\{{\(?)?([A-J]){NO_WORD}"
 LOWER = r"\s*(?:[*_:]+\s*)*(?:[Oo]ption\s+|[Cc]hoice\s+)?(?:\(([a-j])\)(?!\s+[a-z])|([a-j])[).*]*\s*(?:\n|$))"
-SUBJECT = r"\b(?:[Aa]nswer|ANSWER|[Cc]hoice|[Oo]ption)\b[^.\n:]{0,60}?(?:\bis\b|:|=|>|(?:would|should|must) be)(?:\s*[*_:]+)*\s*"
+SUBJECT = (  # "the answer is", "Answer:", "<answer>", "answer -> "; not "option A has V_A > V_B"
+    r"(?<!/)\b(?:[Aa]nswer|ANSWER|[Cc]hoice|[Oo]ption)\b"
+    r"(?:\s*[-=]*>|[^.\n:]{0,60}?(?:\bis\b|:|=|(?:would|should|must) be))(?:\s*[*_:]+)*\s*"
+)
 ANSWER = re.compile(rf"{SUBJECT}(?:[Oo]ption|[Cc]hoice|[Ll]etter)?{LETTER}")
 ANSWER_LOWER = re.compile(SUBJECT + LOWER)
 SEVERAL = re.compile(rf"{SUBJECT}(?:[Bb]oth|[Ee]ither|[Nn]one|[Nn]either)\b")
@@ -107,8 +110,8 @@ def final_letter(text: str, options: Sequence[tuple[str, str]] = ()) -> str | No
         return box[1].upper()
     if letter_first := REVERSED.findall(text):
         return str(letter_first[-1])
-    option_stated = STATED.findall(text) or [last_boxed(text) or text]
-    letters = {letter for letter, option in options if _bare(option) == _bare(option_stated[-1])}
+    option_stated = _bare((STATED.findall(text) or [last_boxed(text) or text])[-1])
+    letters = {letter for letter, option in options if option_stated and _bare(option) == option_stated}
     if len(letters) == 1:
         return letters.pop()
     for rule in (CHOSEN, BRACKETED, FIRST):
