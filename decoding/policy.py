@@ -204,25 +204,28 @@ def newest_block(state: DecodeState) -> Bool[Tensor, "... L"]:
 
 def rank(score: Float[Tensor, "B L"], within: Bool[Tensor, "B L"]) -> Int[Tensor, "B L"]:
     """Place of each position in descending order of score, 0 the best; positions outside `within` come last. Ties go leftmost."""
-    if not score.is_cuda:
-        return torch.argsort(order(score, within), dim=-1, stable=True)
-    score = score.masked_fill(
-        ~within, -torch.inf
-    )  # a sort takes many launches there, and a row is short: count what comes before
-    place = torch.arange(score.shape[-1], device=score.device)
-    other, own = score.nan_to_num(nan=torch.inf).unsqueeze(-2), score.nan_to_num(nan=torch.inf).unsqueeze(-1)
-    before = (other > own) | ((other == own) & (place < place.unsqueeze(-1)))
-    return before.sum(-1)
+    if score.is_cuda:
+        return counted_places(score.masked_fill(~within, -torch.inf))
+    return torch.argsort(order(score, within), dim=-1, stable=True)
 
 
 def order(score: Float[Tensor, "B L"], within: Bool[Tensor, "B L"]) -> Int[Tensor, "B L"]:
     """The positions in descending order of score, those outside `within` last. Ties go leftmost."""
+    score = score.masked_fill(~within, -torch.inf)
     if not score.is_cuda:
-        return torch.argsort(score.masked_fill(~within, -torch.inf), dim=-1, descending=True, stable=True)
-    place = rank(score, within)
-    return torch.empty_like(place).scatter(
-        -1, place, torch.arange(place.shape[-1], device=place.device).expand_as(place)
-    )
+        return torch.argsort(score, dim=-1, descending=True, stable=True)
+    places = counted_places(score)
+    positions = torch.arange(places.shape[-1], device=places.device)
+    return torch.empty_like(places).scatter(-1, places, positions.expand_as(places))
+
+
+def counted_places(score: Float[Tensor, "B L"]) -> Int[Tensor, "B L"]:
+    """How many scores of the row are larger, or equal and further left: on a GPU a sort of a short row takes many launches."""
+    position = torch.arange(score.shape[-1], device=score.device)
+    score = score.nan_to_num(nan=torch.inf)
+    other, own = score.unsqueeze(-2), score.unsqueeze(-1)
+    before = (other > own) | ((other == own) & (position < position.unsqueeze(-1)))
+    return before.sum(-1)
 
 
 def best(score: Float[Tensor, "B L"], within: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:

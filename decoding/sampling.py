@@ -11,7 +11,7 @@ from torch import Tensor
 
 from decoding.calls.draws import Chances, chances_of
 
-SMALLEST = torch.finfo(torch.float32).tiny
+SMALLEST = torch.finfo(torch.float32).tiny  # a top_p below it would be 0, and keep no token
 COLD = 1e-30  # a temperature below which logits over it overflow
 
 
@@ -100,8 +100,7 @@ def draw(z: Float[Tensor, "m V"], sampling: Sampling, generator: torch.Generator
     probabilities = _drawable(z / max(sampling.temperature, COLD)).softmax(-1)
     if sampling.top_p < 1:
         ordered, order = probabilities.sort(-1, descending=True)
-        beyond = ordered.cumsum(-1) - ordered >= max(
-            sampling.top_p, SMALLEST
-        )  # the mass before it already reaches top_p
+        mass_before = ordered.cumsum(-1) - ordered
+        beyond = mass_before >= max(sampling.top_p, SMALLEST)
         probabilities = probabilities.scatter(-1, order, ordered.masked_fill(beyond, 0.0))
     return chances_of(generator).candidate(probabilities)

@@ -15,7 +15,7 @@ from decoding.policies.ete import BeamETE
 from decoding.policies.lopa import LoPA
 from decoding.policies.quota import ORDERS, Quota
 from decoding.policies.rules import at_least_one
-from decoding.policy import rank
+from decoding.policy import counted_places, order, rank
 from decoding.reading import Reading, read
 from decoding.sampling import Sampling
 from decoding.state import Proposal, start
@@ -48,6 +48,15 @@ def test_the_order_is_that_of_float64(order):
     reading = reading_of_logits(z)
     ours = rank(ORDERS[order](reading), reading.rows)[0]
     assert torch.equal(ours, exact.argsort(descending=True).argsort())
+
+
+def test_places_that_are_counted_are_those_of_a_sort():
+    score = torch.randn(6, 40, generator=torch.Generator().manual_seed(0)).round(decimals=1)
+    score[0, ::3], score[1, 5:9], score[2] = torch.nan, torch.inf, 0.0
+    within = torch.rand(6, 40, generator=torch.Generator().manual_seed(1)) < 0.8
+    counted = counted_places(score.masked_fill(~within, -torch.inf))
+    assert torch.equal(counted, rank(score, within))
+    assert torch.equal(counted.argsort(-1), order(score, within))
 
 
 def test_confidences_and_log_odds_are_those_of_float64():
