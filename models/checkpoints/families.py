@@ -49,7 +49,7 @@ class Family:
 
 
 def _ids(named: Any, size: int) -> Any:
-    """Token ids as they are; None for what is no id, which the reader of special ids names."""
+    """Token ids as they are; None for what is no id of a vocabulary of this size, which the reader of special ids names."""
     every = named if isinstance(named, list) else [named]
     return named if all(type(one) is int and 0 <= one < size for one in every) else None
 
@@ -214,9 +214,8 @@ def family_of(config: Mapping[str, Any]) -> Family:
     family = _FAMILIES[plain]
     for key, allowed in family.rules.items():
         if config.get(key, allowed[0]) not in allowed:
-            raise CheckpointError(
-                f"{key} of a {family.name} model must be {shown(allowed[0])}, got {shown(config[key])}"
-            )
+            rule = " or ".join(shown(one) for one in allowed if one is not None or one is allowed[0])
+            raise CheckpointError(f"{key} of a {family.name} model must be {rule}, got {shown(config[key])}")
     return family
 
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import models
-from models.checkpoints.families import CheckpointError
+from models.checkpoints.families import CheckpointError, family_of
 
 
 @pytest.fixture
@@ -74,6 +74,11 @@ def test_a_setting_outside_the_family_is_named(goldens, tmp_path, family, key):
     message = refusal(tmp_path)
     assert message.startswith(f"{key} of a {'LLaDA' if family == 'llada' else 'Dream'} model must be")
     assert message.endswith(f"got {value!r}")
+
+
+def test_every_value_that_a_setting_may_have_is_told():
+    with pytest.raises(CheckpointError, match=r"^weight_tying of a LLaDA model must be False or True, got 'false'$"):
+        family_of({"model_type": "llada", "weight_tying": "false"})
 
 
 @pytest.mark.parametrize(
