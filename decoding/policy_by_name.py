@@ -41,7 +41,8 @@ def make_policy(
         task: of the prompts, where the head may have defaults of its own for it.
 
     Raises:
-        ValueError: for an unknown name, a setting that the policy does not have, or a model without the head it needs.
+        ValueError: for an unknown name, a setting that the policy does not have, a model without the head it needs, or more
+            than MOST_AT_ONCE canvases or draws a round.
     """
     if isinstance(policy, Policy):
         return policy

@@ -14,7 +14,6 @@ import pytest
 from tests.plain_command import ROOT, SEEN, command, files, told
 from train.commands.command_line import GOES_ON, keep_options, parser_of, run
 from train.commands.interruption import Interrupted, StopGently, interruptible
-from train.pretrain import pretrain
 
 
 def test_a_refused_call_leaves_the_record_of_a_finished_run(capsys, tmp_path):
@@ -106,11 +105,6 @@ def test_an_option_given_twice_is_refused_by_name(capsys, tmp_path, arguments):
     sentence = told(capsys, "--out", str(tmp_path), *arguments)
     assert sentence.endswith("must be given once, got it twice")
     assert sentence.split()[1] in ("prompt", "settings.a")
-
-
-def test_a_choice_is_told_with_its_values(capsys, tmp_path):
-    choice = told(capsys, "--out", str(tmp_path), "--compile", "x", function=pretrain)
-    assert choice.endswith("compile must be one of off, static, dynamic, got 'x'")
 
 
 def test_options_are_not_abbreviated(capsys, tmp_path):
@@ -282,11 +276,8 @@ def test_a_terminal_of_fewer_letters_shows_the_others_by_number(tmp_path):
     )
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=environment)
-    assert (done.returncode, done.stdout, done.stderr) == (
-        2,
-        "\\xb7 \\xe9\n",
-        "say.py: name must be plain, got \\xe9\n",
-    )
+    said = "say.py: name must be plain, got \\xe9\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "\\xb7 \\xe9\n", said)
 
 
 def test_a_command_stopped_before_it_kept_anything_says_so(capsys, tmp_path):

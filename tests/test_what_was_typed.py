@@ -8,7 +8,8 @@ from typing import Literal
 import pytest
 
 from tests.plain_command import ROOT, told
-from train.commands.command_line import READER_LEFT, typed_as
+from train.commands.command_line import READER_LEFT, parser_of, typed_as
+from train.pretrain import pretrain
 
 SAYS = """
 import sys
@@ -47,3 +48,15 @@ def test_a_value_that_is_none_of_a_few_is_answered_with_them_and_the_nearest(cap
 
     said = told(capsys, "--kind", "polices", function=choose)
     assert said == "choose.py: kind must be one of policies, tasks, got 'polices': did you mean policies?"
+
+
+def test_a_choice_is_told_with_its_values(capsys, tmp_path):
+    choice = told(capsys, "--out", str(tmp_path), "--compile", "x", function=pretrain)
+    assert choice.endswith("compile must be one of off, static, dynamic, got 'x'")
+
+
+def test_a_seed_that_not_every_generator_takes_is_refused_wherever_it_stands(capsys, tmp_path):
+    said = told(capsys, "--out", str(tmp_path), "--fit.seed", "-1", function=pretrain)
+    assert said.endswith("fit.seed must be at least 0, got -1")
+    helps = {action.dest: action.help for action in parser_of(pretrain)._actions}
+    assert helps["fit.seed"].endswith("from 0 to 4294967295.")

@@ -38,7 +38,7 @@ def hold_folder(folder: Path) -> Iterator[None]:
     processes of one launcher the first holds it for all.
 
     Raises:
-        ValueError: naming the process that holds it.
+        ValueError: naming the process that holds it; and where a file is in its place.
     """
     key = folder.resolve()
     if key in _mine:

@@ -65,6 +65,8 @@ def parser_of(function: Callable[..., object], *, skip: Set[str] = frozenset(), 
     for action in parser._actions:
         if getattr(action, "_typehint", None) == str | None:
             action._typehint = str  # type: ignore[attr-defined]
+        if _is_seed(action.dest):
+            action.help = f"{(action.help or '').removesuffix('.')}, from 0 to {SEEDS - 1}."
     return parser
 
 
@@ -145,11 +147,15 @@ def _parse(
     parser = parser_of(function, closing=closing)
     namespace = parser.parse_args(given)
     refuse_nulls(function, vars(namespace))
-    seed = vars(namespace).get("seed")
-    if isinstance(seed, int) and not 0 <= seed < SEEDS:
-        rule = "at least 0" if seed < 0 else f"at most {SEEDS - 1}"
-        raise ValueError(f"seed must be {rule}, got {shown(seed)}")
+    for name, value in namespace.items():
+        if _is_seed(name) and isinstance(value, int) and not 0 <= value < SEEDS:
+            rule = "at least 0" if value < 0 else f"at most {SEEDS - 1}"
+            raise ValueError(f"{name} must be {rule}, got {shown(value)}")
     return parser, namespace
+
+
+def _is_seed(option: str) -> bool:
+    return option.rpartition(".")[2] == "seed"
 
 
 @contextlib.contextmanager

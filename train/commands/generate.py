@@ -76,7 +76,7 @@ def check_generate(
     check_adapter(adapter)
     reads = uses_head(request.policy, request.settings, find_policy(request.policy).head)
     if head is not None and not (head_folder(head) / "head.safetensors").is_file():
-        raise ValueError(f"head must be a folder with head.safetensors for policy {request.policy}, got {head}")
+        raise ValueError(f"head must be a folder with head.safetensors, got {head}")
     if reads or policy is None:
         head = find_head(model, head, adapter)
     if policy is None and request.policy == DEFAULT_POLICY:
