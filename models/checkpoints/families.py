@@ -132,6 +132,7 @@ _PLAIN: Mapping[str, tuple[Any, ...]] = {
     "use_qk_norm": (False, None),
     "mlp_bias": (False, None),
     "quantization_config": (None, {}),
+    "quantization": (None, {}),
 }
 """What configs of other models say of layers that are not those of Llama and Qwen2."""
 

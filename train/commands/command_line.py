@@ -26,13 +26,13 @@ from models.complaints import cut, shown
 from models.ranks import find_ranks
 from train.commands.interruption import Interrupted, interruptible
 from train.commands.options.nulls import refuse_nulls
+from train.commands.options.seeds import check_seeds, tell_range
 from train.commands.options.spelling import settings_help, several, spread
 from train.commands.raw_arguments import check_arguments, check_configs, forget_launcher
 
 DATA = Path(__file__).resolve().parents[1] / "_data"  # only in the wheel
 NOTHING_KEPT = "nothing is kept: start it again"
 FILES = (".jsonl",)  # an `out` that ends so is a file, no folder that keeps the options beside the results
-SEEDS = 1 << 32  # as many as every generator takes
 LONGEST = 1000  # letters of a complaint
 GOES_ON = "what is done is kept in {out}: the same command goes on from there"
 
@@ -65,8 +65,7 @@ def parser_of(function: Callable[..., object], *, skip: Set[str] = frozenset(), 
     for action in parser._actions:
         if getattr(action, "_typehint", None) == str | None:
             action._typehint = str  # type: ignore[attr-defined]
-        if _is_seed(action.dest):
-            action.help = f"{(action.help or '').removesuffix('.')}, from 0 to {SEEDS - 1}."
+    tell_range(parser._actions)
     return parser
 
 
@@ -147,15 +146,8 @@ def _parse(
     parser = parser_of(function, closing=closing)
     namespace = parser.parse_args(given)
     refuse_nulls(function, vars(namespace))
-    for name, value in namespace.items():
-        if _is_seed(name) and isinstance(value, int) and not 0 <= value < SEEDS:
-            rule = "at least 0" if value < 0 else f"at most {SEEDS - 1}"
-            raise ValueError(f"{name} must be {rule}, got {shown(value)}")
+    check_seeds(namespace)
     return parser, namespace
-
-
-def _is_seed(option: str) -> bool:
-    return option.rpartition(".")[2] == "seed"
 
 
 @contextlib.contextmanager

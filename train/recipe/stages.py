@@ -16,6 +16,7 @@ import yaml
 
 from models.complaints import shown
 from train.commands.command_line import parser_of, shipped
+from train.commands.options.seeds import check_seeds
 from train.tasks.hub import HUB
 
 STAGES = ("train", "calibrate", "compare", "lm_eval")
@@ -82,7 +83,9 @@ def judge(base: Base, sections: Mapping[str, Mapping[str, Any]]) -> None:
         command = runpy.run_path(str(shipped(f"{stage}.py")), run_name="judged")[stage]
         try:
             parser = parser_of(command)
-            parser.instantiate(parser.parse_object(base.options(stage, section)))
+            options = parser.parse_object(base.options(stage, section))
+            check_seeds(options)
+            parser.instantiate(options)
         except Exception as error:  # whatever jsonargparse makes of a wrong value
             raise ValueError(f"{stage} must hold options of {stage}.py, got: {' '.join(str(error).split())}") from error
 

@@ -180,6 +180,11 @@ def test_the_harness_is_told_of_model_and_head(small):
     [
         ("compare", {"num_promts": 3}, "compare must hold options of compare.py, got: "),
         ("train", {"batch_size": "many"}, "train must hold options of train.py, got: "),
+        (
+            "calibrate",
+            {"seed": -1},
+            "calibrate must hold options of calibrate.py, got: seed must be at least 0, got -1",
+        ),
         ("calibrate", {"head": "mine"}, "calibrate must leave head to the recipe, got 'mine'"),
         ("compare", {"prompts": "none.jsonl"}, "prompts of compare must be a file or hub, got none.jsonl"),
         ("lm_eval", {"tasks": None}, "tasks of lm_eval must be names with commas between them, got None"),
