@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.mutation.catalogue import MUTATIONS
+
 ROOT = Path(__file__).parents[1]
 ALLOWED = {  # imports point one way: commands -> train -> decoding -> models
     "models": {"models"},
@@ -222,3 +224,10 @@ def test_what_must_start_fast_imports_nothing_heavy():
 def test_files_are_named_after_concepts():
     vague = {"utils", "util", "helpers", "common", "misc", "core", "base"}
     assert not {file.stem for file in LIBRARY} & vague
+
+
+def test_every_mutation_fits_the_code_and_names_tests_that_there_are():
+    texts = {file: (ROOT / file).read_text(encoding="utf-8") for file in {one.file for one in MUTATIONS}}
+    assert [one.name for one in MUTATIONS if texts[one.file].count(one.old) != 1] == []
+    words = {word for one in MUTATIONS for word in one.tests.split() if word.startswith("tests/")}
+    assert [word for word in sorted(words) if not (ROOT / word.partition("::")[0]).exists()] == []
