@@ -22,7 +22,7 @@ COUNTED = re.compile(  # what a section may be named after; with nothing behind 
 HEADING = re.compile(  # of a section, where `####` is Markdown's: "Step 2: money", "2. Money", "3) Then"
     rf"[\s*_#]*(?:{PLACE}|\d+\s*[.)]\s*[*_]*[A-Za-z])", re.IGNORECASE
 )
-SECTION = re.compile(rf"^[\s*_#]*{PLACE}[\s*_]*(?:[:.)]|\n|$)", re.IGNORECASE | re.MULTILINE)
+SECTION = re.compile(rf"^[ \t*_#]*{PLACE}[\s*_]*(?:[:.)]|\n|$)", re.IGNORECASE | re.MULTILINE)
 ITEM = re.compile(r"^\s*\d{1,2}[.)](?=\s+\S)", re.MULTILINE)
 WORKED = re.compile(  # a sum in words, and what it comes to
     rf"^[^\d\n]*{NUMBER.pattern}\s*(?:times|plus|minus|multiplied by|divided by|added to|less|[*x×+/÷-])\s[^\n]*?"
@@ -45,8 +45,9 @@ REMARK = re.compile(
 )
 SUBJECT = r"\banswer\b(?:\s+(?:to|for|of)\b[^.\n:=]{0,80}?)?[*_\s]*"
 DENIED = re.compile(rf"{SUBJECT}(?:is|was)(?:[*_\s]+not\b|n['’]t\b)[*_\s]*{NUMBER.pattern}", re.IGNORECASE)
-ANSWER = re.compile(
-    rf"{SUBJECT}(?:(?:is|was|would be|should be)\b(?![*_\s]+not\b)|:|=)(?=([^\n]*(?:\n\s*[^\n]+)?))", re.IGNORECASE
+ANSWER = re.compile(  # with what follows it, cut where a model repeats itself
+    rf"{SUBJECT}(?:(?:is|was|would be|should be)\b(?![*_\s]+not\b)|:|=)(?=([^\n]{{0,500}}(?:\n\s*[^\n]{{1,500}})?))",
+    re.IGNORECASE,
 )
 THOUSANDS = re.compile(  # spaces of LaTeX and of a typesetter between groups of three digits
     r"(?<=\d)(?:\{?\\[,;: ]\}?|~|[\u00a0\u2009\u202f])(?=\d{3}(?!\d))"

@@ -8,7 +8,7 @@ from train.tasks.hub import Hub
 from train.tasks.question import question
 from train.tasks.task import Example, Row
 
-FINAL = re.compile(r"final answer is:?\s*(.+?)\.?\s*I hope it is correct", re.IGNORECASE | re.DOTALL)
+FINAL = re.compile(r"final answer is:?\s*(.{1,1000}?)\.?\s*I hope it is correct", re.IGNORECASE | re.DOTALL)
 ANSWER = re.compile(
     r"\banswer\b(?:\s+(?:to|for|of)\b[^.\n:=]{0,80}?)?[*_\s]*(?:is(?!\s+not)|=|:)[*_:\s]*(?=(\S[^\n]*))",
     re.IGNORECASE,
@@ -53,9 +53,9 @@ def final_answer(text: str) -> str | None:
     final = FINAL.findall(text)
     if final:
         return _formula(final[-1])
-    stated = ANSWER.findall(text)
+    stated = [*ANSWER.finditer(text)]
     if stated:
-        return _formula(stated[-1])
+        return _formula(stated[-1][1])
     lines = text.strip().splitlines()
     if not lines:
         return None
