@@ -56,7 +56,8 @@ def test_a_choice_is_told_with_its_values(capsys, tmp_path):
 
 
 def test_a_seed_that_not_every_generator_takes_is_refused_wherever_it_stands(capsys, tmp_path):
-    said = told(capsys, "--out", str(tmp_path), "--fit.seed", "-1", function=pretrain)
+    needed = ("--out", str(tmp_path), "--tasks", "{}", "--tokenizer", "none")
+    said = told(capsys, *needed, "--fit.seed", "-1", function=pretrain)
     assert said.endswith("fit.seed must be at least 0, got -1")
     helps = {action.dest: action.help for action in parser_of(pretrain)._actions}
     assert helps["fit.seed"].endswith("from 0 to 4294967295.")
