@@ -133,6 +133,7 @@ _PLAIN: Mapping[str, tuple[Any, ...]] = {
     "mlp_bias": (False, None),
     "quantization_config": (None, {}),
     "quantization": (None, {}),
+    "block_size": (None,),  # attention that is causal over blocks
 }
 """What configs of other models say of layers that are not those of Llama and Qwen2."""
 

@@ -22,7 +22,7 @@ OTHERS = (
     "image", "images", "audio", "video", "videos", "inputs", "input_text", "pre_text", "post_text", "knowledge", "suffix",
     "endings", "contexts", "ctxs", "passages", "documents", "articles", "paragraphs", "fact", "fact1", "prefix", "schema",
     "sql_context", "few_shot", "few_shots", "examples", "demonstrations", "instructions", "tools", "functions", "starter_code",
-    "chat_history", "problem_description", "file", "files", "attachments",
+    "chat_history", "problem_description", "attachments",
 )  # fmt: skip
 """Parts of a question that no field of one text can hold."""
 ASKS = (INSTRUCTION, "prompt", "input", "question", "problem")

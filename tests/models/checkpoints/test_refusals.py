@@ -50,6 +50,7 @@ LLADA_SETTINGS = {
     "block_group_size": 4,
     "weight_tying": "false",
     "rotary_pct": 0.25,
+    "block_size": 4,
     "use_rope": False,
     "logit_scale": 0.5,
     "quantization_config": {"quant_method": "fp8"},
