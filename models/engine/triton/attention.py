@@ -101,7 +101,7 @@ def _merge(partial, out, rows, heads, pairs, DIM: tl.constexpr, SPLITS: tl.const
     tl.store(goal, mixed.to(out.dtype.element_ty))
 
 
-def cut(rows: int, pairs: int, places: int, *, exact: bool) -> tuple[int, int, int, int, int]:
+def tiling(rows: int, pairs: int, places: int, *, exact: bool) -> tuple[int, int, int, int, int]:
     """How an attention is cut into programs: rows of one, places it reads at a time, parts of the context, warps and stages.
 
     Few programs wait for memory one after the other, so that few rows read the context in parts.
@@ -131,7 +131,7 @@ def attend_span(
     canvases, heads, rows, dim = query.shape
     exact, pairs, places = query.dtype not in HALF, canvases * heads, context[0].shape[2]
     out = query.new_empty(canvases, rows, heads * dim)
-    height, tile, splits, warps, stages = cut(rows, pairs, places, exact=exact)
+    height, tile, splits, warps, stages = tiling(rows, pairs, places, exact=exact)
     blocks = triton.cdiv(places, tile)
     partial = query.new_empty(splits * pairs * rows * (dim + 2) if splits > 1 else 1, dtype=torch.float)
     strides = [t.stride(axis) for t in (query, key, value, context[0]) for axis in (0, 1)]
