@@ -93,9 +93,8 @@ def parsed(line: str, monkeypatch) -> list[object]:
         name = words.pop(0)
     monkeypatch.setattr(command_line, "run", run_no_further)
     monkeypatch.setattr(sys, "argv", [name, *words])
-    monkeypatch.setattr(
-        sys, "dont_write_bytecode", True
-    )  # runpy would keep code with shape checks for every later process
+    # runpy would keep code with shape checks for every later process
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     if first == "fewer-rounds":
         main([name, *words])
     elif (ROOT / name).is_file():

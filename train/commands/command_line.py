@@ -24,6 +24,7 @@ from decoding.files.folder_lock import discard_new, first_missing, hold_folder
 from decoding.names import nearest
 from models.complaints import cut, shown
 from models.ranks import find_ranks
+from train.commands.answering.memory import is_want_of_memory
 from train.commands.interruption import Interrupted, interruptible
 from train.commands.options.nulls import refuse_nulls
 from train.commands.options.seeds import check_seeds, tell_range
@@ -179,7 +180,7 @@ def _memory_told() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
+        if not is_want_of_memory(error):
             raise
         raise MemoryError(f"sizes must fit the memory there is, got: {error}") from error
 

@@ -47,6 +47,13 @@ def batch_size_for(denoiser: Denoiser, *, length: int, gen_length: int, canvases
     return 1 << (max(1, min(rows, most)).bit_length() - 1)
 
 
+def is_want_of_memory(error: Exception) -> bool:
+    """Whether an error says that the memory is too small, in Python's own way or in torch's, which is a RuntimeError."""
+    return isinstance(error, MemoryError) or any(
+        words in str(error) for words in ("out of memory", "can't allocate memory")
+    )
+
+
 @contextmanager
 def told_in_one_sentence(batch_size: int, length: int) -> Iterator[None]:
     """Turn an error for want of memory into a sentence that says what to lower.
@@ -57,8 +64,7 @@ def told_in_one_sentence(batch_size: int, length: int) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        text = str(error)
-        if not isinstance(error, MemoryError) and "out of memory" not in text and "can't allocate memory" not in text:
+        if not is_want_of_memory(error):
             raise
         raise ValueError(
             f"batch_size must be lower for the memory there is (or gen_length, the policy's branches, or dtype bfloat16), "
