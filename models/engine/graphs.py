@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar, cast
 
 import torch
@@ -14,12 +15,14 @@ import torch
 Made = TypeVar("Made")
 Function = TypeVar("Function", bound=Callable[..., Any])
 LOG = logging.getLogger(__name__)
+GRAPHS = 4096  # kept at most: more than a comparison of many settings takes, and an end to those of a server
+COMPILES = ("cuda",)  # devices with a compiler that is worth its time
 _COMPILED: dict[Any, Any] = {}
 
 
 def compiled(function: Function, device: torch.device) -> Function:
     """A tensor program whose many small steps are fused on CUDA; itself elsewhere."""
-    if device.type != "cuda":
+    if device.type not in COMPILES:
         return function
     if function not in _COMPILED:
         LOG.info("engine: %s is compiled at its first calls", getattr(function, "__name__", function))
@@ -37,25 +40,32 @@ def or_itself(fast: Function, function: Function) -> Function:
 
     Args:
         fast: the compiled function.
-        function: what it was made from, of arguments by position.
+        function: what it was made from.
     """
-    from torch._dynamo.exc import BackendCompilerFailed  # heavy
+    from torch._dynamo.exc import TorchDynamoException  # heavy
 
-    refused: set[tuple[type, ...]] = set()
+    refused: set[tuple[Any, ...]] = set()
 
-    def call(*given: Any) -> Any:
-        types = tuple(type(one) for one in given)
-        if torch.compiler.is_compiling() or types in refused:
-            return function(*given)
+    def call(*given: Any, **named: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return function(*given, **named)
+        types = (*map(type, given), *((name, type(one)) for name, one in named.items()))
+        if types in refused:
+            return function(*given, **named)
         try:
-            return fast(*given)
-        except BackendCompilerFailed as error:
+            return fast(*given, **named)
+        except TorchDynamoException as error:  # of the compiler; the function's own errors are of other types
             refused.add(types)
-            name = getattr(function, "__name__", function)
-            LOG.warning("engine: %s runs uncompiled, the compiler failed: %r", name, error.inner_exception)
-            return function(*given)
+            name, cause = getattr(function, "__name__", function), getattr(error, "inner_exception", error)
+            LOG.warning("engine: %s runs uncompiled, the compiler failed: %r", name, cause)
+        return function(*given, **named)
 
     return cast(Function, call)
+
+
+def on(device: torch.device) -> AbstractContextManager[Any]:
+    """Within the block a CUDA device is the current one, which Triton's kernels run on wherever their tensors are."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 class Graphs:

@@ -1,14 +1,19 @@
-"""Tensor programs that a compiler fails on run as they are."""
+"""Tensor programs that a compiler fails on run as they are, and all of the engine's can be called compiled."""
 
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
 import torch
 from torch._dynamo.exc import BackendCompilerFailed
 
+import models
+from decoding import generate
+from models.engine import graphs
 from models.engine.graphs import or_itself
+from tests.decoding.policy_settings import random_head
 
 pytestmark = pytest.mark.filterwarnings("default::DeprecationWarning")  # the compiler warns of torch's own
 
@@ -64,3 +69,51 @@ def test_an_error_of_the_program_itself_is_raised():
 
     with pytest.raises(ValueError, match="x must be positive"):
         or_itself(broken, doubled)(1)
+
+
+def test_arguments_by_name_reach_the_compiled_function_and_the_function_itself():
+    """Two programs that differ in the type of a named argument alone are told apart."""
+    asked = []
+
+    def fast(x, *, times):
+        asked.append(type(times))
+        if isinstance(times, float):
+            raise BackendCompilerFailed(failing, AssertionError("sizes differ"), None)
+        return times * x
+
+    call = or_itself(fast, lambda x, *, times: times * x)
+    assert [call(3, times=times) for times in (0.5, 2, 0.5)] == [1.5, 6, 1.5]
+    assert asked == [float, int]
+
+
+ROOT = Path(__file__).parents[3]
+PROGRAMS = [
+    ("threshold", {"threshold": 0.02, "use_cache": "dual"}),
+    ("learned", {"risk_bound": 1.0, "use_cache": "dual"}),
+    ("learned-ete", {"risk_bound": 0.9, "use_cache": "none"}),
+    ("verified", {"rule": "threshold", "threshold": 0.012, "canvases": 3, "mode": "subset", "use_cache": "prefix"}),
+]
+
+
+@pytest.mark.parametrize(("policy", "settings"), PROGRAMS, ids=[name for name, _ in PROGRAMS])
+def test_the_engine_calls_its_programs_as_compiled_ones_are_called(monkeypatch, policy, settings):
+    """On a CPU nothing is compiled, so that a test of the engine there does not see how programs are called."""
+    plain, fast = (
+        models.load(ROOT / "tests" / "golden" / "llada", device="cpu", dtype="float64", engine=kind)
+        for kind in ("plain", "graphs")
+    )
+    for denoiser in (plain, fast):
+        denoiser.put_on(random_head(denoiser))
+    made: list[str] = []
+
+    def compiler(function, *, dynamic):
+        made.append(function.__name__)
+        return torch._dynamo.disable(function)
+
+    monkeypatch.setattr(graphs, "COMPILES", ("cpu", "cuda"))
+    monkeypatch.setattr(graphs, "_COMPILED", {})
+    monkeypatch.setattr(torch, "compile", compiler)
+    canvas = {"gen_length": 16, "block_length": 8, **settings}
+    ours, theirs = (generate(one, [[5, 9, 77], [3, 4, 8]], policy, **canvas) for one in (fast, plain))
+    assert torch.equal(ours.sequences, theirs.sequences)
+    assert {"make_plan", "entered", "asked"} <= set(made)
