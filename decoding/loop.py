@@ -101,7 +101,7 @@ def driver_for(denoiser: Denoiser, policy: Policy, *, watched: bool, **settings:
         return PlainDriver(denoiser, policy, **settings)
     needs = policy.needs
     unfit = needs.plain or (watched and needs.taps) or not _hashable(policy)  # who watches may read the taps
-    if unfit or not engine.in_use.acquire(blocking=False):
+    if unfit or not engine.serves() or not engine.in_use.acquire(blocking=False):
         engine.refused += 1
         return PlainDriver(denoiser, policy, **settings)
     return EngineDriver(denoiser, policy, **settings)

@@ -28,7 +28,7 @@ from decoding.rounds.round import (
 )
 from decoding.state import DecodeState, extend
 from models.denoiser import Prediction
-from models.engine.graphs import compiled
+from models.engine.graphs import compiled, on
 from models.engine.plan import order_of, places_of
 from models.engine.session import Session, Shape, copy_all
 
@@ -55,11 +55,11 @@ class EngineDriver(Driver):
         sampling = self.sampling
         self.draws = sampling.at_random or len(sampling.unconfident) > 0
         self.captures = not self.draws and not watched
-        self.identity = identity_of(self.policy, self.denoiser.engine.versions.of)
         self.number = torch.arange(len(state.tokens), device=self.denoiser.device)
         if self.queue is not None:
             state, self.attention_mask = extend(state, max(0, self.queue.widest - state.tokens.shape[-1])), None
         self._open(state)
+        self.identity = identity_of(self.policy, self.denoiser.engine.versions.of)  # the engine may have moved weights
 
     def _open(self, state: DecodeState) -> None:
         """Take the buffers of a shape and fill them."""
@@ -158,8 +158,9 @@ class EngineDriver(Driver):
         """The round where it is shown; a graph does not show it."""
         if self.captures:
             return None
-        self.sight = self._tapped(self._see(), self._numbers())
-        return super().propose()
+        with on(self.denoiser.device):
+            self.sight = self._tapped(self._see(), self._numbers())
+            return super().propose()
 
     def commit(self) -> None:
         """What the policy makes of the forwards, and the plan of the next round."""

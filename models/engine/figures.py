@@ -39,7 +39,8 @@ def figures(
 def _figures(z: Float[Tensor, "m V"], forbidden: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     normaliser = z.logsumexp(-1, keepdim=True)
     allowed = z.clone()
-    allowed[:, list(forbidden)] = -torch.inf
+    for one in forbidden:  # a list of them would be sent to a GPU, which waits for it
+        allowed[:, one] = -torch.inf
     token = allowed.argmax(-1, keepdim=True)
     others = z.scatter(-1, token, -torch.inf)
     log_odds = z.gather(-1, token) - others.logsumexp(-1, keepdim=True)

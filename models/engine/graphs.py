@@ -78,13 +78,18 @@ class Graphs:
     """
 
     def __init__(self, device: torch.device, *, capture: bool) -> None:
-        self.device, self.capture = device, capture and device.type == "cuda"
-        self.fallbacks, self.captured, self.seconds = 0, 0, 0.0
-        self._kept: dict[Hashable, torch.cuda.CUDAGraph] = {}
+        self._wanted, self.fallbacks, self.captured, self.seconds = capture, 0, 0, 0.0
+        self._kept: OrderedDict[Hashable, torch.cuda.CUDAGraph] = OrderedDict()
         self._refused: set[Hashable] = set()
         self._asked: Counter[Hashable] = Counter()
         self._pool: Any = None
         self._stream: Any = None
+        self.move(device)
+
+    def move(self, device: torch.device) -> None:
+        """Drop all graphs, and capture from now on for a device."""
+        self.forget(lambda _: True)
+        self.device, self.capture, self._stream = device, self._wanted and device.type == "cuda", None
 
     def run(
         self, key: Hashable, compute: Callable[[], Made], store: Callable[[Made], None] | None = None, *, first: int = 0
@@ -97,43 +102,68 @@ class Graphs:
             store: writes what was computed into the buffers, exactly once a call.
             first: calls that simply run before one is captured, where most keys are asked for once or twice.
         """
-        if self.capture and key not in self._kept and key not in self._refused:
-            self._asked[key] += 1
-            if self._asked[key] > first:
-                self._take(key, compute, store)
-        if key in self._kept:
-            self._kept[key].replay()
-            return
-        self.fallbacks += key in self._refused
-        made = compute()
-        if store is not None:
-            store(made)
+        with on(self.device):
+            if self.capture and key not in self._kept and key not in self._refused:
+                self._asked[key] += 1
+                if self._asked[key] > first:
+                    self._take(key, compute, store)
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                self._kept[key].replay()
+                return
+            self.fallbacks += key in self._refused
+            made = compute()
+            if store is not None:
+                store(made)
 
     def forget(self, wanted: Callable[[Hashable], bool]) -> None:
         """Drop the graphs whose key is wanted no more, and try anew what could not be captured for such a key."""
         self._refused = {key for key in self._refused if not wanted(key)}
-        self._kept = {key: graph for key, graph in self._kept.items() if not wanted(key)}
+        self._kept = OrderedDict((key, graph) for key, graph in self._kept.items() if not wanted(key))
         self._asked = Counter({key: count for key, count in self._asked.items() if not wanted(key)})
+        if not self._kept:
+            self._pool = None  # with its last graph a pool ends, and takes no other
 
     def _take(self, key: Hashable, compute: Callable[[], Made], store: Callable[[Made], None] | None) -> None:
         began = time.perf_counter()
-        if self._pool is None:
+        if self._stream is None:
             make: Any = torch.cuda.Stream
-            self._pool, self._stream = torch.cuda.graph_pool_handle(), make(self.device)
+            self._stream = make(self.device)
         if not self._warm(compute):
             self._refused.add(key)
             LOG.info("engine: %s waits for the host and runs uncaptured", key)
             return
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
-            made = compute()
-            if store is not None:
-                store(made)
-        self._kept[key] = graph
+        graph = self._capture(compute, store)
+        if graph is None:
+            self._refused.add(key)
+            LOG.warning("engine: the memory left holds no graph of %s, which runs uncaptured", key)
+            return
+        self._keep(key, graph)
         self.captured += 1
         took = time.perf_counter() - began
         self.seconds += took
         LOG.info("engine: captured %s in %.1f s", key, took)
+
+    def _capture(self, compute: Callable[[], Made], store: Callable[[Made], None] | None) -> Any:
+        """The graph of a function; None where there is not the memory for it."""
+        self._pool = self._pool or torch.cuda.graph_pool_handle()
+        graph = torch.cuda.CUDAGraph()
+        try:  # other threads may go on meanwhile
+            with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
+                made = compute()
+                if store is not None:
+                    store(made)
+        except torch.OutOfMemoryError:
+            self._pool = self._pool if self._kept else None
+            return None
+        return graph
+
+    def _keep(self, key: Hashable, graph: Any) -> None:
+        """Keep a graph, and let those go that were replayed least lately where there are too many."""
+        self._kept[key] = graph
+        while len(self._kept) > GRAPHS:
+            old, _ = self._kept.popitem(last=False)
+            del self._asked[old]
 
     def _warm(self, compute: Callable[[], Made]) -> bool:
         """Run once on the capturing stream, so that all kernels are built; whether it did so without waiting for the device."""

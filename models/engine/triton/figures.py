@@ -31,7 +31,7 @@ def _figures_of_part(
         tl.store(top_tokens + here * TOP + place, part * BLOCK + index)
         allowed = tl.where(tl.arange(0, BLOCK) == index, -float("inf"), allowed)
         if place == 0:
-            chosen = index
+            chosen = tl.where(value > -float("inf"), index, -1)  # of a part that is forbidden nothing is chosen
     rest = tl.sum(tl.where(tl.arange(0, BLOCK) == chosen, 0.0, weight), 0)
     leaned = tl.sum(tl.where(weight > 0, weight * (z - highest), 0.0), 0)
     tl.store(sums + here * 3, highest)
