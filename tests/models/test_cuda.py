@@ -1,4 +1,4 @@
-"""On a GPU: the checkpoint's own dtype, the same numbers, taps and caches that change no bit."""
+"""On a GPU: the checkpoint's own dtype, the same numbers, taps and caches that change no bit; see test_cuda_engine.py too."""
 
 from __future__ import annotations
 
