@@ -6,7 +6,7 @@ import functools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import is_dataclass
-from types import CodeType, FunctionType
+from types import FunctionType
 from typing import Any
 
 import jaxtyping
@@ -14,7 +14,7 @@ import jaxtyping
 CHECKED = jaxtyping.jaxtyped  # with a type checker it checks every call
 Call = Callable[..., Any]
 _calls: Counter[int] = Counter()
-_checks: dict[CodeType, Callable[[Call], Call]] = {}
+_checks: dict[int, Callable[[Call], Call]] = {}  # by identity: code of the same words is equal elsewhere
 
 
 def start_test() -> None:
@@ -47,9 +47,10 @@ def shared_check(check: Callable[[Call], Call], plain: Call) -> Call:
     """`check(plain)`, asked once for all functions that one inner `def` makes: to ask costs more than to check a call."""
     if not plain.__closure__:
         return check(plain)
-    if plain.__code__ not in _checks:
-        _checks[plain.__code__] = of_any(check, plain)
-    return _checks[plain.__code__](plain)
+    key = id(plain.__code__)  # stays alive with what is kept
+    if key not in _checks:
+        _checks[key] = of_any(check, plain)
+    return _checks[key](plain)
 
 
 def of_any(check: Callable[[Call], Call], first: Call) -> Callable[[Call], Call]:
