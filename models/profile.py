@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import statistics
 import time
 from collections.abc import Callable
@@ -215,6 +216,8 @@ def main() -> None:
     mix.add_argument("--use_cache", choices=("none", "prefix", "dual"), default="dual", help="of keys and values")
     mix.add_argument("--engine", choices=("auto", "plain", "graphs"), default="auto", help="of the decodes")
     given = vars(parser.parse_args())
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("decoding.comparison").setLevel(logging.INFO)  # every row as it is measured
     if given.pop("continuous"):
         given.pop("head")
         batches: Any = import_module("decoding.comparison.continuous")  # the library imports the other way

@@ -24,7 +24,7 @@ from models.profile import random_model
 
 LOG = logging.getLogger(__name__)
 BLOCKS = (1, 2, 4, 8)  # of the canvases of the mix, whose rounds differ as much where a round commits one position
-EVERY = 16  # of the prompts in order of length, one is decoded in as many copies as there are rows
+EVERY = 64  # of the prompts in order of length, one is decoded in as many copies as there are rows
 WARM = 4  # batches before the clock runs
 FULL, FIXED = 0.9, 1.3  # shares of the two others that continuous batching should reach
 
@@ -189,7 +189,7 @@ def copies(denoiser: MaskedLM, mix: Mix, rows: int, options: dict[str, Any]) -> 
 
     Args:
         denoiser: decodes.
-        mix: of whose prompts, in order of length, every 16th is decoded.
+        mix: of whose prompts, in order of length, every 64th is decoded.
         rows: copies.
         options: of the decode.
     """

@@ -42,11 +42,6 @@ class LoPA(Policy):
         """The anchor and the branches."""
         return Needs(canvases=self.branches + 1)
 
-    @property
-    def fused(self) -> bool:
-        """True: there are tensor operations alone."""
-        return True
-
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """The anchor as canvas 0, then the branches."""
         accepted = reading.rows & (reading.confidence > self.threshold)

@@ -28,8 +28,34 @@ def compiled(function: Function, device: torch.device) -> Function:
         config.recompile_limit = max(64, config.recompile_limit)
         for told in (".*TensorFloat32", "(?s).*Online softmax"):  # notes on speed that no user of a model can act on
             warnings.filterwarnings("ignore", told, UserWarning, r"torch\._inductor")
-        _COMPILED[function] = torch.compile(function, dynamic=True)
+        _COMPILED[function] = or_itself(torch.compile(function, dynamic=True), function)
     return cast(Function, _COMPILED[function])
+
+
+def or_itself(fast: Function, function: Function) -> Function:
+    """A compiled function; arguments of types that the compiler fails on go to the function as it is, from then on.
+
+    Args:
+        fast: the compiled function.
+        function: what it was made from, of arguments by position.
+    """
+    from torch._dynamo.exc import BackendCompilerFailed  # heavy
+
+    refused: set[tuple[type, ...]] = set()
+
+    def call(*given: Any) -> Any:
+        types = tuple(type(one) for one in given)
+        if torch.compiler.is_compiling() or types in refused:
+            return function(*given)
+        try:
+            return fast(*given)
+        except BackendCompilerFailed as error:
+            refused.add(types)
+            name = getattr(function, "__name__", function)
+            LOG.warning("engine: %s runs uncompiled, the compiler failed: %r", name, error.inner_exception)
+            return function(*given)
+
+    return cast(Function, call)
 
 
 class Graphs:
