@@ -6,12 +6,15 @@ import functools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import is_dataclass
+from types import FunctionType
 from typing import Any
 
 import jaxtyping
 
 CHECKED = jaxtyping.jaxtyped  # with a type checker it checks every call
+Call = Callable[..., Any]
 _calls: Counter[int] = Counter()
+_checks: dict[int, Callable[[Call], Call]] = {}  # by identity: code of the same words is equal elsewhere
 
 
 def start_test() -> None:
@@ -19,7 +22,7 @@ def start_test() -> None:
     _calls.clear()
 
 
-def sampled(plain: Callable[..., Any], check: Callable[[Any], Any]) -> Callable[..., Any]:
+def sampled(plain: Call, check: Callable[[Call], Call]) -> Call:
     """`check(plain)` in the 1st, 2nd, 4th, 8th, … call of a test, `plain` in the others.
 
     `check` is asked when it is first needed. The functions that one inner `def` makes are counted together.
@@ -40,9 +43,46 @@ def sampled(plain: Callable[..., Any], check: Callable[[Any], Any]) -> Callable[
     return call
 
 
+def shared_check(check: Callable[[Call], Call], plain: Call) -> Call:
+    """`check(plain)`, asked once for all functions that one inner `def` makes: to ask costs more than to check a call."""
+    if "<locals>" not in plain.__qualname__:
+        return check(plain)
+    key = id(plain.__code__)  # stays alive with what is kept
+    if key not in _checks:
+        _checks[key] = of_any(check, plain)
+    return _checks[key](plain)
+
+
+def of_any(check: Callable[[Call], Call], first: Call) -> Callable[[Call], Call]:
+    """What checks the calls of `first` and of every function of the same code."""
+    called: list[Call] = []
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        return called.pop()(*args, **kwargs)
+
+    # where `first` is defined its annotations have their meaning
+    named = FunctionType(forward.__code__, first.__globals__, first.__name__, None, forward.__closure__)
+    checked = check(functools.wraps(first)(named))
+
+    def checked_as(plain: Call) -> Call:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
+            before = len(called)
+            called.append(plain)
+            try:
+                return checked(*args, **kwargs)
+            finally:
+                del called[before:]  # where the arguments were refused it is still there
+
+        return call
+
+    return checked_as
+
+
 def jaxtyped(*, typechecker: Any) -> Callable[[Any], Any]:
     """What the import hook of jaxtyping puts before every function and class of the library."""
-    check = functools.partial(CHECKED, typechecker=typechecker)
+    check = functools.partial(shared_check, functools.partial(CHECKED, typechecker=typechecker))
 
     def decorate(made: Any) -> Any:
         if not isinstance(made, type):

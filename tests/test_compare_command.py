@@ -18,6 +18,7 @@ from train.tasks.problems import draw
 ROOT = Path(__file__).parents[1]
 CONFIG = ("--config", str(ROOT / "configs/compare/default.yaml"))
 SEQUENTIAL = Arm("sequential", "headless", "sequential")
+SMALL = ("--task", "countdown3", "--num_prompts", "1", "--num_dev", "1")  # judged when prompts are drawn
 THRESHOLD = Arm("threshold", "headless", "threshold", "threshold", (0.9,))
 
 
@@ -35,9 +36,9 @@ def complaint(capsys, *arguments: str) -> str:
         (("--choose", "calibrated"), "num_dev must be at least 299 with choose calibrated, got "),
         (("--choose", "calibrated", "--num_dev", "300", "--tuning", "2"), "tuning must be 0 with choose calibrated, "),
         (("--calibrated", "tests"), "calibrated must be a file of calibrate.py, got tests "),
-        (("--batch_size", "0"), "batch_size must be at least 1, got 0"),
-        (("--tuning", "-1"), "tuning must be at least 0, got -1"),
-        (("--parity", "-1"), "parity must be at least 0, got -1"),
+        (("--batch_size", "0", *SMALL), "batch_size must be at least 1, got 0"),
+        (("--tuning", "-1", *SMALL), "tuning must be at least 0, got -1"),
+        (("--parity", "-1", *SMALL), "parity must be at least 0, got -1"),
         (("--seed", "-1"), "seed must be at least 0, got -1"),
         (("--num_prompts", "many"), "num_prompts must be int, got 'many'"),
         (("--model", "checkpoints/nothing"), "model must be a checkpoint folder or a hub id, got 'checkpoints/nothing'"),

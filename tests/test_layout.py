@@ -51,10 +51,15 @@ def tree_of(file: Path) -> ast.Module:
     return ast.parse(file.read_text(encoding="utf-8"))
 
 
+@functools.cache
+def nodes_of(file: Path) -> list[ast.AST]:
+    return list(ast.walk(tree_of(file)))
+
+
 def imported(file: Path) -> set[str]:
     """Top-level names of everything that a file imports, wherever in the file."""
     names = set()
-    for node in ast.walk(tree_of(file)):
+    for node in nodes_of(file):
         if isinstance(node, ast.Import):
             names |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -80,7 +85,7 @@ def modules() -> dict[str, Path]:
 def imports(file: Path, known: Collection[str]) -> set[str]:
     """Modules of the library that a file imports, inside functions too."""
     found = set()
-    for node in ast.walk(tree_of(file)):
+    for node in nodes_of(file):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -116,7 +121,7 @@ def test_functions_are_short():
     lengths = {
         f"{name_of(file)}: {node.name}": length(node)
         for file in LIBRARY
-        for node in ast.walk(tree_of(file))
+        for node in nodes_of(file)
         if isinstance(node, ast.FunctionDef)
     }
     assert {name: lines for name, lines in lengths.items() if lines > LONGEST} == {}
@@ -130,15 +135,15 @@ def is_command(file: Path) -> bool:
 
 @pytest.mark.parametrize("file", LIBRARY, ids=name_of)
 def test_library_code_neither_prints_nor_swallows_errors(file):
-    prints = [n for n in ast.walk(tree_of(file)) if isinstance(n, ast.Name) and n.id == "print"]
+    prints = [n for n in nodes_of(file) if isinstance(n, ast.Name) and n.id == "print"]
     assert not prints or is_command(file)
-    for node in ast.walk(tree_of(file)):
+    for node in nodes_of(file):
         assert not (isinstance(node, ast.ExceptHandler) and node.type is None)
 
 
 @pytest.mark.parametrize("file", TENSOR_PROGRAMS, ids=name_of)
 def test_policies_never_wait_for_the_device(file):
-    waits = [n for n in ast.walk(tree_of(file)) if isinstance(n, ast.Attribute) and n.attr in WAITS]
+    waits = [n for n in nodes_of(file) if isinstance(n, ast.Attribute) and n.attr in WAITS]
     assert bool(waits) == (name_of(file) in PACKS_ITS_ROWS), [f"line {node.lineno}" for node in waits]
 
 
@@ -183,7 +188,7 @@ def test_there_is_one_decode_loop():
     found = {name_of(file): len(loops_over_rounds(tree_of(file))) for file in LIBRARY}
     assert {name: count for name, count in found.items() if count} == {"decoding/loop.py": 1}
     inside = [file for file in LIBRARY if file.is_relative_to(ROOT / "decoding")]
-    open_ended = {name_of(file) for file in inside if any(isinstance(n, ast.While) for n in ast.walk(tree_of(file)))}
+    open_ended = {name_of(file) for file in inside if any(isinstance(n, ast.While) for n in nodes_of(file))}
     assert open_ended - WAITS_FOR_OTHERS == {"decoding/loop.py"}
 
 

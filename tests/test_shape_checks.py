@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from beartype import beartype
 from jaxtyping import TypeCheckError
 
 from decoding.policies.threshold import Threshold
 from decoding.reading import Reading
-from tests.shape_checks import sampled, start_test
+from tests.shape_checks import CHECKED, sampled, shared_check, start_test
 
 
 def test_the_library_is_checked():
@@ -40,3 +41,29 @@ def test_functions_of_one_definition_are_counted_together():
     for _ in range(5):
         sampled(made(), lambda plain: lambda: told.append("checked"))()
     assert told == ["checked", "checked", "plain", "checked", "plain"]
+
+
+def test_functions_of_one_definition_have_one_check_and_each_its_own_values():
+    asked = []
+
+    def check(plain):
+        asked.append(plain)
+        return CHECKED(plain, typechecker=beartype)
+
+    def made(start: int):
+        def inner(more: int) -> int:
+            if more == 0:
+                raise KeyError(start)
+            return start + more if more > 0 else str(start)
+
+        return shared_check(check, inner)
+
+    one, two = made(10), made(20)
+    for _ in range(2):
+        assert (one(1), two(1)) == (11, 21)
+        for wrong in ("1", -1):  # what is given, and what comes back
+            with pytest.raises(TypeCheckError):
+                two(wrong)
+        with pytest.raises(KeyError, match="20"):
+            two(0)
+    assert len(asked) == 1

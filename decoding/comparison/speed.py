@@ -196,7 +196,9 @@ def unfitted_head(denoiser: MaskedLM) -> ScoringHead:
     base, blocks = denoiser.fingerprint(), min(4, len(denoiser.blocks))
     head = ScoringHead(HeadConfig("lora", NAMES, blocks=1, dropout=0.0, base=base), denoiser)
     head.cascade = Cascade(CascadeConfig(blocks=blocks, base=base), denoiser)
-    return head.to(denoiser.device).eval().requires_grad_(False)
+    head.to(denoiser.device).eval().requires_grad_(False)
+    head.cascade.fold()  # as a loaded one is
+    return head
 
 
 def free_lunch(alone: list[dict[str, Any]]) -> dict[str, int]:

@@ -95,7 +95,10 @@ class Cascade(nn.Module):
         return self
 
     def fold(self) -> Cascade:
-        """Read from now on with the LoRA added into a copy of the blocks, for a quarter less time a look; `train()` ends it."""
+        """Read from now on with the LoRA added into a copy of the blocks, for a quarter less time a look; `train()` ends it.
+
+        In half precision that changes fewer texts than half precision itself does (docs/speed.md).
+        """
         self.eval()
         self.__dict__["folded"] = cast(Any, copy.deepcopy(self.stream)).merge_and_unload()
         return self
@@ -257,6 +260,4 @@ def load_cascade(folder: Path, denoiser: Denoiser, full: str | None = None) -> C
     cascade = Cascade(config, denoiser)
     load_fitted(cascade, own_state(cascade), folder / FILE, cascade.stream)
     check_files(folder)
-    cascade.to(denoiser.device).eval()
-    exact = denoiser.lm_head.weight.dtype == torch.float32  # half precision would round much of the LoRA away
-    return cascade.fold() if exact else cascade
+    return cascade.to(denoiser.device).fold()

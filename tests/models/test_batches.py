@@ -38,14 +38,14 @@ def test_a_batch_of_four_is_its_rows_one_by_one(denoiser, policy, cache):
         pytest.skip("draws from one generator for all rows: equal in law, not in tokens")
     if rule.needs.shadows and denoiser.shifted:
         pytest.skip("shadow rows predict in place, and Dream does not")
-    block = 16 if policy == "dream-quota" else 8  # its canvas is one block
-    canvas = {"gen_length": 16, "block_length": block, "use_cache": cache}
+    block = 8 if policy == "dream-quota" else 4  # its canvas is one block
+    canvas = {"gen_length": 8, "block_length": block, "use_cache": cache}
     prompts = [list(range(3, 3 + length)) for length in (9, 4, 7, 12)]
     together = generate(denoiser, prompts, policy, **canvas, **settings)
     for row, prompt in enumerate(prompts):
         alone = generate(denoiser, [prompt], policy, **canvas, **settings)
-        assert torch.equal(together.sequences[row, -16:], alone.sequences[0, -16:])
+        assert torch.equal(together.sequences[row, -8:], alone.sequences[0, -8:])
         for name in ("rounds", "sequence_forwards", "token_positions"):
             assert getattr(together, name)[row] == getattr(alone, name)[0], name
     if policy in ROWS and policy not in ("sequential", "dream-quota", "quota", "frechet", "freedave"):
-        assert together.rounds.max() < 16  # the settings let several positions pass
+        assert together.rounds.max() < 8  # the settings let several positions pass

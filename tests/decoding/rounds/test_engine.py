@@ -42,8 +42,11 @@ def goldens(request):
 
 @pytest.fixture(scope="module")
 def reasons():
+    """The shipped model with its head; 32 columns hold every canvas here, and cost half as much as 64."""
     base, head = ROOT / "checkpoints" / "reason-7m", ROOT / "checkpoints" / "reason-7m-head"
-    return [models.load(base, device="cpu", dtype="float64", head=head, engine=kind) for kind in ("plain", "graphs")]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("decoding.rounds.engine.COLUMNS", 32)
+        yield [models.load(base, device="cpu", dtype="float64", head=head, engine=kind) for kind in ("plain", "graphs")]
 
 
 def same(one, two):
@@ -69,7 +72,7 @@ def test_rules_without_a_head(goldens, policy, cache):
     if make_policy(policy, row_of(policy).golden, goldens[0]).needs.shadows and goldens[0].shifted:
         pytest.skip("shadow rows predict in place, and Dream does not")
     prompts = [[5, 9, 77, 3, 8], [1, 2, 3, 4, 5, 6, 7], [4, 4]]
-    canvas = {"gen_length": 16, "block_length": 16 if policy == "dream-quota" else 8}  # its canvas is one block
+    canvas = {"gen_length": 8, "block_length": 8 if policy == "dream-quota" else 4}  # its canvas is one block
     same(*both(goldens, prompts, policy, **canvas, use_cache=cache, early_stop=False, **row_of(policy).golden))
 
 
@@ -91,7 +94,7 @@ def test_what_needs_more_than_masks_is_served_plainly(goldens, policy, cache):
 @pytest.mark.parametrize("cache", CACHES)
 @pytest.mark.parametrize("settings", CHECKED, ids=[f"{one['rule']}-{one['canvases']}" for one in CHECKED])
 def test_checked_drafts(reasons, settings, cache):
-    canvas = {"gen_length": 24, "block_length": 8, "use_cache": cache}
+    canvas = {"gen_length": 16, "block_length": 8, "use_cache": cache}
     plain, fast = both(reasons, ["15,44,79,50", "2,3,4,24"], "verified", **canvas, **settings)
     same(plain, fast)
     assert reasons[1].engine.fallbacks == 0

@@ -25,7 +25,7 @@ from train.head.head_run import HeadRun
 from train.head.settings import CascadeFitting, Fitting, TaskRun
 
 SHORT = CascadeFitting(
-    minutes=0.05, prompts=24, batch_size=8, rank=4, positions=1, drivers=({"policy": "threshold", "threshold": 0.7},)
+    steps=6, prompts=24, batch_size=8, rank=4, positions=1, drivers=({"policy": "threshold", "threshold": 0.7},)
 )
 pytestmark = pytest.mark.filterwarnings("ignore:.*(LeafSpec|num_workers|enable_nested_tensor|IterableDataset)")
 

@@ -120,16 +120,16 @@ def test_what_comes_from_two_positions_is_too_few_to_say():
 
 
 def test_drawing_ends_where_every_round_is_the_last(base, cascade):
-    tasks = [TaskPrompts.of("countdown3", TaskRun(prompts=2), "train", None, seed=0)]
+    tasks = [TaskPrompts.of("countdown3", TaskRun(prompts=1, dev_prompts=1), "train", None, seed=0)]
     drivers = [Threshold(1e-6)]
-    assert list(CascadeExamples(base, tasks, drivers, base.head.taps_ahead, batch_size=2, seed=0, positions=9)) == []
+    assert list(CascadeExamples(base, tasks, drivers, base.head.taps_ahead, batch_size=1, seed=0, positions=9)) == []
 
 
 def test_a_task_with_positions_enough_needs_its_first_prompts_only(base, cascade, monkeypatch):
-    prompts = TaskPrompts.of("countdown3", TaskRun(prompts=24, dev_prompts=1), "train", None, seed=0)
+    prompts = TaskPrompts.of("countdown3", TaskRun(prompts=12, dev_prompts=1), "train", None, seed=0)
     how = ([prompts], [Threshold(0.9)], (1.0, 0.5))
-    whole = trust(base, *how, batch_size=24)
-    monkeypatch.setattr("train.cascade.evaluation.FIRST", 8)
-    assert trust(base, *how, batch_size=24) > whole * 0.9  # too few in the first prompts: all of them, in two parts
+    whole = trust(base, *how, batch_size=12)
+    monkeypatch.setattr("train.cascade.evaluation.FIRST", 4)
+    assert trust(base, *how, batch_size=12) > whole * 0.9  # too few in the first prompts: all of them, in two parts
     monkeypatch.setattr("train.cascade.evaluation.MANY", 1)
-    assert 0 < trust(base, *how, batch_size=24) < whole * 0.6
+    assert 0 < trust(base, *how, batch_size=12) < whole * 0.6

@@ -46,6 +46,13 @@ def left(out: Path) -> dict[str, bytes]:
     return {file.relative_to(out).as_posix(): file.read_bytes() for file in files}
 
 
+@pytest.fixture(scope="module")
+def whole(base, tmp_path_factory) -> tuple[Path, str]:
+    """A job that was not stopped: its folder and what it said."""
+    out = tmp_path_factory.mktemp("job") / "whole"
+    return out, run_train(job(base, out))
+
+
 def stop(*_, **__):
     raise KeyboardInterrupt
 
@@ -58,8 +65,8 @@ def stop(*_, **__):
         (train.defaults.search, "write_defaults"),  # everything but the last line
     ],
 )
-def test_a_job_that_was_stopped_ends_as_one_that_was_not(base, tmp_path, monkeypatch, module, name):
-    said = run_train(job(base, tmp_path / "whole"))
+def test_a_job_that_was_stopped_ends_as_one_that_was_not(base, whole, tmp_path, monkeypatch, module, name):
+    out, said = whole
     with monkeypatch.context() as patched:
         patched.setattr(module, name, stop)
         with pytest.raises(KeyboardInterrupt):
@@ -68,8 +75,8 @@ def test_a_job_that_was_stopped_ends_as_one_that_was_not(base, tmp_path, monkeyp
     assert halfway is not None
     assert halfway.alone  # what is there already does no harm
     again = run_train(job(base, tmp_path / "parts"))
-    assert left(tmp_path / "parts") == left(tmp_path / "whole")
-    assert again == said.replace(str(tmp_path / "whole"), str(tmp_path / "parts"))
+    assert left(tmp_path / "parts") == left(out)
+    assert again == said.replace(str(out), str(tmp_path / "parts"))
     assert "countdown3 has 4 dev prompts to decide by and needs 200" in " ".join(again.split())
     assert read_defaults(tmp_path / "parts") == Defaults("confidence", 0.1, 0)
 
