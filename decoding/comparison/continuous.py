@@ -18,7 +18,7 @@ from decoding.api import generate
 from decoding.calls.answers import Answer
 from decoding.calls.many import generate_many
 from decoding.provenance import environment, write_json
-from models.devices import now
+from models.devices import find_device, now
 from models.masked_lm import MaskedLM
 from models.profile import random_model
 
@@ -93,7 +93,7 @@ def continuous(
     Returns:
         What continuous.json holds.
     """
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = find_device(device)
     if shape is None:
         denoiser = models.load(model, device=where, engine=engine)
         mix = make_mix(prompts, shortest=4, longest=32, block=8)

@@ -17,6 +17,7 @@ import models
 from decoding.api import generate
 from decoding.features import NAMES
 from decoding.provenance import environment, write_json
+from models.devices import find_device
 from models.heads.cascade import Cascade, CascadeConfig
 from models.heads.config import HeadConfig
 from models.heads.scoring_head import ScoringHead
@@ -50,7 +51,7 @@ def profile(
     Returns:
         What speed.json holds.
     """
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = find_device(device)
     if shape is None:
         denoiser = models.load(model, device=where, head=head)
         prompt, canvas, block = 32, 32, 8
@@ -260,6 +261,6 @@ def _peak(denoiser: MaskedLM) -> float:
     """The most GPU memory in use since the last call, in GiB."""
     if denoiser.device.type != "cuda":
         return 0.0
-    most = torch.cuda.max_memory_allocated() / 2**30
-    torch.cuda.reset_peak_memory_stats()
+    most = torch.cuda.max_memory_allocated(denoiser.device) / 2**30
+    torch.cuda.reset_peak_memory_stats(denoiser.device)
     return most

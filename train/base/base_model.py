@@ -177,7 +177,7 @@ class BaseModelFit(lightning.LightningModule):
         began = time.monotonic()
         self.rehearse()
         if self.model.device.type == "cuda":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(self.model.device)
         self.started = time.monotonic()
         logger.info("every shape was run once in %.1f s, not counted", self.started - began)
 

@@ -82,12 +82,12 @@ def clocked(call: Callable[[], Any], device: Any) -> tuple[Any, dict[str, float]
 
     on_gpu, ranks = device.type == "cuda", find_ranks()
     if on_gpu:
-        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.reset_peak_memory_stats(device)
     ranks.barrier()
     began = now(device)
     made = call()
     seconds = now(device) - began
-    peak = torch.cuda.max_memory_allocated() / GIB if on_gpu else 0.0
+    peak = torch.cuda.max_memory_allocated(device) / GIB if on_gpu else 0.0
     return made, {"seconds": max(ranks.gather(seconds)), "peak_gib": max(ranks.gather(peak))}
 
 
