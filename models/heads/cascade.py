@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from models.checkpoints.manifest import check_files, read_manifest, settle
 from models.denoiser import Denoiser, Tap
 from models.engine.graphs import compiled
-from models.engine.stream import run_stream
+from models.engine.stream import run_stream, weights_of
 from models.engine.window import WideTap
 from models.heads.config import require_whole
 from models.heads.foretelling import distribution, enter, leave, shrunk
@@ -101,6 +101,7 @@ class Cascade(nn.Module):
         """
         self.eval()
         self.__dict__["folded"] = cast(Any, copy.deepcopy(self.stream)).merge_and_unload()
+        weights_of(self.folded)  # lays them out now: graphs know them by where they lie
         return self
 
     def train(self, mode: bool = True) -> Cascade:

@@ -1,4 +1,7 @@
-"""Nothing that a GPU captures waits for the host: no number read, no size that follows from values, no list sent."""
+"""Nothing that a GPU captures waits for the host: no number read, no size that follows from values, no list sent.
+
+And what one decode captures the next one finds.
+"""
 
 from pathlib import Path
 
@@ -92,3 +95,25 @@ def test_a_list_of_forbidden_tokens(denoiser, waits):
 def test_a_frequency_of_each_token_is_sent_and_seen(denoiser, waits):
     decode(denoiser, "pc-sampler", {"background": tuple([0.01] * 256)})
     assert waits == {"lift_fresh"}
+
+
+@pytest.mark.parametrize("folded", [False, True])
+@pytest.mark.parametrize("policy", ["threshold", "learned"])
+def test_the_second_decode_replays_what_the_first_captured(monkeypatch, policy, folded):
+    """Weights that the engine lays out anew in the first one would be others in the second."""
+    made = models.load(GOLDEN, device="cpu", engine="graphs")
+    made.put_on(random_head(made))
+    if folded:
+        made.head.cascade.fold()
+    keys, run = [], Graphs.run
+
+    def noted(graphs, key, *given, **named):
+        keys.append(key)
+        run(graphs, key, *given, **named)
+
+    monkeypatch.setattr(Graphs, "run", noted)
+    for turn in range(2):
+        generate(made, [[5, 9, 77, 3], [8, 4]], policy, gen_length=16, block_length=8, use_cache="dual")
+        if not turn:
+            first = set(keys)
+    assert set(keys) == first
