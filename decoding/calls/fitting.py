@@ -63,7 +63,7 @@ def check_fit(
     if prompt_length + request.gen_length > denoiser.max_length:
         longest = f"{prompt_length} + {request.gen_length}"
         raise ValueError(f"prompt + gen_length must be at most the model's {denoiser.max_length}, got {longest}")
-    if generator is not None and generator.device.type != denoiser.device.type:
+    if generator is not None and _numbered(generator.device) != _numbered(denoiser.device):
         raise ValueError(f"generator must live on the model's device {denoiser.device}, got {generator.device}")
     mask_id = request.options.get("mask_id", denoiser.mask_id)
     if mask_id != denoiser.mask_id:
@@ -80,6 +80,11 @@ def check_fit(
             raise ValueError(f"eos_id must be another than the mask id {one}, got it")
     turn = [one for one in [denoiser.end_of_turn_id] if one is not None]
     return tuple(dict.fromkeys([*ids, *turn])) if ids else denoiser.end_ids
+
+
+def _numbered(device: torch.device) -> tuple[str, int]:
+    """A device by its number; the first where it has none."""
+    return device.type, device.index or 0
 
 
 def make_sampling(request: Request, denoiser: Denoiser, end_ids: tuple[int, ...], rule: Policy) -> Sampling:

@@ -205,3 +205,10 @@ def test_a_device_that_is_not_the_current_one(policy, settings, temperature):
     for pair in (second, first, second):  # models on both in turn
         same(pair, policy, use_cache="dual", temperature=temperature, **settings)
     assert torch.cuda.current_device() == 0
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_a_generator_of_another_device_is_refused():
+    _, fast = loaded(device="cuda:1")
+    with pytest.raises(ValueError, match="generator must live on the model's device cuda:1, got cuda:0"):
+        generate(fast, PROMPTS, "threshold", generator=torch.Generator(DEVICE), temperature=0.7, **CANVAS)
