@@ -7,20 +7,19 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, get_args
 
 import torch
 
 from models.complaints import shown
 from models.engine import kernels
-from models.engine.graphs import Graphs, compiled, on
+from models.engine.graphs import Graphs, Made, compiled, on
 from models.engine.place import HALF
 from models.engine.plan import make_plan
 from models.engine.session import Session, Shape
 from models.engine.versions import Versions
 from models.engine.weights import BlockWeights, read_block
 
-Made = TypeVar("Made")
 Kind = Literal["auto", "plain", "graphs"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SESSIONS = 4  # batches of different shape whose buffers are kept
@@ -72,8 +71,9 @@ class Engine:
         while len(self._sessions) >= SESSIONS:
             self._drop(next(iter(self._sessions)))
         lay = compiled(make_plan, self._denoiser.device)
-        make = lambda: Session(self._denoiser, weights, shape, self._run, lay)  # noqa: E731
-        self._sessions[shape] = self._within_memory(make, shape)
+        self._sessions[shape] = self._within_memory(
+            lambda: Session(self._denoiser, weights, shape, self._run, lay), shape
+        )
         LOG.info("engine: buffers for %s in %.1f s", shape, time.perf_counter() - began)
         return self._sessions[shape]
 

@@ -50,14 +50,13 @@ def or_itself(fast: Function, function: Function) -> Function:
         if torch.compiler.is_compiling():
             return function(*given, **named)
         types = (*map(type, given), *((name, type(one)) for name, one in named.items()))
-        if types in refused:
-            return function(*given, **named)
-        try:
-            return fast(*given, **named)
-        except TorchDynamoException as error:  # of the compiler; the function's own errors are of other types
-            refused.add(types)
-            name, cause = getattr(function, "__name__", function), getattr(error, "inner_exception", error)
-            LOG.warning("engine: %s runs uncompiled, the compiler failed: %r", name, cause)
+        if types not in refused:
+            try:
+                return fast(*given, **named)
+            except TorchDynamoException as error:  # of the compiler; the function's own errors are of other types
+                refused.add(types)
+                name, cause = getattr(function, "__name__", function), getattr(error, "inner_exception", error)
+                LOG.warning("engine: %s runs uncompiled, the compiler failed: %r", name, cause)
         return function(*given, **named)
 
     return cast(Function, call)
@@ -121,8 +120,6 @@ class Graphs:
         self._refused = {key for key in self._refused if not wanted(key)}
         self._kept = OrderedDict((key, graph) for key, graph in self._kept.items() if not wanted(key))
         self._asked = Counter({key: count for key, count in self._asked.items() if not wanted(key)})
-        if not self._kept:
-            self._pool = None  # with its last graph a pool ends, and takes no other
 
     def _take(self, key: Hashable, compute: Callable[[], Made], store: Callable[[Made], None] | None) -> None:
         began = time.perf_counter()
@@ -146,7 +143,8 @@ class Graphs:
 
     def _capture(self, compute: Callable[[], Made], store: Callable[[Made], None] | None) -> Any:
         """The graph of a function; None where there is not the memory for it."""
-        self._pool = self._pool or torch.cuda.graph_pool_handle()
+        if not self._kept:  # with its last graph a pool ends, and takes no other
+            self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
         try:  # other threads may go on meanwhile
             with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
@@ -154,7 +152,6 @@ class Graphs:
                 if store is not None:
                     store(made)
         except torch.OutOfMemoryError:
-            self._pool = self._pool if self._kept else None
             return None
         return graph
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+import models
 from decoding.loop import decode
 from decoding.names import POLICIES
 from decoding.policies.quota import DreamQuota
@@ -20,6 +22,8 @@ from models.denoiser import Denoiser
 from models.toys.toy import GroupDenoiser, TableDenoiser
 from tests.decoding.letters import Letters
 from tests.decoding.policy_settings import BLOCK_LENGTH, GEN_LENGTH, row_of
+
+ROOT = Path(__file__).parents[2]
 
 
 def members(name: str) -> dict[str, Policy]:
@@ -214,3 +218,19 @@ def committed(canvas, reading_of):
 def model() -> Letters:
     """A toy that writes letters."""
     return Letters()
+
+
+@pytest.fixture(scope="module", params=["llada", "dream"])
+def goldens(request):
+    """A golden model by the plain path and by the engine."""
+    folder = ROOT / "tests" / "golden" / request.param
+    return [models.load(folder, device="cpu", dtype="float64", engine=kind) for kind in ("plain", "graphs")]
+
+
+@pytest.fixture(scope="module")
+def reasons():
+    """The shipped model with its head, likewise; 32 columns hold every canvas of their tests, and cost half as much as 64."""
+    base, head = ROOT / "checkpoints" / "reason-7m", ROOT / "checkpoints" / "reason-7m-head"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("decoding.rounds.engine.COLUMNS", 32)
+        yield [models.load(base, device="cpu", dtype="float64", head=head, engine=kind) for kind in ("plain", "graphs")]

@@ -1,12 +1,10 @@
 """Rows that join and leave one batch are decoded as each is alone: by every policy, under every cache, by both drivers."""
 
 from itertools import count, cycle, islice
-from pathlib import Path
 
 import pytest
 import torch
 
-import models
 from decoding import generate, generate_many
 from decoding.calls import many
 from decoding.loop import rounds
@@ -16,7 +14,6 @@ from models.toys.toy import TableDenoiser
 from tests.decoding.policy_settings import row_of
 from tests.decoding.rounds.test_engine import CACHES, HEADLESS, LEARNED
 
-ROOT = Path(__file__).parents[3]
 PROMPTS = [[5, 9, 77, 3, 8], [1, 2], [4, 4, 9, 11, 3, 7, 60, 61, 62, 63, 5], [31], [8, 9, 10]]
 LENGTHS = [8, 16, 8, 16, 8]
 RULES = {name: row_of(name).golden for name in HEADLESS}
@@ -28,22 +25,6 @@ CORE = (
     "verified",
 )  # on both families, behind every cache; the others on one, behind the richest
 CASES = [(name, cache) for name in RULES for cache in (CACHES if name in CORE else CACHES[-1:])]
-KINDS = ("plain", "graphs")
-
-
-@pytest.fixture(scope="module", params=["llada", "dream"])
-def goldens(request):
-    folder = ROOT / "tests" / "golden" / request.param
-    return [models.load(folder, device="cpu", dtype="float64", engine=kind) for kind in KINDS]
-
-
-@pytest.fixture(scope="module")
-def reasons():
-    """The shipped model with its head; 32 columns hold every canvas here, and cost half as much as 64."""
-    base, head = ROOT / "checkpoints" / "reason-7m", ROOT / "checkpoints" / "reason-7m-head"
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("decoding.rounds.engine.COLUMNS", 32)
-        yield [models.load(base, device="cpu", dtype="float64", head=head, engine=kind) for kind in KINDS]
 
 
 @pytest.fixture

@@ -34,21 +34,6 @@ CHECKED = [
 FIGURES = ("sequences", "rounds", "sequence_forwards", "token_positions", "explored")
 
 
-@pytest.fixture(scope="module", params=["llada", "dream"])
-def goldens(request):
-    folder = ROOT / "tests" / "golden" / request.param
-    return [models.load(folder, device="cpu", dtype="float64", engine=kind) for kind in ("plain", "graphs")]
-
-
-@pytest.fixture(scope="module")
-def reasons():
-    """The shipped model with its head; 32 columns hold every canvas here, and cost half as much as 64."""
-    base, head = ROOT / "checkpoints" / "reason-7m", ROOT / "checkpoints" / "reason-7m-head"
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("decoding.rounds.engine.COLUMNS", 32)
-        yield [models.load(base, device="cpu", dtype="float64", head=head, engine=kind) for kind in ("plain", "graphs")]
-
-
 def same(one, two):
     for name in FIGURES:
         assert torch.equal(getattr(one, name), getattr(two, name)), name
