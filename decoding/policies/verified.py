@@ -12,7 +12,7 @@ is real, and so is its reading; and so on. The deepest real canvas is kept, its 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import torch
 from jaxtyping import Bool, Int
@@ -108,28 +108,24 @@ class Verified(WrappingPolicy):
         looks = 0 if cascade is None else self.canvases - 1
         return Needs(canvases=self.canvases, taps=taps, looks=looks, greedy=True)
 
+    @property
+    def fused(self) -> bool:
+        """Whether nothing is looked at and R is tensor operations alone."""
+        return self.cascade is None and self.rule.fused
+
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """What the rule commits, and drafts of what it will commit next, one on top of the other."""
         chain = [self.run(_next, reading)(self.rule, state, self.bare(reading))]
         allowed, live, looks = self.allowance(state), [state.unfinished], torch.zeros_like(state.round)
-        for depth in range(1, self.canvases):
-            last = chain[-1]
-            wanted = live[-1] & last.unfinished & (allowed >= depth) & may_follow(chain[0])
-            seen = replace(reading, rows=reading.rows & wanted.unsqueeze(-1))
-            foretold = self.foretell(seen, last)
-            looks = looks + (seen.rows & last.masked).any(-1).long() * (self.cascade is not None)
-            drafted, goes_on = self.run(_draft, reading)(self.rule, last, self.bare(foretold))
+        ask, link = compiled_for(_asked, reading), self.run(_draft, reading)
+        for _ in range(1, self.canvases):
+            seen, left, allowed = ask(reading.rows, chain[-1], live[-1], allowed)
+            foretold = self.foretell(replace(reading, rows=seen), left, chain[-1])
+            looks = looks if self.cascade is None else looks + left.any(-1)
+            drafted, goes_on = link(self.rule, chain[-1], self.bare(foretold))
             chain.append(drafted)
             live.append(goes_on)
-        states = DecodeState.stack([replace(link, looks=link.looks + looks) for link in chain])
-        new = state.masked.unsqueeze(1) & ~states.masked & (states.reason != int(Reason.END))
-        return Proposal(
-            tokens=states.tokens,
-            reason=torch.where(new, states.reason, 0),
-            live=torch.stack(live, 1),
-            log_confidence=torch.zeros_like(states.tokens[..., 0], dtype=torch.float),
-            states=states,
-        )
+        return compiled_for(_stacked, reading)(state, tuple(chain), tuple(live), looks)
 
     def allowance(self, state: DecodeState) -> Int[Tensor, " B"]:
         """Drafts that a row may make: all of them, or what those that came true have earned and the failed ones left."""
@@ -140,16 +136,11 @@ class Verified(WrappingPolicy):
         given = 1 + state.round.clamp(min=1).float().log2().floor().long()
         return (given + earned - (state.drafts - state.drafts_true)).clamp(0, most)
 
-    def foretell(self, reading: Reading, state: DecodeState) -> Reading:
-        """The reading of `state`, which follows from the state of `reading`, as a draft is judged by it."""
-        left = reading.rows & state.feasible
-        if self.cascade is None:
-            return doubt(replace(reading, rows=left), self.draft_share)
-        if not is_wide(reading) and not left.any():
-            return replace(reading, rows=left)
-        asked = replace(reading, rows=reading.rows & left.any(-1, keepdim=True))
-        foretold = foretell_reading(self.cascade, asked, ~state.masked, state.tokens)
-        return doubt(replace(foretold, rows=foretold.rows & left), self.draft_share)
+    def foretell(self, reading: Reading, left: Bool[Tensor, "B L"], state: DecodeState) -> Reading:
+        """The reading of `state`, which follows from the state of `reading`, as a draft is judged by it at the positions left."""
+        if self.cascade is not None and (is_wide(reading) or left.any()):
+            reading = foretell_reading(self.cascade, reading, ~state.masked, state.tokens)
+        return doubt(replace(reading, rows=left), self.draft_share)
 
     def run(self, step: Step, reading: Reading) -> Step:
         """A step that applies the rule: compiled where an engine made the reading, and nothing but tensors is in it."""
@@ -175,10 +166,61 @@ class Verified(WrappingPolicy):
         checked = self.check(canvases, proposal, reading)
         return checked.state, self.combine(reading, checked.depth)
 
+    def combine(self, reading: Reading, choice: Int[Tensor, " B"]) -> Reading:
+        """The reading of the canvas chosen."""
+        if not is_wide(reading):
+            return reading.at(choice)
+        taps: Any = reading.taps
+        numbers = {name: getattr(taps[0], name) for name in ("canvas", "prompt", "first")}  # those of all taps
+        chosen, places = compiled_for(_chosen, reading)(replace(reading, taps=()), numbers, choice)
+        return replace(chosen, taps=tuple(replace(tap, **places) for tap in taps))
+
 
 def may_follow(state: DecodeState) -> Bool[Tensor, " B"]:
     """Rows whose next forward opens no block, where a cache takes its keys and values from the one that does."""
     return (state.spent > 0) | (not state.layout.cached)
+
+
+def _asked(
+    rows: Bool[Tensor, "B L"], last: DecodeState, live: Bool[Tensor, " B"], allowed: Int[Tensor, " B"]
+) -> tuple[Bool[Tensor, "B L"], Bool[Tensor, "B L"], Int[Tensor, " B"]]:
+    """What is foretold for the next draft.
+
+    Args:
+        rows: positions that the forward read.
+        last: the canvas on top, at first the certain one.
+        live: rows where that goes on.
+        allowed: drafts that a row may still make.
+
+    Returns:
+        The rows of prompts that go on, those of them that may be committed, and the drafts allowed after this one.
+    """
+    wanted = live & last.unfinished & (allowed > 0) & may_follow(last)
+    left = rows & wanted.unsqueeze(-1) & last.feasible
+    return rows & left.any(-1, keepdim=True), left, allowed - 1
+
+
+def _stacked(
+    state: DecodeState, chain: tuple[DecodeState, ...], live: tuple[Bool[Tensor, " B"], ...], looks: Int[Tensor, " B"]
+) -> Proposal:
+    """The certain canvas and its drafts as what a round proposes."""
+    states = DecodeState.stack([replace(link, looks=link.looks + looks) for link in chain])
+    new = state.masked.unsqueeze(1) & ~states.masked & (states.reason != int(Reason.END))
+    return Proposal(
+        tokens=states.tokens,
+        reason=torch.where(new, states.reason, 0),
+        live=torch.stack(live, 1),
+        log_confidence=torch.zeros_like(states.tokens[..., 0], dtype=torch.float),
+        states=states,
+    )
+
+
+def _chosen(
+    reading: Reading, numbers: dict[str, Tensor], choice: Int[Tensor, " B"]
+) -> tuple[Reading, dict[str, Tensor]]:
+    """The reading of one canvas a prompt, without taps, and its numbers."""
+    column = choice.unsqueeze(-1)
+    return reading.at(choice), {name: one.gather(1, column).squeeze(1) for name, one in numbers.items()}
 
 
 def _next(rule: Policy, state: DecodeState, reading: Reading) -> DecodeState:
