@@ -72,6 +72,7 @@ def draft_price(
     seed: int = 0,
     engine: Literal["plain", "graphs"] = "plain",
     device: str | None = None,
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
     out: Path | None = None,
 ) -> None:
     """Time the rule `threshold` and checked drafts around it on the same prompts: rounds, forwards, looks and ms a prompt.
@@ -91,6 +92,7 @@ def draft_price(
         seed: of the prompts.
         engine: what runs the forwards.
         device: where to run; by default the GPU if there is one.
+        dtype: of the weights; default float32 on the CPU, the checkpoint's own elsewhere.
         out: folder for draft-price.json, or none.
     """
     require_positive({"num_prompts": num_prompts, "decodes": decodes, "repeats": repeats})
@@ -105,9 +107,9 @@ def draft_price(
     model, head = or_shipped(model, MODEL), head_of(model, head)
 
     import models
-    from decoding.provenance import environment, write_json
+    from decoding.provenance import dtype_name, environment, write_json
 
-    denoiser = models.load(model, head=head, device=device, engine=engine)
+    denoiser = models.load(model, head=head, device=device, dtype=dtype, engine=engine)
     found: list[Price] = []
     for about in tasks:
         prompts = [example.prompt for example in draw(about, "test", num_prompts, seed=seed)]
@@ -119,7 +121,7 @@ def draft_price(
             found += measure(denoiser, decoders, about.name, some, size, lengths=lengths, repeats=repeats)
             print(table(found[-len(decoders) :]), flush=True)
         if out is not None:
-            where = environment(device=denoiser.device, seed=seed)
+            where = environment(device=denoiser.device, seed=seed) | {"dtype": dtype_name(denoiser)}
             write_json(out / "draft-price.json", {"rows": [asdict(row) for row in found], "environment": where})
 
 
