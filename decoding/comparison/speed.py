@@ -27,13 +27,15 @@ from models.profile import ceilings, denoiser_ms, floor_ms, plain_ms, published_
 LOG = logging.getLogger(__name__)
 BRANCHES = (1, 2, 4, 8)
 FREE = 1.1  # a round costs as much as one canvas up to this factor
-SURE: dict[
-    str, dict[str, Any]
-] = {  # settings under which every round commits as little, looks, and branches, as it can
+# settings under which every round commits as little, looks, branches, and drafts, as it can
+SURE: dict[str, dict[str, Any]] = {
     "threshold": {"threshold": 0.999},
     "learned": {"looks": 1, "risk_bound": 1e-6},
     "ete": {"gamma": 1.0, "min_masks": 0, "branches": 4, "step_budget": None, "threshold": 0.9999},
+    "verified": {"rule": "threshold", "threshold": 0.999, "source": "cascade"},
 }
+CANVASES = {"verified": (2, 4)}  # measured at each of these
+HEADED = ("learned", "verified")
 
 
 def profile(
@@ -105,9 +107,10 @@ def measure(
     if denoiser.head is None and find_spec("peft") is not None:
         denoiser.put_on(unfitted_head(denoiser))
     rounds = [
-        round_row(denoiser, name, batch=b, mode=mode, lengths=lengths)
+        round_row(denoiser, name, batch=b, mode=mode, lengths=lengths, canvases=k)
         for name in SURE
-        if name != "learned" or denoiser.head is not None
+        if name not in HEADED or denoiser.head is not None
+        for k in CANVASES.get(name, (None,))
         for mode in ("dual", "none")
         for b in (batches if mode == "dual" else (1,))
     ]
@@ -157,7 +160,13 @@ def forward_row(
 
 
 def round_row(
-    denoiser: MaskedLM, policy: str, *, batch: int, mode: str, lengths: tuple[int, int, int]
+    denoiser: MaskedLM,
+    policy: str,
+    *,
+    batch: int,
+    mode: str,
+    lengths: tuple[int, int, int],
+    canvases: int | None = None,
 ) -> dict[str, Any]:
     """A whole decode, everything captured before: milliseconds a round, openings of blocks included.
 
@@ -167,24 +176,26 @@ def round_row(
         batch: prompts.
         mode: none, prefix or dual.
         lengths: of prompt, canvas and block.
+        canvases: of `verified`.
     """
     prompt, canvas, block = lengths
+    settings = SURE[policy] | ({} if canvases is None else {"canvases": canvases})
     generator = torch.Generator().manual_seed(0)
     prompts = torch.randint(5, 200, (batch, prompt), generator=generator).to(denoiser.device)
     options: dict[str, Any] = {"gen_length": canvas, "block_length": block, "use_cache": mode, "early_stop": False}
+    options |= settings
     before = denoiser.engine.fallbacks if denoiser.engine else 0
-    cold = generate(denoiser, prompts, policy, **options, **SURE[policy]).seconds
-    made = min(
-        (generate(denoiser, prompts, policy, **options, **SURE[policy]) for _ in range(2)), key=lambda g: g.seconds
-    )
+    cold = generate(denoiser, prompts, policy, **options).seconds
+    made = min((generate(denoiser, prompts, policy, **options) for _ in range(2)), key=lambda g: g.seconds)
     row = {
-        "policy": policy,
+        "policy": policy if canvases is None else f"{policy}, {canvases} canvases",
         "batch": batch,
         "cache": mode,
         "ms": 1e3 * made.seconds / made.nfe,
         "rounds": made.nfe,
         "openings": canvas // block,
         "canvases_a_round": float(made.sequence_forwards.sum()) / made.nfe / batch,
+        "looks_a_round": float(made.looks.sum()) / made.nfe / batch,
         "first_seconds": cold,
         "fallbacks": denoiser.engine.fallbacks - before if denoiser.engine else 0,
     }
