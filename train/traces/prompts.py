@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from functools import lru_cache
 from itertools import islice
+from pathlib import Path
 from typing import Any, cast
 
 from train.head.settings import TaskRun
+from train.tasks.hub import HUB
 from train.tasks.task import Example, Task
 
 DEV = 304  # dev prompts at most that train prompts become where the file has fewer of its own
@@ -42,15 +45,27 @@ def shared_out(task: Task, file: str, split: str) -> list[Example]:
     Raises:
         ValueError: if the file holds fewer than two prompts to share out.
     """
-    found = {example.prompt: example for example in task.read(file) if task.split_of(example.prompt) != "test"}
+    stored = Path(file).stat() if file != HUB and Path(file).is_file() else None
+    version = None if stored is None else (stored.st_size, stored.st_mtime_ns)
+    return list(_both_splits(task, file, version)["dev" if split == "dev" else "train"])
+
+
+@lru_cache(maxsize=4)
+def _both_splits(task: Task, file: str, version: tuple[int, int] | None) -> dict[str, list[Example]]:
+    """What `shared_out` gives of either split; a fit asks for it several times, and a large file takes seconds to read."""
+    splits = ((example, task.split_of(example.prompt)) for example in task.read(file))
+    found = {example.prompt: (example, split) for example, split in splits if split != "test"}
     if len(found) < 2:
         raise ValueError(
             f"{file} must hold a prompt to fit on and one to judge by beside those of the test split, got {len(found)}"
         )
-    dev = {prompt for prompt in found if task.split_of(prompt) == "dev"}
+    dev = {prompt for prompt, (_, split) in found.items() if split == "dev"}
     others = sorted(found.keys() - dev, key=lambda prompt: hashlib.blake2b(prompt.encode()).digest())
     dev |= set(others[: max(0, max(1, min(DEV, len(found) // 4)) - len(dev))])
-    return [example for prompt, example in found.items() if (prompt in dev) == (split == "dev")]
+    shared: dict[str, list[Example]] = {"train": [], "dev": []}
+    for prompt, (example, _) in found.items():
+        shared["dev" if prompt in dev else "train"].append(example)
+    return shared
 
 
 def held(task: Task, run: TaskRun) -> TaskRun:

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from train.tasks import get
+from train.tasks import Task, get
 from train.traces.canvases import decode_text, encode
 from train.traces.prompts import shared_out
 
@@ -38,6 +38,19 @@ def test_test_prompts_stay_out_and_own_dev_prompts_are_kept(tmp_path):
     file = written(tmp_path / "mine.jsonl", [*by_split["train"], *by_split["dev"], *by_split["test"]])
     fitted, dev = ({e.prompt for e in shared_out(task, file, split)} for split in ("train", "dev"))
     assert (fitted, dev) == (set(by_split["train"]), set(by_split["dev"]))
+
+
+def test_a_file_is_read_once_for_both_splits_and_again_when_it_changed(tmp_path, monkeypatch):
+    stream = get("countdown4").generate("train", seed=1)
+    prompts = [next(stream).prompt for _ in range(8)]
+    file, reads = written(tmp_path / "mine.jsonl", prompts[:5]), []
+    read = Task.read
+    monkeypatch.setattr(Task, "read", lambda *call: reads.append(call) or read(*call))
+    assert [len(shared_out(get("countdown4"), file, split)) for split in ("train", "dev", "train")] == [4, 1, 4]
+    assert len(reads) == 1
+    written(tmp_path / "mine.jsonl", prompts)
+    assert [len(shared_out(get("countdown4"), file, split)) for split in ("train", "dev")] == [6, 2]
+    assert len(reads) == 2
 
 
 def test_one_prompt_cannot_be_shared_out(tmp_path):
