@@ -128,18 +128,18 @@ class Graphs:
             self._stream = make(self.device)
         if not self._warm(compute):
             self._refused.add(key)
-            LOG.info("engine: %s waits for the host and runs uncaptured", key)
+            LOG.info("engine: %s waits for the host and runs uncaptured", _short(key))
             return
         graph = self._capture(compute, store)
         if graph is None:
             self._refused.add(key)
-            LOG.warning("engine: the memory left holds no graph of %s, which runs uncaptured", key)
+            LOG.warning("engine: the memory left holds no graph of %s, which runs uncaptured", _short(key))
             return
         self._keep(key, graph)
         self.captured += 1
         took = time.perf_counter() - began
         self.seconds += took
-        LOG.info("engine: captured %s in %.1f s", key, took)
+        LOG.info("engine: captured %s in %.1f s", _short(key), took)
 
     def _capture(self, compute: Callable[[], Made], store: Callable[[Made], None] | None) -> Any:
         """The graph of a function; None where there is not the memory for it."""
@@ -181,3 +181,8 @@ class Graphs:
             torch.cuda.set_sync_debug_mode(mode)
             current.wait_stream(self._stream)
         return True
+
+
+def _short(key: Hashable) -> Hashable:
+    """The part of a key that people read: a shape and what is done there, without the policy's weights."""
+    return key[:2] if isinstance(key, tuple) else key
