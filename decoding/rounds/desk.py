@@ -164,7 +164,9 @@ def unpacked_state(parts: Sequence[Tensor], like: DecodeState) -> tuple[DecodeSt
 
 
 def _own(value: Tensor) -> Tensor:
-    return value.contiguous().clone()
+    return value.clone(
+        memory_format=torch.contiguous_format
+    )  # also of what holds nothing, whose strides are compiled in
 
 
 def _owned(carry: Carry) -> Carry:

@@ -265,8 +265,9 @@ def sight_of(
         positions: computed of each canvas.
     """
     floats, ints = (torch.unflatten(found, 0, rows.shape[:2]) for found in figures)
-    live = computed[0] | computed[1]
-    return Sight(reading_of_figures(rows, floats, ints), live.sum(-1), positions.sum(-1))
+    live, reading = computed[0] | computed[1], reading_of_figures(rows, floats, ints)
+    dense = reading.map(torch.Tensor.contiguous)  # laid out as that of some rows is, so that one program serves both
+    return Sight(dense, live.sum(-1), positions.sum(-1))
 
 
 def running(

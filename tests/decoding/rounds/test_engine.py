@@ -1,5 +1,6 @@
 """The engine decides as the plain path does: token for token, by every policy, under every cache, in float64."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from decoding import generate, generate_many
 from decoding.names import POLICIES
 from decoding.policy_by_name import make_policy
 from decoding.rounds.engine import EngineDriver, served
+from decoding.rounds.round import KEPT
 from tests.decoding.policy_settings import random_head, row_of
 
 ROOT = Path(__file__).parents[3]
@@ -109,10 +111,12 @@ MANY = [
 def test_only_rows_that_still_run_are_worked_out(headed, monkeypatch, policy, settings, cache):
     """Prompts take the places of rows that ended until none waits, and the last few run alone."""
     sizes: list[int] = []
+    layouts: set[bool] = set()
     own = EngineDriver._worked_out
 
     def seen(driver, carry, sight):
         sizes.append(len(sight.used))
+        layouts.update(one.stride() == torch.empty(one.shape).stride() for one in tensors_of(carry, sight))
         return own(driver, carry, sight)
 
     monkeypatch.setattr(EngineDriver, "_worked_out", seen)
@@ -125,6 +129,15 @@ def test_only_rows_that_still_run_are_worked_out(headed, monkeypatch, policy, se
     ]
     assert rows[0] == rows[1]
     assert set(sizes) == {32, 8}
+    assert layouts == {True}  # others would be compiled anew where few rows run
+
+
+def tensors_of(carry, sight):
+    """What a compiled round is given."""
+    given = [sight.used, sight.positions, carry.counts, *(getattr(carry.proposal, name) for name in KEPT)]
+    carry.canvases.map(given.append)
+    replace(sight.reading, taps=()).map(given.append)
+    return given
 
 
 def test_few_rows_are_served_in_quarters_of_the_batch():
