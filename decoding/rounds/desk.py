@@ -164,9 +164,8 @@ def unpacked_state(parts: Sequence[Tensor], like: DecodeState) -> tuple[DecodeSt
 
 
 def _own(value: Tensor) -> Tensor:
-    return value.clone(
-        memory_format=torch.contiguous_format
-    )  # also of what holds nothing, whose strides are compiled in
+    """A copy in rows, also of what holds nothing: compiled programs keep its strides in mind."""
+    return value.clone(memory_format=torch.contiguous_format)
 
 
 def _owned(carry: Carry) -> Carry:
