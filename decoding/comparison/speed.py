@@ -27,15 +27,15 @@ from models.profile import ceilings, denoiser_ms, floor_ms, plain_ms, published_
 LOG = logging.getLogger(__name__)
 BRANCHES = (1, 2, 4, 8)
 FREE = 1.1  # a round costs as much as one canvas up to this factor
-# settings under which every round commits as little, looks, branches, and drafts, as it can
+DRAFTS = {"policy": "verified", "rule": "threshold", "threshold": 0.999}
+# decodes in which every round commits as little, looks, branches, and drafts, as it can
 SURE: dict[str, dict[str, Any]] = {
-    "threshold": {"threshold": 0.999},
-    "learned": {"looks": 1, "risk_bound": 1e-6},
-    "ete": {"gamma": 1.0, "min_masks": 0, "branches": 4, "step_budget": None, "threshold": 0.9999},
-    "verified": {"rule": "threshold", "threshold": 0.999, "source": "cascade"},
+    "threshold": {"policy": "threshold", "threshold": 0.999},
+    "learned": {"policy": "learned", "looks": 1, "risk_bound": 1e-6},
+    "ete": {"policy": "ete", "gamma": 1.0, "min_masks": 0, "branches": 4, "step_budget": None, "threshold": 0.9999},
+    "verified, 2 canvases": {**DRAFTS, "canvases": 2},
+    "verified, 4 canvases": {**DRAFTS, "canvases": 4},
 }
-CANVASES = {"verified": (2, 4)}  # measured at each of these
-HEADED = ("learned", "verified")
 
 
 def profile(
@@ -107,10 +107,9 @@ def measure(
     if denoiser.head is None and find_spec("peft") is not None:
         denoiser.put_on(unfitted_head(denoiser))
     rounds = [
-        round_row(denoiser, name, batch=b, mode=mode, lengths=lengths, canvases=k)
+        round_row(denoiser, name, batch=b, mode=mode, lengths=lengths)
         for name in SURE
-        if name not in HEADED or denoiser.head is not None
-        for k in CANVASES.get(name, (None,))
+        if name != "learned" or denoiser.head is not None
         for mode in ("dual", "none")
         for b in (batches if mode == "dual" else (1,))
     ]
@@ -159,36 +158,26 @@ def forward_row(
     return row | {"times_floor": ms / floor}
 
 
-def round_row(
-    denoiser: MaskedLM,
-    policy: str,
-    *,
-    batch: int,
-    mode: str,
-    lengths: tuple[int, int, int],
-    canvases: int | None = None,
-) -> dict[str, Any]:
+def round_row(denoiser: MaskedLM, name: str, *, batch: int, mode: str, lengths: tuple[int, int, int]) -> dict[str, Any]:
     """A whole decode, everything captured before: milliseconds a round, openings of blocks included.
 
     Args:
         denoiser: decodes.
-        policy: its name.
+        name: of a decode in SURE.
         batch: prompts.
         mode: none, prefix or dual.
         lengths: of prompt, canvas and block.
-        canvases: of `verified`.
     """
     prompt, canvas, block = lengths
-    settings = SURE[policy] | ({} if canvases is None else {"canvases": canvases})
     generator = torch.Generator().manual_seed(0)
     prompts = torch.randint(5, 200, (batch, prompt), generator=generator).to(denoiser.device)
     options: dict[str, Any] = {"gen_length": canvas, "block_length": block, "use_cache": mode, "early_stop": False}
-    options |= settings
+    options |= SURE[name]
     before = denoiser.engine.fallbacks if denoiser.engine else 0
-    cold = generate(denoiser, prompts, policy, **options).seconds
-    made = min((generate(denoiser, prompts, policy, **options) for _ in range(2)), key=lambda g: g.seconds)
+    cold = generate(denoiser, prompts, **options).seconds
+    made = min((generate(denoiser, prompts, **options) for _ in range(2)), key=lambda g: g.seconds)
     row = {
-        "policy": policy if canvases is None else f"{policy}, {canvases} canvases",
+        "policy": name,
         "batch": batch,
         "cache": mode,
         "ms": 1e3 * made.seconds / made.nfe,

@@ -25,6 +25,7 @@ from decoding.policies.rules import WrappingPolicy, require, require_one_of
 from decoding.policy import Needs, Policy
 from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal, Reason
+from models.engine.window import NUMBERS
 from models.heads.cascade import Cascade
 from models.heads.scoring_head import ScoringHead
 
@@ -169,11 +170,12 @@ class Verified(WrappingPolicy):
     def combine(self, reading: Reading, choice: Int[Tensor, " B"]) -> Reading:
         """The reading of the canvas chosen."""
         if not is_wide(reading):
-            return reading.at(choice)
+            return super().combine(reading, choice)
         taps: Any = reading.taps
-        numbers = {name: getattr(taps[0], name) for name in ("canvas", "prompt", "first")}  # those of all taps
+        numbers = tuple(getattr(taps[0], name) for name in NUMBERS)  # chosen once: a map would do so tap by tap
         chosen, places = compiled_for(_chosen, reading)(replace(reading, taps=()), numbers, choice)
-        return replace(chosen, taps=tuple(replace(tap, **places) for tap in taps))
+        named = dict(zip(NUMBERS, places, strict=True))
+        return replace(chosen, taps=tuple(replace(tap, **named) for tap in taps))
 
 
 def may_follow(state: DecodeState) -> Bool[Tensor, " B"]:
@@ -216,11 +218,11 @@ def _stacked(
 
 
 def _chosen(
-    reading: Reading, numbers: dict[str, Tensor], choice: Int[Tensor, " B"]
-) -> tuple[Reading, dict[str, Tensor]]:
+    reading: Reading, numbers: tuple[Tensor, ...], choice: Int[Tensor, " B"]
+) -> tuple[Reading, tuple[Tensor, ...]]:
     """The reading of one canvas a prompt, without taps, and its numbers."""
     column = choice.unsqueeze(-1)
-    return reading.at(choice), {name: one.gather(1, column).squeeze(1) for name, one in numbers.items()}
+    return reading.at(choice), tuple(one.gather(1, column).squeeze(1) for one in numbers)
 
 
 def _next(rule: Policy, state: DecodeState, reading: Reading) -> DecodeState:

@@ -31,6 +31,7 @@ from models.denoiser import Prediction
 from models.engine.graphs import compiled, on
 from models.engine.plan import order_of, places_of
 from models.engine.session import Session, Shape, copy_all
+from models.engine.window import NUMBERS
 
 COLUMNS = 64  # canvases have a multiple of this many positions, so that few shapes serve all lengths
 FEW = 8  # rows that are served together however few of them run
@@ -208,11 +209,11 @@ class EngineDriver(Driver):
         """Which canvases and prompts a head's taps are of, and the first row asked for; nothing without taps."""
         taps = self.policy.needs.taps
         one = self.session.taps[taps[0]] if taps else None
-        return () if one is None else (one.canvas, one.prompt, one.first)
+        return () if one is None else tuple(getattr(one, name) for name in NUMBERS)
 
     def _tapped(self, sight: Sight, numbers: tuple[Tensor, ...]) -> Sight:
         """With what the head reads of the forward."""
-        places: dict[str, Any] = dict(zip(("canvas", "prompt", "first"), numbers, strict=False))
+        places: dict[str, Any] = dict(zip(NUMBERS, numbers, strict=False))
         taps = (replace(self.session.taps[tap], width=self.width, **places) for tap in self.policy.needs.taps)
         return replace(sight, reading=replace(sight.reading, taps=tuple(taps)))
 

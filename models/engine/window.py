@@ -14,6 +14,9 @@ from torch import Tensor
 from models.engine.graphs import compiled
 from models.engine.place import Place
 
+NUMBERS = ("canvas", "prompt", "first")
+"""Of a tap: which canvases and prompts it is of, and the first row asked for; the same in all taps of a forward."""
+
 
 @dataclass(frozen=True)
 class WideTap:
@@ -50,7 +53,7 @@ class WideTap:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> WideTap:
         """The tap of other canvases."""
-        numbers: dict[str, Any] = {name: function(getattr(self, name)) for name in ("canvas", "prompt", "first")}
+        numbers: dict[str, Any] = {name: function(getattr(self, name)) for name in NUMBERS}
         return replace(self, **numbers)
 
     def take(
