@@ -31,6 +31,7 @@ def trend(  # one option a line, hence its length
     num_dev: int = 250,
     timed_prompts: int = 20,
     batch_size: int = 512,
+    engine: Literal["auto", "plain", "graphs"] = "auto",
     seed: int = 0,
     device: str | None = None,
 ) -> None:
@@ -59,6 +60,7 @@ def trend(  # one option a line, hence its length
         num_dev: dev prompts of a task, which choose the dials.
         timed_prompts: of each task, decoded one by one against the clock; 0 times nothing.
         batch_size: canvases in one forward.
+        engine: of the comparison; the clock runs by the one that a user gets.
         seed: of prompts, draws and fits.
         device: where to run; by default the GPU if there is one.
     """
@@ -92,7 +94,8 @@ def trend(  # one option a line, hence its length
         if file.is_file():
             continue
         run_train(HeadRun(model=str(model), out=folder / "head", **fits))
-        compare_arms(catalogue, problems, model, folder, batch_size=batch_size, seed=seed, device=device)
+        how: dict[str, Any] = {"batch_size": batch_size, "engine": engine, "seed": seed, "device": device}
+        compare_arms(catalogue, problems, model, folder, **how)
         if stage == "decoding":
             continue
         about = Measuring(name, number, model, folder, tuple(tasks), cascade.blocks, timed_prompts, seed, device)

@@ -83,10 +83,11 @@ def compare_arms(
     folder: Path,
     *,
     batch_size: int,
+    engine: str,
     seed: int,
     device: str | None,
 ) -> None:
-    """Run all arms on the prompts of all tasks, on a GPU by captured graphs, into `folder/compare`.
+    """Run all arms on the prompts of all tasks, on a GPU with TF32 products, into `folder/compare`.
 
     Args:
         catalogue: the arms.
@@ -94,10 +95,11 @@ def compare_arms(
         model: the base.
         folder: of the point, with its head.
         batch_size: prompts at a time.
+        engine: of the decodes.
         seed: of draws and resamples.
         device: where to run.
     """
     call = CompareCall(tuple(catalogue), (), tuple(problems), str(model), str(folder / "head"))
     out = str(folder / "compare")
-    how: dict[str, Any] = {"device": device, "dtype": "float32", "engine": "auto", "tf32": True}
+    how: dict[str, Any] = {"device": device, "dtype": "float32", "engine": engine, "tf32": True}
     run_compare(call, out=out, batch_size=batch_size, seed=seed, **how)
