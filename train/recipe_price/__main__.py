@@ -5,6 +5,7 @@ Weights are random, so only the cost is measured. `torchrun --nproc-per-node 4 -
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,7 @@ def recipe_price(
     where, ranks = find_device(device), find_ranks()
     sizes = Sizes(prompt, gen_length, block_length, rounds, batch_size, steps)
     for folder in folders:
+        gc.collect()  # the model before is held by its own references
         figures = measure(folder, sizes, blocks, tokenizer=tokenizer, device=where)
         if ranks.first:
             about = {"shape": folder.name, "gpus": ranks.size, "sizes": vars(sizes), **figures}
