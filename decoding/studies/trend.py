@@ -1,17 +1,20 @@
 """What size and depth of a base do to a head's worth: stored results of `train.trend` in lines up to 32 blocks and 8B.
 
-A unit is a point of training of one base, its figure the mean over the tasks that have it at every unit. A line y = a + b x is
+A unit is a point of training of one base, its figure the mean over some tasks, the same at every unit: of all choices of tasks the
+one that holds most figures together with the units that have them all. A line y = a + b x is
 fitted over the units, x being log10 of the parameters, or log2 of the blocks, and read off at the target with its 95 % prediction
 interval, y(x0) +- t s sqrt(1 + 1/n + (x0 - mean x)^2 / sum (x - mean x)^2), t of n - 2 degrees of freedom. Points of one base count
 as independent, and size and depth grow together over the bases: the interval holds if the trend goes on as it is, and says
-nothing of whether it does.
+nothing of whether it does. A base that solves fewer than a tenth of a task's prompts has no rounds there: a point less than next to
+nothing is held by guesses.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +43,7 @@ FIGURES: Mapping[str, str] = {
 """Figure -> what its axis says."""
 
 LEAST = 3  # units for a line
+SOLVED = 0.1  # of a task's prompts at one token a round: with fewer, rounds at that accuracy say nothing
 AXES: Mapping[str, str] = {"parameters": "parameters", "layers": "blocks"}
 
 
@@ -77,7 +81,9 @@ def rows_of(stored: Mapping[str, Any]) -> list[Row]:
     rows = []
     for task, one in stored["tasks"].items():
         best, seconds = one["best"], one["seconds_a_prompt"]
-        rounds = {kind: estimate_of(row and row["rounds_at_reference"]) for kind, row in best.items()}
+        solved = one["reference"]["accuracy"]["estimate"] >= SOLVED
+        rounds = {kind: estimate_of(row["rounds_at_reference"]) for kind, row in best.items() if row and solved}
+        seconds = seconds if solved else {}
         row: Row = {name: stored[name] for name in ("base", "point", "parameters", "layers", "share_of_training")}
         row |= {"task": task, "n": one["reference"]["n"], "accuracy": one["reference"]["accuracy"]["estimate"]}
         row |= {"rounds_headless": rounds.get("headless"), "seconds_headless": seconds.get("headless")}
@@ -112,15 +118,24 @@ def line_of(rows: Sequence[Row], name: str, axis: str, target: float) -> Row | N
         target: where the line is read off.
     """
     known = {(row["base"], row["point"], row["task"]): row for row in rows if row[name] is not None}
-    units = list(dict.fromkeys((base, point) for base, point, _ in known))  # not every one is timed
-    tasks = [task for task in dict.fromkeys(row["task"] for row in rows) if all((*one, task) in known for one in units)]
-    if len(units) < LEAST or not tasks:
+    every = sorted({task for *_, task in known})
+    choices = [set(some) for size in range(1, len(every) + 1) for some in combinations(every, size)]
+    full = [(units, tasks) for tasks in choices if len(units := units_of(known, tasks)) >= LEAST]
+    if not full:
         return None
+    units, chosen = max(full, key=lambda one: (len(one[0]) * len(one[1]), len(one[0])))
+    tasks = [task for task in dict.fromkeys(row["task"] for row in rows) if task in chosen]
     x = np.array([known[(*one, tasks[0])][axis] for one in units], dtype=float)
     y = np.array([np.mean([known[(*one, task)][name] for task in tasks]) for one in units])
     scale = np.log10 if axis == "parameters" else np.log2
     found = fit_line(scale(x), y, float(scale(target)))
     return None if found is None else {"figure": name, "axis": axis, "units": len(units), "tasks": tasks, **found}
+
+
+def units_of(known: Collection[tuple[str, int, str]], tasks: Collection[str]) -> list[tuple[str, int]]:
+    """The points of training that have a figure on all these tasks."""
+    points = dict.fromkeys((base, point) for base, point, _ in known)
+    return [one for one in points if all((*one, task) in known for task in tasks)]
 
 
 def fit_line(x: Any, y: Any, target: float) -> Row | None:

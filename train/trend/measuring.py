@@ -90,6 +90,7 @@ def record(
         found["tasks"][task] = {
             "reference": reference_of(comparison, task),
             "arms": {row["arm"]: row for row in comparison["curves"] if row["task"] == task},
+            "cells": cells_on(comparison, task),
             "best": rows,
             "headroom": {name: head[task]["choice"].get(name) for name in ("oracle_gain", "regret", "regret_beam")},
             "calibration_error": head[task]["risk"].get("calibration_error"),
@@ -113,6 +114,13 @@ def reference_of(comparison: Mapping[str, Any], task: str) -> Row:
     of = {"task": task, "arm": REFERENCE, "split": "test"}
     row = next(row for row in rows if of.items() <= row.items())
     return {name: row[name] for name in ("accuracy", "rounds", "n")}
+
+
+def cells_on(comparison: Mapping[str, Any], task: str) -> list[Row]:
+    """What every arm reached at every dial on the test prompts."""
+    kept = ("arm", "dial", "n", "accuracy", "rounds", "sequence_forwards")
+    rows = comparison["results"]
+    return [{name: row[name] for name in kept} for row in rows if (row["task"], row["split"]) == (task, "test")]
 
 
 def best_of(comparison: Mapping[str, Any], task: str, arms: Sequence[str]) -> Row | None:

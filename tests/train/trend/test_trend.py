@@ -77,6 +77,11 @@ def test_a_base_goes_from_rows_to_a_stored_result(stored):
     one = found["tasks"]["countdown3"]
     assert one["reference"]["n"] == 3
     assert one["best"].keys() == {"headless", "learned"}
+    cells = [(cell["arm"], cell["dial"]) for cell in one["cells"]]
+    assert sorted(cells, key=str) == sorted(
+        [("sequential", None), ("threshold", 0.9), ("threshold", 0.1), ("learned", 0.1), ("learned", 0.9)], key=str
+    )
+    assert {cell["n"] for cell in one["cells"]} == {3}
     assert one["look_ms"].keys() == {"plain", "head", "look", "share_of_a_look"}
     assert found["look_by_count"]["countdown3"]["uncached"]["operations"] > 0
     assert found["engine"] is None
@@ -124,6 +129,24 @@ def test_the_study_reads_a_straight_trend_off_at_the_target(tmp_path):
     figure = Figure()
     draw(found, figure)
     assert len(figure.axes) == 2 * 8
+
+
+def test_what_a_base_has_not_learned_gives_no_rounds_and_does_not_cost_the_line_its_other_tasks(tmp_path):
+    for number, power in enumerate((6, 7, 8)):
+        stored = unit(f"b{number}", 2, 10.0**power, 2 ** (number + 2), 0.5)
+        stored["tasks"]["u"] = unit("", 2, 1.0, 1, 0.7)["tasks"]["t"]
+        stored["look_by_count"]["u"] = stored["look_by_count"]["t"]
+        (tmp_path / f"b{number}-2.json").write_text(json.dumps(stored))
+    early = unit("b2", 1, 10.0**8, 16, 0.1)
+    early["tasks"]["t"]["reference"]["accuracy"]["estimate"] = 0.09
+    (tmp_path / "b2-1.json").write_text(json.dumps(early))
+    found = measure(NOTHING, results=str(tmp_path), parameters=1e10, layers=32)
+    by = {(line["figure"], line["axis"]): line for line in found["lines"]}
+    rounds, headroom = by["rounds_learned", "parameters"], by["headroom", "parameters"]
+    assert (rounds["units"], rounds["tasks"], rounds["foretold"]["estimate"]) == (3, ["t", "u"], pytest.approx(0.6))
+    assert (headroom["units"], headroom["tasks"]) == (3, ["t", "u"])
+    [row] = [row for row in found["rows"] if row["point"] == 1]
+    assert (row["rounds_headless"], row["rounds_learned"], row["seconds_learned"]) == (None, None, None)
 
 
 def test_a_line_says_how_unsure_it_is():
