@@ -33,6 +33,8 @@ SPREAD = re.compile(
     re.IGNORECASE,
 )
 """A column that holds one option (`A`, `option_a`, `opa`, `answerA`, `ending0`: C-Eval, MedMCQA, SocialIQA, SWAG)."""
+PARTS = (INSTRUCTION, *CONTEXT, *OPTIONS, *OTHERS)
+KNOWN = frozenset((*ASKS, *PARTS))
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -78,11 +80,10 @@ def refuse_parts(row: Row, readable: Sequence[str]) -> None:
     Raises:
         ValueError: naming it.
     """
-    for name in (INSTRUCTION, *CONTEXT, *OPTIONS, *OTHERS):
-        if name not in readable and is_there(row, name):
+    for name in PARTS:
+        if name in row and name not in readable and is_there(row, name):
             raise ValueError(f"{name} must be part of the question's own text, got {shorten(str(row[name]))} beside it")
-    known = {*ASKS, *CONTEXT, *OPTIONS, *OTHERS}
-    other = next((name for name in row if name not in known and name.lower() in known and is_there(row, name)), None)
+    other = next((name for name in row if name not in KNOWN and name.lower() in KNOWN and is_there(row, name)), None)
     if other is not None and other not in readable:
         raise ValueError(f"{other.lower()} must be spelled so, got {other}")
     spread = [name for name in row if SPREAD.fullmatch(name) and is_there(row, name)]

@@ -11,6 +11,8 @@ from train.tasks.task import Example
 
 GIVENS = 30
 HARD_GIVENS = (24, 30)
+DIGITS = "0123456789"
+ALLOWED = frozenset(DIGITS)
 
 
 def parse(prompt: str) -> Grid:
@@ -19,9 +21,18 @@ def parse(prompt: str) -> Grid:
     Raises:
         ValueError: if it is not 81 characters from 0 to 9.
     """
-    if len(prompt) != 81 or set(prompt) - set("0123456789"):
+    return [int(character) for character in whole(prompt)]
+
+
+def whole(prompt: str) -> str:
+    """The prompt itself; refuses what is not 81 characters from 0 to 9.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    if len(prompt) != 81 or not ALLOWED.issuperset(prompt):
         raise ValueError(f"sudoku prompt must be 81 digits, 0 = blank, got {len(prompt)} characters: {shown(prompt)}")
-    return [int(character) for character in prompt]
+    return prompt
 
 
 def spell(grid: Grid) -> str:
@@ -59,14 +70,13 @@ def vary(rng: random.Random, example: Example) -> Example:
 
 def canonical(prompt: str) -> str:
     """Name the instance by its givens, relabelled 1, 2, ... in order of first appearance."""
-    parse(prompt)
-    label = {"0": "0"}
-    return "".join(label.setdefault(character, str(len(label))) for character in prompt)
+    order = "".join(dict.fromkeys("0" + whole(prompt)))
+    return prompt.translate(str.maketrans(order, DIGITS[: len(order)]))
 
 
 def check(example: Example, text: str) -> bool:
     """Accept a complete valid grid that keeps the givens; where the solution is unique, that is the reference."""
-    parse(example.prompt)
+    whole(example.prompt)
     if len(text) != 81 or set(text) - set("123456789"):
         return False
     kept = all(given in ("0", digit) for given, digit in zip(example.prompt, text, strict=True))
