@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -91,9 +91,7 @@ def clocked(call: Callable[[], Any], device: Any) -> tuple[Any, dict[str, float]
     return made, {"seconds": max(ranks.gather(seconds)), "peak_gib": max(ranks.gather(peak))}
 
 
-def collect(
-    denoiser: MaskedLM, task: Task, examples: list[Example], sizes: Sizes
-) -> tuple[list[Any], dict[str, float]]:
+def collect(denoiser: MaskedLM, task: Task, examples: list[Example], sizes: Sizes) -> tuple[list[Any], dict[str, Any]]:
     """States with labelled branches of one batch of prompts a process, and what they cost on the plain layers.
 
     Args:
@@ -149,7 +147,7 @@ def fit_head(denoiser: MaskedLM, rows: list[Any], sizes: Sizes) -> dict[str, flo
     width = max(1, *(len(columns(row["branches"])) for row in rows))
     batches = list(HeadData(rows, denoiser.mask_id, denoiser.eos_id, 0.9, width).batches(size, generator=None))
     taps = (len(denoiser.blocks) - 1,)
-    mine = PreparedBatches(denoiser, batches, taps=taps, threshold=0.9, gigabytes=0).of_this_process()
+    mine = PreparedBatches(denoiser, batches, taps=taps, threshold=0.9, gigabytes=0.0).of_this_process()
     head = ScoringHead(fitting.config(VARIANTS["conflict"], NAMES), denoiser).to(denoiser.device).train()
     module = HeadModule(head, Objective(conflict=1.0))
     optimizer = torch.optim.AdamW([p for p in head.parameters() if p.requires_grad], lr=1e-4)
@@ -171,7 +169,7 @@ def fit_head(denoiser: MaskedLM, rows: list[Any], sizes: Sizes) -> dict[str, flo
     }
 
 
-def fit_cascade(denoiser: MaskedLM, task: Task, examples: list[Example], sizes: Sizes, blocks: int) -> dict[str, float]:
+def fit_cascade(denoiser: MaskedLM, task: Task, examples: list[Example], sizes: Sizes, blocks: int) -> dict[str, Any]:
     """Steps of a cascade, decodes that lead to its examples among them; every process leads prompts of its own.
 
     Args:
@@ -189,7 +187,7 @@ def fit_cascade(denoiser: MaskedLM, task: Task, examples: list[Example], sizes: 
     from models.heads.config import HeadConfig
     from models.heads.scoring_head import ScoringHead
     from models.ranks import find_ranks
-    from train.cascade.examples import CascadeExample, TaskPrompts, divergence
+    from train.cascade.examples import TaskPrompts, divergence
     from train.cascade.leading import CascadeExamples
     from train.head.loss import over_all
 
@@ -199,7 +197,7 @@ def fit_cascade(denoiser: MaskedLM, task: Task, examples: list[Example], sizes: 
     optimizer = torch.optim.AdamW([p for p in cascade.parameters() if p.requires_grad], lr=1e-4)
     prompts = TaskPrompts(task.name, [one.prompt for one in examples], task.gen_length, task.block_length)
     how: dict[str, Any] = {"batch_size": sizes.batch_size, "seed": find_ranks().rank}
-    stream: Iterator[CascadeExample] = iter(
+    stream: Any = iter(
         CascadeExamples(denoiser, [prompts], [Quota(steps=sizes.rounds)], denoiser.head.taps_ahead, **how)
     )
 
@@ -217,6 +215,7 @@ def fit_cascade(denoiser: MaskedLM, task: Task, examples: list[Example], sizes: 
 
     steps(sizes.warm)
     states, cost = clocked(lambda: steps(sizes.steps), denoiser.device)
+    stream.close()  # in the middle of a decode
     all_states = sum(find_ranks().gather(states))
     rates = {
         "steps_an_hour": 3600 * sizes.steps / cost["seconds"],
