@@ -160,8 +160,9 @@ MUTATIONS = tuple(
         ("no context", QUESTION, "    whole = [text for text in before if text not in asked] + [asked]\n", "    whole = [asked]\n", OTHERS),
         ("no options", QUESTION, "for one in listed[:1] for", "for one in listed[:0] for", OTHERS),
         ("two questions, one read", QUESTION, "    if len(set(main.values())) > 1:\n", "    if False:\n", OTHERS),
-        ("parts left unread", QUESTION, "        if name not in readable and is_there(row, name):\n", "        if False:\n", OTHERS),
+        ("parts left unread", QUESTION, "        if name in row and name not in readable and is_there(row, name):\n", "        if False:\n", OTHERS),
         ("puzzles read in part", TASK, "        refuse_parts(record, ())\n", "", OTHERS),
+        ("what is not learned has rounds", "decoding/studies/trend.py", '["estimate"] >= SOLVED', '["estimate"] >= 0', "tests/train/trend -k not_learned"),
         # answers
         ("headings are answers", GSM8K, "if numbers(line) and not heads:", "if numbers(line):", ANSWERS + " -k gsm8k"),
         ("steps are answers", GSM8K, '    text = SECTION.sub("", text)\n', "", ANSWERS + " -k gsm8k"),

@@ -94,8 +94,7 @@ def trend(  # one option a line, hence its length
         if file.is_file():
             continue
         run_train(HeadRun(model=str(model), out=folder / "head", **fits))
-        how: dict[str, Any] = {"batch_size": batch_size, "engine": engine, "seed": seed, "device": device}
-        compare_arms(catalogue, problems, model, folder, **how)
+        compare_arms(catalogue, problems, model, folder, batch_size=batch_size, engine=engine, seed=seed, device=device)
         if stage == "decoding":
             continue
         about = Measuring(name, number, model, folder, tuple(tasks), cascade.blocks, timed_prompts, seed, device)
