@@ -1,4 +1,4 @@
-"""What each process of a run does in `test_several_processes.py`: run alone by the test, and in two processes as a launcher would.
+"""What each process of a run does in `test_several_processes.py`: alone by the test, and in several processes as of a launcher.
 
 python tests/several_processes.py WORK OUT, with RANK, WORLD_SIZE, LOCAL_RANK and MASTER_ADDR in the environment.
 """
@@ -44,7 +44,7 @@ from train.head.settings import VARIANTS, CascadeFitting, Fitting, Objective, Ta
 from train.traces.collection import collect  # noqa: E402
 
 Gradients = dict[str, torch.Tensor]
-FITTING = Fitting(variants=("conflict",), epochs=1, batch_size=3, rank=2, dropout=0.0)
+FITTING = Fitting(variants=("conflict",), epochs=1, batch_size=4, rank=2, dropout=0.0)
 TASKS = {"countdown3": TaskRun(prompts=6, dev_prompts=2)}
 
 
@@ -90,7 +90,7 @@ def base_gradients(weighting: Any) -> Gradients:
 
 
 def head_gradients(denoiser: Any, out: Path) -> Gradients:
-    """Of one batch of three states, in float64."""
+    """Of one batch of four states, in float64."""
     data = prepare(denoiser, [out / "traces" / "countdown3"], FITTING, threshold=0.9, seed=0)
     torch.manual_seed(0)
     head = ScoringHead(FITTING.config(VARIANTS["conflict"], NAMES), denoiser).double()
@@ -127,8 +127,8 @@ def in_part(example: CascadeExample) -> CascadeExample:
 
 
 def cascade_gradients(denoiser: Any) -> Gradients:
-    """Of one example of three prompts, in float64."""
-    prompts = TaskPrompts.of("countdown3", TaskRun(prompts=3, dev_prompts=1), "train", None, seed=0)
+    """Of one example of four prompts, in float64."""
+    prompts = TaskPrompts.of("countdown3", TaskRun(prompts=4, dev_prompts=1), "train", None, seed=0)
     cascade = Cascade(CascadeConfig(rank=2, base=denoiser.fingerprint()), denoiser).double()
     torch.manual_seed(0)
     for name, p in cascade.named_parameters():
@@ -179,7 +179,7 @@ def everything(work: Path, out: Path) -> dict[str, Any]:
     found["base"] = {weighting: base_gradients(weighting) for weighting in ("inverse", "uniform")}
     precise = models.load(base, device="cpu", dtype=torch.float64)
     found["head"], found["cascade"] = head_gradients(precise, out), cascade_gradients(precise)
-    if find_ranks().size > 1:  # what is fitted is held against the other process alone
+    if find_ranks().size > 1:  # what is fitted is held against the other processes alone
         found["fitted head"] = fitted_head(denoiser, out)
         found["fitted cascade"] = fitted_cascade(denoiser, out)
     found["compared"], found["answered"] = compared(base, out), answered(base, out)

@@ -1,4 +1,4 @@
-"""Several processes of a run give what one gives: two of them here, over a file and the loopback device."""
+"""Several processes of a run give what one gives: two of them here, and four, over a file and the loopback device."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from train.head.head_run import HeadRun
 from train.head.settings import Fitting, TaskRun
 
 FILE = Path(__file__).with_name("several_processes.py")
-SIZE = 2
+SIZES = (2, 4)
 TOLERANCE = {"inverse": 1e-9, "uniform": 4 * torch.finfo(torch.float32).eps}
 """Of the largest entry, in float64; shares of a mean over all positions are rounded by the loss, which is float32."""
 
@@ -41,14 +41,25 @@ def work(tmp_path_factory, write_tiny) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module", params=SIZES, ids=lambda size: f"{size} processes")
+def size(request) -> int:
+    return int(request.param)
+
+
 @pytest.fixture(scope="module")
-def together(work) -> list[dict[str, Any]]:
-    """What two processes found, in `work/two`."""
-    out = work / "two"
-    out.mkdir()
+def out(work, size) -> Path:
+    """Where `together` leaves its files."""
+    folder: Path = work / f"of-{size}"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def together(work, out, size) -> list[dict[str, Any]]:
+    """What every process of a run found."""
     processes = []
-    for rank in range(SIZE):
-        own = {"RANK": rank, "WORLD_SIZE": SIZE, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1"}
+    for rank in range(size):
+        own = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1"}
         environment = os.environ | {name: str(value) for name, value in own.items()}
         environment |= {
             "GLOO_SOCKET_IFNAME": "lo",
@@ -64,7 +75,7 @@ def together(work) -> list[dict[str, Any]]:
     finally:
         for process in processes:
             process.kill()
-    return [torch.load(out / f"found-{rank}.pt", weights_only=False) for rank in range(SIZE)]
+    return [torch.load(out / f"found-{rank}.pt", weights_only=False) for rank in range(size)]
 
 
 @pytest.fixture(scope="module")
@@ -91,18 +102,18 @@ def lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def test_traces_are_the_same(work, together, by_itself):
+def test_traces_are_the_same(work, out, together, by_itself):
     from pyarrow.parquet import read_table
 
-    one, two = (sorted((work / name / "traces" / "countdown3").glob("part-*")) for name in ("one", "two"))
-    assert [file.name for file in one] == [file.name for file in two]
+    one, several = (sorted((at / "traces" / "countdown3").glob("part-*")) for at in (work / "one", out))
+    assert [file.name for file in one] == [file.name for file in several]
     assert len(one) == 4
-    assert all(read_table(a).equals(read_table(b)) for a, b in zip(one, two, strict=True))
+    assert all(read_table(a).equals(read_table(b)) for a, b in zip(one, several, strict=True))
 
 
 def test_the_first_process_ends_a_collection_for_all(together, by_itself):
     assert by_itself["ended"] == ["part-dev-00000.parquet", "part-train-00000.parquet"]
-    assert [found["ended"] for found in together] == [by_itself["ended"]] * SIZE
+    assert [found["ended"] for found in together] == [by_itself["ended"]] * len(together)
 
 
 @pytest.mark.parametrize("weighting", ["inverse", "uniform"])
@@ -119,31 +130,32 @@ def test_gradients_of_what_is_fitted_are_those_of_the_whole_batch(together, by_i
 
 
 def test_all_processes_end_a_fit_with_the_same_weights(together):
-    first, second = together
-    agree(first["fitted head"], second["fitted head"], 0.0)
-    agree(first["fitted cascade"][1], second["fitted cascade"][1], 0.0)
+    first, *others = together
     assert first["fitted cascade"][0].startswith("countdown3: learned from")
-    assert second["fitted cascade"][0] == ""
+    for other in others:
+        agree(first["fitted head"], other["fitted head"], 0.0)
+        agree(first["fitted cascade"][1], other["fitted cascade"][1], 0.0)
+        assert other["fitted cascade"][0] == ""
 
 
-def test_a_comparison_has_the_same_figures_of_every_prompt(work, together, by_itself):
-    one, two = (lines(work / name / "compare" / "countdown3.jsonl") for name in ("one", "two"))
-    assert one[0] == two[0]
+def test_a_comparison_has_the_same_figures_of_every_prompt(work, out, together, by_itself):
+    one, several = (lines(at / "compare" / "countdown3.jsonl") for at in (work / "one", out))
+    assert one[0] == several[0]
     timed = [name for name in COLUMNS if name != "seconds"]
 
     def figures(records: list[dict[str, Any]]) -> list[list[Any]]:
         return sorted([one[name] for name in ("split", "cell", "prompt", *timed)] for one in records)
 
-    assert figures(one[1:]) == figures(two[1:])
-    assert not list((work / "two" / "compare").glob("*.rank-*"))
-    assert (work / "two" / "compare" / "comparison.json").is_file()
+    assert figures(one[1:]) == figures(several[1:])
+    assert not list((out / "compare").glob("*.rank-*"))
+    assert (out / "compare" / "comparison.json").is_file()
 
 
-def test_answers_stand_in_the_order_of_the_prompts(work, together, by_itself):
-    one, two = (lines(work / name / "answers.jsonl") for name in ("one", "two"))
-    assert [{**line, "seconds": 0} for line in one] == [{**line, "seconds": 0} for line in two]
+def test_answers_stand_in_the_order_of_the_prompts(work, out, together, by_itself):
+    one, several = (lines(at / "answers.jsonl") for at in (work / "one", out))
+    assert [{**line, "seconds": 0} for line in one] == [{**line, "seconds": 0} for line in several]
     assert len(one) == 5
-    assert not list((work / "two").glob("*.rank-*"))
+    assert not list(out.glob("*.rank-*"))
 
 
 def test_a_process_is_one_of_several_only_where_all_four_are_set(monkeypatch):
