@@ -44,7 +44,7 @@ from train.head.settings import VARIANTS, CascadeFitting, Fitting, Objective, Ta
 from train.traces.collection import collect  # noqa: E402
 
 Gradients = dict[str, torch.Tensor]
-FITTING = Fitting(variants=("conflict",), epochs=1, batch_size=4, rank=2, dropout=0.0)
+FITTING = Fitting(variants=("conflict",), epochs=1, batch_size=5, rank=2, dropout=0.0)
 TASKS = {"countdown3": TaskRun(prompts=6, dev_prompts=2)}
 
 
@@ -90,7 +90,7 @@ def base_gradients(weighting: Any) -> Gradients:
 
 
 def head_gradients(denoiser: Any, out: Path) -> Gradients:
-    """Of one batch of four states, in float64."""
+    """Of one batch of five states, in float64: shares of 3 and 2, or of 2, 1, 1 and 1."""
     data = prepare(denoiser, [out / "traces" / "countdown3"], FITTING, threshold=0.9, seed=0)
     torch.manual_seed(0)
     head = ScoringHead(FITTING.config(VARIANTS["conflict"], NAMES), denoiser).double()
@@ -127,8 +127,8 @@ def in_part(example: CascadeExample) -> CascadeExample:
 
 
 def cascade_gradients(denoiser: Any) -> Gradients:
-    """Of one example of four prompts, in float64."""
-    prompts = TaskPrompts.of("countdown3", TaskRun(prompts=4, dev_prompts=1), "train", None, seed=0)
+    """Of one example of five prompts, in float64."""
+    prompts = TaskPrompts.of("countdown3", TaskRun(prompts=5, dev_prompts=1), "train", None, seed=0)
     cascade = Cascade(CascadeConfig(rank=2, base=denoiser.fingerprint()), denoiser).double()
     torch.manual_seed(0)
     for name, p in cascade.named_parameters():

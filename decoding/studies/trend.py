@@ -1,7 +1,7 @@
 """What size and depth of a base do to a head's worth: stored results of `train.trend` in lines up to 32 blocks and 8B.
 
-A unit is a point of training of one base, its figure the mean over some tasks, the same at every unit: of all choices of tasks the
-one that holds most figures together with the units that have them all. A line y = a + b x is
+A unit is a point of training of one base, its figure the mean over some tasks, the same at every unit. Of all choices of tasks it is
+the one with most figures: tasks times the units that have them all. A line y = a + b x is
 fitted over the units, x being log10 of the parameters, or log2 of the blocks, and read off at the target with its 95 % prediction
 interval, y(x0) +- t s sqrt(1 + 1/n + (x0 - mean x)^2 / sum (x - mean x)^2), t of n - 2 degrees of freedom. Points of one base count
 as independent, and size and depth grow together over the bases: the interval holds if the trend goes on as it is, and says
@@ -121,6 +121,8 @@ def line_of(rows: Sequence[Row], name: str, axis: str, target: float) -> Row | N
     every = sorted({task for *_, task in known})
     choices = [set(some) for size in range(1, len(every) + 1) for some in combinations(every, size)]
     full = [(units, tasks) for tasks in choices if len(units := units_of(known, tasks)) >= LEAST]
+    sizes = {(row["base"], row["point"]): row[axis] for row in rows}
+    full = [(units, tasks) for units, tasks in full if len({sizes[one] for one in units}) > 1]
     if not full:
         return None
     units, chosen = max(full, key=lambda one: (len(one[0]) * len(one[1]), len(one[0])))

@@ -120,7 +120,7 @@ def collect(denoiser: MaskedLM, task: Task, examples: list[Example], sizes: Size
         chunk=sizes.batch_size,
     )
     some, rank = examples[: sizes.batch_size], find_ranks().rank
-    list(collector.rows(some[:1], 0, rank, "train"))  # what the first forward of each shape loads is not counted
+    list(collector.rows(some[:1], 0, rank, "train"))  # what the first forwards load is not counted
     rows, cost = clocked(lambda: list(collector.rows(some, 0, rank, "train")), denoiser.device)
     states = sum(find_ranks().gather(len(rows)))
     return find_ranks().decide(rows), cost | {"states": states, "states_an_hour": 3600 * states / cost["seconds"]}
