@@ -1,12 +1,12 @@
 """What size and depth of a base do to a head's worth: stored results of `train.trend` in lines up to 32 blocks and 8B.
 
-A unit is a point of training of one base, its figure the mean over some tasks, the same at every unit. Of all choices of tasks it is
-the one with most figures: tasks times the units that have them all. A line y = a + b x is
-fitted over the units, x being log10 of the parameters, or log2 of the blocks, and read off at the target with its 95 % prediction
-interval, y(x0) +- t s sqrt(1 + 1/n + (x0 - mean x)^2 / sum (x - mean x)^2), t of n - 2 degrees of freedom. Points of one base count
-as independent, and size and depth grow together over the bases: the interval holds if the trend goes on as it is, and says
-nothing of whether it does. A base that solves fewer than a tenth of a task's prompts has no rounds there: a point less than next to
-nothing is held by guesses.
+A unit is a point of training of one base, its figure the mean over some tasks, the same at every unit. Of all choices of tasks
+it is the one with most figures: tasks times the units that have them all. A line y = a + b x is fitted over the units, x being
+log10 of the parameters, or log2 of the blocks, and read off at the target with its 95 % prediction interval, y(x0) +- t s
+sqrt(1 + 1/n + (x0 - mean x)^2 / sum (x - mean x)^2), t of n - 2 degrees of freedom. Points of one base count as independent,
+and size and depth grow together over the bases: the interval holds if the trend goes on as it is, and says nothing of whether
+it does. A base that solves fewer than a tenth of a task's prompts has no rounds there: a point less than next to nothing is
+held by guesses.
 """
 
 from __future__ import annotations
