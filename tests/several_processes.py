@@ -1,6 +1,7 @@
 """What each process of a run does in `test_several_processes.py`: alone by the test, and in several processes as of a launcher.
 
-python tests/several_processes.py WORK OUT, with RANK, WORLD_SIZE, LOCAL_RANK and MASTER_ADDR in the environment.
+python tests/several_processes.py WORK OUT DEVICE, with RANK, WORLD_SIZE, LOCAL_RANK and MASTER_ADDR in the environment.
+DEVICE is cpu or cuda: the GPU of the process's number.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def in_float64(value: torch.Tensor) -> torch.Tensor:
 
 
 def gradients(module: torch.nn.Module) -> Gradients:
-    return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+    return {name: p.grad.cpu() for name, p in module.named_parameters() if p.grad is not None}
 
 
 def gather_traces(denoiser: Any, out: Path) -> list[str]:
@@ -71,16 +72,16 @@ def gather_traces(denoiser: Any, out: Path) -> list[str]:
     return sorted(file.name for file in (out / "ended" / "countdown3").glob("part-*"))
 
 
-def base_gradients(weighting: Any) -> Gradients:
+def base_gradients(weighting: Any, device: str) -> Gradients:
     """Of one step on rows with padding, in float64."""
     tokens = torch.arange(48).reshape(8, 6).numpy() % 9 + 3
     rows = Rows(tokens.astype("uint16"), torch.tensor([2, 1, 2, 2, 1, 2, 2, 2]).numpy())
-    data = load_rows("some", rows, TaskRows(1.0, 8, pad_to=8), canvas=4, device=torch.device("cpu"))
+    data = load_rows("some", rows, TaskRows(1.0, 8, pad_to=8), canvas=4, device=torch.device(device))
     torch.manual_seed(0)
     from transformers import LlamaForCausalLM
 
     shape = ModelShape(layers=2, width=16, heads=2, mlp_width=24, max_positions=16)
-    model = LlamaForCausalLM(shape.config(vocabulary=16, eos_id=1)).double()
+    model = LlamaForCausalLM(shape.config(vocabulary=16, eos_id=1)).double().to(device)
     fit = Fit(tokens_per_step=40, weighting=weighting)
     module = BaseModelFit(model, [data], fit, mask_id=2, max_steps=2)
     generator = module.generator_at(0)
@@ -93,7 +94,7 @@ def head_gradients(denoiser: Any, out: Path) -> Gradients:
     """Of one batch of five states, in float64: shares of 3 and 2, or of 2, 1, 1 and 1."""
     data = prepare(denoiser, [out / "traces" / "countdown3"], FITTING, threshold=0.9, seed=0)
     torch.manual_seed(0)
-    head = ScoringHead(FITTING.config(VARIANTS["conflict"], NAMES), denoiser).double()
+    head = ScoringHead(FITTING.config(VARIANTS["conflict"], NAMES), denoiser).double().to(denoiser.device)
     torch.nn.init.normal_(next(p for n, p in head.named_parameters() if p.requires_grad and "lora_B" in n), std=0.1)
     module = HeadModule(head.train(), Objective(conflict=1.0, focus=1.0))
     one = data.train.of_this_process()[0]
@@ -129,14 +130,14 @@ def in_part(example: CascadeExample) -> CascadeExample:
 def cascade_gradients(denoiser: Any) -> Gradients:
     """Of one example of five prompts, in float64."""
     prompts = TaskPrompts.of("countdown3", TaskRun(prompts=5, dev_prompts=1), "train", None, seed=0)
-    cascade = Cascade(CascadeConfig(rank=2, base=denoiser.fingerprint()), denoiser).double()
+    cascade = Cascade(CascadeConfig(rank=2, base=denoiser.fingerprint()), denoiser).double().to(denoiser.device)
     torch.manual_seed(0)
     for name, p in cascade.named_parameters():
         if p.requires_grad and "lora_B" in name:
             torch.nn.init.normal_(p, std=0.1)
     module = CascadeModule(cascade, CascadeFitting(steps=1), lambda: 1.0)
     module.log = lambda *args, **kwargs: None  # type: ignore[method-assign,assignment]
-    denoiser.put_on(ScoringHead(HeadConfig("linear", NAMES), denoiser).eval())
+    denoiser.put_on(ScoringHead(HeadConfig("linear", NAMES), denoiser).to(denoiser.device).eval())
     denoiser.head.cascade = cascade
     one = next(examples(denoiser, prompts, prompts.texts, Part(Threshold(0.7), 0.3), denoiser.head.taps_ahead))
     module.training_step(in_part(one), 0).backward()
@@ -146,7 +147,7 @@ def cascade_gradients(denoiser: Any) -> Gradients:
 
 def fitted_cascade(denoiser: Any, out: Path) -> tuple[str, Gradients]:
     """A fit of two steps: what is said, and the weights."""
-    denoiser.put_on(ScoringHead(HeadConfig("linear", NAMES), denoiser).eval())
+    denoiser.put_on(ScoringHead(HeadConfig("linear", NAMES), denoiser).to(denoiser.device).eval())
     drivers = ({"policy": "threshold", "threshold": 0.7},)
     fitting = CascadeFitting(steps=2, batch_size=3, rank=2, drivers=drivers, positions=1, parts=(0.3,))
     if find_ranks().first:
@@ -155,42 +156,54 @@ def fitted_cascade(denoiser: Any, out: Path) -> tuple[str, Gradients]:
     return said, dict(denoiser.head.cascade.named_parameters())
 
 
-def compared(base: Path, out: Path) -> str:
+def compared(base: Path, out: Path, device: str) -> str:
     """Two arms on five prompts."""
     arms = [Arm("sequential", "headless", "sequential")]
     arms.append(Arm("threshold", "headless", "threshold", "threshold", (0.9, 0.5)))
     size = {"num_prompts": 5, "num_dev": 3, "block_length": 8}
     call = check_compare(arms, None, "countdown3", **size, model=str(base))
-    return run_compare(call, out=str(out / "compare"), batch_size=2, device="cpu")
+    return run_compare(call, out=str(out / "compare"), batch_size=2, device=device)
 
 
-def answered(base: Path, out: Path) -> str:
+def answered(base: Path, out: Path, device: str) -> str:
     """Five prompts in three batches."""
     prompts = ["1,2,3,6", "4,5,6,15", "1,1,1,3", "10,20,30,60", "7,8,9,24"]
     options = {"gen_length": 8, "block_length": 8}
     call = check_generate(prompts, None, "threshold", options, model=str(base))
-    return run_generate(call, out=str(out / "answers.jsonl"), batch_size=2, device="cpu")
+    return run_generate(call, out=str(out / "answers.jsonl"), batch_size=2, device=device)
 
 
-def everything(work: Path, out: Path) -> dict[str, Any]:
+def everything(work: Path, out: Path, device: str = "cpu") -> dict[str, Any]:
+    """What a process finds; all tensors of it on the CPU.
+
+    Args:
+        work: folder with the base.
+        out: where it writes.
+        device: cpu, or the GPU of this process.
+    """
     base = work / "base"
-    denoiser = models.load(base, device="cpu")
+    denoiser = models.load(base, device=device)
     found: dict[str, Any] = {"ended": gather_traces(denoiser, out)}
-    found["base"] = {weighting: base_gradients(weighting) for weighting in ("inverse", "uniform")}
-    precise = models.load(base, device="cpu", dtype=torch.float64)
+    found["base"] = {weighting: base_gradients(weighting, device) for weighting in ("inverse", "uniform")}
+    precise = models.load(base, device=device, dtype=torch.float64)
     found["head"], found["cascade"] = head_gradients(precise, out), cascade_gradients(precise)
     if find_ranks().size > 1:  # what is fitted is held against the other processes alone
         found["fitted head"] = fitted_head(denoiser, out)
         found["fitted cascade"] = fitted_cascade(denoiser, out)
-    found["compared"], found["answered"] = compared(base, out), answered(base, out)
+    found["compared"], found["answered"] = compared(base, out, device), answered(base, out, device)
     return found
 
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
-    work, out = map(Path, sys.argv[1:])
+    work, out = map(Path, sys.argv[1:3])
+    device = sys.argv[3]
     numbers: dict[str, int] = {"rank": int(os.environ["RANK"]), "world_size": int(os.environ["WORLD_SIZE"])}
-    dist.init_process_group("gloo", init_method=f"file://{out / 'store'}", **numbers)
-    torch.save(everything(work, out), out / f"found-{numbers['rank']}.pt")
+    if device == "cuda":
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    backend = "gloo" if device == "cpu" else "nccl"
+    dist.init_process_group(backend, init_method=f"file://{out / 'store'}", **numbers)
+    torch.save(everything(work, out, device), out / f"found-{numbers['rank']}.pt")
     dist.destroy_process_group()

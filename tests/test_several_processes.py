@@ -1,4 +1,4 @@
-"""Several processes of a run give what one gives: two of them here, and four, over a file and the loopback device."""
+"""Several processes of a run give what one gives: two and four of them over the loopback device, and on as many GPUs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from train.head.head_run import HeadRun
 from train.head.settings import Fitting, TaskRun
 
 FILE = Path(__file__).with_name("several_processes.py")
-SIZES = (2, 4)
+DEVICES, SIZES = ("cpu", "cuda"), (2, 4)
 TOLERANCE = {"inverse": 1e-9, "uniform": 4 * torch.finfo(torch.float32).eps}
 """Of the largest entry, in float64; shares of a mean over all positions are rounded by the loss, which is float32."""
 
@@ -41,21 +41,28 @@ def work(tmp_path_factory, write_tiny) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module", params=DEVICES)
+def device(request) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module", params=SIZES, ids=lambda size: f"{size} processes")
-def size(request) -> int:
+def size(request, device) -> int:
+    if device == "cuda" and torch.cuda.device_count() < request.param:
+        pytest.skip(f"needs {request.param} GPUs")
     return int(request.param)
 
 
 @pytest.fixture(scope="module")
-def out(work, size) -> Path:
+def out(work, device, size) -> Path:
     """Where `together` leaves its files."""
-    folder: Path = work / f"of-{size}"
+    folder: Path = work / f"of-{size}-{device}"
     folder.mkdir()
     return folder
 
 
 @pytest.fixture(scope="module")
-def together(work, out, size) -> list[dict[str, Any]]:
+def together(work, out, device, size) -> list[dict[str, Any]]:
     """What every process of a run found."""
     processes = []
     for rank in range(size):
@@ -64,9 +71,9 @@ def together(work, out, size) -> list[dict[str, Any]]:
         environment |= {
             "GLOO_SOCKET_IFNAME": "lo",
             "OMP_NUM_THREADS": str(torch.get_num_threads()),
-            "CUDA_VISIBLE_DEVICES": "",
         }
-        command = [sys.executable, str(FILE), str(work), str(out)]
+        environment |= {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
+        command = [sys.executable, str(FILE), str(work), str(out), device]
         processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
     try:
         for process in processes:
@@ -75,19 +82,26 @@ def together(work, out, size) -> list[dict[str, Any]]:
     finally:
         for process in processes:
             process.kill()
-    return [torch.load(out / f"found-{rank}.pt", weights_only=False) for rank in range(size)]
+    return [torch.load(out / f"found-{rank}.pt", weights_only=False, map_location="cpu") for rank in range(size)]
 
 
 @pytest.fixture(scope="module")
-def by_itself(work) -> dict[str, Any]:
-    """What one process finds, in `work/one`."""
+def one(work, device) -> Path:
+    """Where `by_itself` leaves its files."""
+    folder: Path = work / f"one-{device}"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def by_itself(work, one, device) -> dict[str, Any]:
+    """What one process finds on the same kind of device."""
     spec = importlib.util.spec_from_file_location("several_processes", FILE)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    (work / "one").mkdir()
-    found: dict[str, Any] = module.everything(work, work / "one")
+    found: dict[str, Any] = module.everything(work, one, device)
     return found
 
 
@@ -102,13 +116,13 @@ def lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def test_traces_are_the_same(work, out, together, by_itself):
+def test_traces_are_the_same(one, out, together, by_itself):
     from pyarrow.parquet import read_table
 
-    one, several = (sorted((at / "traces" / "countdown3").glob("part-*")) for at in (work / "one", out))
-    assert [file.name for file in one] == [file.name for file in several]
-    assert len(one) == 4
-    assert all(read_table(a).equals(read_table(b)) for a, b in zip(one, several, strict=True))
+    ours, theirs = (sorted((at / "traces" / "countdown3").glob("part-*")) for at in (one, out))
+    assert [file.name for file in ours] == [file.name for file in theirs]
+    assert len(ours) == 4
+    assert all(read_table(a).equals(read_table(b)) for a, b in zip(ours, theirs, strict=True))
 
 
 def test_the_first_process_ends_a_collection_for_all(together, by_itself):
@@ -138,23 +152,23 @@ def test_all_processes_end_a_fit_with_the_same_weights(together):
         assert other["fitted cascade"][0] == ""
 
 
-def test_a_comparison_has_the_same_figures_of_every_prompt(work, out, together, by_itself):
-    one, several = (lines(at / "compare" / "countdown3.jsonl") for at in (work / "one", out))
-    assert one[0] == several[0]
+def test_a_comparison_has_the_same_figures_of_every_prompt(one, out, together, by_itself):
+    ours, theirs = (lines(at / "compare" / "countdown3.jsonl") for at in (one, out))
+    assert ours[0] == theirs[0]
     timed = [name for name in COLUMNS if name != "seconds"]
 
     def figures(records: list[dict[str, Any]]) -> list[list[Any]]:
-        return sorted([one[name] for name in ("split", "cell", "prompt", *timed)] for one in records)
+        return sorted([line[name] for name in ("split", "cell", "prompt", *timed)] for line in records)
 
-    assert figures(one[1:]) == figures(several[1:])
+    assert figures(ours[1:]) == figures(theirs[1:])
     assert not list((out / "compare").glob("*.rank-*"))
     assert (out / "compare" / "comparison.json").is_file()
 
 
-def test_answers_stand_in_the_order_of_the_prompts(work, out, together, by_itself):
-    one, several = (lines(at / "answers.jsonl") for at in (work / "one", out))
-    assert [{**line, "seconds": 0} for line in one] == [{**line, "seconds": 0} for line in several]
-    assert len(one) == 5
+def test_answers_stand_in_the_order_of_the_prompts(one, out, together, by_itself):
+    ours, theirs = (lines(at / "answers.jsonl") for at in (one, out))
+    assert [{**line, "seconds": 0} for line in ours] == [{**line, "seconds": 0} for line in theirs]
+    assert len(ours) == 5
     assert not list(out.glob("*.rank-*"))
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 THRESHOLDS = {"sudoku": 0.98, "sudoku-hard": 0.995, "countdown3": 0.96, "countdown4": 0.95, "lists": 0.93}
 OTHERWISE = 0.95
 FEWEST = 8  # prompts
+SOURCES = ("cascade", "reading")
 MEANS = ("rounds", "sequence_forwards", "looks", "drafts", "drafts_true")
 
 
@@ -30,6 +31,7 @@ class Price:
         batch: rows decoded together.
         canvases: k, 1 for the rule alone.
         mode: exact or subset; empty for the rule alone.
+        source: what drafts are made from, cascade or reading; empty for the rule alone.
         worth: failed drafts that a true one pays for; None for all drafts in every round.
         engine: plain or graphs.
         prompts: decoded.
@@ -43,6 +45,7 @@ class Price:
     batch: int
     canvases: int
     mode: str
+    source: str
     worth: float | None
     engine: str
     prompts: int
@@ -65,6 +68,7 @@ def draft_price(
     canvases: str = "2,4,8",
     batches: str = "1,8,64",
     modes: str = "exact,subset",
+    sources: str = "cascade",
     worth: str = "none",
     num_prompts: int = 128,
     decodes: int = 4,
@@ -85,6 +89,7 @@ def draft_price(
         canvases: k of the checked drafts, with commas between them.
         batches: rows decoded together.
         modes: exact, subset.
+        sources: what drafts are made from: cascade, reading.
         worth: of the checked drafts: none, or numbers, with commas between them.
         num_prompts: for each row of the table at most.
         decodes: batches for each row at most, of small batches at least 8 prompts.
@@ -97,7 +102,8 @@ def draft_price(
     """
     require_positive({"num_prompts": num_prompts, "decodes": decodes, "repeats": repeats})
     sizes, depths = read_numbers("batches", batches), read_numbers("canvases", canvases)
-    kinds, worths = read_modes(modes), read_worths(worth)
+    kinds, origins = read_names("modes", modes, ("exact", "subset")), read_names("sources", sources, SOURCES)
+    worths = read_worths(worth)
     from train.commands.folders import MODEL, check_model, head_of, or_shipped
     from train.tasks import get
     from train.tasks.problems import draw
@@ -114,7 +120,7 @@ def draft_price(
     for about in tasks:
         prompts = [example.prompt for example in draw(about, "test", num_prompts, seed=seed)]
         c = THRESHOLDS.get(about.name, OTHERWISE) if threshold is None else threshold
-        decoders = list(decoders_of(denoiser, c, depths, kinds, worths))
+        decoders = list(decoders_of(denoiser, c, depths, kinds, origins, worths))
         for size in sizes:
             some = prompts[: max(FEWEST, decodes * size)]
             lengths = (about.gen_length, about.block_length)
@@ -137,16 +143,16 @@ def read_numbers(name: str, text: str) -> list[int]:
     return [int(one) for one in found]
 
 
-def read_modes(text: str) -> list[str]:
-    """Modes with commas between them.
+def read_names(name: str, text: str, known: tuple[str, ...]) -> list[str]:
+    """Some of the names known, with commas between them.
 
     Raises:
         ValueError: for another one.
     """
-    found = [mode.strip() for mode in text.split(",")]
-    for mode in found:
-        if mode not in ("exact", "subset"):
-            raise ValueError(f"modes must be exact or subset, got {shown(mode)}")
+    found = [one.strip() for one in text.split(",")]
+    for one in found:
+        if one not in known:
+            raise ValueError(f"{name} must be {' or '.join(known)}, got {shown(one)}")
     return found
 
 
@@ -168,29 +174,37 @@ class Decoder:
 
     canvases: int
     mode: str
+    source: str
     worth: float | None
     policy: Policy
 
 
 def decoders_of(
-    denoiser: Denoiser, threshold: float, depths: list[int], modes: list[str], worths: list[float | None]
+    denoiser: Denoiser,
+    threshold: float,
+    depths: list[int],
+    modes: list[str],
+    sources: list[str],
+    worths: list[float | None],
 ) -> Iterator[Decoder]:
     """The rule alone, and checked drafts around it.
 
     Args:
-        denoiser: with a head that has a cascade.
+        denoiser: with a head that has a cascade, if one of the sources is that.
         threshold: of the rule.
         depths: k.
         modes: exact, subset.
+        sources: cascade, reading.
         worths: of the drafts.
     """
     from decoding.policy_by_name import make_policy
 
-    yield Decoder(1, "", None, make_policy("threshold", {"threshold": threshold}, denoiser))
-    for k, mode, worth in itertools.product(depths, modes, worths):
-        settings: dict[str, Any] = {"rule": "threshold", "threshold": threshold, "canvases": k, "mode": mode}
+    yield Decoder(1, "", "", None, make_policy("threshold", {"threshold": threshold}, denoiser))
+    for k, mode, source, worth in itertools.product(depths, modes, sources, worths):
+        settings: dict[str, Any] = {"rule": "threshold", "threshold": threshold}
+        settings |= {"canvases": k, "mode": mode, "source": source}
         settings |= {} if worth is None else {"worth": worth}
-        yield Decoder(k, mode, worth, make_policy("verified", settings, denoiser))
+        yield Decoder(k, mode, source, worth, make_policy("verified", settings, denoiser))
 
 
 def measure(
@@ -253,6 +267,7 @@ def timed(
         batch=len(parts[0]),
         canvases=decoder.canvases,
         mode=decoder.mode,
+        source=decoder.source,
         worth=decoder.worth,
         engine="plain" if engine is None else "graphs",
         prompts=count,
@@ -268,11 +283,11 @@ def table(rows: list[Price]) -> str:
     """Lines for people, each decoder's time beside that of the rule alone."""
     lines = []
     for row in rows:
-        alone, name = rows[0], row.mode or "rule alone"
+        alone, name = rows[0], f"{row.mode}, {row.source}" if row.mode else "rule alone"
         worth = "" if row.worth is None else f" worth {row.worth:g}"
         true = row.drafts_true / row.drafts if row.drafts else 0.0
         lines.append(
-            f"{row.task:>16} batch {row.batch:>3} k {row.canvases} {name:>10}{worth} {row.engine}: "
+            f"{row.task:>16} batch {row.batch:>3} k {row.canvases} {name:>15}{worth} {row.engine}: "
             f"{row.rounds:6.2f} rounds ({row.rounds / alone.rounds:.2f}) "
             f"{row.sequence_forwards:7.2f} forwards ({row.sequence_forwards / alone.sequence_forwards:.2f}) "
             f"{row.looks:6.2f} looks, {true:.2f} of {row.drafts:.1f} drafts true, {row.equal} of {row.prompts} texts equal, "

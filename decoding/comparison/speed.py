@@ -35,6 +35,8 @@ SURE: dict[str, dict[str, Any]] = {
     "ete": {"policy": "ete", "gamma": 1.0, "min_masks": 0, "branches": 4, "step_budget": None, "threshold": 0.9999},
     "verified, 2 canvases": {**DRAFTS, "canvases": 2},
     "verified, 4 canvases": {**DRAFTS, "canvases": 4},
+    "verified from the reading, 2 canvases": {**DRAFTS, "canvases": 2, "source": "reading"},
+    "verified from the reading, 4 canvases": {**DRAFTS, "canvases": 4, "source": "reading"},
 }
 
 
