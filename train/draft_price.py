@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 THRESHOLDS = {"sudoku": 0.98, "sudoku-hard": 0.995, "countdown3": 0.96, "countdown4": 0.95, "lists": 0.93}
 OTHERWISE = 0.95
 FEWEST = 8  # prompts
+Drafts = tuple[int, str, str, "float | None"]
 SOURCES = ("cascade", "reading")
 MEANS = ("rounds", "sequence_forwards", "looks", "drafts", "drafts_true")
 
@@ -103,7 +104,7 @@ def draft_price(
     require_positive({"num_prompts": num_prompts, "decodes": decodes, "repeats": repeats})
     sizes, depths = read_numbers("batches", batches), read_numbers("canvases", canvases)
     kinds, origins = read_names("modes", modes, ("exact", "subset")), read_names("sources", sources, SOURCES)
-    worths = read_worths(worth)
+    drafts = list(itertools.product(depths, kinds, origins, read_worths(worth)))
     from train.commands.folders import MODEL, check_model, head_of, or_shipped
     from train.tasks import get
     from train.tasks.problems import draw
@@ -120,7 +121,7 @@ def draft_price(
     for about in tasks:
         prompts = [example.prompt for example in draw(about, "test", num_prompts, seed=seed)]
         c = THRESHOLDS.get(about.name, OTHERWISE) if threshold is None else threshold
-        decoders = list(decoders_of(denoiser, c, depths, kinds, origins, worths))
+        decoders = list(decoders_of(denoiser, c, drafts))
         for size in sizes:
             some = prompts[: max(FEWEST, decodes * size)]
             lengths = (about.gen_length, about.block_length)
@@ -179,28 +180,18 @@ class Decoder:
     policy: Policy
 
 
-def decoders_of(
-    denoiser: Denoiser,
-    threshold: float,
-    depths: list[int],
-    modes: list[str],
-    sources: list[str],
-    worths: list[float | None],
-) -> Iterator[Decoder]:
+def decoders_of(denoiser: Denoiser, threshold: float, drafts: list[Drafts]) -> Iterator[Decoder]:
     """The rule alone, and checked drafts around it.
 
     Args:
         denoiser: with a head that has a cascade, if one of the sources is that.
         threshold: of the rule.
-        depths: k.
-        modes: exact, subset.
-        sources: cascade, reading.
-        worths: of the drafts.
+        drafts: k, mode, source and worth of each.
     """
     from decoding.policy_by_name import make_policy
 
     yield Decoder(1, "", "", None, make_policy("threshold", {"threshold": threshold}, denoiser))
-    for k, mode, source, worth in itertools.product(depths, modes, sources, worths):
+    for k, mode, source, worth in drafts:
         settings: dict[str, Any] = {"rule": "threshold", "threshold": threshold}
         settings |= {"canvases": k, "mode": mode, "source": source}
         settings |= {} if worth is None else {"worth": worth}
