@@ -203,7 +203,7 @@ if __name__ == "__main__":
     if device == "cuda":
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
-    backend = "gloo" if device == "cpu" else "nccl"
+    backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"  # as models.ranks does
     dist.init_process_group(backend, init_method=f"file://{out / 'store'}", **numbers)
     torch.save(everything(work, out, device), out / f"found-{numbers['rank']}.pt")
     dist.destroy_process_group()

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from models.masked_lm import MaskedLM
 from models.profile import ceilings, denoiser_ms, floor_ms, plain_ms, published_ms, random_model
 
 LOG = logging.getLogger(__name__)
+PART = "speed.part.json"  # what is measured of a profile that is not whole
 BRANCHES = (1, 2, 4, 8)
 FREE = 1.1  # a round costs as much as one canvas up to this factor
 DRAFTS = {"policy": "verified", "rule": "threshold", "threshold": 0.999}
@@ -49,7 +51,7 @@ def profile(
         model: a checkpoint folder, where no shape is given.
         head: folder of its scoring head.
         shape: folder with config.json.
-        out: where speed.json and speed.png go.
+        out: where speed.json and speed.png go; what is measured before the end stands in speed.part.json.
         device: cpu or cuda; by default the GPU if there is one.
 
     Returns:
@@ -63,78 +65,86 @@ def profile(
         dtype = torch.bfloat16 if where.type == "cuda" else torch.float32
         denoiser = random_model(shape, where, dtype)
         prompt, canvas, block = 256, 256, 32
-    machine = ceilings(where, next(denoiser.parameters()).dtype)
-    found = measure(denoiser, machine, prompt=prompt, canvas=canvas, block=block)
-    found |= {"of": str(shape or model), "environment": environment(device=where, seed=0)}
+    found: dict[str, Any] = {"of": str(shape or model), "environment": environment(device=where, seed=0)}
+    found["machine"] = ceilings(where, next(denoiser.parameters()).dtype)
+    found["lengths"] = {"prompt": prompt, "canvas": canvas, "block": block}
+    for part in measure(denoiser, found["machine"], lengths=(prompt, canvas, block)):
+        found |= part
+        if out is not None:
+            write_json(out / PART, found)
     if out is not None:
         write_json(out / "speed.json", found)
+        (out / PART).unlink()
         draw(found, out / "speed.png")
     return found
 
 
 def measure(
-    denoiser: MaskedLM, machine: Mapping[str, float], *, prompt: int, canvas: int, block: int
-) -> dict[str, Any]:
-    """Forwards alone, the published loop, rounds of every policy, and the free lunch.
+    denoiser: MaskedLM, machine: Mapping[str, float], *, lengths: tuple[int, int, int]
+) -> Iterator[dict[str, Any]]:
+    """Plain layers and the published loop, forwards alone, rounds of every policy, and the free lunch, each as it is measured.
 
     Args:
         denoiser: with a head, if `learned` is to be measured on a checkpoint.
         machine: its ceilings.
-        prompt, canvas, block: lengths in positions.
+        lengths: of prompt, canvas and block in positions.
+
+    Yields:
+        Tables by name, those with rows again with each row.
     """
-    on_gpu, length = denoiser.device.type == "cuda", prompt + canvas
-    batches = (1, 8) if on_gpu else (1,)
-    floor = {b: floor_ms(denoiser, dict(machine), rows=b * block, asked=b * block) for b in batches}
-    whole = {b: floor_ms(denoiser, dict(machine), rows=b * length, asked=b * block) for b in batches}
+    prompt, canvas, block = lengths
+    length, batches = prompt + canvas, (1, 8) if denoiser.device.type == "cuda" else (1,)
     _peak(denoiser)
-    plain = {
-        f"{mode} {b}": plain_ms(denoiser.use_engine("plain"), batch=b, rows=rows, length=length, mode=mode)
-        for b in batches
-        for mode, rows in (("dual", block), ("none", canvas))
-    }
-    lengths = (prompt, canvas, block)
+    denoiser.use_engine("plain")
+    cached = {f"dual {b}": plain_ms(denoiser, batch=b, rows=block, length=length, mode="dual") for b in batches}
+    whole = {f"none {b}": plain_ms(denoiser, batch=b, rows=canvas, length=length, mode="none") for b in batches}
     slow = round_row(denoiser, "threshold", batch=batches[-1], mode="dual", lengths=lengths)
     memory = {"plain": _peak(denoiser)}
-    published = {str(b): published_ms(denoiser, batch=b, length=length, canvas=canvas) for b in batches}
+    yield {"plain_ms": cached | whole, "plain_round": slow}
+    yield {"published_ms": {str(b): published_ms(denoiser, batch=b, length=length, canvas=canvas) for b in batches}}
     denoiser.use_engine("graphs")
     _peak(denoiser)
     first = round_row(denoiser, "threshold", batch=batches[-1], mode="dual", lengths=lengths)
-    memory["graphs"] = _peak(denoiser)
-    alone = [
-        forward_row(denoiser, machine, batch=b, canvases=k, rows=rows, length=length, mode=mode)
-        for b in batches
-        for mode, rows in (("dual", block), ("none", length))
-        for k in (BRANCHES if b == 1 else (1,))
-    ]
+    yield {"first_round": first, "peak_memory_gib": memory | {"graphs": _peak(denoiser)}}
+    alone: list[dict[str, Any]] = []
+    for b, (mode, rows) in itertools.product(batches, (("dual", block), ("none", length))):
+        for k in BRANCHES if b == 1 else (1,):
+            how: dict[str, Any] = {"batch": b, "canvases": k, "rows": rows, "length": length, "mode": mode}
+            alone.append(forward_row(denoiser, machine, **how))
+            yield {"denoiser": alone}
+    yield {"free_lunch": free_lunch(alone)}
     if denoiser.head is None and find_spec("peft") is not None:
         denoiser.put_on(unfitted_head(denoiser))
-    rounds = [
-        round_row(denoiser, name, batch=b, mode=mode, lengths=lengths)
-        for name in SURE
-        if name != "learned" or denoiser.head is not None
-        for mode in ("dual", "none")
-        for b in (batches if mode == "dual" else (1,))
-    ]
-    for row in rounds:
-        one = whole[row["batch"]] if row["cache"] == "none" else floor[row["batch"]]
-        opened = (whole[row["batch"]] - one) * row["openings"] / row["rounds"]
-        row |= {
-            "floor_ms": one,
-            "times_floor": row["ms"] / one,
-            "times_floor_with_openings": row["ms"] / (one + opened),
-        }
+    rounds: list[dict[str, Any]] = []
+    for name, mode in itertools.product(SURE, ("dual", "none")):
+        for b in batches if mode == "dual" else (1,):
+            if name != "learned" or denoiser.head is not None:
+                row = round_row(denoiser, name, batch=b, mode=mode, lengths=lengths)
+                rounds.append(row | against_floor(denoiser, machine, row, lengths))
+                yield {"rounds": rounds, "engine": engine_figures(denoiser)}
+
+
+def against_floor(
+    denoiser: MaskedLM, machine: Mapping[str, float], row: Mapping[str, Any], lengths: tuple[int, int, int]
+) -> dict[str, float]:
+    """The floor of a round's forward, and the round over it, with and without the openings of blocks.
+
+    Args:
+        denoiser: whose weights are read.
+        machine: its ceilings.
+        row: of a decode.
+        lengths: of prompt, canvas and block.
+    """
+    prompt, canvas, block = lengths
+    b = row["batch"]
+    whole = floor_ms(denoiser, dict(machine), rows=b * (prompt + canvas), asked=b * block)
+    cached = floor_ms(denoiser, dict(machine), rows=b * block, asked=b * block)
+    one = whole if row["cache"] == "none" else cached
+    mean = one + (whole - one) * row["openings"] / row["rounds"]
     return {
-        "machine": dict(machine),
-        "lengths": {"prompt": prompt, "canvas": canvas, "block": block},
-        "denoiser": alone,
-        "plain_ms": plain,
-        "plain_round": slow,
-        "first_round": first,
-        "published_ms": published,
-        "rounds": rounds,
-        "free_lunch": free_lunch(alone),
-        "engine": engine_figures(denoiser),
-        "peak_memory_gib": memory,
+        "floor_ms": one,
+        "times_floor": row["ms"] / one,
+        "times_floor_with_openings": row["ms"] / mean,
     }
 
 
