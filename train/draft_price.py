@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 THRESHOLDS = {"sudoku": 0.98, "sudoku-hard": 0.995, "countdown3": 0.96, "countdown4": 0.95, "lists": 0.93}
 OTHERWISE = 0.95
 FEWEST = 8  # prompts
+Options = dict[str, Any]
 Drafts = tuple[int, str, str, "float | None"]
 SOURCES = ("cascade", "reading")
 MEANS = ("rounds", "sequence_forwards", "looks", "drafts", "drafts_true")
@@ -75,6 +76,8 @@ def draft_price(
     decodes: int = 4,
     repeats: int = 3,
     seed: int = 0,
+    block_length: int | None = None,
+    use_cache: Literal["none", "prefix", "dual"] = "none",
     engine: Literal["plain", "graphs"] = "plain",
     device: str | None = None,
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,
@@ -96,6 +99,8 @@ def draft_price(
         decodes: batches for each row at most, of small batches at least 8 prompts.
         repeats: timed decodes, decoders in turn; the best counts.
         seed: of the prompts.
+        block_length: of the canvas; default the task's own.
+        use_cache: of keys and values.
         engine: what runs the forwards.
         device: where to run; by default the GPU if there is one.
         dtype: of the weights; default float32 on the CPU, the checkpoint's own elsewhere.
@@ -105,13 +110,13 @@ def draft_price(
     sizes, depths = read_numbers("batches", batches), read_numbers("canvases", canvases)
     kinds, origins = read_names("modes", modes, ("exact", "subset")), read_names("sources", sources, SOURCES)
     drafts = list(itertools.product(depths, kinds, origins, read_worths(worth)))
-    from train.commands.folders import MODEL, check_model, head_of, or_shipped
+    from train.commands.folders import MODEL, check_model, find_head, head_of, or_shipped
     from train.tasks import get
     from train.tasks.problems import draw
 
     tasks = [get(name.strip()) for name in task.split(",")]
     check_model(or_shipped(model, MODEL), "")
-    model, head = or_shipped(model, MODEL), head_of(model, head)
+    model, head = or_shipped(model, MODEL), (head_of if "cascade" in origins else find_head)(model, head)
 
     import models
     from decoding.provenance import dtype_name, environment, write_json
@@ -122,13 +127,14 @@ def draft_price(
         prompts = [example.prompt for example in draw(about, "test", num_prompts, seed=seed)]
         c = THRESHOLDS.get(about.name, OTHERWISE) if threshold is None else threshold
         decoders = list(decoders_of(denoiser, c, drafts))
+        canvas: Options = {"gen_length": about.gen_length, "block_length": block_length or about.block_length}
+        canvas["use_cache"] = use_cache
         for size in sizes:
             some = prompts[: max(FEWEST, decodes * size)]
-            lengths = (about.gen_length, about.block_length)
-            found += measure(denoiser, decoders, about.name, some, size, lengths=lengths, repeats=repeats)
+            found += measure(denoiser, decoders, about.name, some, size, canvas=canvas, repeats=repeats)
             print(table(found[-len(decoders) :]), flush=True)
         if out is not None:
-            where = environment(device=denoiser.device, seed=seed) | {"dtype": dtype_name(denoiser)}
+            where = environment(device=denoiser.device, seed=seed) | {"dtype": dtype_name(denoiser)} | canvas
             write_json(out / "draft-price.json", {"rows": [asdict(row) for row in found], "environment": where})
 
 
@@ -205,7 +211,7 @@ def measure(
     prompts: list[str],
     batch: int,
     *,
-    lengths: tuple[int, int],
+    canvas: Options,
     repeats: int,
 ) -> list[Price]:
     """Every decoder on the same prompts, decoders in turn, after one decode that warms them up.
@@ -216,7 +222,7 @@ def measure(
         task: whose prompts.
         prompts: decoded.
         batch: rows decoded together.
-        lengths: of canvas and block.
+        canvas: lengths of canvas and block, and the cache.
         repeats: timed decodes of each.
     """
     parts = [prompts[start : start + batch] for start in range(0, len(prompts), batch)]
@@ -225,7 +231,7 @@ def measure(
     for turn in range(repeats + 1):
         for index, decoder in enumerate(decoders):
             some = parts[: max(1, len(parts) // 4)] if turn == 0 else parts
-            price, own = timed(denoiser, decoder, task, some, lengths)
+            price, own = timed(denoiser, decoder, task, some, canvas)
             if turn == 0:
                 continue
             texts = own if index == 0 else texts
@@ -236,7 +242,7 @@ def measure(
 
 
 def timed(
-    denoiser: Denoiser, decoder: Decoder, task: str, parts: list[list[str]], lengths: tuple[int, int]
+    denoiser: Denoiser, decoder: Decoder, task: str, parts: list[list[str]], canvas: Options
 ) -> tuple[Price, list[str]]:
     """One decode of all parts, and the texts.
 
@@ -245,13 +251,13 @@ def timed(
         decoder: what decodes.
         task: whose prompts.
         parts: prompts of each batch.
-        lengths: of canvas and block.
+        canvas: lengths and cache.
     """
     from decoding.api import generate
 
     engine = denoiser.engine
     before = 0 if engine is None else engine.fallbacks
-    made = [generate(denoiser, part, decoder.policy, gen_length=lengths[0], block_length=lengths[1]) for part in parts]
+    made = [generate(denoiser, part, decoder.policy, **canvas) for part in parts]
     count = sum(map(len, parts))
     price = Price(
         task=task,
