@@ -204,7 +204,9 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=Path("checkpoints/reason-7m"), help="a checkpoint folder")
     parser.add_argument("--head", type=Path, help="folder of its scoring head")
     parser.add_argument("--shape", type=Path, help="a folder with config.json: random weights of that shape")
-    parser.add_argument("--out", type=Path, help="where speed.json and speed.png go")
+    parser.add_argument(
+        "--out", type=Path, help="where speed.json and speed.png go, and speed.part.json before the end"
+    )
     parser.add_argument("--device", help="cpu or cuda")
     parser.add_argument(
         "--continuous", action="store_true", help="rows that join and leave, against full and fixed batches"

@@ -54,7 +54,7 @@ def in_float64(value: torch.Tensor) -> torch.Tensor:
 
 
 def gradients(module: torch.nn.Module) -> Gradients:
-    return {name: p.grad.cpu() for name, p in module.named_parameters() if p.grad is not None}
+    return {name: p.grad.detach().cpu().clone() for name, p in module.named_parameters() if p.grad is not None}
 
 
 def gather_traces(denoiser: Any, out: Path) -> list[str]:
@@ -174,7 +174,7 @@ def answered(base: Path, out: Path, device: str) -> str:
 
 
 def everything(work: Path, out: Path, device: str = "cpu") -> dict[str, Any]:
-    """What a process finds; all tensors of it on the CPU.
+    """What a process finds.
 
     Args:
         work: folder with the base.

@@ -72,7 +72,7 @@ def together(work, out, device, size) -> list[dict[str, Any]]:
             "GLOO_SOCKET_IFNAME": "lo",
             "OMP_NUM_THREADS": str(torch.get_num_threads()),
         }
-        environment |= {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
+        environment |= {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {"TORCH_COMPILE_DISABLE": "1"}
         command = [sys.executable, str(FILE), str(work), str(out), device]
         processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
     try:

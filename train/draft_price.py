@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 THRESHOLDS = {"sudoku": 0.98, "sudoku-hard": 0.995, "countdown3": 0.96, "countdown4": 0.95, "lists": 0.93}
 OTHERWISE = 0.95
 FEWEST = 8  # prompts
-Options = dict[str, Any]
-Drafts = tuple[int, str, str, "float | None"]
+Drafts = tuple[int, str, str, float | None]  # canvases, mode, source, worth
 SOURCES = ("cascade", "reading")
 MEANS = ("rounds", "sequence_forwards", "looks", "drafts", "drafts_true")
 
@@ -30,6 +29,7 @@ class Price:
 
     Attributes:
         task: whose prompts.
+        gen_length, block_length, use_cache: of the decode.
         batch: rows decoded together.
         canvases: k, 1 for the rule alone.
         mode: exact or subset; empty for the rule alone.
@@ -44,6 +44,9 @@ class Price:
     """
 
     task: str
+    gen_length: int
+    block_length: int
+    use_cache: str
     batch: int
     canvases: int
     mode: str
@@ -88,7 +91,7 @@ def draft_price(
     Args:
         task: names, with commas between them.
         model: folder or hub id of the base; default the shipped model.
-        head: folder of its scoring head, with a cascade; default the one that ships for the model.
+        head: folder of its scoring head, with a cascade; default the one that ships, or none for drafts from the reading alone.
         threshold: of the rule; default one for each task near its careful end.
         canvases: k of the checked drafts, with commas between them.
         batches: rows decoded together.
@@ -106,17 +109,19 @@ def draft_price(
         dtype: of the weights; default float32 on the CPU, the checkpoint's own elsewhere.
         out: folder for draft-price.json, or none.
     """
-    require_positive({"num_prompts": num_prompts, "decodes": decodes, "repeats": repeats})
+    length = {} if block_length is None else {"block_length": block_length}
+    require_positive({"num_prompts": num_prompts, "decodes": decodes, "repeats": repeats} | length)
     sizes, depths = read_numbers("batches", batches), read_numbers("canvases", canvases)
     kinds, origins = read_names("modes", modes, ("exact", "subset")), read_names("sources", sources, SOURCES)
     drafts = list(itertools.product(depths, kinds, origins, read_worths(worth)))
-    from train.commands.folders import MODEL, check_model, find_head, head_of, or_shipped
+    from train.commands.folders import MODEL, check_model, head_of, or_shipped
     from train.tasks import get
     from train.tasks.problems import draw
 
     tasks = [get(name.strip()) for name in task.split(",")]
     check_model(or_shipped(model, MODEL), "")
-    model, head = or_shipped(model, MODEL), (head_of if "cascade" in origins else find_head)(model, head)
+    head = head_of(model, head) if head is not None or "cascade" in origins else None
+    model = or_shipped(model, MODEL)
 
     import models
     from decoding.provenance import dtype_name, environment, write_json
@@ -127,14 +132,13 @@ def draft_price(
         prompts = [example.prompt for example in draw(about, "test", num_prompts, seed=seed)]
         c = THRESHOLDS.get(about.name, OTHERWISE) if threshold is None else threshold
         decoders = list(decoders_of(denoiser, c, drafts))
-        canvas: Options = {"gen_length": about.gen_length, "block_length": block_length or about.block_length}
-        canvas["use_cache"] = use_cache
+        canvas = {"gen_length": about.gen_length, "block_length": about.block_length, "use_cache": use_cache} | length
         for size in sizes:
             some = prompts[: max(FEWEST, decodes * size)]
             found += measure(denoiser, decoders, about.name, some, size, canvas=canvas, repeats=repeats)
             print(table(found[-len(decoders) :]), flush=True)
         if out is not None:
-            where = environment(device=denoiser.device, seed=seed) | {"dtype": dtype_name(denoiser)} | canvas
+            where = environment(device=denoiser.device, seed=seed) | {"dtype": dtype_name(denoiser)}
             write_json(out / "draft-price.json", {"rows": [asdict(row) for row in found], "environment": where})
 
 
@@ -154,9 +158,9 @@ def read_names(name: str, text: str, known: tuple[str, ...]) -> list[str]:
     """Some of the names known, with commas between them.
 
     Raises:
-        ValueError: for another one.
+        ValueError: for another.
     """
-    found = [one.strip() for one in text.split(",")]
+    found = list(dict.fromkeys(one.strip() for one in text.split(",")))
     for one in found:
         if one not in known:
             raise ValueError(f"{name} must be {' or '.join(known)}, got {shown(one)}")
@@ -211,7 +215,7 @@ def measure(
     prompts: list[str],
     batch: int,
     *,
-    canvas: Options,
+    canvas: dict[str, Any],
     repeats: int,
 ) -> list[Price]:
     """Every decoder on the same prompts, decoders in turn, after one decode that warms them up.
@@ -242,16 +246,13 @@ def measure(
 
 
 def timed(
-    denoiser: Denoiser, decoder: Decoder, task: str, parts: list[list[str]], canvas: Options
+    denoiser: Denoiser, decoder: Decoder, task: str, parts: list[list[str]], canvas: dict[str, Any]
 ) -> tuple[Price, list[str]]:
     """One decode of all parts, and the texts.
 
     Args:
-        denoiser: the model.
-        decoder: what decodes.
-        task: whose prompts.
+        denoiser, decoder, task, canvas: as in `measure`.
         parts: prompts of each batch.
-        canvas: lengths and cache.
     """
     from decoding.api import generate
 
@@ -269,7 +270,7 @@ def timed(
         engine="plain" if engine is None else "graphs",
         prompts=count,
         equal=count,
-        **{name: sum(int(getattr(one, name).sum()) for one in made) / count for name in MEANS},
+        **canvas | {name: sum(int(getattr(one, name).sum()) for one in made) / count for name in MEANS},
         ms=1000 * sum(one.seconds for one in made) / count,
         fallbacks=0 if engine is None else engine.fallbacks - before,
     )
@@ -278,9 +279,9 @@ def timed(
 
 def table(rows: list[Price]) -> str:
     """Lines for people, each decoder's time beside that of the rule alone."""
-    lines = []
+    lines, alone = [], rows[0]
     for row in rows:
-        alone, name = rows[0], f"{row.mode}, {row.source}" if row.mode else "rule alone"
+        name = f"{row.mode}, {row.source}" if row.mode else "rule alone"
         worth = "" if row.worth is None else f" worth {row.worth:g}"
         true = row.drafts_true / row.drafts if row.drafts else 0.0
         lines.append(

@@ -35,8 +35,8 @@ SURE: dict[str, dict[str, Any]] = {
     "threshold": {"policy": "threshold", "threshold": 0.999},
     "learned": {"policy": "learned", "looks": 1, "risk_bound": 1e-6},
     "ete": {"policy": "ete", "gamma": 1.0, "min_masks": 0, "branches": 4, "step_budget": None, "threshold": 0.9999},
-    "verified, 2 canvases": {**DRAFTS, "canvases": 2},
-    "verified, 4 canvases": {**DRAFTS, "canvases": 4},
+    "verified, 2 canvases": {**DRAFTS, "canvases": 2, "source": "cascade"},
+    "verified, 4 canvases": {**DRAFTS, "canvases": 4, "source": "cascade"},
     "verified from the reading, 2 canvases": {**DRAFTS, "canvases": 2, "source": "reading"},
     "verified from the reading, 4 canvases": {**DRAFTS, "canvases": 4, "source": "reading"},
 }
@@ -68,6 +68,8 @@ def profile(
     found: dict[str, Any] = {"of": str(shape or model), "environment": environment(device=where, seed=0)}
     found["machine"] = ceilings(where, next(denoiser.parameters()).dtype)
     found["lengths"] = {"prompt": prompt, "canvas": canvas, "block": block}
+    if out is not None:
+        (out / PART).unlink(missing_ok=True)
     for part in measure(denoiser, found["machine"], lengths=(prompt, canvas, block)):
         found |= part
         if out is not None:
@@ -118,10 +120,18 @@ def measure(
     rounds: list[dict[str, Any]] = []
     for name, mode in itertools.product(SURE, ("dual", "none")):
         for b in batches if mode == "dual" else (1,):
-            if name != "learned" or denoiser.head is not None:
+            if can_run(name, denoiser):
                 row = round_row(denoiser, name, batch=b, mode=mode, lengths=lengths)
                 rounds.append(row | against_floor(denoiser, machine, row, lengths))
                 yield {"rounds": rounds, "engine": engine_figures(denoiser)}
+
+
+def can_run(name: str, denoiser: MaskedLM) -> bool:
+    """Whether the model has the head, or the cascade, that a decode in SURE reads."""
+    head = denoiser.head
+    if SURE[name].get("source") == "cascade":
+        return head is not None and head.cascade is not None
+    return name != "learned" or head is not None
 
 
 def against_floor(
