@@ -6,8 +6,12 @@ import json
 
 import pytest
 
+import models
 from decoding.comparison import speed
 from decoding.comparison.speed import PART, SURE, profile, table
+from decoding.features import NAMES
+from models.heads.config import HeadConfig
+from models.heads.scoring_head import ScoringHead
 
 
 @pytest.fixture
@@ -53,3 +57,13 @@ def test_what_was_measured_before_a_cut_is_kept(out, tiny, monkeypatch):
     assert left["rounds"][0]["ms"] == rows[2]["ms"]
     assert {"published_ms", "denoiser", "free_lunch", "plain_round", "first_round"} <= left.keys()
     assert (out / "speed.json").read_text() == "of an earlier run"
+
+
+def test_what_reads_a_head_or_its_cascade_is_left_out_without_one(tiny):
+    denoiser = models.load(tiny, device="cpu")
+    headless = {name for name in SURE if speed.can_run(name, denoiser)}
+    assert headless == SURE.keys() - {"learned", "verified, 2 canvases", "verified, 4 canvases"}
+    denoiser.put_on(ScoringHead(HeadConfig("linear", NAMES), denoiser).eval())
+    assert {name for name in SURE if speed.can_run(name, denoiser)} == headless | {"learned"}
+    denoiser.put_on(speed.unfitted_head(denoiser))
+    assert all(speed.can_run(name, denoiser) for name in SURE)
