@@ -1,13 +1,12 @@
-"""What each process of a run does in `test_several_processes.py`: alone by the test, and in several processes as of a launcher.
+"""What a process does in `test_several_processes.py`, alone or as one of a launcher's.
 
-python tests/several_processes.py WORK OUT DEVICE, with RANK, WORLD_SIZE, LOCAL_RANK and MASTER_ADDR in the environment.
+python tests/several_processes.py WORK OUT DEVICE, of several with RANK, WORLD_SIZE, LOCAL_RANK and MASTER_ADDR in the environment.
 DEVICE is cpu or cuda: the GPU of the process's number.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import warnings
 from dataclasses import replace
@@ -173,7 +172,7 @@ def answered(base: Path, out: Path, device: str) -> str:
     return run_generate(call, out=str(out / "answers.jsonl"), batch_size=2, device=device)
 
 
-def everything(work: Path, out: Path, device: str = "cpu") -> dict[str, Any]:
+def everything(work: Path, out: Path, device: str) -> dict[str, Any]:
     """What a process finds.
 
     Args:
@@ -198,12 +197,14 @@ if __name__ == "__main__":
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     work, out = map(Path, sys.argv[1:3])
-    device = sys.argv[3]
-    numbers: dict[str, int] = {"rank": int(os.environ["RANK"]), "world_size": int(os.environ["WORLD_SIZE"])}
+    device, ranks = sys.argv[3], find_ranks()
     if device == "cuda":
-        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        device = f"cuda:{ranks.local}"
         torch.cuda.set_device(device)
-    backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"  # as models.ranks does
-    dist.init_process_group(backend, init_method=f"file://{out / 'store'}", **numbers)
-    torch.save(everything(work, out, device), out / f"found-{numbers['rank']}.pt")
-    dist.destroy_process_group()
+    if ranks.size > 1:
+        backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"  # as models.ranks does
+        store = f"file://{out / 'store'}"
+        dist.init_process_group(backend, init_method=store, rank=ranks.rank, world_size=ranks.size)
+    torch.save(everything(work, out, device), out / f"found-{ranks.rank}.pt")
+    if ranks.size > 1:
+        dist.destroy_process_group()

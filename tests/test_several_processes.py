@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -54,19 +53,16 @@ def size(request, device) -> int:
 
 
 @pytest.fixture(scope="module")
-def out(work, device, size) -> Path:
-    """Where `together` leaves its files."""
-    folder: Path = work / f"of-{size}-{device}"
-    folder.mkdir()
-    return folder
+def out(tmp_path_factory, device, size) -> Path:
+    """Where `together` leaves its files; made anew each time, for tests may run in any order."""
+    return tmp_path_factory.mktemp(f"of-{size}-{device}")
 
 
-@pytest.fixture(scope="module")
-def together(work, out, device, size) -> list[dict[str, Any]]:
-    """What every process of a run found."""
+def run(work: Path, out: Path, device: str, size: int) -> list[dict[str, Any]]:
+    """What every process of a run found, or the one that runs alone."""
     processes = []
     for rank in range(size):
-        own = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1"}
+        own = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1"} if size > 1 else {}
         environment = os.environ | {name: str(value) for name, value in own.items()}
         environment |= {
             "GLOO_SOCKET_IFNAME": "lo",
@@ -86,23 +82,20 @@ def together(work, out, device, size) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def one(work, device) -> Path:
+def together(work, out, device, size) -> list[dict[str, Any]]:
+    return run(work, out, device, size)
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory, device) -> Path:
     """Where `by_itself` leaves its files."""
-    folder: Path = work / f"one-{device}"
-    folder.mkdir()
-    return folder
+    return tmp_path_factory.mktemp(f"one-{device}")
 
 
 @pytest.fixture(scope="module")
 def by_itself(work, one, device) -> dict[str, Any]:
     """What one process finds on the same kind of device."""
-    spec = importlib.util.spec_from_file_location("several_processes", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found: dict[str, Any] = module.everything(work, one, device)
-    return found
+    return run(work, one, device, 1)[0]
 
 
 def agree(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], tolerance: float) -> None:

@@ -105,7 +105,7 @@ def draft_equality(
         out: folder of the pieces and of draft-equality.json.
     """
     numbers = {"canvases": canvases, "num_prompts": num_prompts, "slice_size": slice_size, "workers": workers}
-    require_positive(numbers | {"threads": threads})
+    require_positive(numbers | {"threads": threads, "block_length": block_length})
     tasks = [get(name.strip()).name for name in task.split(",")]
     from train.commands.folders import MODEL, check_model, head_of, or_shipped
 

@@ -109,8 +109,7 @@ def draft_price(
         dtype: of the weights; default float32 on the CPU, the checkpoint's own elsewhere.
         out: folder for draft-price.json, or none.
     """
-    length = {} if block_length is None else {"block_length": block_length}
-    require_positive({"num_prompts": num_prompts, "decodes": decodes, "repeats": repeats} | length)
+    require_positive({"num_prompts": num_prompts, "decodes": decodes, "repeats": repeats, "block_length": block_length})
     sizes, depths = read_numbers("batches", batches), read_numbers("canvases", canvases)
     kinds, origins = read_names("modes", modes, ("exact", "subset")), read_names("sources", sources, SOURCES)
     drafts = list(itertools.product(depths, kinds, origins, read_worths(worth)))
@@ -132,7 +131,8 @@ def draft_price(
         prompts = [example.prompt for example in draw(about, "test", num_prompts, seed=seed)]
         c = THRESHOLDS.get(about.name, OTHERWISE) if threshold is None else threshold
         decoders = list(decoders_of(denoiser, c, drafts))
-        canvas = {"gen_length": about.gen_length, "block_length": about.block_length, "use_cache": use_cache} | length
+        length = block_length or about.block_length
+        canvas = {"gen_length": about.gen_length, "block_length": length, "use_cache": use_cache}
         for size in sizes:
             some = prompts[: max(FEWEST, decodes * size)]
             found += measure(denoiser, decoders, about.name, some, size, canvas=canvas, repeats=repeats)

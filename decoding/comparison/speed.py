@@ -75,8 +75,7 @@ def profile(
         if out is not None:
             write_json(out / PART, found)
     if out is not None:
-        write_json(out / "speed.json", found)
-        (out / PART).unlink()
+        (out / PART).replace(out / "speed.json")
         draw(found, out / "speed.png")
     return found
 
@@ -98,11 +97,13 @@ def measure(
     length, batches = prompt + canvas, (1, 8) if denoiser.device.type == "cuda" else (1,)
     _peak(denoiser)
     denoiser.use_engine("plain")
-    cached = {f"dual {b}": plain_ms(denoiser, batch=b, rows=block, length=length, mode="dual") for b in batches}
-    whole = {f"none {b}": plain_ms(denoiser, batch=b, rows=canvas, length=length, mode="none") for b in batches}
+    plain = {
+        f"{mode} {b}": plain_ms(denoiser, batch=b, rows=rows, length=length, mode=mode)
+        for b, (mode, rows) in itertools.product(batches, (("dual", block), ("none", canvas)))
+    }
     slow = round_row(denoiser, "threshold", batch=batches[-1], mode="dual", lengths=lengths)
     memory = {"plain": _peak(denoiser)}
-    yield {"plain_ms": cached | whole, "plain_round": slow}
+    yield {"plain_ms": plain, "plain_round": slow}
     yield {"published_ms": {str(b): published_ms(denoiser, batch=b, length=length, canvas=canvas) for b in batches}}
     denoiser.use_engine("graphs")
     _peak(denoiser)

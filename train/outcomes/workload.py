@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from train.outcomes.jobs import Job
 
 
-def require_positive(numbers: Mapping[str, int]) -> None:
-    """Refuse numbers under 1.
+def require_positive(numbers: Mapping[str, int | None]) -> None:
+    """Refuse numbers under 1; None, which stands for a default, is let be.
 
     Raises:
         ValueError: naming the first.
     """
     for name, value in numbers.items():
-        if value < 1:
+        if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
 
 
