@@ -150,6 +150,10 @@ class Policy(ABC):
         choice = self.choose(canvases, proposal, reading)
         return canvases.at(choice), self.combine(reading, choice)
 
+    def last(self, canvases: DecodeState, proposal: Proposal) -> DecodeState:
+        """The canvas kept of every row once none of its canvases is left to read."""
+        return self.settle(canvases, proposal, Reading.empty(tuple(canvases.tokens.shape), canvases.tokens.device))[0]
+
 
 def first_state(
     denoiser: Denoiser,

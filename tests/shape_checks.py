@@ -10,6 +10,7 @@ from types import FunctionType
 from typing import Any
 
 import jaxtyping
+import torch
 
 CHECKED = jaxtyping.jaxtyped  # with a type checker it checks every call
 Call = Callable[..., Any]
@@ -33,6 +34,8 @@ def sampled(plain: Call, check: Callable[[Call], Call]) -> Call:
     def call(*args: Any, **kwargs: Any) -> Any:
         nonlocal checked
         __tracebackhide__ = True
+        if torch.compiler.is_compiling():  # a compiler follows the function, and no check of it
+            return plain(*args, **kwargs)
         _calls[key] += 1
         if _calls[key] & (_calls[key] - 1):
             return plain(*args, **kwargs)

@@ -22,7 +22,8 @@ from train.head.settings import Fitting, TaskRun
 FILE = Path(__file__).with_name("several_processes.py")
 DEVICES, SIZES = ("cpu", "cuda"), (2, 4)
 TOLERANCE = {"inverse": 1e-9, "uniform": 4 * torch.finfo(torch.float32).eps}
-"""Of the largest entry, in float64; shares of a mean over all positions are rounded by the loss, which is float32."""
+"""Of the largest entry, in float64; shares of a mean over all positions are rounded by the loss, which is float32. So are logits
+on a GPU, whose products of a smaller batch differ in their last bits."""
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(LeafSpec|num_workers|IterableDataset|number of training batches)")
 
@@ -101,8 +102,9 @@ def by_itself(work, one, device) -> dict[str, Any]:
 def agree(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], tolerance: float) -> None:
     assert ours.keys() == theirs.keys()
     for name, one in ours.items():
-        scale = float(one.detach().abs().max())
-        torch.testing.assert_close(theirs[name], one, rtol=0, atol=tolerance * max(scale, 1e-300), msg=name)
+        scale = max(float(one.detach().abs().max()), 1e-300)
+        apart = float((theirs[name] - one).detach().abs().max()) / scale
+        assert apart <= tolerance, f"{name}: {apart:.1e} of its largest entry"
 
 
 def lines(file: Path) -> list[dict[str, Any]]:
@@ -124,9 +126,10 @@ def test_the_first_process_ends_a_collection_for_all(together, by_itself):
 
 
 @pytest.mark.parametrize("weighting", ["inverse", "uniform"])
-def test_gradients_of_a_base_are_those_of_the_whole_batch(together, by_itself, weighting):
+def test_gradients_of_a_base_are_those_of_the_whole_batch(together, by_itself, weighting, device):
+    tolerance = TOLERANCE["uniform" if device == "cuda" else weighting]
     for found in together:
-        agree(by_itself["base"][weighting], found["base"][weighting], TOLERANCE[weighting])
+        agree(by_itself["base"][weighting], found["base"][weighting], tolerance)
 
 
 @pytest.mark.parametrize("what", ["head", "cascade"])

@@ -153,10 +153,8 @@ class Verified(WrappingPolicy):
 
     def check(self, canvases: DecodeState, proposal: Proposal, reading: Reading) -> Checked:
         """Walk down the canvases as far as the rule, reading each, commits what the drafts did."""
-        unread = len(reading.taps) < len(self.rule.needs.taps)  # no canvas is left to read
-        most, subset = 1 if unread else proposal.live.shape[1], self.mode == "subset"
-        walk = self.run(_walk, reading)
-        return Checked(*walk(self.rule, canvases, proposal.live, self.bare(reading), most=most, subset=subset))
+        walk, subset = self.run(_walk, reading), self.mode == "subset"
+        return Checked(*walk(self.rule, canvases, proposal.live, self.bare(reading), subset=subset))
 
     def choose(self, canvases: DecodeState, proposal: Proposal, reading: Reading) -> Int[Tensor, " B"]:
         """The deepest canvas that is real."""
@@ -166,6 +164,10 @@ class Verified(WrappingPolicy):
         """The deepest real state and its reading."""
         checked = self.check(canvases, proposal, reading)
         return checked.state, self.combine(reading, checked.depth)
+
+    def last(self, canvases: DecodeState, proposal: Proposal) -> DecodeState:
+        """The certain canvas: what ends a row is no draft."""
+        return canvases.at(torch.zeros_like(canvases.round[:, 0]))
 
     def combine(self, reading: Reading, choice: Int[Tensor, " B"]) -> Reading:
         """The reading of the canvas chosen."""
@@ -244,7 +246,7 @@ def _draft(rule: Policy, state: DecodeState, foretold: Reading) -> tuple[DecodeS
 
 
 def _walk(
-    rule: Policy, canvases: DecodeState, live: Bool[Tensor, "B K"], reading: Reading, *, most: int, subset: bool
+    rule: Policy, canvases: DecodeState, live: Bool[Tensor, "B K"], reading: Reading, *, subset: bool
 ) -> tuple[DecodeState, Int[Tensor, " B"]]:
     """The deepest real state of each row, and its depth.
 
@@ -253,13 +255,12 @@ def _walk(
         canvases: the certain one and the drafts on top of it.
         live: those that were read.
         reading: of all of them.
-        most: canvases judged.
         subset: whether a draft is real once the rule commits at least its tokens.
     """
     column = torch.zeros_like(canvases.round[:, 0])
     state, depth = canvases.at(column), column
     counted = state.round + 1  # drafts count from the forward that has just been read
-    for d in range(1, most):
+    for d in range(1, live.shape[1]):
         target = canvases.at(column + d)
         after = _replayed(rule, replace(state, round=counted), reading.at(column + d - 1), target if subset else None)
         came_true = live[:, d] & (depth == d - 1) & (after.tokens == target.tokens).all(-1)

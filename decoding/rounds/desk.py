@@ -68,11 +68,6 @@ class Desk:
         carry = replace(self.carry, canvases=replace(self.carry.canvases, layout=layout))
         return replace(self, carry=carry, like=replace(self.like, layout=layout))
 
-    def nothing_of(self, carry: Carry) -> Reading:
-        """A reading of no position of any canvas."""
-        canvases = carry.canvases.tokens.shape[1]
-        return self.nothing.map(lambda v: v.unsqueeze(1).expand(-1, canvases, *v.shape[1:]))
-
     def put(self, state: DecodeState, mask: Bool[Tensor, "B P"] | None, left: int) -> None:
         """Take a state to begin with, and as many columns of padding at its left."""
         wide = extend(state, left)

@@ -65,10 +65,9 @@ class Driver(ABC):
         return state.to(self.denoiser.device)
 
     def settled(self, rows: Sequence[int] | None = None) -> Round:
-        """All rows or some, as if nothing were left to propose."""
-        shape, device = tuple(self.carry.canvases.tokens.shape), self.carry.canvases.tokens.device
-        nothing = Reading.empty(shape, device)
-        state, reading = self.policy.settle(self.carry.canvases, self.carry.proposal, nothing)
+        """All rows or some once they have ended."""
+        state = self.policy.last(self.carry.canvases, self.carry.proposal)
+        device, reading = state.tokens.device, Reading.empty(tuple(state.tokens.shape), state.tokens.device)
         if rows is None:
             return Round(state, reading, None, counts_of(self.carry.counts, self.nfe))
         index = torch.tensor(rows, device=device)

@@ -240,7 +240,7 @@ class EngineDriver(Driver):
         return Round(state, nothing, None, counts_of(counts, self.nfe))
 
     def _end(self) -> None:
-        last = self.policy.settle(self.carry.canvases, self.carry.proposal, self.desk.nothing_of(self.carry))[0]
+        last = self.policy.last(self.carry.canvases, self.carry.proposal)
         copy_all(list(self.desk.state), list(packed_state(last, self.carry.counts)))
 
     def close(self) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention, silu
 
 from models.engine.place import Place
 from models.engine.weights import BlockWeights
+
+SHORT = 256  # a canvas of so few positions is attended by one kernel: with a mask cuDNN's takes two more to lay it out
 
 
 def rms_norm(x: Float[Tensor, "T D"], weight: Float[Tensor, " D"], eps: float) -> Float[Tensor, "T D"]:
@@ -63,6 +65,7 @@ def attend_whole(
     key: Float[Tensor, "N h Q d"],
     value: Float[Tensor, "N h Q d"],
     padding: Float[Tensor, "N Q"] | None,
+    low: Int[Tensor, " N"] | None,
     scale: float,
 ) -> Float[Tensor, "N Q E"]:
     """Attention of whole canvases over themselves, without a mask where none is padded.
@@ -70,8 +73,13 @@ def attend_whole(
     Args:
         query, key, value: of every position, keys rotated.
         padding: what is added to the logits of each key: -inf where it is padding, else 0; None where there is none.
+        low: the first position that is not padding, where all after it are not; None where some are.
         scale: of the logits.
     """
+    if query.is_cuda and low is not None and query.shape[2] <= SHORT:
+        from models.engine.triton import attention as triton_attention
+
+        return triton_attention.attend_whole(query, key, value, low, scale)
     mask = None if padding is None else padding[:, None, None, :]
     grouped = key.shape[1] != query.shape[1]
     mixed = scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale, enable_gqa=grouped)

@@ -17,10 +17,11 @@ def whole_rows(
     tokens: Int[Tensor, "B K L"],
     tables: tuple[Tensor, Tensor, Tensor],
     seen: Bool[Tensor, "B L"],
+    low: Int[Tensor, " B"],
     count: int,
 ) -> Rows:
-    """Canvases computed whole: their numbers, prompts and contexts, cosine and sine, what the first block reads, and what is
-    added to the attention's logits at each key.
+    """Canvases computed whole: their numbers, prompts and contexts, cosine and sine, what the first block reads, what is
+    added to the attention's logits at each key, and the first token of the prompt.
 
     Args:
         order: numbers of all canvases, those chosen first.
@@ -29,6 +30,7 @@ def whole_rows(
         tokens: of all canvases.
         tables: cosine and sine of every prompt, and the embedding.
         seen: places of every prompt that hold a token.
+        low: the first of them.
         count: canvases computed, the last chosen one again where there are fewer.
     """
     index = _first(order, chosen, count)
@@ -36,7 +38,8 @@ def whole_rows(
     slot = prompt * order.shape[1] + slots.flatten()[index]
     cos, sin, table = tables
     padding = torch.zeros_like(seen, dtype=table.dtype).masked_fill(~seen, -torch.inf)[prompt]
-    return index, prompt, slot, cos[prompt], sin[prompt], embedding(tokens.flatten(0, 1)[index], table), padding
+    hidden = embedding(tokens.flatten(0, 1)[index], table)
+    return index, prompt, slot, cos[prompt], sin[prompt], hidden, padding, low[prompt]
 
 
 def part_rows(

@@ -208,10 +208,10 @@ class Session:
 
     def _whole(self, count: int, width: int) -> None:
         plan, find = self.plan, compiled(whole_rows, self.device)
-        index, prompt, slot, cos, sin, hidden, outside = find(
-            plan.whole_order, plan.whole, plan.slot, self.tokens, self._tables, self.seen, count
+        index, prompt, slot, cos, sin, hidden, outside, first = find(
+            plan.whole_order, plan.whole, plan.slot, self.tokens, self._tables, self.seen, self.low, count
         )
-        padding = outside if self.shape.padded else None
+        padding, low = outside if self.shape.padded else None, None if self.shape.holes else first
 
         def attend(block: int) -> Attend:
             tap = self.taps.get(block)
@@ -225,7 +225,7 @@ class Session:
                 if tap is not None:
                     tap.keys.index_copy_(0, index, key)
                     tap.values.index_copy_(0, index, value)
-                return kernels.attend_whole(query, key, value, padding, self.weights[block].scale)
+                return kernels.attend_whole(query, key, value, padding, low, self.weights[block].scale)
 
             return attend_
 

@@ -41,6 +41,11 @@ class FreeDave(Policy):
         """The drafts."""
         return self.checked.needs
 
+    @property
+    def fused(self) -> bool:
+        """As the drafts are: nothing is looked at."""
+        return self.checked.fused
+
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """The first position, and the drafts on top of it that stay in its block."""
         proposal = self.checked.propose(state, reading)
@@ -51,3 +56,7 @@ class FreeDave(Policy):
     def settle(self, canvases: DecodeState, proposal: Proposal, reading: Reading) -> tuple[DecodeState, Reading]:
         """The deepest draft that came true and its reading."""
         return self.checked.settle(canvases, proposal, reading)
+
+    def last(self, canvases: DecodeState, proposal: Proposal) -> DecodeState:
+        """The certain canvas."""
+        return self.checked.last(canvases, proposal)

@@ -6,15 +6,17 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from models.engine.place import HALF, Place
+from models.engine.triton import jit
 
+LOG2_E = 1.4426950408889634
 PROCESSORS = 132  # of a Hopper GPU; decides no more than into how many parts an attention is cut
 
 
-@triton.jit
+@jit
 def _fold(score, ok, values, top, total, mixed, EXACT: tl.constexpr):
     """One more tile of keys in a running softmax."""
     score = tl.where(ok, score, -1e30)
@@ -30,7 +32,7 @@ def _fold(score, ok, values, top, total, mixed, EXACT: tl.constexpr):
     return new, total, mixed
 
 
-@triton.jit
+@jit
 def _score(query, keys, SCALE: tl.constexpr, EXACT: tl.constexpr):
     if EXACT:
         return tl.dot(query, tl.trans(keys), input_precision="ieee") * SCALE
@@ -38,13 +40,13 @@ def _score(query, keys, SCALE: tl.constexpr, EXACT: tl.constexpr):
         return tl.dot(query, tl.trans(keys)) * SCALE
 
 
-@triton.jit
+@jit
 def _attend_span(
     query, key, value, keys, values, slot, start, count, low, seen, out, partial,
     q_n, q_h, k_n, k_h, v_n, v_h, c_n, c_h,
     rows, places, heads, group, blocks,
     SCALE: tl.constexpr, DIM: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr, SPLITS: tl.constexpr,
-    DENSE: tl.constexpr, EXACT: tl.constexpr,
+    DENSE: tl.constexpr, EXACT: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
     pair, share = tl.program_id(1).to(tl.int64), tl.program_id(2)
     canvas, head = pair // heads, pair % heads
@@ -52,12 +54,11 @@ def _attend_span(
     dim, tile = tl.arange(0, DIM), tl.arange(0, TILE)
     kv = head // group
     q = tl.load(query + canvas * q_n + head * q_h + row[:, None] * DIM + dim, row[:, None] < rows, other=0.0)
-    context, begin, real, lowest = (
-        tl.load(slot + canvas),
-        tl.load(start + canvas),
-        tl.load(count + canvas),
-        tl.load(low + canvas),
-    )
+    lowest = tl.load(low + canvas)
+    if WHOLE:
+        context, begin, real = canvas, 0, rows
+    else:
+        context, begin, real = tl.load(slot + canvas), tl.load(start + canvas), tl.load(count + canvas)
     top = tl.full([ROWS], -1e30, tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     mixed = tl.zeros([ROWS, DIM], tl.float32)
@@ -75,6 +76,8 @@ def _attend_span(
         for step in range(0, tl.cdiv(rows, TILE)):
             place = step * TILE + tile
             ok = place < real
+            if WHOLE:
+                ok = ok & (place >= lowest)
             k = tl.load(key + canvas * k_n + kv * k_h + place[:, None] * DIM + dim, ok[:, None], other=0.0)
             v = tl.load(value + canvas * v_n + kv * v_h + place[:, None] * DIM + dim, ok[:, None], other=0.0)
             top, total, mixed = _fold(_score(q, k, SCALE, EXACT), ok[None, :], v, top, total, mixed, EXACT)
@@ -88,7 +91,7 @@ def _attend_span(
         tl.store(partial + line + DIM + 1, total, row < rows)
 
 
-@triton.jit
+@jit
 def _merge(partial, out, rows, heads, pairs, DIM: tl.constexpr, SPLITS: tl.constexpr):
     """Parts of a softmax as one, by their log-sum-exp."""
     row, pair = tl.program_id(0), tl.program_id(1).to(tl.int64)
@@ -139,9 +142,38 @@ def attend_span(
     _attend_span[(triton.cdiv(rows, height), pairs, splits)](
         query, key, value, *context, place.slot, place.start, place.count, place.low, seen, out, partial, *strides,
         rows, places, heads, heads // key.shape[1], triton.cdiv(blocks, splits),
-        SCALE=scale * 1.4426950408889634, DIM=dim, ROWS=height, TILE=tile, SPLITS=splits, DENSE=place.seen is None, EXACT=exact,
+        SCALE=scale * LOG2_E, DIM=dim, ROWS=height, TILE=tile, SPLITS=splits, DENSE=place.seen is None, EXACT=exact, WHOLE=False,
         num_warps=warps, num_stages=stages,
     )  # fmt: skip
     if splits > 1:
         _merge[(rows, pairs)](partial, out, rows, heads, pairs, DIM=dim, SPLITS=splits, num_warps=1)
+    return out
+
+
+def attend_whole(
+    query: Float[Tensor, "N H Q d"],
+    key: Float[Tensor, "N h Q d"],
+    value: Float[Tensor, "N h Q d"],
+    low: Int[Tensor, " N"],
+    scale: float,
+) -> Float[Tensor, "N Q E"]:
+    """See `kernels.attend_whole`: a span that is the canvas, over no context; rows of all tensors are dense in the last two
+    dimensions.
+
+    Args:
+        query, key, value: of every position.
+        low: the first that is not padding.
+        scale: of the logits.
+    """
+    canvases, heads, rows, dim = query.shape
+    exact, pairs = query.dtype not in HALF, canvases * heads
+    out = query.new_empty(canvases, rows, heads * dim)
+    height = 16 if pairs * triton.cdiv(rows, 32) < PROCESSORS else 32
+    strides = [t.stride(axis) for t in (query, key, value, key) for axis in (0, 1)]
+    _attend_span[(triton.cdiv(rows, height), pairs, 1)](
+        query, key, value, key, value, low, low, low, low, out, out, out, *strides,
+        rows, 0, heads, heads // key.shape[1], 0,
+        SCALE=scale * LOG2_E, DIM=dim, ROWS=height, TILE=32 if exact else 64, SPLITS=1, DENSE=True, EXACT=exact, WHOLE=True,
+        num_warps=4, num_stages=2,
+    )  # fmt: skip
     return out

@@ -9,10 +9,12 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from models.engine.triton import jit
+
 PART = 1024  # of the vocabulary, which one warp reads
 
 
-@triton.jit
+@jit
 def _figures_of_part(
     logits, top_values, top_tokens, sums, vocabulary, parts, first, second, BLOCK: tl.constexpr, TOP: tl.constexpr
 ):
@@ -39,7 +41,7 @@ def _figures_of_part(
     tl.store(sums + here * 3 + 2, leaned)
 
 
-@triton.jit
+@jit
 def _figures(
     top_values, top_tokens, sums, floats, ints, parts, PARTS: tl.constexpr, TOPS: tl.constexpr, TOP: tl.constexpr
 ):

@@ -11,13 +11,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models.engine.place import HALF
+from models.engine.triton import jit
 
 HEADS = 8  # heads that one program rotates
 LINES, BLOCK, DEPTH, SHARES = 64, 64, 128, 2  # of a product with few rows, measured on one H200
 SMALL = 1 << 22  # weights below this size are not worth a kernel of their own
 
 
-@triton.jit
+@jit
 def _rms_norm(x, weight, out, width, EPS: tl.constexpr, BLOCK: tl.constexpr):
     row, place = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
     inside = place < width
@@ -36,7 +37,7 @@ def rms_norm(x: Float[Tensor, "T D"], weight: Float[Tensor, " D"], eps: float) -
     return out
 
 
-@triton.jit
+@jit
 def _rotate(fused, cos, sin, out, rows, heads, rotated, HALF: tl.constexpr, GROUP: tl.constexpr):
     token = tl.program_id(0).to(tl.int64)
     canvas, row = token // rows, token % rows
@@ -78,7 +79,7 @@ def rotate_heads(
     return out
 
 
-@triton.jit
+@jit
 def _silu_mul(gate_up, out, width, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -96,7 +97,7 @@ def silu_mul(gate_up: Float[Tensor, "T F"]) -> Float[Tensor, "T I"]:
     return out
 
 
-@triton.jit
+@jit
 def _skinny(
     x, weight, partial, lines, wide, deep,
     LINES: tl.constexpr, BLOCK: tl.constexpr, DEPTH: tl.constexpr, SHARES: tl.constexpr,
@@ -115,7 +116,7 @@ def _skinny(
     tl.store(goal, found, line[None, :] < lines)
 
 
-@triton.jit
+@jit
 def _add_norm(
     hidden,
     partial,

@@ -135,8 +135,13 @@ def test_only_rows_that_still_run_are_worked_out(headed, monkeypatch, policy, se
 def tensors_of(carry, sight):
     """What a compiled round is given."""
     given = [sight.used, sight.positions, carry.counts, *(getattr(carry.proposal, name) for name in KEPT)]
-    carry.canvases.map(given.append)
-    replace(sight.reading, taps=()).map(given.append)
+
+    def seen(value):
+        given.append(value)
+        return value
+
+    carry.canvases.map(seen)
+    replace(sight.reading, taps=()).map(seen)
     return given
 
 

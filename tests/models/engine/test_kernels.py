@@ -1,7 +1,5 @@
-"""Triton's kernels compute what the torch operations beside them do, on a GPU, or on a CPU by Triton's interpreter.
-
-The interpreter follows no function that the check of shapes has been put before: `TRITON_INTERPRET=1 pytest -o addopts=`.
-"""
+"""Triton's kernels compute what the torch operations beside them do, on a GPU, or on a CPU by Triton's interpreter:
+`TRITON_INTERPRET=1 pytest -W ignore::DeprecationWarning` with NumPy below 2.4, where Triton is installed."""
 
 from __future__ import annotations
 
@@ -92,6 +90,20 @@ def test_attention_over_a_context_and_the_span_itself(random, dtype, shape):
     expected = exact(kernels.attend_span, query, key, value, tuple(one.cpu() for one in held), there, dim**-0.5)
     real = torch.arange(rows) < there.count.unsqueeze(-1)
     close(found.cpu()[real], expected[real], dtype)
+
+
+@pytest.mark.parametrize(
+    "shape", [(2, 4, 4, 8, 16), (3, 4, 2, 33, 32), (1, 2, 1, 128, 64), (2, 7, 1, 200, 128)], ids=str
+)
+def test_attention_of_whole_canvases(random, dtype, shape):
+    canvases, heads, kv_heads, rows, dim = shape
+    query = random(canvases, heads, rows, dim, dtype=dtype)
+    key, value = (random(canvases, kv_heads, rows, dim, dtype=dtype) for _ in range(2))
+    low = torch.arange(canvases, device=DEVICE) * (rows // 2)
+    outside = torch.arange(rows, device=DEVICE) < low.unsqueeze(-1)
+    padding = torch.zeros(canvases, rows, dtype=dtype, device=DEVICE).masked_fill(outside, -torch.inf)
+    found = triton().attention.attend_whole(query, key, value, low, dim**-0.5)
+    close(found, exact(kernels.attend_whole, query, key, value, padding, low, dim**-0.5), dtype)
 
 
 @pytest.mark.parametrize("width", [96, 256, 2050])
