@@ -19,9 +19,13 @@ from models.engine.window import WideTap
 
 TOP = 5  # log p1..p5 are the features of a scoring head
 LOGITS = {"cpu": 1 << 18}  # read at a time: what a core's cache holds
-TINY = torch.finfo(torch.float32).tiny  # keeps a logarithm finite
 ASKED = ("drift", "attention")  # of a reading, only where a policy asks
 MANY_LOGITS = 1 << 25  # on any other device: few launches, and no more memory than a vocabulary of 150k can bear
+
+
+def tiny() -> float:
+    """What keeps a logarithm finite; no constant of the module, see `models.engine.figures.least`."""
+    return torch.finfo(torch.float32).tiny
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class Reading:
     @property
     def log_confidence(self) -> Float[Tensor, "... L"]:
         """log c, exact where c rounds to 1: log(1 - (1 - c)) there."""
-        low = self.confidence.clamp(min=TINY).log()
+        low = self.confidence.clamp(min=tiny()).log()
         return torch.where(self.confidence > 0.5, (-self.log_risk.exp()).log1p(), low)
 
     @property
@@ -79,7 +83,7 @@ class Reading:
         """log m - log(1 - m) of the margin m, which does not tie near 1 either."""
         first, second = self.top_log_probs[..., 0], self.top_log_probs[..., 1]
         margin = -(second - first).expm1() * first.exp()
-        return margin.clamp(min=TINY).log() - (self._beside_top + second.exp()).log()
+        return margin.clamp(min=tiny()).log() - (self._beside_top + second.exp()).log()
 
     @property
     def top_odds(self) -> Float[Tensor, "... L"]:
@@ -92,7 +96,7 @@ class Reading:
         wrong = torch.where(
             self.token == self.top_tokens[..., 0], self.log_risk.exp(), -self.top_log_probs[..., 0].expm1()
         )
-        return wrong.clamp(min=TINY)
+        return wrong.clamp(min=tiny())
 
     @staticmethod
     def empty(shape: tuple[int, ...], device: torch.device) -> Reading:

@@ -14,7 +14,10 @@ from decoding.policy import best
 from decoding.reading import Reading
 from decoding.state import DecodeState
 
-TINY = 1e-30  # below any confidence that can win, so that logarithms stay finite
+
+def lowest() -> float:
+    """Logarithm of a confidence below any that can win, which stays finite; no constant, see `models.engine.figures.least`."""
+    return math.log(1e-30)
 
 
 def best_of_each_block(state: DecodeState, reading: Reading, left: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
@@ -51,7 +54,7 @@ def band(reading: Reading, c_info: float, threshold: float) -> tuple[Tensor, Ten
 
 def information(reading: Reading, c_info: float, threshold: float) -> tuple[Tensor, Tensor]:
     """Eq. 6, variant C: largest -c^a log c with a = -1 / log c_info, whose peak e^(-1/a) is c_info."""
-    log_c = reading.log_confidence.clamp(min=math.log(TINY))
+    log_c = reading.log_confidence.clamp(min=lowest())
     return -(-log_c / math.log(c_info)).exp() * log_c, reading.rows
 
 

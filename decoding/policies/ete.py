@@ -14,7 +14,6 @@ candidates.
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import Literal, final
@@ -24,7 +23,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from decoding.policies.bounds import within_factor
-from decoding.policies.candidates import CANDIDATE_RULES, IMPLICIT_SCOPES, TINY
+from decoding.policies.candidates import CANDIDATE_RULES, IMPLICIT_SCOPES, lowest
 from decoding.policies.rules import at_least_one, confident, require, require_one_of
 from decoding.policy import Needs, Policy, order
 from decoding.reading import Reading
@@ -57,7 +56,7 @@ class Plan:
         chosen = torch.nn.functional.one_hot(self.candidates, reading.rows.shape[-1]).bool() & self.valid.unsqueeze(-1)
         reason = torch.where(chosen, int(Reason.EXPLORE), self.reason.unsqueeze(1))
         first = torch.arange(self.valid.shape[1], device=self.valid.device) == 0
-        log_confidence = reading.log_confidence.gather(-1, self.candidates).clamp(min=math.log(TINY))
+        log_confidence = reading.log_confidence.gather(-1, self.candidates).clamp(min=lowest())
         return Proposal(
             tokens=torch.where(reason > 0, reading.token.unsqueeze(1), state.tokens.unsqueeze(1)),
             reason=reason,

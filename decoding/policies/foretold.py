@@ -13,10 +13,8 @@ from torch import Tensor
 
 from decoding.policies.cascade import ask, compiled_for, is_wide
 from decoding.reading import Reading
+from models.engine.figures import least
 from models.heads.cascade import Cascade
-
-LEAST = -100.0  # log-probability of what cannot be
-KEPT = 1e-6  # of a confidence that a share leaves nothing of, so that the best position stays the best
 
 
 def foretell_reading(
@@ -82,9 +80,9 @@ def _figures(log_probs: Float[Tensor, "*M 6"], candidates: Int[Tensor, "*M 5"]) 
     return {
         "token": tokens[..., 0],
         "confidence": top[..., 0].exp(),
-        "log_risk": others.clamp(min=LEAST),
+        "log_risk": others.clamp(min=least()),
         "entropy": torch.special.entr(log_probs.exp()).sum(-1),
-        "top_log_probs": top.clamp(min=LEAST),
+        "top_log_probs": top.clamp(min=least()),
         "top_tokens": tokens,
     }
 
@@ -125,18 +123,19 @@ def doubt(reading: Reading, share: float) -> Reading:
 
     Args:
         reading: any.
-        share: in (0, 1].
+        share: in (0, 1]; at 1 nothing changes.
     """
-    if share == 1.0:
-        return reading
-    top = reading.top_log_probs
+    top, kept = (
+        reading.top_log_probs,
+        1e-6,
+    )  # kept of a confidence of which nothing is left: the best position stays the best
     sure = 1 - (reading.log_risk - math.log(share)).exp()
-    confidence = torch.maximum(sure, KEPT * reading.confidence)
-    first = torch.maximum(1 - (1 - top[..., :1].exp()) / share, KEPT * top[..., :1].exp())
+    confidence = torch.maximum(sure, kept * reading.confidence)
+    first = torch.maximum(1 - (1 - top[..., :1].exp()) / share, kept * top[..., :1].exp())
     return replace(
         reading,
         confidence=torch.where(reading.rows, confidence, reading.confidence),
         log_risk=torch.where(reading.rows, (reading.log_risk - math.log(share)).clamp(max=0.0), reading.log_risk),
         entropy=reading.entropy / share,
-        top_log_probs=torch.cat([first.log(), top[..., 1:] - math.log(share)], -1).clamp(min=LEAST),
+        top_log_probs=torch.cat([first.log(), top[..., 1:] - math.log(share)], -1).clamp(min=least()),
     )

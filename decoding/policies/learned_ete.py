@@ -21,7 +21,7 @@ from models.heads.cascade import Cascade
 from models.heads.scoring_head import ScoringHead
 
 COPIED = 1 << 28  # numbers of the taps that canvases looked at together may copy
-NOTHING = 1e4  # nats below any score of Eq. 7 that sets something off
+NOTHING = 10_000  # nats below any score of Eq. 7 that sets something off
 Among = Literal["candidates", "all"]
 Judge = Literal["gain", "cascade"]
 

@@ -63,7 +63,7 @@ class Verified(WrappingPolicy):
         mode: a draft counts if R commits the very same (`exact`: R's own text), or at least that (`subset`).
         source: what drafts are made from: the `cascade`, or the present `reading` as it stands, which needs no head; None takes
             the cascade where there is one.
-        draft_share: part of R's bound that a draft keeps to, in (0, 1]; below 1 drafts are more careful than R.
+        draft_share: part of R's bound that a draft keeps to, in (0, 1], so that drafts are more careful than R; None for all of it.
         worth: drafts that may fail for one that came true; a row begins with one draft, makes more as they come true, and none
             once it has used them up until its rounds double: at most 1 + worth * (drafts that came true) + log2(rounds) fail.
             None makes all of them in every round.
@@ -73,7 +73,7 @@ class Verified(WrappingPolicy):
     canvases: int = 4
     mode: Mode = "exact"
     source: Source | None = None
-    draft_share: float = 1.0
+    draft_share: float | None = None
     worth: float | None = None
 
     def __post_init__(self) -> None:
@@ -93,7 +93,8 @@ class Verified(WrappingPolicy):
         require(
             self.source != "cascade" or has_cascade, "source", "be reading without a head that has a cascade", "cascade"
         )
-        require(0 < self.draft_share <= 1, "draft_share", "lie in (0, 1]", self.draft_share)
+        share = self.draft_share
+        require(share is None or 0 < share <= 1, "draft_share", "lie in (0, 1]", share)
         require(self.worth is None or self.worth >= 0, "worth", "be at least 0", self.worth)
 
     @property
@@ -141,7 +142,8 @@ class Verified(WrappingPolicy):
         """The reading of `state`, which follows from the state of `reading`, as a draft is judged by it at the positions left."""
         if self.cascade is not None and (is_wide(reading) or left.any()):
             reading = foretell_reading(self.cascade, reading, ~state.masked, state.tokens)
-        return doubt(replace(reading, rows=left), self.draft_share)
+        reading = replace(reading, rows=left)
+        return reading if self.draft_share is None else doubt(reading, self.draft_share)
 
     def run(self, step: Step, reading: Reading) -> Step:
         """A step that applies the rule: compiled where an engine made the reading, and nothing but tensors is in it."""

@@ -8,10 +8,17 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, pad
 
 TOP = 5
-LEAST = -100.0  # log-probability below which nothing is told apart
 FLOATS = 4 + TOP
 INTS = 1 + TOP
 CORE = 1 << 18  # logits a processor's core reads at a time
+
+
+def least() -> float:
+    """Log-probability below which nothing is told apart.
+
+    No constant of the module: a compiler takes such a float for a number that may change, and traces what uses it twice.
+    """
+    return -100.0
 
 
 def figures(
@@ -48,6 +55,6 @@ def _figures(z: Float[Tensor, "m V"], forbidden: tuple[int, ...]) -> tuple[Tenso
     top = allowed.topk(min(TOP, z.shape[1]))
     missing = (0, TOP - top.indices.shape[-1])
     entropy = torch.special.entr((others - normaliser).exp()).sum(-1, keepdim=True) - confidence * logsigmoid(log_odds)
-    log_probs = pad((top.values - normaliser).clamp(min=LEAST), missing, value=LEAST)
-    figures = (confidence, logsigmoid(-log_odds).clamp(min=LEAST), entropy, normaliser, log_probs)
+    log_probs = pad((top.values - normaliser).clamp(min=least()), missing, value=least())
+    figures = (confidence, logsigmoid(-log_odds).clamp(min=least()), entropy, normaliser, log_probs)
     return torch.cat(figures, -1), torch.cat([token, pad(top.indices, missing)], -1)

@@ -7,10 +7,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention, silu
 
-from models.engine.place import Place
+from models.engine.place import HALF, Place
 from models.engine.weights import BlockWeights
 
-SHORT = 256  # a canvas of so few positions is attended by one kernel: with a mask cuDNN's takes two more to lay it out
+SHORT, LONGEST = (
+    192,
+    256,
+)  # positions of a canvas that are attended by one kernel: with a mask cuDNN's takes two more to lay it out
+FEW_PAIRS, FEW_ROWS = 32, 1 << 11  # canvases times heads, and times positions, measured on one H200
 
 
 def rms_norm(x: Float[Tensor, "T D"], weight: Float[Tensor, " D"], eps: float) -> Float[Tensor, "T D"]:
@@ -76,7 +80,7 @@ def attend_whole(
         low: the first position that is not padding, where all after it are not; None where some are.
         scale: of the logits.
     """
-    if query.is_cuda and low is not None and query.shape[2] <= SHORT:
+    if query.is_cuda and low is not None and is_short(query):
         from models.engine.triton import attention as triton_attention
 
         return triton_attention.attend_whole(query, key, value, low, scale)
@@ -143,3 +147,11 @@ def add_norm(
             return triton_kernels.add_norm(hidden, x, weight, norm, eps)
     hidden.addmm_(x, weight.t())
     return None if norm is None else rms_norm(hidden, norm, eps)
+
+
+def is_short(query: Float[Tensor, "N H Q d"]) -> bool:
+    """Whether the kernel of this project attends whole canvases sooner than PyTorch's: short ones, or in float32 few of them."""
+    rows, pairs = query.shape[2], query.shape[0] * query.shape[1]
+    if query.dtype not in HALF:
+        return rows <= LONGEST and pairs * rows <= FEW_ROWS
+    return rows <= SHORT or (rows <= LONGEST and pairs <= FEW_PAIRS)

@@ -7,10 +7,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding, linear, pad
 
+from models.engine.figures import least
 from models.engine.stream import predicting
-
-TINY = 1e-7
-LEAST = -100.0  # log-probability of a candidate that is none
 
 Figures = tuple[Int[Tensor, "*M 5"], Float[Tensor, "*M 5"], Float[Tensor, "*M"]]
 """The five candidates of a forward, their log-probabilities, and log sum exp of its logits."""
@@ -29,7 +27,7 @@ def distribution(
     tokens, known, log_normaliser = figures
     weight, rest, bias = out
     logits = logits_of(weight, tokens, after).float()
-    logits = (logits - log_normaliser.unsqueeze(-1)).masked_fill(known <= LEAST, LEAST)
+    logits = (logits - log_normaliser.unsqueeze(-1)).masked_fill(known <= least(), least())
     others = rest_of(known) + linear(after.to(rest.dtype), rest, bias)
     return torch.cat([logits, others], -1).log_softmax(-1)
 
@@ -112,7 +110,7 @@ def shrunk(log_probs: Float[Tensor, "*M 6"], curve: Float[Tensor, "2 R"]) -> Flo
     risk = others.logsumexp(-1, keepdim=True)
     place = torch.bucketize(risk, x)
     low, high = (place - 1).clamp(min=0), place.clamp(max=len(x) - 1)
-    part = (risk - x[low]) / (x[high] - x[low]).clamp(min=TINY)
+    part = (risk - x[low]) / (x[high] - x[low]).clamp(min=1e-7)
     less = torch.maximum(risk, torch.lerp(y[low], y[high], part.clamp(0, 1)))
     most = -(others.amax(-1, keepdim=True) - risk).exp().log1p()
     less = torch.minimum(less, torch.maximum(most, risk))

@@ -11,12 +11,10 @@ from torch import Tensor
 from models.engine.stream import predicting
 from models.heads.conflict_output import Conflicts
 
-SMALLEST = 1e-9  # confidence of a candidate that has none
-
 
 def prior_of(log_risk: Float[Tensor, "*N L"]) -> Float[Tensor, "*N L"]:
     """log(1 - c) - log c, the risk that the confidence itself says; not from log p1: the candidate need not be the top token."""
-    return log_risk - (-log_risk.expm1()).clamp(min=SMALLEST).log()
+    return log_risk - (-log_risk.expm1()).clamp(min=1e-9).log()
 
 
 def states_asked(

@@ -22,8 +22,9 @@ from decoding.reading import Reading
 from decoding.sampling import Sampling
 from decoding.state import DecodeState, Proposal
 from models.denoiser import Denoiser, Prediction
+from models.engine.figures import least
 from models.heads.cascade import Cascade
-from models.heads.foretelling import LEAST, rest_of
+from models.heads.foretelling import rest_of
 from train.head.settings import TaskRun
 from train.traces.prompts import prompts_of
 
@@ -152,11 +153,11 @@ def candidates(
     Args:
         prediction: of the next forward.
         tokens: five candidates of each position.
-        known: their log-probabilities before; those that had none stay at LEAST.
+        known: their log-probabilities before; those that had none stay at `least()`.
         left: positions still masked.
     """
     log_probs = prediction.logits.float().log_softmax(-1)[left[prediction.rows]]
-    top = log_probs.gather(-1, tokens[left]).clamp(min=LEAST).masked_fill(known[left] <= LEAST, LEAST)
+    top = log_probs.gather(-1, tokens[left]).clamp(min=least()).masked_fill(known[left] <= least(), least())
     return with_rest(top)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from decoding.policies.remask import write
 from decoding.policies.rules import require
 from decoding.policy import Needs, Policy, rank
-from decoding.reading import TINY, Reading
+from decoding.reading import Reading, tiny
 from decoding.state import DecodeState, Proposal, Reason
 
 REMASKED = 8  # one position is masked again for so many commits, rounded up
@@ -56,7 +56,7 @@ class Saber(Policy):
         fallen = reading.log_risk.exp() - last.exp()
         taken = self.taken_back(state, chosen, fallen)
         reason = (chosen & ~taken) * int(Reason.EXPLOIT) + (taken & ~state.masked) * int(Reason.REVOKED)
-        at_commit = torch.where(chosen, reading.log_risk.clamp(max=-TINY), at_commit)
+        at_commit = torch.where(chosen, reading.log_risk.clamp(max=-tiny()), at_commit)
         last = torch.where(reading.rows, reading.log_risk, last)
         plan = Proposal.single(state, reading, reason)
         tokens = write(state, reading, reason)

@@ -171,7 +171,6 @@ def test_a_share_of_a_bound_is_that_bound_on_more_doubt(reading_of):
         confidence, entropy=[0.01, 0.05, 0.1, 0.2, 0.4, 0.9], second=[0.0005, 0.002, 0.03, 0.01, 0.05, 0.3]
     )
     less = doubt(reading, 0.5)
-    assert doubt(reading, 1.0) is reading
     for rule, careful in (
         (Threshold(0.95), Threshold(0.975)),
         (MarginThreshold(0.9), MarginThreshold(0.95)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import models
 from decoding import generate
 from models.engine import graphs
 from models.engine.graphs import or_itself
+from models.engine.kernels import is_short
 from tests.decoding.policy_settings import random_head
 
 pytestmark = pytest.mark.filterwarnings("default::DeprecationWarning")  # the compiler warns of torch's own
@@ -106,7 +108,7 @@ def test_the_engine_calls_its_programs_as_compiled_ones_are_called(monkeypatch, 
         denoiser.put_on(random_head(denoiser))
     made: list[str] = []
 
-    def compiler(function, *, dynamic, options):
+    def compiler(function, *, dynamic):
         made.append(function.__name__)
         return torch._dynamo.disable(function)
 
@@ -117,3 +119,36 @@ def test_the_engine_calls_its_programs_as_compiled_ones_are_called(monkeypatch, 
     ours, theirs = (generate(one, [[5, 9, 77], [3, 4, 8]], policy, **canvas) for one in (fast, plain))
     assert torch.equal(ours.sequences, theirs.sequences)
     assert {"make_plan", "entered", "asked"} <= set(made)
+
+
+COMPILED = [
+    *("decoding.commit", "decoding.features", "decoding.policy", "decoding.reading", "decoding.state"),
+    *("decoding.rounds.desk", "decoding.rounds.engine", "decoding.rounds.round"),
+    *(f"decoding.policies.{file.stem}" for file in sorted((ROOT / "decoding" / "policies").glob("[a-z]*.py"))),
+    *(f"models.engine.{name}" for name in ("figures", "plan", "rows", "stream", "window")),
+    *(f"models.heads.{name}" for name in ("cascade", "conflict_output", "foretelling", "scoring_head", "side_stream")),
+    "models.heads.window_scores",
+]
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_what_is_compiled_reads_no_float_of_its_module(name):
+    """A compiler takes it for a number that may change, finds that it decides something, and traces the whole program again."""
+    module = importlib.import_module(name)
+    assert [one for one, value in vars(module).items() if isinstance(value, float)] == []
+
+
+@pytest.mark.parametrize(
+    ("dtype", "canvases", "heads", "rows", "short"),
+    [
+        (torch.bfloat16, 64, 8, 192, True),
+        (torch.bfloat16, 4, 8, 256, True),
+        (torch.bfloat16, 64, 8, 256, False),
+        (torch.bfloat16, 1, 4, 320, False),
+        (torch.float32, 4, 4, 128, True),
+        (torch.float32, 4, 4, 192, False),
+        (torch.float32, 1, 4, 320, False),
+    ],
+)
+def test_short_canvases_are_attended_by_one_kernel(dtype, canvases, heads, rows, short):
+    assert is_short(torch.empty(canvases, heads, rows, 16, dtype=dtype)) is short
