@@ -252,10 +252,14 @@ COUNTERS = ("num_blocks", "opened", "spent", "round", "looks", "drafts", "drafts
 
 
 def extend(state: DecodeState, left: int) -> DecodeState:
-    """The state with columns of padding put before every row; fewer than none take columns off again."""
+    """The state with columns of padding put before every row; fewer than none leave columns off, as views."""
 
     def one(name: str) -> Tensor:
         value: Tensor = getattr(state, name)
-        return value if name in COUNTERS else torch.nn.functional.pad(value, (left, 0), value=BLANK.get(name, 0))
+        if name in COUNTERS or not left:
+            return value
+        if left < 0:
+            return value[..., -left:]
+        return torch.nn.functional.pad(value, (left, 0), value=BLANK.get(name, 0))
 
     return DecodeState(state.layout, *map(one, TENSORS))

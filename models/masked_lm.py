@@ -88,6 +88,11 @@ class MaskedLM(Denoiser):
         """Whether the checkpoint brings a chat template."""
         return bool(getattr(self.tokenizer, "chat_template", None))
 
+    @property
+    def device(self) -> torch.device:
+        """Where token ids must live: where the embedding is."""
+        return self.token_embedding.weight.device
+
     def encode(self, prompts: Sequence[Prompt], chat: bool | None = None) -> list[list[int]]:
         """Prompts as token ids.
 

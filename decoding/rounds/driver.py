@@ -48,6 +48,7 @@ class Driver(ABC):
     ) -> None:
         self.denoiser, self.policy, self.attention_mask = denoiser, policy, attention_mask
         self.sampling, self.generator, self.queue, self.nfe = sampling, generator, queue, 0
+        self.needs = policy.needs
         self.seats: dict[int, Entry] = {}
         self.number: Int[Tensor, " B"]
         self.carry: Carry
@@ -104,7 +105,7 @@ class Driver(ABC):
     def begun(self, state: DecodeState, canvases: int) -> Carry:
         """Before the first round, with nothing in the policy's memory."""
         batch, length = state.tokens.shape
-        memory = torch.zeros(batch, self.policy.needs.memory, length, device=state.tokens.device)
+        memory = torch.zeros(batch, self.needs.memory, length, device=state.tokens.device)
         return first_carry(replace(state, memory=memory), canvases)
 
     def chances(self, row: Int[Tensor, " N"], branch: Int[Tensor, " N"]) -> Chances:
@@ -137,7 +138,7 @@ class Driver(ABC):
     @property
     def idle_rounds(self) -> int:
         """Rounds of a row that may commit nothing: all but the last of a rule that bounds them, or that has losses."""
-        needs = self.policy.needs
+        needs = self.needs
         most = int((self.carry.canvases.block >= 0).sum(-1).max()) if needs.losses else needs.rounds
         return 0 if most is None else most - 1
 

@@ -64,7 +64,7 @@ class EngineDriver(Driver):
 
     def _open(self, state: DecodeState) -> None:
         """Take the buffers of a shape and fill them."""
-        needs, (batch, length) = self.policy.needs, state.tokens.shape
+        needs, (batch, length) = self.needs, state.tokens.shape
         self.left = -length % COLUMNS if self.captures else 0
         self.room, mask = length + self.left, self.attention_mask
         gaps, holes = (False, False) if mask is None else _padding(mask.bool())
@@ -93,7 +93,7 @@ class EngineDriver(Driver):
 
     def _enter(self, state: DecodeState, mask: Bool[Tensor, "B L"] | None) -> None:
         """The same, kept where the graphs of the rounds read it."""
-        canvases, device = self.policy.needs.canvases, self.denoiser.device
+        canvases, device = self.needs.canvases, self.denoiser.device
         desk = self.session.desk or Desk.for_batches(state, self.left, canvases, device)
         desk.put(state, mask, self.left)
         self.desk = self.session.desk = desk.laid_out(state.layout)  # its numbers are of this decode
@@ -150,7 +150,7 @@ class EngineDriver(Driver):
         flags, runs = told[:4], told[5:]
         if not flags[0] + flags[1]:
             return False
-        self.served = served(len(runs), sum(runs)) if self.policy.needs.taps else len(runs)
+        self.served = served(len(runs), sum(runs)) if self.needs.taps else len(runs)
         self.width = self.session.forward(flags)
         self.nfe += 1
         return True
@@ -169,7 +169,7 @@ class EngineDriver(Driver):
             super().commit()
             self._prepare()
             return
-        layout, taps = self.carry.canvases.layout, self.policy.needs.taps
+        layout, taps = self.carry.canvases.layout, self.needs.taps
         key = (self.session.shape, "turn", self.identity, self.width if taps else 0, self.served, layout)
         self.denoiser.engine.graphs.run(key, self._turn, self._store)
 
@@ -207,14 +207,14 @@ class EngineDriver(Driver):
 
     def _numbers(self) -> tuple[Tensor, ...]:
         """Which canvases and prompts a head's taps are of, and the first row asked for; nothing without taps."""
-        taps = self.policy.needs.taps
+        taps = self.needs.taps
         one = self.session.taps[taps[0]] if taps else None
         return () if one is None else tuple(getattr(one, name) for name in NUMBERS)
 
     def _tapped(self, sight: Sight, numbers: tuple[Tensor, ...]) -> Sight:
         """With what the head reads of the forward."""
         places: dict[str, Any] = dict(zip(NUMBERS, numbers, strict=False))
-        taps = (replace(self.session.taps[tap], width=self.width, **places) for tap in self.policy.needs.taps)
+        taps = (replace(self.session.taps[tap], width=self.width, **places) for tap in self.needs.taps)
         return replace(sight, reading=replace(sight.reading, taps=tuple(taps)))
 
     def _drawn(self, live: Bool[Tensor, "B K"], shape: tuple[int, ...]) -> Reading:

@@ -33,7 +33,7 @@ class PlainDriver(Driver):
         self.carry = self.begun(state, 1)
         self.earlier = (
             Earlier(len(state.tokens), state.tokens.shape[1], state.tokens.device)
-            if self.policy.needs.earlier
+            if self.needs.earlier
             else None
         )
         self.number = torch.arange(len(state.tokens), device=state.tokens.device)
@@ -56,7 +56,7 @@ class PlainDriver(Driver):
 
     def predict(self, canvases: DecodeState, index: Int[Tensor, "N 2"]) -> Prediction:
         """One forward over the live canvases, of the kind that the policy needs."""
-        needs, (row, branch) = self.policy.needs, index.unbind(-1)
+        needs, (row, branch) = self.needs, index.unbind(-1)
         tokens, mask = canvases.tokens[row, branch], self.seen(canvases, index)
         rows = needs.asked(canvases)[row, branch]
         if needs.shadows:
@@ -79,7 +79,7 @@ class PlainDriver(Driver):
         """What each canvas may attend to: all but the padding, and but what the policy hides."""
         row, branch = index.unbind(-1)
         mask = None if self.attention_mask is None else self.attention_mask[row]
-        if not self.policy.needs.hides or canvases.layout.cached:  # a cache holds the keys and values of all
+        if not self.needs.hides or canvases.layout.cached:  # a cache holds the keys and values of all
             return mask
         visible = self.policy.visible(canvases)[row, branch]
         return visible if mask is None else mask & visible
@@ -90,7 +90,7 @@ class PlainDriver(Driver):
         chances = self.chances(row, branch)
         if self.earlier is None:
             committed = canvases.tokens.masked_fill(canvases.masked, -1)
-            standing = committed[row, branch] if self.policy.needs.shadows else None
+            standing = committed[row, branch] if self.needs.shadows else None
             return read(prediction, self.sampling, chances, standing)
         drift = self.earlier.drift(prediction, row)
         reading = read(narrowed(prediction, canvases.feasible[row, branch]), self.sampling, chances)
