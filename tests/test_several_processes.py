@@ -102,6 +102,7 @@ def by_itself(work, one, device) -> dict[str, Any]:
 def agree(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], tolerance: float) -> None:
     assert ours.keys() == theirs.keys()
     for name, one in ours.items():
+        assert (theirs[name].shape, theirs[name].dtype) == (one.shape, one.dtype)
         scale = max(float(one.detach().abs().max()), 1e-300)
         apart = float((theirs[name] - one).detach().abs().max()) / scale
         assert apart <= tolerance, f"{name}: {apart:.1e} of its largest entry"

@@ -123,12 +123,10 @@ def doubt(reading: Reading, share: float) -> Reading:
 
     Args:
         reading: any.
-        share: in (0, 1]; at 1 nothing changes.
+        share: in (0, 1]; at 1 nothing changes but by rounding.
     """
-    top, kept = (
-        reading.top_log_probs,
-        1e-6,
-    )  # kept of a confidence of which nothing is left: the best position stays the best
+    top = reading.top_log_probs
+    kept = 1e-6  # of a confidence of which nothing is left, so that the best position stays the best
     sure = 1 - (reading.log_risk - math.log(share)).exp()
     confidence = torch.maximum(sure, kept * reading.confidence)
     first = torch.maximum(1 - (1 - top[..., :1].exp()) / share, kept * top[..., :1].exp())

@@ -32,9 +32,7 @@ class PlainDriver(Driver):
         state = self.placed(state)
         self.carry = self.begun(state, 1)
         self.earlier = (
-            Earlier(len(state.tokens), state.tokens.shape[1], state.tokens.device)
-            if self.needs.earlier
-            else None
+            Earlier(len(state.tokens), state.tokens.shape[1], state.tokens.device) if self.needs.earlier else None
         )
         self.number = torch.arange(len(state.tokens), device=state.tokens.device)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import time
 import warnings
@@ -31,7 +32,7 @@ def compiled(function: Function, device: torch.device) -> Function:
         config.recompile_limit = max(64, config.recompile_limit)
         for told in (".*TensorFloat32", "(?s).*Online softmax"):  # notes on speed that no user of a model can act on
             warnings.filterwarnings("ignore", told, UserWarning, r"torch\._inductor")
-        _COMPILED[function] = or_itself(torch.compile(function, dynamic=True), function)
+        _COMPILED[function] = or_itself(torch.compile(inspect.unwrap(function), dynamic=True), function)
     return cast(Function, _COMPILED[function])
 
 

@@ -10,11 +10,12 @@ from torch.nn.functional import scaled_dot_product_attention, silu
 from models.engine.place import HALF, Place
 from models.engine.weights import BlockWeights
 
-SHORT, LONGEST = (
-    192,
-    256,
-)  # positions of a canvas that are attended by one kernel: with a mask cuDNN's takes two more to lay it out
-FEW_PAIRS, FEW_ROWS = 32, 1 << 11  # canvases times heads, and times positions, measured on one H200
+# Whole canvases that one kernel attends sooner: with a mask cuDNN's takes two more to lay it out. Measured on one H200, in
+# half precision up to 512 canvases times heads, in float32 with heads of 32 and 64.
+SHORT, LONGEST = 192, 256  # positions, of many canvases and of few
+FEW_PAIRS, FEW_ROWS = 32, 1 << 11  # canvases times heads, and in float32 times positions
+NARROW = 64  # heads in float32
+MOST_PAIRS = 1 << 16  # that one launch takes
 
 
 def rms_norm(x: Float[Tensor, "T D"], weight: Float[Tensor, " D"], eps: float) -> Float[Tensor, "T D"]:
@@ -151,7 +152,8 @@ def add_norm(
 
 def is_short(query: Float[Tensor, "N H Q d"]) -> bool:
     """Whether the kernel of this project attends whole canvases sooner than PyTorch's: short ones, or in float32 few of them."""
-    rows, pairs = query.shape[2], query.shape[0] * query.shape[1]
+    canvases, heads, rows, dim = query.shape
+    pairs = canvases * heads
     if query.dtype not in HALF:
-        return rows <= LONGEST and pairs * rows <= FEW_ROWS
-    return rows <= SHORT or (rows <= LONGEST and pairs <= FEW_PAIRS)
+        return rows <= LONGEST and pairs * rows <= FEW_ROWS and dim <= NARROW
+    return pairs < MOST_PAIRS and (rows <= SHORT or (rows <= LONGEST and pairs <= FEW_PAIRS))

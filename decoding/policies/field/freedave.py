@@ -41,11 +41,6 @@ class FreeDave(Policy):
         """The drafts."""
         return self.checked.needs
 
-    @property
-    def fused(self) -> bool:
-        """As the drafts are: nothing is looked at."""
-        return self.checked.fused
-
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """The first position, and the drafts on top of it that stay in its block."""
         proposal = self.checked.propose(state, reading)

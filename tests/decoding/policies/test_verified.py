@@ -19,8 +19,9 @@ from decoding.policies.remask import RemaskLowest
 from decoding.policies.rules import at_least_one, confident
 from decoding.policies.threshold import EntropyThreshold, MarginThreshold, Threshold
 from decoding.policies.verified import Verified
-from decoding.reading import read
+from decoding.reading import Reading, read
 from decoding.sampling import Sampling
+from decoding.state import TENSORS
 from models.denoiser import Denoiser
 from models.heads.cascade import Cascade
 from models.heads.config import HeadConfig
@@ -64,6 +65,29 @@ def test_every_commit_of_subset_mode_is_one_that_the_rule_accepts_from_a_real_fo
     assert accepted[:, 4:].all()
     assert counts.rounds.sum() < plain.rounds.sum()
     assert block_length == 4 or not torch.equal(final.committed_round, exact.committed_round)
+
+
+@pytest.mark.parametrize("mode", ["exact", "subset"])
+def test_a_row_that_has_ended_keeps_its_certain_canvas(denoisers, run, prompts, monkeypatch, mode):
+    """As a walk down the drafts would, of which it has none."""
+    own, seen = Verified.last, []
+
+    def last(policy, canvases, proposal):
+        nothing = Reading.empty(tuple(canvases.tokens.shape), canvases.tokens.device)
+        kept, walked = own(policy, canvases, proposal), policy.settle(canvases, proposal, nothing)[0]
+        seen.append([name for name in TENSORS if not torch.equal(getattr(kept, name), getattr(walked, name))])
+        return kept
+
+    monkeypatch.setattr(Verified, "last", last)
+    run(denoisers["context"], Verified(RiskSum(0.6), mode=mode), prompts)
+    assert seen == [[]]
+
+
+def test_the_whole_share_of_a_bound_is_all_of_it(denoisers, run, prompts):
+    whole, one = (Verified(RiskSum(0.6), mode="subset", draft_share=share) for share in (None, 1.0))
+    (some, _), (others, _) = (run(denoisers["context"], policy, prompts) for policy in (whole, one))
+    assert torch.equal(some.tokens, others.tokens)
+    assert torch.equal(some.drafts, others.drafts)
 
 
 def test_drafts_that_all_come_true_fill_k_positions_a_round(run, prompts):

@@ -127,7 +127,7 @@ COMPILED = [
     *(f"decoding.policies.{file.stem}" for file in sorted((ROOT / "decoding" / "policies").glob("[a-z]*.py"))),
     *(f"models.engine.{name}" for name in ("figures", "plan", "rows", "stream", "window")),
     *(f"models.heads.{name}" for name in ("cascade", "conflict_output", "foretelling", "scoring_head", "side_stream")),
-    "models.heads.window_scores",
+    *("models.heads.window_scores", "decoding.policies.field.frechet"),
 ]
 
 
@@ -145,6 +145,7 @@ def test_what_is_compiled_reads_no_float_of_its_module(name):
         (torch.bfloat16, 4, 8, 256, True),
         (torch.bfloat16, 64, 8, 256, False),
         (torch.bfloat16, 1, 4, 320, False),
+        (torch.bfloat16, 8192, 8, 64, False),
         (torch.float32, 4, 4, 128, True),
         (torch.float32, 4, 4, 192, False),
         (torch.float32, 1, 4, 320, False),

@@ -97,8 +97,8 @@ def test_attention_over_a_context_and_the_span_itself(random, dtype, shape):
 )
 def test_attention_of_whole_canvases(random, dtype, shape):
     canvases, heads, kv_heads, rows, dim = shape
-    query = random(canvases, heads, rows, dim, dtype=dtype)
-    key, value = (random(canvases, kv_heads, rows, dim, dtype=dtype) for _ in range(2))
+    fused = random(canvases, heads + 2 * kv_heads, rows, dim, dtype=dtype)  # one tensor, as `rotate_heads` leaves it
+    query, key, value = fused.split([heads, kv_heads, kv_heads], 1)
     low = torch.arange(canvases, device=DEVICE) * (rows // 2)
     outside = torch.arange(rows, device=DEVICE) < low.unsqueeze(-1)
     padding = torch.zeros(canvases, rows, dtype=dtype, device=DEVICE).masked_fill(outside, -torch.inf)
