@@ -225,11 +225,19 @@ def order(score: Float[Tensor, "B L"], within: Bool[Tensor, "B L"]) -> Int[Tenso
 
 def counted_places(score: Float[Tensor, "B L"]) -> Int[Tensor, "B L"]:
     """How many scores of the row are larger, or equal and further left: on a GPU a sort of a short row takes many launches."""
+    return _larger(score).sum(-1)
+
+
+def ahead(score: Float[Tensor, "B L"], within: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L L"]:
+    """At [i, j] whether position j comes before position i in descending order of score, those outside `within` last."""
+    return _larger(score.masked_fill(~within, -torch.inf))
+
+
+def _larger(score: Float[Tensor, "B L"]) -> Bool[Tensor, "B L L"]:
     position = torch.arange(score.shape[-1], device=score.device)
     score = score.nan_to_num(nan=torch.inf)
     other, own = score.unsqueeze(-2), score.unsqueeze(-1)
-    before = (other > own) | ((other == own) & (position < position.unsqueeze(-1)))
-    return before.sum(-1)
+    return (other > own) | ((other == own) & (position < position.unsqueeze(-1)))
 
 
 def best(score: Float[Tensor, "B L"], within: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, final
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from decoding.commit import commit
@@ -252,6 +252,9 @@ def _walk(
 ) -> tuple[DecodeState, Int[Tensor, " B"]]:
     """The deepest real state of each row, and its depth.
 
+    All canvases are judged at once, each as the state that it is if the drafts below it came true: a rule that is `checkable`
+    reads no more of a state than its canvas, its clock and the readings before.
+
     Args:
         rule: judges each canvas by its own reading.
         canvases: the certain one and the drafts on top of it.
@@ -259,22 +262,41 @@ def _walk(
         reading: of all of them.
         subset: whether a draft is real once the rule commits at least its tokens.
     """
-    column = torch.zeros_like(canvases.round[:, 0])
-    state, depth = canvases.at(column), column
-    counted = state.round + 1  # drafts count from the forward that has just been read
-    for d in range(1, live.shape[1]):
-        target = canvases.at(column + d)
-        after = _replayed(rule, replace(state, round=counted), reading.at(column + d - 1), target if subset else None)
-        came_true = live[:, d] & (depth == d - 1) & (after.tokens == target.tokens).all(-1)
-        state, depth = state.where(came_true, replace(after, round=state.round)), depth + came_true.long()
-    made = live[:, 1:].sum(-1)
-    return replace(state, drafts=state.drafts + made, drafts_true=state.drafts_true + depth), depth
+    depth = torch.zeros_like(canvases.round[:, 0])
+    if live.shape[1] == 1:
+        return canvases.at(depth), depth
+    before, target = canvases.map(lambda v: v[:, :-1]), canvases.map(lambda v: v[:, 1:])
+    past = {f"recent_{name}": _past(canvases, reading, name) for name in ("confidence", "token")}
+    recent: dict[str, Any] = {name: torch.stack([v[:, 1:-1], v[:, :-2]], 2) for name, v in past.items()}
+    after = _judged(rule, replace(before, **recent), target, reading, subset=subset)
+    failed = ~live[:, 1:] | (after.tokens != target.tokens).any(-1)
+    true = failed.long().cumsum(-1) == 0
+    depth = true.sum(-1)
+    state, taken = canvases.at(depth), before.masked & ~target.masked & true.unsqueeze(-1)
+    found: dict[str, Any] = {}
+    for name in ("committed_round", "committed_confidence", "reason"):
+        made = getattr(after, name).masked_fill(~taken, 0).sum(1)  # a position is committed on one canvas at most
+        found[name] = torch.where(taken.any(1), made, getattr(canvases, name)[:, 0])
+    latest = torch.stack([depth + 1, depth], 1).unsqueeze(-1).expand(-1, -1, state.masked.shape[-1])
+    found |= {name: value.gather(1, latest) for name, value in past.items()}
+    found |= {"drafts": state.drafts + live[:, 1:].sum(-1), "drafts_true": state.drafts_true + depth}
+    return replace(state, **found), depth
 
 
-def _replayed(rule: Policy, state: DecodeState, reading: Reading, target: DecodeState | None) -> DecodeState:
-    """What the rule commits in `state` by its own reading; as far as the draft `target` committed it, where one is given."""
-    proposal = rule.propose(state, reading)
-    if target is not None:
-        wanted = state.masked & ~target.masked & (target.reason != int(Reason.END))
-        proposal = Proposal.single(state, reading, torch.where(wanted, proposal.reason.squeeze(1), 0))
-    return commit(state, reading, proposal).at(torch.zeros_like(state.round))
+def _past(canvases: DecodeState, reading: Reading, name: str) -> Shaped[Tensor, "B P L"]:
+    """A figure in the readings before each canvas: of the certain one two, oldest first, and then those of the canvases."""
+    recent: Tensor = getattr(canvases, f"recent_{name}")[:, 0]
+    return torch.cat([recent.flip(1), getattr(reading, name)[:, :-1]], 1)
+
+
+def _judged(rule: Policy, before: DecodeState, target: DecodeState, reading: Reading, *, subset: bool) -> DecodeState:
+    """What the rule makes of every canvas but the last by its own reading; of a subset, what it takes of the draft's commits."""
+    states, above = (one.map(lambda v: v.flatten(0, 1)) for one in (before, target))
+    states = replace(states, round=states.round + 1)  # drafts count from the forward that has just been read
+    read = reading.map(lambda v: v[:, :-1].flatten(0, 1))
+    proposal = rule.propose(states, read)
+    if subset:
+        wanted = states.masked & ~above.masked & (above.reason != int(Reason.END))
+        proposal = Proposal.single(states, read, torch.where(wanted, proposal.reason.squeeze(1), 0))
+    after = commit(states, read, proposal)
+    return after.map(lambda v: v.reshape(*before.round.shape, *v.shape[2:]))

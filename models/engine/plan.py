@@ -5,7 +5,7 @@ The same rules as `models.block_cache`, as a tensor program of fixed shape: a pr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Int
@@ -73,7 +73,21 @@ def empty_contexts(prompts: int, canvases: int, length: int, device: torch.devic
     return Contexts(tokens, zeros, zeros.clone(), zeros.bool(), zeros.clone())
 
 
+def empty_plan(prompts: int, canvases: int, device: torch.device) -> Plan:
+    """A plan to compute nothing.
+
+    Args:
+        prompts: B.
+        canvases: K of each.
+        device: of the buffers.
+    """
+    zeros = torch.zeros(prompts, canvases, dtype=torch.long, device=device)
+    numbers = {f.name: zeros.clone() for f in fields(Plan)} | {name: zeros.bool() for name in ("part", "whole")}
+    return Plan(**numbers | {"flags": torch.zeros(5 + prompts, dtype=torch.long, device=device)})
+
+
 def make_plan(
+    before: Plan,
     contexts: Contexts,
     tokens: Int[Tensor, "B K L"],
     rows: Bool[Tensor, "B K L"],
@@ -86,9 +100,10 @@ def make_plan(
     shift: int,
     alarm: Int[Tensor, ""],
 ) -> tuple[Plan, Contexts]:
-    """What to compute of every live canvas, and the contexts there will be after it.
+    """What to compute of every live canvas, and the contexts there will be after it; without a cache those there are.
 
     Args:
+        before: the last plan; without a cache what is computed in part stays what it is there, nothing.
         contexts: of the prompts.
         tokens: the canvases.
         rows: positions whose distribution is wanted.
@@ -103,15 +118,20 @@ def make_plan(
     length = tokens.shape[-1]
     first = rows.long().argmax(-1)
     end = length - rows.flip(-1).long().argmax(-1)
+    asked = ((end - first) * live).amax()
+    if mode == "none":
+        none = torch.zeros_like(alarm)
+        order, flags = order_of(live.flatten()).view_as(first), _flags((none, live.sum(), none, asked, alarm), live)
+        positions = size.unsqueeze(-1) * live
+        return replace(before, whole=live, first=first, positions=positions, whole_order=order, flags=flags), contexts
     entry, fits = _fitting(contexts, tokens, rows, live, mask_id)
-    part = live & fits & ~refresh if mode != "none" else torch.zeros_like(live)
+    part = live & fits & ~refresh
     whole = live & ~part
     used = (part.unsqueeze(-1) & (entry.unsqueeze(-1) == _numbers(live))).any(1)
     turn = (whole.long().cumsum(-1) - 1).clamp(min=0)  # a canvas computed whole takes the next free place
     slot = torch.where(part, entry, order_of(~used).gather(-1, turn))
     start = (contexts.start.gather(-1, entry) - shift).clamp(min=0)
     count = contexts.end.gather(-1, entry) - start
-    flags = (part.sum(), whole.sum(), (count * part).amax(), ((end - first) * live).amax(), alarm)
     plan = Plan(
         part=part,
         whole=whole,
@@ -122,21 +142,29 @@ def make_plan(
         positions=torch.where(part, count, size.unsqueeze(-1)) * live,
         part_order=order_of(part.flatten()).view_as(slot),
         whole_order=order_of(whole.flatten()).view_as(slot),
-        flags=torch.cat([torch.stack(flags), live.any(-1).long()]),
+        flags=_flags((part.sum(), whole.sum(), (count * part).amax(), asked, alarm), live),
     )
     return plan, _with_new(contexts, plan, tokens, used, length if mode == "prefix" else end)
+
+
+def _flags(numbers: tuple[Tensor, ...], live: Bool[Tensor, "B K"]) -> Int[Tensor, " 5+B"]:
+    place = torch.arange(len(numbers) + len(live), device=live.device)
+    flags = live.any(-1).long()[(place - len(numbers)).clamp(min=0)]
+    for index, number in enumerate(numbers):
+        flags = torch.where(place == index, number, flags)
+    return flags
 
 
 def order_of(chosen: Bool[Tensor, "... C"]) -> Int[Tensor, "... C"]:
     """The numbers 0 to C - 1, those chosen first and otherwise in order."""
     place = places_of(chosen)
-    return torch.zeros_like(place).scatter(-1, place, _numbers(place).expand_as(place))
+    return (place.unsqueeze(-2) == _numbers(place).unsqueeze(-1)).long().argmax(-1)
 
 
 def places_of(chosen: Bool[Tensor, "... C"]) -> Int[Tensor, "... C"]:
-    """Where each of the numbers 0 to C - 1 stands in that order."""
-    first, later = chosen.long().cumsum(-1), (~chosen).long().cumsum(-1)
-    return torch.where(chosen, first, first[..., -1:] + later) - 1
+    """Where each of the numbers 0 to C - 1 stands in that order: counted pair by pair, which a GPU does in one launch."""
+    number, own, other = _numbers(chosen), chosen.unsqueeze(-1), chosen.unsqueeze(-2)
+    return ((other & ~own) | ((other == own) & (number < number.unsqueeze(-1)))).sum(-1)
 
 
 def _numbers(of: Tensor) -> Tensor:

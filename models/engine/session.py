@@ -16,7 +16,7 @@ from models.engine.block import Attend, run_blocks
 from models.engine.figures import FLOATS, INTS, figures
 from models.engine.graphs import compiled
 from models.engine.place import Place
-from models.engine.plan import Contexts, Plan, empty_contexts, make_plan
+from models.engine.plan import Contexts, Plan, empty_contexts, empty_plan, make_plan
 from models.engine.rows import part_rows, read_rows, spread_rows, whole_rows
 from models.engine.weights import BlockWeights
 from models.engine.window import WideTap
@@ -82,12 +82,7 @@ class Session:
         grid = (shape.prompts, shape.canvases)
         self.tokens = torch.zeros(*grid, shape.length, **long)
         self.rows = torch.zeros(*grid, shape.length, dtype=torch.bool, device=self.device)
-        longs = torch.zeros(*grid, **long)
-        numbers = {f.name: longs.clone() for f in fields(Plan)}
-        numbers |= {name: longs.bool() for name in ("part", "whole")} | {
-            "flags": torch.zeros(5 + shape.prompts, **long)
-        }
-        self.plan = Plan(**numbers)
+        self.plan = empty_plan(shape.prompts, shape.canvases, self.device)
         self.floats = torch.zeros(total, shape.length, FLOATS, device=self.device)
         self.ints = torch.zeros(total, shape.length, INTS, **long)
         self.logits: Tensor | None = None
@@ -96,7 +91,7 @@ class Session:
         self.source = torch.zeros(shape.prompts, shape.length, **long)
         self.size, self.low = (torch.zeros(shape.prompts, **long) for _ in range(2))
         self.desk: Any = None  # what the decode loop keeps in buffers of its own
-        self.taps = {tap: self._new_tap(by_head, longs) for tap in shape.taps}
+        self.taps = {tap: self._new_tap(by_head, torch.zeros(*grid, **long)) for tap in shape.taps}
 
     def _new(self, *shape: int) -> Tensor:
         return torch.zeros(*shape, dtype=self.dtype, device=self.device)
@@ -156,10 +151,11 @@ class Session:
             "shift": int(self.model.shifted),
         }
         settings |= {"size": self.size, "alarm": alarm}
-        plan, contexts = self.lay(self.contexts, tokens, rows, live, refresh, **settings)
+        plan, contexts = self.lay(self.plan, self.contexts, tokens, rows, live, refresh, **settings)
         pairs = [(self.tokens, tokens), (self.rows, rows)]
         pairs += [(getattr(self.plan, f.name), getattr(plan, f.name)) for f in fields(Plan)]
         pairs += [(getattr(self.contexts, f.name), getattr(contexts, f.name)) for f in fields(Contexts)]
+        pairs = [(buffer, value) for buffer, value in pairs if value is not buffer]  # without a cache much stays
         copy_all([buffer for buffer, _ in pairs], [value for _, value in pairs])
 
     def forward(self, flags: list[int]) -> int:

@@ -2,7 +2,7 @@
 
 import torch
 
-from models.engine.plan import empty_contexts, make_plan, order_of
+from models.engine.plan import empty_contexts, empty_plan, make_plan, order_of
 
 MASK, CALM = 9, torch.tensor(0)
 SETTINGS = {"mask_id": MASK, "mode": "dual", "shift": 0, "alarm": CALM}
@@ -14,7 +14,8 @@ def planned(contexts, tokens, *, refresh=None, live=None, **settings):
     live = torch.ones(tokens.shape[:2], dtype=torch.bool) if live is None else torch.tensor(live)
     refresh = torch.zeros_like(live) if refresh is None else torch.tensor(refresh)
     size = torch.full((len(tokens),), tokens.shape[-1])
-    return make_plan(contexts, tokens, rows, live, refresh, size=size, **(SETTINGS | settings))
+    before = empty_plan(*tokens.shape[:2], tokens.device)
+    return make_plan(before, contexts, tokens, rows, live, refresh, size=size, **(SETTINGS | settings))
 
 
 def test_order_puts_the_chosen_first_and_keeps_the_rest_in_order():
@@ -62,10 +63,15 @@ def test_a_context_in_use_is_not_written_over():
 
 
 def test_without_a_cache_everything_is_whole():
-    contexts = empty_contexts(1, 1, 4, torch.device("cpu"))
-    for _ in range(2):
-        plan, contexts = planned(contexts, [[[1, MASK, 2, 3]]], mode="none")
-        assert plan.flags[:2].tolist() == [0, 1]
+    canvases = [[[1, MASK, 2, 3], [1, MASK, MASK, 3]], [[1, 2, 4, 3], [1, 2, MASK, 3]]]
+    contexts = empty_contexts(2, 2, 4, torch.device("cpu"))
+    plan, kept = planned(contexts, canvases, live=[[True, True], [False, True]], mode="none", alarm=torch.tensor(2))
+    assert kept is contexts
+    assert plan.flags.tolist() == [0, 3, 0, 2, 2, 1, 1]
+    assert plan.whole_order.tolist() == [[0, 1], [3, 2]]
+    assert plan.first.tolist() == [[1, 1], [0, 2]]
+    assert plan.positions.tolist() == [[4, 4], [0, 4]]
+    assert not plan.part.any()
 
 
 def test_the_alarm_reaches_the_host():
