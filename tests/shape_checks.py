@@ -85,7 +85,13 @@ def of_any(check: Callable[[Call], Call], first: Call) -> Callable[[Call], Call]
 
 def jaxtyped(*, typechecker: Any) -> Callable[[Any], Any]:
     """What the import hook of jaxtyping puts before every function and class of the library."""
-    check = functools.partial(shared_check, functools.partial(CHECKED, typechecker=typechecker))
+    if (
+        torch.compiler.is_compiling()
+    ):  # a function inside of one that is compiled: programs are those of a process without checks
+        return lambda made: made
+
+    def check(plain: Call) -> Call:  # no `partial`, which a compiler that follows an `__init__` cannot take along
+        return shared_check(functools.partial(CHECKED, typechecker=typechecker), plain)
 
     def decorate(made: Any) -> Any:
         if not isinstance(made, type):
