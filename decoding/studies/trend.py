@@ -16,6 +16,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -161,7 +162,8 @@ def draw(result: dict[str, Any], figure: Figure) -> None:
     names = [name for name in FIGURES if any(row[name] is not None for row in rows)]
     figure.set_size_inches(11, 2.6 * len(names) + 0.8)
     bases = ", ".join(dict.fromkeys(row["base"] for row in rows))
-    figure.suptitle(f"What size and depth do to a head's worth — {bases}; bars: 95 % of a new base")
+    title = f"What size and depth do to a head's worth — {bases}; bars: 95 % of a new base"
+    figure.suptitle("\n".join(wrap(title, 100)))
     grid = figure.subplots(len(names), len(AXES), squeeze=False)
     for line, name in zip(grid, names, strict=True):
         for axes, (axis, words) in zip(line, AXES.items(), strict=True):

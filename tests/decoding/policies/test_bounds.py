@@ -1,8 +1,9 @@
 """Rules that bound what a round may risk as a whole."""
 
 import pytest
+import torch
 
-from decoding.policies.bounds import EntropyBound, Factor, RiskSum
+from decoding.policies.bounds import EntropyBound, Factor, RiskSum, counted_before, sum_before
 from decoding.state import Reason
 from tests.decoding.factor_bounds import BOUNDS
 
@@ -67,3 +68,14 @@ def test_settings_out_of_range_are_refused_by_name_rule_and_value(make):
         ValueError, match=r"^(factor|entropy_bound|risk_bound) must be (above|at least) 0, got -?[0-9.]+$"
     ):
         make()
+
+
+def test_pairs_are_counted_as_a_running_sum_adds_them():
+    """With ties, positions that are not summed, and whole numbers, so that both are exact in any order."""
+    chosen = torch.Generator().manual_seed(0)
+    value, order = (torch.randint(0, high, (5, 40), generator=chosen).float() for high in (100, 6))
+    within = torch.rand(5, 40, generator=chosen) < 0.7
+    value[~within] = torch.nan
+    both = [each(value, order, within)[within] for each in (counted_before, sum_before)]
+    assert torch.equal(*both)
+    assert both[0].max() > 100

@@ -1,9 +1,16 @@
 """Which context a canvas reads, and what is computed anew: by hand on small canvases."""
 
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
 import torch
 
+import models
 from models.engine.plan import empty_contexts, empty_plan, make_plan, order_of
+from models.engine.session import Shape
 
+ROOT = Path(__file__).parents[3]
 MASK, CALM = 9, torch.tensor(0)
 SETTINGS = {"mask_id": MASK, "mode": "dual", "shift": 0, "alarm": CALM}
 
@@ -72,6 +79,25 @@ def test_without_a_cache_everything_is_whole():
     assert plan.first.tolist() == [[1, 1], [0, 2]]
     assert plan.positions.tolist() == [[4, 4], [0, 4]]
     assert not plan.part.any()
+
+
+@pytest.mark.parametrize("mode", ["none", "dual"])
+def test_a_session_keeps_what_its_plan_says(mode):
+    """Without a cache most of them stay as they are."""
+    denoiser = models.load(ROOT / "tests" / "golden" / "llada", device="cpu", engine="graphs")
+    shape = Shape(2, 2, 4, mode, (), padded=False, holes=False, forbidden=())
+    session = denoiser.engine.session(shape)
+    session.begin(torch.ones(2, 4, dtype=torch.bool))
+    tokens, live = torch.tensor([[[5, 9, 3, 3], [5, 9, 4, 3]], [[7, 9, 9, 3], [7, 9, 9, 3]]]), torch.ones(2, 2) > 0
+    for _ in range(2):
+        wanted, contexts = make_plan(
+            empty_plan(2, 2, CALM.device), session.contexts, tokens, tokens == 9, live, ~live, size=session.size,
+            **SETTINGS | {"mode": mode, "mask_id": denoiser.mask_id},
+        )  # fmt: skip
+        session.prepare(tokens, tokens == 9, live, ~live, CALM)
+        for kept, made in ((session.plan, wanted), (session.contexts, contexts)):
+            assert all(torch.equal(getattr(kept, one.name), getattr(made, one.name)) for one in fields(kept))
+        assert session.plan.flags[:2].tolist() == [0, 4] or mode == "dual"
 
 
 def test_the_alarm_reaches_the_host():
