@@ -15,6 +15,8 @@ from decoding.reading import Reading
 from decoding.state import DecodeState, Proposal, start
 from models.denoiser import Denoiser
 
+MOST_PAIRS = 1 << 28  # of positions, a byte each in a few tensors
+
 
 @dataclass(frozen=True)
 class Needs:
@@ -88,7 +90,10 @@ class Policy(ABC):
     """
 
     checkable: ClassVar[bool] = False
-    """Whether what it commits follows from canvas, block clock, recent readings and reading alone, on one canvas, and stands."""
+    """Whether what it commits follows from canvas, block clock, recent readings and reading alone, on one canvas, and stands.
+
+    Not from when, why or how surely a token was committed: drafts are judged side by side, before that is known of them.
+    """
     repeats: ClassVar[bool] = False
     """Whether it may take the same position back more than once."""
 
@@ -208,7 +213,7 @@ def newest_block(state: DecodeState) -> Bool[Tensor, "... L"]:
 
 def rank(score: Float[Tensor, "B L"], within: Bool[Tensor, "B L"]) -> Int[Tensor, "B L"]:
     """Place of each position in descending order of score, 0 the best; positions outside `within` come last. Ties go leftmost."""
-    if score.is_cuda:
+    if _by_pairs(score):
         return counted_places(score.masked_fill(~within, -torch.inf))
     return torch.argsort(order(score, within), dim=-1, stable=True)
 
@@ -216,11 +221,16 @@ def rank(score: Float[Tensor, "B L"], within: Bool[Tensor, "B L"]) -> Int[Tensor
 def order(score: Float[Tensor, "B L"], within: Bool[Tensor, "B L"]) -> Int[Tensor, "B L"]:
     """The positions in descending order of score, those outside `within` last. Ties go leftmost."""
     score = score.masked_fill(~within, -torch.inf)
-    if not score.is_cuda:
+    if not _by_pairs(score):
         return torch.argsort(score, dim=-1, descending=True, stable=True)
     places = counted_places(score)
     positions = torch.arange(places.shape[-1], device=places.device)
     return torch.empty_like(places).scatter(-1, places, positions.expand_as(places))
+
+
+def _by_pairs(score: Float[Tensor, "B L"]) -> bool:
+    """Whether places are counted: on a GPU, where a sort takes many launches, and uncompiled where memory bears all pairs."""
+    return score.is_cuda and (torch.compiler.is_compiling() or score.numel() * score.shape[-1] <= MOST_PAIRS)
 
 
 def counted_places(score: Float[Tensor, "B L"]) -> Int[Tensor, "B L"]:

@@ -85,9 +85,8 @@ def of_any(check: Callable[[Call], Call], first: Call) -> Callable[[Call], Call]
 
 def jaxtyped(*, typechecker: Any) -> Callable[[Any], Any]:
     """What the import hook of jaxtyping puts before every function and class of the library."""
-    if (
-        torch.compiler.is_compiling()
-    ):  # a function inside of one that is compiled: programs are those of a process without checks
+    # a function inside of one that is compiled: programs are those of a process without checks
+    if torch.compiler.is_compiling():
         return lambda made: made
 
     def check(plain: Call) -> Call:  # no `partial`, which a compiler that follows an `__init__` cannot take along

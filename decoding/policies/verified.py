@@ -33,19 +33,6 @@ Mode = Literal["exact", "subset"]
 Source = Literal["cascade", "reading"]
 
 
-@dataclass(frozen=True)
-class Checked:
-    """What is left of the drafts once a forward has read them.
-
-    Attributes:
-        state: the deepest state that is real, rebuilt from real readings.
-        depth: its canvas, and so the number of its drafts.
-    """
-
-    state: DecodeState
-    depth: Int[Tensor, " B"]
-
-
 @final
 @dataclass(frozen=True)
 class Verified(WrappingPolicy):
@@ -117,7 +104,8 @@ class Verified(WrappingPolicy):
 
     def propose(self, state: DecodeState, reading: Reading) -> Proposal:
         """What the rule commits, and drafts of what it will commit next, one on top of the other."""
-        chain = [self.run(_next, reading)(self.rule, state, self.bare(reading))]
+        certain, broken = self.run(_next, reading)(self.rule, state, self.bare(reading))
+        chain = [certain]
         allowed, live, looks = self.allowance(state), [state.unfinished], torch.zeros_like(state.round)
         ask, link = compiled_for(_asked, reading), self.run(_draft, reading)
         for _ in range(1, self.canvases):
@@ -127,7 +115,7 @@ class Verified(WrappingPolicy):
             drafted, goes_on = link(self.rule, chain[-1], self.bare(foretold))
             chain.append(drafted)
             live.append(goes_on)
-        return compiled_for(_stacked, reading)(state, tuple(chain), tuple(live), looks)
+        return replace(compiled_for(_stacked, reading)(state, tuple(chain), tuple(live), looks), broken=broken)
 
     def allowance(self, state: DecodeState) -> Int[Tensor, " B"]:
         """Drafts that a row may make: all of them, or what those that came true have earned and the failed ones left."""
@@ -153,19 +141,24 @@ class Verified(WrappingPolicy):
         """The reading without the taps that the rule does not read."""
         return reading if self.rule.needs.taps else replace(reading, taps=())
 
-    def check(self, canvases: DecodeState, proposal: Proposal, reading: Reading) -> Checked:
-        """Walk down the canvases as far as the rule, reading each, commits what the drafts did."""
+    def check(
+        self, canvases: DecodeState, proposal: Proposal, reading: Reading
+    ) -> tuple[DecodeState, Int[Tensor, " B"]]:
+        """The deepest canvas that is real, rebuilt from real readings, and how deep it lies: how many drafts came true."""
         walk, subset = self.run(_walk, reading), self.mode == "subset"
-        return Checked(*walk(self.rule, canvases, proposal.live, self.bare(reading), subset=subset))
+        checked: tuple[DecodeState, Tensor] = walk(
+            self.rule, canvases, proposal.live, self.bare(reading), subset=subset
+        )
+        return checked
 
     def choose(self, canvases: DecodeState, proposal: Proposal, reading: Reading) -> Int[Tensor, " B"]:
         """The deepest canvas that is real."""
-        return self.check(canvases, proposal, reading).depth
+        return self.check(canvases, proposal, reading)[1]
 
     def settle(self, canvases: DecodeState, proposal: Proposal, reading: Reading) -> tuple[DecodeState, Reading]:
         """The deepest real state and its reading."""
-        checked = self.check(canvases, proposal, reading)
-        return checked.state, self.combine(reading, checked.depth)
+        state, depth = self.check(canvases, proposal, reading)
+        return state, self.combine(reading, depth)
 
     def last(self, canvases: DecodeState, proposal: Proposal) -> DecodeState:
         """The certain canvas: what ends a row is no draft."""
@@ -229,9 +222,10 @@ def _chosen(
     return reading.at(choice), tuple(one.gather(1, column).squeeze(1) for one in numbers)
 
 
-def _next(rule: Policy, state: DecodeState, reading: Reading) -> DecodeState:
-    """The canvas after what the rule commits."""
-    return commit(state, reading, rule.propose(state, reading)).at(torch.zeros_like(state.round))
+def _next(rule: Policy, state: DecodeState, reading: Reading) -> tuple[DecodeState, Bool[Tensor, ""] | None]:
+    """The canvas after what the rule commits, and whether a figure of its head is broken."""
+    proposal = rule.propose(state, reading)
+    return commit(state, reading, proposal).at(torch.zeros_like(state.round)), proposal.broken
 
 
 def _draft(rule: Policy, state: DecodeState, foretold: Reading) -> tuple[DecodeState, Bool[Tensor, " B"]]:

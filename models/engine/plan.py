@@ -34,7 +34,7 @@ class Contexts:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a round computes.
+    """What a round computes; without a cache `slot`, `start`, `count` and `part_order` say nothing.
 
     Attributes:
         part, whole: canvases computed in part, over a context, and whole.
@@ -103,7 +103,7 @@ def make_plan(
     """What to compute of every live canvas, and the contexts there will be after it; without a cache those there are.
 
     Args:
-        before: the last plan; without a cache what is computed in part stays what it is there, nothing.
+        before: the last plan; what a round without a cache leaves alone stays as it is there.
         contexts: of the prompts.
         tokens: the canvases.
         rows: positions whose distribution is wanted.
@@ -157,14 +157,19 @@ def _flags(numbers: tuple[Tensor, ...], live: Bool[Tensor, "B K"]) -> Int[Tensor
 
 def order_of(chosen: Bool[Tensor, "... C"]) -> Int[Tensor, "... C"]:
     """The numbers 0 to C - 1, those chosen first and otherwise in order."""
-    place = places_of(chosen)
-    return (place.unsqueeze(-2) == _numbers(place).unsqueeze(-1)).long().argmax(-1)
+    place, numbers = places_of(chosen), _numbers(chosen)
+    if torch.compiler.is_compiling():
+        return (place.unsqueeze(-2) == numbers.unsqueeze(-1)).long().argmax(-1)
+    return torch.zeros_like(place).scatter(-1, place, numbers.expand_as(place))
 
 
 def places_of(chosen: Bool[Tensor, "... C"]) -> Int[Tensor, "... C"]:
-    """Where each of the numbers 0 to C - 1 stands in that order: counted pair by pair, which a GPU does in one launch."""
-    number, own, other = _numbers(chosen), chosen.unsqueeze(-1), chosen.unsqueeze(-2)
-    return ((other & ~own) | ((other == own) & (number < number.unsqueeze(-1)))).sum(-1)
+    """Where each of the numbers 0 to C - 1 stands in that order: in a compiled program counted pair by pair, in one launch."""
+    if torch.compiler.is_compiling():
+        number, own, other = _numbers(chosen), chosen.unsqueeze(-1), chosen.unsqueeze(-2)
+        return ((other & ~own) | ((other == own) & (number < number.unsqueeze(-1)))).sum(-1)
+    first, later = chosen.long().cumsum(-1), (~chosen).long().cumsum(-1)
+    return torch.where(chosen, first, first[..., -1:] + later) - 1
 
 
 def _numbers(of: Tensor) -> Tensor:

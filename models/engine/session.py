@@ -91,14 +91,14 @@ class Session:
         self.source = torch.zeros(shape.prompts, shape.length, **long)
         self.size, self.low = (torch.zeros(shape.prompts, **long) for _ in range(2))
         self.desk: Any = None  # what the decode loop keeps in buffers of its own
-        self.taps = {tap: self._new_tap(by_head, torch.zeros(*grid, **long)) for tap in shape.taps}
+        self.taps = {tap: self._new_tap(by_head, grid) for tap in shape.taps}
 
     def _new(self, *shape: int) -> Tensor:
         return torch.zeros(*shape, dtype=self.dtype, device=self.device)
 
-    def _new_tap(self, by_head: tuple[int, ...], numbers: Tensor) -> WideTap:
+    def _new_tap(self, by_head: tuple[int, ...], grid: tuple[int, int]) -> WideTap:
         width = self.model.hidden_size
-        canvas = torch.arange(numbers.numel(), device=self.device).view_as(numbers)
+        canvas = torch.arange(by_head[0], device=self.device).view(grid)
         return WideTap(
             hidden=self._new(by_head[0], self.shape.length, width),
             keys=self._new(*by_head),

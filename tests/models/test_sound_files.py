@@ -67,8 +67,11 @@ def test_a_head_whose_figures_overflow_is_refused(reason, values):
     torch.nn.init.normal_(head.readout.weight)
     reason.put_on(head)
     try:
-        with pytest.raises(ValueError, match="figures of the head must be finite, got NaN or infinity after forward 1"):
-            generate(reason, PROMPT, "learned", gen_length=8, rule="sum")
+        for policy, settings in (("learned", {"rule": "sum"}), ("verified", {"rule": "learned", "risk_rule": "sum"})):
+            with pytest.raises(
+                ValueError, match="figures of the head must be finite, got NaN or infinity after forward 1"
+            ):
+                generate(reason, PROMPT, policy, gen_length=8, **settings)
     finally:
         reason.put_on(None)
 

@@ -39,6 +39,8 @@ FILES, QUESTION, TASK = (f"train/tasks/{name}.py" for name in ("text_files", "qu
 GSM8K, MMLU, CODE = (f"train/tasks/benchmarks/{name}.py" for name in ("gsm8k", "mmlu_pro", "code_text"))
 ANSWERS, OTHERS = "tests/train/tasks/test_benchmark_answers.py", "tests/train/tasks/test_files_of_others.py"
 RULES, BOUNDS, THRESHOLD = (f"decoding/policies/{name}.py" for name in ("rules", "bounds", "threshold"))
+VERIFIED = "decoding/policies/verified.py"
+CHECKED = "tests/decoding/policies/test_verified.py tests/decoding/policies/test_verified_rules.py"
 BOUNDED, PLAIN = "tests/decoding/policies/test_bounds.py", "tests/decoding/policies/test_threshold.py"
 JSON, MANIFEST, SEALED = (f"models/checkpoints/{name}.py" for name in ("json_files", "manifest", "files"))
 KILLED_SAVES = "tests/models/checkpoints/test_killed_saves.py"
@@ -211,6 +213,14 @@ MUTATIONS = tuple(
         ("tokens behind an EOS", COMMIT, "tokens=state.tokens.masked_fill(past, state.layout.eos_id)", "tokens=state.tokens", STATES),
         ("an EOS behind a mask ends", COMMIT, "& ~state.masked & no_mask_before", "& ~state.masked", STATES),
         ("a prompt's EOS ends", COMMIT, "(state.block >= 0) & ~state.masked & no", "~state.masked & no", STATES),
+        ("drafts are judged by foretold readings", VERIFIED, "replace(before, **recent), target", "before, target", CHECKED),
+        ("the two readings before change places", VERIFIED, "[v[:, 1:-1], v[:, :-2]]", "[v[:, :-2], v[:, 1:-1]]", CHECKED),
+        ("a draft on top of a failed one", VERIFIED, "failed.long().cumsum(-1) == 0", "~failed", CHECKED),
+        ("a draft that nobody read comes true", VERIFIED, "~live[:, 1:] | (after.tokens", "(after.tokens", CHECKED),
+        ("drafts of the round that reads them", VERIFIED, "states, round=states.round + 1)", "states)", CHECKED),
+        ("figures of the rule's head go unnoticed", VERIFIED, "looks), broken=broken)", "looks))", "tests/models/test_sound_files.py -k overflow"),
+        ("what nobody sums is summed", BOUNDS, "value.masked_fill(~within, 0.0).unsqueeze(-2)", "value.unsqueeze(-2)", BOUNDED),
+        ("contexts without a cache", "models/engine/plan.py", 'if mode == "none":', "if False:", "tests/models/engine/test_plan.py"),
         ("the clock stands", COMMIT, "spent = state.spent + 1", "spent = state.spent", STATES),
     )
 )  # fmt: skip

@@ -11,6 +11,7 @@ from torch import nn
 
 from decoding import generate
 from decoding.features import NAMES
+from decoding.policies import verified
 from decoding.policies.bounds import EntropyBound, Factor, RiskSum
 from decoding.policies.ete import BeamETE
 from decoding.policies.foretold import doubt, foretell_reading
@@ -115,6 +116,26 @@ def test_what_would_fill_a_row_is_no_draft(run, early_stop):
     assert counts.rounds.tolist() == final.round.tolist() == [2 if early_stop else 6]
     assert counts.sequence_forwards.tolist() == [sum(len(asked["tokens"]) for asked in table.asked)]
     assert final.drafts.tolist() == final.drafts_true.tolist() == [0 if early_stop else 4]
+
+
+def test_drafts_are_judged_as_what_follows_from_the_readings_of_real_forwards(denoisers, run, prompts, monkeypatch):
+    """The readings before them that they were made with were foretold."""
+    own, seen = verified._judged, []
+
+    def judged(rule, before, target, reading, *, subset):
+        seen.append((before, reading))
+        return own(rule, before, target, reading, subset=subset)
+
+    monkeypatch.setattr(verified, "_judged", judged)
+    run(denoisers["context"], Verified(RiskSum(0.6)), prompts)
+    for before, reading in seen:
+        for recent, figure in (
+            (before.recent_confidence, reading.confidence),
+            (before.recent_token, reading.token),
+        ):
+            assert torch.equal(recent[:, 1:, 0], figure[:, :2])  # of canvases 1 and 2 the one below
+            assert torch.equal(recent[:, 1:, 1], recent[:, :-1, 0])  # and what that one's was
+    assert len(seen) > 2
 
 
 class Liar(Cascade):

@@ -1,5 +1,6 @@
 """Which context a canvas reads, and what is computed anew: by hand on small canvases."""
 
+import inspect
 from dataclasses import fields
 from pathlib import Path
 
@@ -27,7 +28,8 @@ def planned(contexts, tokens, *, refresh=None, live=None, **settings):
 
 def test_order_puts_the_chosen_first_and_keeps_the_rest_in_order():
     chosen = torch.tensor([[False, True, False, True], [True, True, True, True]])
-    assert order_of(chosen).tolist() == [[1, 3, 0, 2], [0, 1, 2, 3]]
+    for order in (order_of, torch.compile(inspect.unwrap(order_of), backend="eager", fullgraph=True)):
+        assert order(chosen).tolist() == [[1, 3, 0, 2], [0, 1, 2, 3]]
 
 
 def test_the_first_forward_is_whole_and_the_next_reads_its_context():
