@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from jaxtyping import Int
 from torch import Tensor
 
@@ -46,9 +47,8 @@ class Row:
             end_ids: ids that end an answer.
             tokenizer: spells it, or None.
         """
-        end = next((i for i, token in enumerate(canvas) if token in end_ids), len(canvas))
-        text = None if tokenizer is None else str(tokenizer.decode(list(canvas[:end]), skip_special_tokens=True))
-        return Row(text, tuple(canvas[: end + 1]), *counts)
+        text = None if tokenizer is None else spelled(canvas, end_ids=end_ids, tokenizer=tokenizer)
+        return Row(text, tuple(canvas[: _end(canvas, end_ids) + 1]), *counts)
 
     @property
     def new_tokens(self) -> int:
@@ -123,7 +123,8 @@ class Generation:
         """
         if self.tokenizer is None:
             raise ValueError("text needs a model with a tokenizer, got one without")
-        return [str(self.row(index).text) for index in range(len(self.sequences))]
+        how: dict[str, Any] = {"end_ids": self.end_ids, "tokenizer": self.tokenizer}
+        return [spelled(canvas, **how) for canvas in self.canvas.tolist()]
 
     def row(self, index: int) -> Row:
         """One answer with what it cost.
@@ -138,7 +139,7 @@ class Generation:
             *(self.rounds, self.sequence_forwards, self.token_positions, self.explored),
             *(self.looks, self.drafts, self.drafts_true),
         )
-        numbers = [int(count[index]) for count in counts]
+        numbers = torch.stack([count[index] for count in counts]).tolist()
         return Row.of(self.canvas[index].tolist(), numbers, end_ids=self.end_ids, tokenizer=self.tokenizer)
 
     def __repr__(self) -> str:
@@ -153,6 +154,22 @@ class Generation:
             f"{name}=[{', '.join(_short(repr(value)) for value in values)}{more}]" for name, values in columns.items()
         ]
         return f"Generation({', '.join(said)}, nfe={self.nfe}, seconds={self.seconds:.3g})"
+
+
+def spelled(canvas: Sequence[int], *, end_ids: Sequence[int], tokenizer: Any) -> str:
+    """A canvas up to its first end, as a string.
+
+    Args:
+        canvas: its tokens.
+        end_ids: ids that end an answer.
+        tokenizer: spells it.
+    """
+    return str(tokenizer.decode(list(canvas[: _end(canvas, end_ids)]), skip_special_tokens=True))
+
+
+def _end(canvas: Sequence[int], end_ids: Sequence[int]) -> int:
+    """How many tokens come before the first that ends an answer."""
+    return next((place for place, token in enumerate(canvas) if token in end_ids), len(canvas))
 
 
 def _short(text: str) -> str:

@@ -103,13 +103,14 @@ class Graphs:
             first: calls that simply run before one is captured, where most keys are asked for once or twice.
         """
         with on(self.device):
-            if self.capture and key not in self._kept and key not in self._refused:
+            graph = self._kept.get(key)
+            if graph is None and self.capture and key not in self._refused:
                 self._asked[key] += 1
                 if self._asked[key] > first:
-                    self._take(key, compute, store)
-            if key in self._kept:
+                    graph = self._take(key, compute, store)
+            if graph is not None:
                 self._kept.move_to_end(key)
-                self._kept[key].replay()
+                graph.replay()
                 return
             self.fallbacks += key in self._refused
             made = compute()
@@ -122,7 +123,8 @@ class Graphs:
         self._kept = OrderedDict((key, graph) for key, graph in self._kept.items() if not wanted(key))
         self._asked = Counter({key: count for key, count in self._asked.items() if not wanted(key)})
 
-    def _take(self, key: Hashable, compute: Callable[[], Made], store: Callable[[Made], None] | None) -> None:
+    def _take(self, key: Hashable, compute: Callable[[], Made], store: Callable[[Made], None] | None) -> Any:
+        """Capture a function and keep its graph; None where that cannot be."""
         began = time.perf_counter()
         if self._stream is None:
             make: Any = torch.cuda.Stream
@@ -130,17 +132,18 @@ class Graphs:
         if not self._warm(compute):
             self._refused.add(key)
             LOG.info("engine: %s waits for the host and runs uncaptured", _short(key))
-            return
+            return None
         graph = self._capture(compute, store)
         if graph is None:
             self._refused.add(key)
             LOG.warning("engine: the memory left holds no graph of %s, which runs uncaptured", _short(key))
-            return
+            return None
         self._keep(key, graph)
         self.captured += 1
         took = time.perf_counter() - began
         self.seconds += took
         LOG.info("engine: captured %s in %.1f s", _short(key), took)
+        return graph
 
     def _capture(self, compute: Callable[[], Made], store: Callable[[Made], None] | None) -> Any:
         """The graph of a function; None where there is not the memory for it."""

@@ -32,6 +32,7 @@ def trend(  # one option a line, hence its length
     timed_prompts: int = 20,
     batch_size: int = 512,
     engine: Literal["auto", "plain", "graphs"] = "auto",
+    dtype: Literal["float32", "bfloat16"] = "float32",
     seed: int = 0,
     device: str | None = None,
 ) -> None:
@@ -61,6 +62,7 @@ def trend(  # one option a line, hence its length
         timed_prompts: of each task, decoded one by one against the clock; 0 times nothing.
         batch_size: canvases in one forward.
         engine: of the comparison; the clock runs by the one that a user gets.
+        dtype: of the weights in the comparison and against the clock; head and cascade are fitted in float32.
         seed: of prompts, draws and fits.
         device: where to run; by default the GPU if there is one.
     """
@@ -84,6 +86,7 @@ def trend(  # one option a line, hence its length
     if stage == "training":
         return
     problems = the_first_before(lambda: draw_all(list(tasks), prompts, **drawn))
+    run: dict[str, Any] = {"dtype": dtype, "seed": seed, "device": device}
     chosen = points_of(settings) if point is None else [point]
     fits: dict[str, Any] = {"tasks": tasks, "beam": beam, "drivers": drivers, "relabel": {}, "labelling": labelling}
     fits |= {"fitting": fitting, "cascade": cascade, "catalogue": (), "num_prompts": 1, "num_dev": 1}
@@ -94,10 +97,10 @@ def trend(  # one option a line, hence its length
         if file.is_file():
             continue
         run_train(HeadRun(model=str(model), out=folder / "head", **fits))
-        compare_arms(catalogue, problems, model, folder, batch_size=batch_size, engine=engine, seed=seed, device=device)
+        compare_arms(catalogue, problems, model, folder, batch_size=batch_size, engine=engine, **run)
         if stage == "decoding":
             continue
-        about = Measuring(name, number, model, folder, tuple(tasks), cascade.blocks, timed_prompts, seed, device)
+        about = Measuring(name, number, model, folder, tuple(tasks), cascade.blocks, timed_prompts, **run)
         by_the_first(lambda: record(about, catalogue, timed, settings, file))  # noqa: B023
 
 

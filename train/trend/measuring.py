@@ -32,6 +32,7 @@ class Measuring:
         tasks: that are measured.
         blocks: that the cascade runs again.
         prompts: decoded one by one against the clock; with none nothing is timed.
+        dtype: of the weights.
         seed, device: of the prompts; where to run.
     """
 
@@ -42,6 +43,7 @@ class Measuring:
     tasks: tuple[str, ...]
     blocks: int
     prompts: int
+    dtype: str
     seed: int
     device: str | None
 
@@ -67,7 +69,7 @@ def record(
     from decoding.provenance import environment, write_json
     from train.trend.stages import TRAINED
 
-    denoiser = models.load(about.model, head=about.folder / "head", device=about.device, dtype="float32")
+    denoiser = models.load(about.model, head=about.folder / "head", device=about.device, dtype=about.dtype)
     comparison = read(about.folder / "compare" / "comparison.json")
     head = next(iter(read(about.folder / "head" / "metrics.json")["variants"].values()))[0]
     cascade = read(about.folder / "head" / "cascade" / "metrics.json")
@@ -81,6 +83,7 @@ def record(
         "parameters": sum(p.numel() for p in denoiser.model.parameters()),
         "layers": len(denoiser.blocks),
         "blocks_of_a_look": about.blocks,
+        "dtype": about.dtype,
         "look_by_count": look_by_count(config, about),
         "cascade_steps": cascade["steps"],
         "tasks": {},

@@ -84,6 +84,7 @@ def compare_arms(
     *,
     batch_size: int,
     engine: str,
+    dtype: str,
     seed: int,
     device: str | None,
 ) -> None:
@@ -96,10 +97,11 @@ def compare_arms(
         folder: of the point, with its head.
         batch_size: prompts at a time.
         engine: of the decodes.
+        dtype: of the weights.
         seed: of draws and resamples.
         device: where to run.
     """
     call = CompareCall(tuple(catalogue), (), tuple(problems), str(model), str(folder / "head"))
     out = str(folder / "compare")
-    how: dict[str, Any] = {"device": device, "dtype": "float32", "engine": engine, "tf32": True}
+    how: dict[str, Any] = {"device": device, "dtype": dtype, "engine": engine, "tf32": True}
     run_compare(call, out=out, batch_size=batch_size, seed=seed, **how)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -98,6 +99,17 @@ def test_a_result_says_what_the_engine_did(stored, tmp_path, monkeypatch):
     run(trend, ["--config", str(stored / "measured.yaml"), "--results", str(tmp_path)])
     found = json.loads((tmp_path / "tiny-1.json").read_text())
     assert found["engine"] == {"fallbacks": 0, "graphs": 0, "capture_seconds": 0.0}
+
+
+def test_arms_are_compared_and_clocked_in_the_format_asked_for(stored, tmp_path):
+    shutil.copytree(stored / "run" / "base", tmp_path / "run" / "base")
+    shutil.copytree(stored / "run" / "point-1" / "head", tmp_path / "run" / "point-1" / "head")
+    places = ["--out", str(tmp_path / "run"), "--results", str(tmp_path / "results")]
+    run(trend, ["--config", str(stored / "measured.yaml"), "--dtype=bfloat16", *places])
+    assert json.loads((stored / "results" / "tiny-1.json").read_text())["dtype"] == "float32"
+    assert json.loads((tmp_path / "results" / "tiny-1.json").read_text())["dtype"] == "bfloat16"
+    ledger = (tmp_path / "run" / "point-1" / "compare" / "countdown3.jsonl").read_text().splitlines()
+    assert json.loads(ledger[0])["dtype"] == "torch.bfloat16"
 
 
 def unit(base: str, point: int, parameters: float, layers: int, share: float) -> dict:
