@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from decoding.reading import Reading
@@ -17,25 +17,46 @@ def commit(state: DecodeState, reading: Reading, proposal: Proposal) -> DecodeSt
     """Write a proposal: K canvases per row, block clock advanced, rows past their EOS ended. The only writer of tokens."""
     if proposal.states is not None:
         return proposal.states
-    state = replace(
+    canvases = _read(state, reading, proposal).repeat(proposal.tokens.shape[1])
+    confidence = reading.confidence.unsqueeze(1) if proposal.confidence is None else proposal.confidence
+    return _written(canvases, proposal.tokens, proposal.reason, confidence)
+
+
+def commit_first(state: DecodeState, reading: Reading, proposal: Proposal) -> DecodeState:
+    """The same for the first canvas of each row alone, as a state without the axis of canvases."""
+    if proposal.states is not None:
+        return proposal.states.map(lambda v: v[:, 0])
+    confidence = reading.confidence if proposal.confidence is None else proposal.confidence[:, 0]
+    return _written(_read(state, reading, proposal), proposal.tokens[:, 0], proposal.reason[:, 0], confidence)
+
+
+def _read(state: DecodeState, reading: Reading, proposal: Proposal) -> DecodeState:
+    """The state with what it keeps of a reading, and of the making of a proposal."""
+    return replace(
         state,
         looks=state.looks if proposal.looks is None else state.looks + proposal.looks,
         recent_confidence=torch.stack([reading.confidence, state.recent_confidence[..., 0, :]], -2),
         recent_token=torch.stack([reading.token, state.recent_token[..., 0, :]], -2),
         memory=state.memory if proposal.memory is None else proposal.memory,
     )
-    canvases = state.repeat(proposal.tokens.shape[1])
-    taken = proposal.reason == int(Reason.REVOKED)
-    new = (proposal.reason > 0) & ~taken
-    confidence = reading.confidence.unsqueeze(1) if proposal.confidence is None else proposal.confidence
+
+
+def _written(
+    canvases: DecodeState,
+    tokens: Int[Tensor, "... L"],
+    reason: Int[Tensor, "... L"],
+    confidence: Float[Tensor, "... L"],
+) -> DecodeState:
+    taken = reason == int(Reason.REVOKED)
+    new = (reason > 0) & ~taken
     round_ = canvases.round.unsqueeze(-1).expand_as(new).masked_fill(taken, -1)
     canvases = replace(
         canvases,
-        tokens=proposal.tokens,
+        tokens=tokens,
         masked=(canvases.masked & ~new) | taken,
         committed_round=torch.where(new | taken, round_, canvases.committed_round),
         committed_confidence=torch.where(new, confidence, canvases.committed_confidence.masked_fill(taken, 0.0)),
-        reason=torch.where(new | taken, proposal.reason, canvases.reason),
+        reason=torch.where(new | taken, reason, canvases.reason),
     )
     return advance_clock(end_after_eos(canvases))
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from decoding.commit import commit
+from decoding.commit import commit_first
 from decoding.policy import Policy
 from decoding.reading import read
 from decoding.sampling import Sampling
@@ -87,5 +87,5 @@ def commits(
     sampling = Sampling(forbidden=(state.layout.mask_id,), noise=needs.noise, draws=needs.draws, power=needs.power)
     reading = read(Prediction(lines, rows, positions, taps or ()), sampling, generator)
     state = state.count(reading)
-    after = commit(state, reading, policy.propose(state, reading)).at(torch.zeros_like(state.round))
+    after = commit_first(state, reading, policy.propose(state, reading))
     return Commits(after.tokens, after.masked != state.masked, after)

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
-from decoding.commit import commit
+from decoding.commit import commit_first
 from decoding.policies.cascade import Step, compiled_for, is_wide
 from decoding.policies.foretold import doubt, foretell_reading
 from decoding.policies.rules import WrappingPolicy, require, require_one_of
@@ -225,7 +225,7 @@ def _chosen(
 def _next(rule: Policy, state: DecodeState, reading: Reading) -> tuple[DecodeState, Bool[Tensor, ""] | None]:
     """The canvas after what the rule commits, and whether a figure of its head is broken."""
     proposal = rule.propose(state, reading)
-    return commit(state, reading, proposal).at(torch.zeros_like(state.round)), proposal.broken
+    return commit_first(state, reading, proposal), proposal.broken
 
 
 def _draft(rule: Policy, state: DecodeState, foretold: Reading) -> tuple[DecodeState, Bool[Tensor, " B"]]:
@@ -235,8 +235,8 @@ def _draft(rule: Policy, state: DecodeState, foretold: Reading) -> tuple[DecodeS
     """
     counted = replace(state, round=state.round + 1)  # it counts once the next forward has been read
     proposal = rule.propose(counted, foretold)
-    after = commit(counted, foretold, proposal).at(torch.zeros_like(state.round))
-    drafted = (proposal.reason > 0).any(-1).squeeze(1)
+    after = commit_first(counted, foretold, proposal)
+    drafted = (proposal.reason[:, 0] > 0).any(-1)
     after = state.where(drafted, replace(after, round=state.round))
     return after, drafted & after.unfinished & may_follow(after)
 
@@ -259,17 +259,19 @@ def _walk(
     depth = torch.zeros_like(canvases.round[:, 0])
     if live.shape[1] == 1:
         return canvases.at(depth), depth
-    before, target = canvases.map(lambda v: v[:, :-1]), canvases.map(lambda v: v[:, 1:])
+    before, tokens = canvases.map(lambda v: v[:, :-1]), canvases.tokens[:, 1:]
+    new = before.masked & ~canvases.masked[:, 1:]
     past = {f"recent_{name}": _past(canvases, reading, name) for name in ("confidence", "token")}
     recent: dict[str, Any] = {name: torch.stack([v[:, 1:-1], v[:, :-2]], 2) for name, v in past.items()}
-    after = _judged(rule, replace(before, **recent), target, reading, subset=subset)
-    failed = ~live[:, 1:] | (after.tokens != target.tokens).any(-1)
+    wanted = new & (canvases.reason[:, 1:] != int(Reason.END)) if subset else None
+    after = _judged(rule, replace(before, **recent), reading, wanted)
+    failed = ~live[:, 1:] | (after.tokens.view_as(tokens) != tokens).any(-1)
     true = failed.long().cumsum(-1) == 0
     depth = true.sum(-1)
-    state, taken = canvases.at(depth), before.masked & ~target.masked & true.unsqueeze(-1)
+    state, taken = canvases.at(depth), new & true.unsqueeze(-1)
     found: dict[str, Any] = {}
     for name in ("committed_round", "committed_confidence", "reason"):
-        made = getattr(after, name).masked_fill(~taken, 0).sum(1)  # a position is committed on one canvas at most
+        made = getattr(after, name).view_as(tokens).masked_fill(~taken, 0).sum(1)  # committed on one canvas at most
         found[name] = torch.where(taken.any(1), made, getattr(canvases, name)[:, 0])
     latest = torch.stack([depth + 1, depth], 1).unsqueeze(-1).expand(-1, -1, state.masked.shape[-1])
     found |= {name: value.gather(1, latest) for name, value in past.items()}
@@ -283,14 +285,12 @@ def _past(canvases: DecodeState, reading: Reading, name: str) -> Shaped[Tensor, 
     return torch.cat([recent.flip(1), getattr(reading, name)[:, :-1]], 1)
 
 
-def _judged(rule: Policy, before: DecodeState, target: DecodeState, reading: Reading, *, subset: bool) -> DecodeState:
-    """What the rule makes of every canvas but the last by its own reading; of a subset, what it takes of the draft's commits."""
-    states, above = (one.map(lambda v: v.flatten(0, 1)) for one in (before, target))
+def _judged(rule: Policy, before: DecodeState, reading: Reading, wanted: Bool[Tensor, "B D L"] | None) -> DecodeState:
+    """What the rule makes of every canvas but the last by its own reading, as rows; of a subset, those of its commits wanted."""
+    states = before.map(lambda v: v.flatten(0, 1))
     states = replace(states, round=states.round + 1)  # drafts count from the forward that has just been read
     read = reading.map(lambda v: v[:, :-1].flatten(0, 1))
     proposal = rule.propose(states, read)
-    if subset:
-        wanted = states.masked & ~above.masked & (above.reason != int(Reason.END))
-        proposal = Proposal.single(states, read, torch.where(wanted, proposal.reason.squeeze(1), 0))
-    after = commit(states, read, proposal)
-    return after.map(lambda v: v.reshape(*before.round.shape, *v.shape[2:]))
+    if wanted is not None:
+        proposal = Proposal.single(states, read, torch.where(wanted.flatten(0, 1), proposal.reason[:, 0], 0))
+    return commit_first(states, read, proposal)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from decoding.commit import commit
+from decoding.commit import commit, commit_first
 from decoding.loop import decode
 from decoding.policies.ete import BeamETE, Plan
 from decoding.policy import Policy, rank
@@ -277,7 +277,7 @@ def finish(
         reading = predict(denoiser, state.tokens, state.feasible, attention_mask)
         reason = torch.zeros_like(state.reason).scatter(1, forced.clamp(min=0).unsqueeze(1), int(Reason.EXPLORE))
         reason = torch.where((forced >= 0).unsqueeze(1), reason, 0)
-        state = commit(state, reading, Proposal.single(state, reading, reason)).at(torch.zeros_like(forced))
+        state = commit_first(state, reading, Proposal.single(state, reading, reason))
     state = replace(state, layout=replace(state.layout, step_budget=None))
     sampling = Sampling(forbidden=(denoiser.mask_id,))
     return decode(denoiser, state, careful, attention_mask=attention_mask, sampling=sampling)[0].tokens

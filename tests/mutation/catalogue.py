@@ -213,7 +213,7 @@ MUTATIONS = tuple(
         ("tokens behind an EOS", COMMIT, "tokens=state.tokens.masked_fill(past, state.layout.eos_id)", "tokens=state.tokens", STATES),
         ("an EOS behind a mask ends", COMMIT, "& ~state.masked & no_mask_before", "& ~state.masked", STATES),
         ("a prompt's EOS ends", COMMIT, "(state.block >= 0) & ~state.masked & no", "~state.masked & no", STATES),
-        ("drafts are judged by foretold readings", VERIFIED, "replace(before, **recent), target", "before, target", CHECKED),
+        ("drafts are judged by foretold readings", VERIFIED, "replace(before, **recent), reading", "before, reading", CHECKED),
         ("the two readings before change places", VERIFIED, "[v[:, 1:-1], v[:, :-2]]", "[v[:, :-2], v[:, 1:-1]]", CHECKED),
         ("a draft on top of a failed one", VERIFIED, "failed.long().cumsum(-1) == 0", "~failed", CHECKED),
         ("a draft that nobody read comes true", VERIFIED, "~live[:, 1:] | (after.tokens", "(after.tokens", CHECKED),

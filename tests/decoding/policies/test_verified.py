@@ -122,9 +122,9 @@ def test_drafts_are_judged_as_what_follows_from_the_readings_of_real_forwards(de
     """The readings before them that they were made with were foretold."""
     own, seen = verified._judged, []
 
-    def judged(rule, before, target, reading, *, subset):
+    def judged(rule, before, reading, wanted):
         seen.append((before, reading))
-        return own(rule, before, target, reading, subset=subset)
+        return own(rule, before, reading, wanted)
 
     monkeypatch.setattr(verified, "_judged", judged)
     run(denoisers["context"], Verified(RiskSum(0.6)), prompts)
