@@ -15,19 +15,24 @@ ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.y*ml"))
 
 
-def command_of(config: Path) -> Callable[..., object]:
-    """The function behind `python train.py --config PATH` or `python -m train.pretrain --config PATH` in the comments on top."""
+def command_of(config: Path) -> tuple[Callable[..., object], list[Path]]:
+    """What is behind `python train.py --config PATH` or `python -m train.pretrain --config PATH` in the comments on top.
+
+    Returns the command's function, and the configs that it reads: the last adds to those that it names before.
+    """
     path = config.relative_to(ROOT).as_posix()
-    found = re.search(rf"^# .*python (?:-m ([\w.]+)|(\w+)\.py) --config {re.escape(path)}\b", config.read_text(), re.M)
+    named = rf"^# .*python (?:-m ([\w.]+)|(\w+)\.py) ((?:--config \S+ )*)--config {re.escape(path)}\b"
+    found = re.search(named, config.read_text(), re.M)
     assert found, f"{path} must name its command in a comment, with --config {path}"
+    read = [*(ROOT / one for one in found[3].split()[1::2]), config]
     if found[1]:
         place = f"{found[1]}.__main__" if (ROOT / found[1].replace(".", "/")).is_dir() else found[1]
         module = importlib.import_module(place)
-        return getattr(module, found[1].rpartition(".")[2])
+        return getattr(module, found[1].rpartition(".")[2]), read
     spec = importlib.util.spec_from_file_location(f"{found[2]}_command", ROOT / f"{found[2]}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return getattr(module, found[2])
+    return getattr(module, found[2]), read
 
 
 def test_there_are_configs():
@@ -36,8 +41,9 @@ def test_there_are_configs():
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_config_parses_with_its_command(config):
-    parser = parser_of(command_of(config))
-    parser.instantiate(parser.parse_args(["--config", str(config)]))
+    command, read = command_of(config)
+    parser = parser_of(command)
+    parser.instantiate(parser.parse_args([part for one in read for part in ("--config", str(one))]))
 
 
 GRIDS = [path for path in CONFIGS if path.parent.name == "compare" and path.stem != "parity"]

@@ -27,7 +27,7 @@ from train.head_risk import head_risk
 from train.outcomes.__main__ import outcomes
 from train.recipe.__main__ import recipe
 
-TRAIN = next(command_of(config) for config in CONFIGS if config.name == "head.yaml")
+TRAIN = next(command_of(config)[0] for config in CONFIGS if config.name == "head.yaml")
 DECODE = [generate_command.generate, compare_command.compare, calibrate_command.calibrate, TRAIN]
 LOAD = [*DECODE, study_command.study, recipe, cascade, outcomes, head_defaults, head_risk, head_cost, draft_price]
 DTYPE = Literal["float32", "bfloat16", "float16"] | None
