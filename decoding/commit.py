@@ -14,23 +14,23 @@ from decoding.state import DecodeState, Proposal, Reason
 
 
 def commit(state: DecodeState, reading: Reading, proposal: Proposal) -> DecodeState:
-    """Write a proposal: K canvases per row, block clock advanced, rows past their EOS ended. The only writer of tokens."""
+    """Write a proposal: K canvases per row, block clock advanced, rows past their EOS ended."""
     if proposal.states is not None:
         return proposal.states
-    canvases = _read(state, reading, proposal).repeat(proposal.tokens.shape[1])
+    canvases = _noted(state, reading, proposal).repeat(proposal.tokens.shape[1])
     confidence = reading.confidence.unsqueeze(1) if proposal.confidence is None else proposal.confidence
     return _written(canvases, proposal.tokens, proposal.reason, confidence)
 
 
 def commit_first(state: DecodeState, reading: Reading, proposal: Proposal) -> DecodeState:
-    """The same for the first canvas of each row alone, as a state without the axis of canvases."""
+    """What `commit` makes of the first canvas of each row, without the axis of canvases."""
     if proposal.states is not None:
         return proposal.states.map(lambda v: v[:, 0])
     confidence = reading.confidence if proposal.confidence is None else proposal.confidence[:, 0]
-    return _written(_read(state, reading, proposal), proposal.tokens[:, 0], proposal.reason[:, 0], confidence)
+    return _written(_noted(state, reading, proposal), proposal.tokens[:, 0], proposal.reason[:, 0], confidence)
 
 
-def _read(state: DecodeState, reading: Reading, proposal: Proposal) -> DecodeState:
+def _noted(state: DecodeState, reading: Reading, proposal: Proposal) -> DecodeState:
     """The state with what it keeps of a reading, and of the making of a proposal."""
     return replace(
         state,

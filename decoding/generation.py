@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -47,8 +48,9 @@ class Row:
             end_ids: ids that end an answer.
             tokenizer: spells it, or None.
         """
-        text = None if tokenizer is None else spelled(canvas, end_ids=end_ids, tokenizer=tokenizer)
-        return Row(text, tuple(canvas[: _end(canvas, end_ids) + 1]), *counts)
+        answer = _answer(canvas, end_ids)
+        text = None if tokenizer is None else _spelled(answer, tokenizer)
+        return Row(text, tuple(canvas[: len(answer) + 1]), *counts)
 
     @property
     def new_tokens(self) -> int:
@@ -123,8 +125,7 @@ class Generation:
         """
         if self.tokenizer is None:
             raise ValueError("text needs a model with a tokenizer, got one without")
-        how: dict[str, Any] = {"end_ids": self.end_ids, "tokenizer": self.tokenizer}
-        return [spelled(canvas, **how) for canvas in self.canvas.tolist()]
+        return [_spelled(_answer(canvas, self.end_ids), self.tokenizer) for canvas in self.canvas.tolist()]
 
     def row(self, index: int) -> Row:
         """One answer with what it cost.
@@ -156,20 +157,13 @@ class Generation:
         return f"Generation({', '.join(said)}, nfe={self.nfe}, seconds={self.seconds:.3g})"
 
 
-def spelled(canvas: Sequence[int], *, end_ids: Sequence[int], tokenizer: Any) -> str:
-    """A canvas up to its first end, as a string.
-
-    Args:
-        canvas: its tokens.
-        end_ids: ids that end an answer.
-        tokenizer: spells it.
-    """
-    return str(tokenizer.decode(list(canvas[: _end(canvas, end_ids)]), skip_special_tokens=True))
+def _answer(canvas: Sequence[int], end_ids: Sequence[int]) -> list[int]:
+    """The tokens before the first that ends an answer."""
+    return list(takewhile(lambda token: token not in end_ids, canvas))
 
 
-def _end(canvas: Sequence[int], end_ids: Sequence[int]) -> int:
-    """How many tokens come before the first that ends an answer."""
-    return next((place for place, token in enumerate(canvas) if token in end_ids), len(canvas))
+def _spelled(answer: list[int], tokenizer: Any) -> str:
+    return str(tokenizer.decode(answer, skip_special_tokens=True))
 
 
 def _short(text: str) -> str:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from decoding.commit import commit
+from decoding.commit import commit_first
 from decoding.policies.rules import at_least_one, require
 from decoding.policy import Needs, Policy, rank
 from decoding.reading import Reading
@@ -103,7 +103,9 @@ class DraftVerify(Policy):
             live=torch.cat([state.unfinished.unsqueeze(1), blind.any(-1)], 1),
             log_confidence=torch.zeros_like(reasons[..., 0], dtype=torch.float),
         )
-        goes_on = commit(state, reading, proposal).unfinished[:, :1]  # what is complete, or ended by an EOS, stands
+        goes_on = commit_first(state, reading, proposal).unfinished.unsqueeze(
+            1
+        )  # what is complete, or ended by an EOS, stands
         return replace(proposal, live=torch.cat([proposal.live[:, :1], proposal.live[:, 1:] & goes_on], 1))
 
     def combine(self, reading: Reading, choice: Int[Tensor, " B"]) -> Reading:

@@ -263,8 +263,7 @@ def _walk(
     new = before.masked & ~canvases.masked[:, 1:]
     past = {f"recent_{name}": _past(canvases, reading, name) for name in ("confidence", "token")}
     recent: dict[str, Any] = {name: torch.stack([v[:, 1:-1], v[:, :-2]], 2) for name, v in past.items()}
-    wanted = new & (canvases.reason[:, 1:] != int(Reason.END)) if subset else None
-    after = _judged(rule, replace(before, **recent), reading, wanted)
+    after = _judged(rule, replace(before, **recent), reading, new if subset else None)
     failed = ~live[:, 1:] | (after.tokens.view_as(tokens) != tokens).any(-1)
     true = failed.long().cumsum(-1) == 0
     depth = true.sum(-1)
@@ -286,7 +285,7 @@ def _past(canvases: DecodeState, reading: Reading, name: str) -> Shaped[Tensor, 
 
 
 def _judged(rule: Policy, before: DecodeState, reading: Reading, wanted: Bool[Tensor, "B D L"] | None) -> DecodeState:
-    """What the rule makes of every canvas but the last by its own reading, as rows; of a subset, those of its commits wanted."""
+    """What the rule makes of every canvas but the last by its own reading, as rows; where some are wanted, of its commits those."""
     states = before.map(lambda v: v.flatten(0, 1))
     states = replace(states, round=states.round + 1)  # drafts count from the forward that has just been read
     read = reading.map(lambda v: v[:, :-1].flatten(0, 1))

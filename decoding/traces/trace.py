@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from decoding.commit import commit
+from decoding.commit import commit_first
 from decoding.files.aside import written_aside
 from decoding.state import DecodeState, Layout, Proposal, Reason
 from decoding.traces.branches import predict
@@ -231,9 +231,9 @@ def _drift(denoiser: Denoiser, row: Mapping[str, Any]) -> float:
     left = torch.tensor(row["branches"][0]["token"], device=asked.device) >= 0
     reading = predict(denoiser, state.tokens, state.feasible, attention)
     exploited = state.feasible & asked.masked_scatter(asked, ~left)
-    after = commit(state, reading, Proposal.single(state, reading, exploited * int(Reason.EXPLOIT)))
+    after = commit_first(state, reading, Proposal.single(state, reading, exploited * int(Reason.EXPLOIT)))
     rows = asked.masked_scatter(asked, left)
-    again = predict(denoiser, after.tokens[:, 0], rows, attention).log_risk[rows]
+    again = predict(denoiser, after.tokens, rows, attention).log_risk[rows]
     seen = stored[left] > -12
     apart = (again - stored[left])[seen].abs().nan_to_num(nan=torch.inf)
     return float(apart.amax()) if len(apart) else 0.0

@@ -73,7 +73,7 @@ class Graphs:
 
     Attributes:
         fallbacks: calls of functions that could not be captured.
-        captured: how many graphs there are.
+        captured: how many graphs were captured.
         seconds: what capturing them took.
     """
 

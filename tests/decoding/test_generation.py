@@ -1,6 +1,7 @@
 """What a call takes and gives beside sequences: rows, repr, NumPy ids, chats, several answers, a streamer."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -58,6 +59,10 @@ class Recorder:
 
 def test_a_row_is_what_the_result_says_of_it(model):
     result = generate(model, ["ab", "cde"], "threshold", **CANVAS)
+    apart = {
+        name: torch.tensor([10 * one, 10 * one + 1]) for one, name in enumerate(("looks", "drafts", "drafts_true"), 1)
+    }
+    result = replace(result, state=replace(result.state, **apart))
     for index in (0, 1, -1):
         row = result.row(index)
         canvas = result.canvas[index].tolist()
@@ -65,8 +70,8 @@ def test_a_row_is_what_the_result_says_of_it(model):
         assert row.text == result.text[index]
         assert row.ids == tuple(canvas[: end + 1])
         assert row.new_tokens == end + 1
-        assert (row.rounds, row.sequence_forwards) == (int(result.rounds[index]), int(result.sequence_forwards[index]))
-        assert row.token_positions == int(result.token_positions[index])
+        for name in ("rounds", "sequence_forwards", "token_positions", "explored", "looks", "drafts", "drafts_true"):
+            assert getattr(row, name) == int(getattr(result, name)[index])
     with pytest.raises(IndexError):
         result.row(2)
 

@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from decoding.commit import advance_clock, commit
+from decoding.commit import advance_clock, commit, commit_first
 from decoding.policies.ete import BeamETE
 from decoding.policies.threshold import Threshold
-from decoding.state import Reason, start
+from decoding.reading import Reading
+from decoding.state import TENSORS, Proposal, Reason, start
 from models.toys.toy import TableDenoiser
 
 EOS, MASK = 4, 5
@@ -140,3 +141,42 @@ def test_accepted_is_what_a_bound_stands_behind(canvas):
 def test_accepted_is_true_of_two_reasons_alone(canvas):
     state = replace(canvas(len(Reason)), reason=torch.tensor([[int(r) for r in Reason]]))
     assert state.accepted[0].tolist() == [r in (Reason.EXPLOIT, Reason.CASCADE) for r in Reason]
+
+
+def test_the_first_canvas_alone_is_written_as_among_others():
+    draws = torch.Generator().manual_seed(0)
+    rows, length = 32, 10
+
+    def some(*shape):
+        return torch.rand(*shape, generator=draws)
+
+    state = start(
+        torch.zeros(rows, length).long(), gen_length=8, block_length=4, mask_id=MASK, eos_id=EOS, step_budget=2
+    )
+    known = state.masked & (some(rows, length) < 0.3)
+    state = replace(state, masked=state.masked & ~known, tokens=state.tokens.masked_fill(known, 1))
+    token = torch.randint(0, MASK, (rows, length), generator=draws)
+    reading = replace(
+        Reading.empty((rows, length), token.device), rows=state.masked, token=token, confidence=some(rows, length)
+    )
+    chosen = some(rows, 3, length) < 0.6
+    reason = torch.where(chosen & state.masked[:, None], int(Reason.EXPLOIT), 0)
+    reason = torch.where(chosen & known[:, None], int(Reason.REVOKED), reason)
+    tokens = torch.where(reason == int(Reason.EXPLOIT), token[:, None], state.tokens[:, None])
+    proposal = Proposal(
+        tokens=tokens.masked_fill(reason == int(Reason.REVOKED), MASK),
+        reason=reason,
+        live=torch.ones(rows, 3, dtype=torch.bool),
+        log_confidence=some(rows, 3),
+        confidence=some(rows, 3, length),
+        looks=torch.arange(rows),
+        memory=some(rows, 2, length),
+    )
+    for one in (
+        proposal,
+        replace(proposal, confidence=None),
+        replace(proposal, states=commit(state, reading, proposal)),
+    ):
+        first, among = commit_first(state, reading, one), commit(state, reading, one)
+        assert {name for name in TENSORS if not torch.equal(getattr(first, name), getattr(among, name)[:, 0])} == set()
+    assert (among.reason == int(Reason.END)).any()

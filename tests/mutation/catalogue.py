@@ -221,6 +221,7 @@ MUTATIONS = tuple(
         ("figures of the rule's head go unnoticed", VERIFIED, "looks), broken=broken)", "looks))", "tests/models/test_sound_files.py -k overflow"),
         ("what nobody sums is summed", BOUNDS, "value.masked_fill(~within, 0.0).unsqueeze(-2)", "value.unsqueeze(-2)", BOUNDED),
         ("contexts without a cache", "models/engine/plan.py", 'if mode == "none":', "if False:", "tests/models/engine/test_plan.py"),
+        ("another canvas for the first", COMMIT, "proposal.reason[:, 0], confidence)", "proposal.reason[:, -1], confidence)", STATES),
         ("the clock stands", COMMIT, "spent = state.spent + 1", "spent = state.spent", STATES),
     )
 )  # fmt: skip

@@ -38,8 +38,8 @@ def trend(  # one option a line, hence its length
 ) -> None:
     """Train a base, fit head and cascade on some points of its training, measure them, and store what the trend needs.
 
-    A call that is repeated goes on where it was cut off. Matrix products on a GPU take inputs of 10 bits (TF32). Of several
-    processes (`torchrun`) all train, fit and decode; what is timed runs on the first.
+    A call that is repeated goes on where it was cut off. Matrix products in float32 on a GPU take inputs of 10 bits (TF32). Of
+    several processes (`torchrun`) all train, fit and decode; what is timed runs on the first.
 
     Args:
         name: of the base in the results.
@@ -62,7 +62,7 @@ def trend(  # one option a line, hence its length
         timed_prompts: of each task, decoded one by one against the clock; 0 times nothing.
         batch_size: canvases in one forward.
         engine: of the comparison; the clock runs by the one that a user gets.
-        dtype: of the weights in the comparison and against the clock; head and cascade are fitted in float32.
+        dtype: of the weights while arms are compared and clocked; head and cascade are fitted in float32.
         seed: of prompts, draws and fits.
         device: where to run; by default the GPU if there is one.
     """

@@ -66,7 +66,7 @@ def record(
     """
     import models
     from decoding.comparison.speed import engine_figures
-    from decoding.provenance import environment, write_json
+    from decoding.provenance import dtype_name, environment, write_json
     from train.trend.stages import TRAINED
 
     denoiser = models.load(about.model, head=about.folder / "head", device=about.device, dtype=about.dtype)
@@ -83,7 +83,7 @@ def record(
         "parameters": sum(p.numel() for p in denoiser.model.parameters()),
         "layers": len(denoiser.blocks),
         "blocks_of_a_look": about.blocks,
-        "dtype": about.dtype,
+        "dtype": dtype_name(denoiser).removeprefix("torch."),
         "look_by_count": look_by_count(config, about),
         "cascade_steps": cascade["steps"],
         "tasks": {},

@@ -88,6 +88,13 @@ def test_a_function_is_captured_once_on_its_own_device(cuda):
     assert made.fallbacks == 0
 
 
+def test_a_function_may_run_a_few_times_before_it_is_captured(cuda):
+    made, function = Graphs(DEVICE, capture=True), Function()
+    for _ in range(3):
+        made.run("key", function, function.store, first=2)
+    assert (function.calls, function.stored, len(cuda.replayed), made.fallbacks) == (5, [1, 2, 5], 1, 0)
+
+
 def test_a_function_that_waits_for_the_host_runs_each_time_and_is_counted(cuda):
     made, function = Graphs(DEVICE, capture=True), Function(None, RuntimeError("called a synchronizing CUDA operation"))
     for _ in range(2):
