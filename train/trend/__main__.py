@@ -87,21 +87,19 @@ def trend(  # one option a line, hence its length
         return
     problems = the_first_before(lambda: draw_all(list(tasks), prompts, **drawn))
     run: dict[str, Any] = {"dtype": dtype, "seed": seed, "device": device}
-    chosen = points_of(settings) if point is None else [point]
     fits: dict[str, Any] = {"tasks": tasks, "beam": beam, "drivers": drivers, "relabel": {}, "labelling": labelling}
     fits |= {"fitting": fitting, "cascade": cascade, "catalogue": (), "num_prompts": 1, "num_dev": 1}
     fits |= {"batch_size": batch_size, "seed": seed, "device": device, "dtype": "float32"}
-    for number in chosen:
+    for number in points_of(settings) if point is None else [point]:
         model, folder = out / "base" / f"point-{number}", out / f"point-{number}"
         file = results / f"{name}-{number}.json"
         if file.is_file():
             continue
         run_train(HeadRun(model=str(model), out=folder / "head", **fits))
         compare_arms(catalogue, problems, model, folder, batch_size=batch_size, engine=engine, **run)
-        if stage == "decoding":
-            continue
-        about = Measuring(name, number, model, folder, tuple(tasks), cascade.blocks, timed_prompts, **run)
-        by_the_first(lambda: record(about, catalogue, timed, settings, file))  # noqa: B023
+        if stage != "decoding":
+            about = Measuring(name, number, model, folder, tuple(tasks), cascade.blocks, timed_prompts, **run)
+            by_the_first(lambda: record(about, catalogue, timed, settings, file))  # noqa: B023
 
 
 def _judge(base: Path, arms: list[str], timed: dict[str, list[str]]) -> None:
