@@ -103,9 +103,8 @@ class DraftVerify(Policy):
             live=torch.cat([state.unfinished.unsqueeze(1), blind.any(-1)], 1),
             log_confidence=torch.zeros_like(reasons[..., 0], dtype=torch.float),
         )
-        goes_on = commit_first(state, reading, proposal).unfinished.unsqueeze(
-            1
-        )  # what is complete, or ended by an EOS, stands
+        # what is complete, or ended by an EOS, stands
+        goes_on = commit_first(state, reading, proposal).unfinished.unsqueeze(1)
         return replace(proposal, live=torch.cat([proposal.live[:, :1], proposal.live[:, 1:] & goes_on], 1))
 
     def combine(self, reading: Reading, choice: Int[Tensor, " B"]) -> Reading:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from decoding.commit import commit
+from decoding.commit import commit_first
 from decoding.features import NAMES, features
 from decoding.reading import Reading
 from decoding.state import Proposal, Reason, start
@@ -37,7 +37,7 @@ def third_round(padding: int = 0, tokens: tuple[int, ...] = (1, 1, 1, 1)):
         reason = torch.zeros_like(state.tokens)
         if chosen is not None:
             reason[0, chosen + padding] = int(Reason.FORCED)
-        state = commit(state.count(reading), reading, Proposal.single(state, reading, reason)).at(torch.tensor([0]))
+        state = commit_first(state.count(reading), reading, Proposal.single(state, reading, reason))
     return state, reading_at({2: 0.8, 4: 0.45}, {2: tokens[2], 4: tokens[3]}, padding)
 
 

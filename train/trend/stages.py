@@ -88,7 +88,7 @@ def compare_arms(
     seed: int,
     device: str | None,
 ) -> None:
-    """Run all arms on the prompts of all tasks, in float32 on a GPU with TF32 products, into `folder/compare`.
+    """Run all arms on the prompts of all tasks, products of float32 weights on a GPU in TF32, into `folder/compare`.
 
     Args:
         catalogue: the arms.

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from decoding.commit import commit
+from decoding.commit import commit, commit_first
 from decoding.features import NAMES
 from decoding.policies.bounds import RiskSum
 from decoding.policies.cascade import follow, foretell
@@ -175,7 +175,7 @@ def test_rows_have_bounds_and_commits_of_their_own(canvas, reading_of):
     proposal = follow(oracle, state, reading, first, bound=0.031, looks=1)
     assert proposal.reason[:, 0].tolist() == [[EXPLOIT, CASCADE, CASCADE, 0], [0, CASCADE, FORCED, 0]]
     assert proposal.tokens[:, 0].tolist() == [[0, 3, 3, 5], [1, 3, 0, 1]]
-    after = commit(state, reading, proposal).at(torch.tensor([0, 0]))
+    after = commit_first(state, reading, proposal)
     assert after.committed_confidence[1].tolist() == pytest.approx([0.0, 0.99, 0.4, 0.0])
     assert after.reason[1].tolist() == [EXPLOIT, CASCADE, FORCED, EXPLOIT]
     assert after.masked.tolist() == [[False, False, False, True], [False] * 4]

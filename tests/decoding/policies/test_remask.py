@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from decoding.commit import commit
+from decoding.commit import commit_first
 from decoding.policies.remask import DraftVerify, RemaskLowest
 from decoding.reading import Reading
 from decoding.state import Proposal, Reason
@@ -21,7 +21,7 @@ def committed(canvas, reading_of, confidence, where):
     reading = reading_of(confidence)
     reason = torch.tensor([[NOW * (i in where) for i in range(len(confidence))]])
     state = canvas(len(confidence))
-    return commit(state, reading, Proposal.single(state, reading, reason)).at(torch.zeros(1, dtype=torch.long))
+    return commit_first(state, reading, Proposal.single(state, reading, reason))
 
 
 def test_drafts_below_the_second_bar_are_dealt_to_the_canvases_that_verify_them(canvas, reading_of):
@@ -91,7 +91,7 @@ def test_what_was_taken_back_is_committed_for_good(canvas, reading_of, policy):
         reading = replace(reading, rows=reading.rows & (state.masked | (torch.arange(6) == 0)))
         proposal = policy.propose(state, reading)
         reasons.append(int(proposal.reason[0, 0, 0]))
-        state = commit(state, reading, proposal).at(torch.zeros(1, dtype=torch.long))
+        state = commit_first(state, reading, proposal)
         states.append(state)
     assert reasons == [GONE, AGAIN, 0]
     assert states[1].masked[0, 0]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from decoding.commit import commit
+from decoding.commit import commit_first
 from decoding.policies.field.dawn import DAWN, independent_set
 from decoding.state import Proposal, Reason
 
@@ -45,7 +45,7 @@ def test_of_the_rest_an_independent_set_goes_the_most_confident_first(canvas, re
 def test_a_position_that_reads_a_sure_anchor_needs_less(canvas, reading_of):
     state, first = canvas(4), reading_of([0.95, 0.1, 0.1, 0.1])
     plan = Proposal.single(state, first, torch.tensor([[NOW, 0, 0, 0]]))
-    state = commit(state, first, plan).at(torch.zeros(1, dtype=torch.long))
+    state = commit_first(state, first, plan)
     policy = DAWN(tau_low=0.8, tau_induce=0.7, tau_sink=0.5)
     assert reasons(policy, state, reading_of([0.95, 0.72, 0.72, 0.1]), {(1, 0): 0.2}) == [0, NOW, 0, 0]
     assert reasons(policy, state, reading_of([0.5, 0.72, 0.73, 0.1]), {(1, 0): 0.2}) == [
@@ -59,7 +59,7 @@ def test_a_position_that_reads_a_sure_anchor_needs_less(canvas, reading_of):
 def test_a_position_tied_to_one_both_confident_and_induced_waits(canvas, reading_of):
     state, first = canvas(4), reading_of([0.95, 0.1, 0.1, 0.1])
     plan = Proposal.single(state, first, torch.tensor([[NOW, 0, 0, 0]]))
-    state = commit(state, first, plan).at(torch.zeros(1, dtype=torch.long))
+    state = commit_first(state, first, plan)
     reading = reading_of([0.95, 0.92, 0.8, 0.8])
     assert reasons(LAX, state, reading, {(1, 0): 0.2, (2, 1): 0.2}) == [0, NOW, 0, NOW]
     assert reasons(LAX, state, reading, {(2, 1): 0.2}) == [0, NOW, NOW, NOW]  # confident, but not induced

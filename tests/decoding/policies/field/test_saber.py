@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from decoding.commit import commit
+from decoding.commit import commit_first
 from decoding.policies.field.saber import Saber
 from decoding.state import Reason
 
@@ -18,7 +18,7 @@ def begun(canvas, length, block_length=None):
 
 
 def after(state, reading, policy):
-    return commit(state, reading, policy.propose(state, reading)).at(torch.zeros(1, dtype=torch.long))
+    return commit_first(state, reading, policy.propose(state, reading))
 
 
 def test_the_first_round_commits_the_best_and_takes_the_least_sure_of_them_back(canvas, reading_of):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from decoding.commit import commit
+from decoding.commit import commit_first
 from decoding.policies.field.slow_fast import SlowFast, offset
 from decoding.state import Reason
 
@@ -20,7 +20,7 @@ def begun(canvas, length, block_length=None):
 
 def step(policy, state, reading):
     proposal = policy.propose(state, reading)
-    return proposal.reason[0, 0].tolist(), commit(state, reading, proposal).at(torch.zeros(1, dtype=torch.long))
+    return proposal.reason[0, 0].tolist(), commit_first(state, reading, proposal)
 
 
 def test_a_cycle(canvas, reading_of):

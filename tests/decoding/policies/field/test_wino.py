@@ -5,19 +5,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from decoding.commit import commit
+from decoding.commit import commit_first
 from decoding.policies.field.wino import WINO
 from decoding.state import Proposal, Reason
 
 NOW, FORCED, GONE, AGAIN = (int(r) for r in (Reason.EXPLOIT, Reason.FORCED, Reason.REVOKED, Reason.AGAIN))
-FIRST = torch.zeros(1, dtype=torch.long)
 
 
 def after(state, reading_of, confidence, where):
     """The state with some positions committed in a round of its own."""
     reading = reading_of(confidence)
     reason = torch.tensor([[NOW * (i in where) for i in range(len(confidence))]])
-    state = commit(state.count(reading), reading, Proposal.single(state, reading, reason)).at(FIRST)
+    state = commit_first(state.count(reading), reading, Proposal.single(state, reading, reason))
     return state.count(reading)  # and the forward of the next round
 
 
@@ -70,7 +69,7 @@ def test_a_position_may_be_taken_back_again(canvas, reading_of):
         reading = reading_of(confidence)
         proposal = WINO().propose(state, reading)
         seen.append(int(proposal.reason[0, 0, 0]))
-        state = commit(state, reading, proposal).at(FIRST).count(reading)
+        state = commit_first(state, reading, proposal).count(reading)
     assert seen == [GONE, AGAIN, GONE]
 
 
