@@ -18,6 +18,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 LOG = logging.getLogger(__name__)
 GRAPHS = 4096  # kept at most: more than a comparison of many settings takes, and an end to those of a server
 COMPILES = ("cuda",)  # devices with a compiler that is worth its time
+TOGETHER = {"combo_kernels": True}  # small steps that wait for nothing of each other are one launch
 _COMPILED: dict[Any, Any] = {}
 
 
@@ -32,7 +33,8 @@ def compiled(function: Function, device: torch.device) -> Function:
         config.recompile_limit = max(64, config.recompile_limit)
         for told in (".*TensorFloat32", "(?s).*Online softmax"):  # notes on speed that no user of a model can act on
             warnings.filterwarnings("ignore", told, UserWarning, r"torch\._inductor")
-        _COMPILED[function] = or_itself(torch.compile(inspect.unwrap(function), dynamic=True), function)
+        fast = torch.compile(inspect.unwrap(function), dynamic=True, options=TOGETHER)
+        _COMPILED[function] = or_itself(fast, function)
     return cast(Function, _COMPILED[function])
 
 
