@@ -78,6 +78,8 @@ def read_prompts(
     else:
         batch = _pad_left(_id_lists(prompts, denoiser, chat))
     _check(batch, denoiser)
+    if copies == 1:
+        return batch
     mask = batch.attention_mask
     return Prompts(
         batch.tokens.repeat_interleave(copies, 0), None if mask is None else mask.repeat_interleave(copies, 0)
@@ -196,19 +198,21 @@ def _pad_left(rows: list[list[int]]) -> Prompts:
     if any(not -(2**63) <= token < 2**63 for row in rows for token in row):
         raise ValueError("prompts must hold ids of at most 63 bits, got a larger number")
     tokens = torch.tensor([[0] * (longest - len(row)) + row for row in rows], dtype=torch.long)
+    tokens = tokens.reshape(len(rows), longest)
+    if min(map(len, rows)) == longest:
+        return Prompts(tokens, None)
     lengths = torch.tensor([len(row) for row in rows])
-    mask = torch.arange(longest) >= longest - lengths.unsqueeze(-1)
-    return Prompts(tokens.reshape(len(rows), longest), None if bool(mask.all()) else mask)
+    return Prompts(tokens, torch.arange(longest) >= longest - lengths.unsqueeze(-1))
 
 
 def _check(batch: Prompts, denoiser: Denoiser) -> None:
     tokens, mask = batch.tokens, batch.attention_mask
-    real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
-    if not real.any(-1).all() or not len(tokens):
+    if not tokens.numel() or (mask is not None and not mask.any(-1).all()):
         raise ValueError("every prompt must hold at least one token, got an empty one")
+    real = True if mask is None else mask
     for name, wrong in (
-        ("must not hold the mask token", real & (tokens == denoiser.mask_id)),
-        (f"must hold ids from 0 to {denoiser.vocab_size - 1}", real & ((tokens < 0) | (tokens >= denoiser.vocab_size))),
+        ("must not hold the mask token", (tokens == denoiser.mask_id) & real),
+        (f"must hold ids from 0 to {denoiser.vocab_size - 1}", ((tokens < 0) | (tokens >= denoiser.vocab_size)) & real),
     ):
         if wrong.any():
             row, column = wrong.nonzero()[0].tolist()

@@ -99,18 +99,18 @@ def make_sampling(request: Request, denoiser: Denoiser, end_ids: tuple[int, ...]
     Raises:
         ValueError: for options that contradict the policy.
     """
-    options = request.options
+    options, needs = request.options, rule.needs
     # what changes nothing beside draws from p^power
-    for name, harmless in (("temperature", (0.0, 1 / rule.needs.power)), ("top_p", (1.0,))):
-        if rule.needs.draws and options.get(name, harmless[0]) not in harmless:
+    for name, harmless in (("temperature", (0.0, 1 / needs.power)), ("top_p", (1.0,))):
+        if needs.draws and options.get(name, harmless[0]) not in harmless:
             raise ValueError(
                 f"{name} must be left out with policy {request.policy}, which draws from p^alpha itself, got {options[name]}"
             )
-    if options.get("confidence_eos_eot_inf") and rule.needs.looks:
+    if options.get("confidence_eos_eot_inf") and needs.looks:
         raise ValueError(
-            f"confidence_eos_eot_inf must be left out where a cascade is looked at, got it with {rule.needs.looks} looks a round"
+            f"confidence_eos_eot_inf must be left out where a cascade is looked at, got it with {needs.looks} looks a round"
         )
-    if options.get("temperature") and rule.needs.greedy:
+    if options.get("temperature") and needs.greedy:
         raise ValueError(f"temperature must be 0 with policy {request.policy}, got {options['temperature']}")
     eos = tuple(
         one for one in end_ids if one != denoiser.end_of_turn_id
@@ -121,7 +121,7 @@ def make_sampling(request: Request, denoiser: Denoiser, end_ids: tuple[int, ...]
         top_p=options.get("top_p", 1.0),
         forbidden=(denoiser.mask_id, *forbidden),
         unconfident=end_ids if options.get("confidence_eos_eot_inf") else (),
-        noise=rule.needs.noise,
-        draws=rule.needs.draws,
-        power=rule.needs.power,
+        noise=needs.noise,
+        draws=needs.draws,
+        power=needs.power,
     )

@@ -13,7 +13,7 @@ from torch import Tensor
 from decoding.calls.waiting import NUMBERS, Entry, joining, packed
 from decoding.reading import Reading
 from decoding.rounds.round import KEPT, Carry, first_carry
-from decoding.state import COUNTERS, TENSORS, DecodeState, Layout, extend
+from decoding.state import TENSORS, DecodeState, Layout, extend
 from models.engine.session import copy_all
 
 KINDS = (torch.long, torch.float, torch.bool)  # of all that a state holds
@@ -99,7 +99,8 @@ class Desk:
             index = torch.tensor(rows, device=self.mask.device)
             parts = [part.index_select(0, index) for part in self.state]
         state, counts = unpacked_state(parts, self.like)
-        return extend(state, -left).map(torch.Tensor.contiguous), counts
+        state = extend(state, -left)
+        return replace(state, tokens=state.tokens.contiguous()), counts
 
 
 def entered(parts: tuple[Tensor, ...], like: DecodeState, canvases: int) -> Carry:
@@ -149,13 +150,11 @@ def unpacked_state(parts: Sequence[Tensor], like: DecodeState) -> tuple[DecodeSt
     used, found = dict.fromkeys(KINDS, 0), []
     for name in TENSORS:
         one: Tensor = getattr(like, name)
-        width, first = one[0].numel(), used[one.dtype]
-        part = parts[KINDS.index(one.dtype)][:, first : first + width]
-        found.append(part.reshape(len(part), *(one.shape[1:] or (1,))))
+        width, first, part = one.shape[1:].numel(), used[one.dtype], parts[KINDS.index(one.dtype)]
+        columns = part[:, first] if one.ndim == 1 else part[:, first : first + width]
+        found.append(columns if one.ndim < 3 else columns.reshape(len(part), *one.shape[1:]))
         used[one.dtype] = first + width
-    state = DecodeState(like.layout, *found)
-    flat: dict[str, Any] = {name: getattr(state, name).squeeze(1) for name in COUNTERS}
-    return replace(state, **flat), parts[0][:, used[torch.long] :].T
+    return DecodeState(like.layout, *found), parts[0][:, used[torch.long] :].T
 
 
 def _own(value: Tensor) -> Tensor:
