@@ -1,13 +1,17 @@
-"""What a process does in `test_several_processes.py`, alone or as one of a launcher's.
+"""What a process does in `test_several_processes.py`, alone or as one of several.
 
-python tests/several_processes.py WORK OUT DEVICE, of several with RANK, WORLD_SIZE, LOCAL_RANK and MASTER_ADDR in the environment.
-DEVICE is cpu or cuda: the GPU of the process's number.
+python tests/several_processes.py WORK OUT DEVICE SIZE. DEVICE is cpu or cuda: the GPU of the process's number. On CPUs the
+processes are forks of one, which imports what all of them use; on GPUs each is started by itself, with RANK, WORLD_SIZE,
+LOCAL_RANK and MASTER_ADDR in its environment.
 """
 
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import os
 import sys
+import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -193,11 +197,9 @@ def everything(work: Path, out: Path, device: str) -> dict[str, Any]:
     return found
 
 
-if __name__ == "__main__":
-    warnings.filterwarnings("ignore")
-    logging.disable(logging.WARNING)
-    work, out = map(Path, sys.argv[1:3])
-    device, ranks = sys.argv[3], find_ranks()
+def take_part(work: Path, out: Path, device: str) -> None:
+    """Find everything, as the process that the environment says, and leave it in a file."""
+    ranks = find_ranks()
     if device == "cuda":
         device = f"cuda:{ranks.local}"
         torch.cuda.set_device(device)
@@ -208,3 +210,32 @@ if __name__ == "__main__":
     torch.save(everything(work, out, device), out / f"found-{ranks.rank}.pt")
     if ranks.size > 1:
         dist.destroy_process_group()
+
+
+def take_part_as(rank: int, size: int, *given: Any) -> None:
+    """The same in a fork."""
+    own = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1"}
+    os.environ |= {name: str(value) for name, value in own.items()}
+    take_part(*given)
+
+
+def fork(size: int, *given: Any) -> bool:
+    """Whether all of some forks ended well; where one fails the others, which wait for it, are ended."""
+    context = multiprocessing.get_context("fork")
+    forks = [context.Process(target=take_part_as, args=(rank, size, *given), daemon=True) for rank in range(size)]
+    for one in forks:
+        one.start()
+    while any(one.is_alive() for one in forks) and not any(one.exitcode for one in forks):
+        time.sleep(0.02)
+    return not any(one.exitcode for one in forks)
+
+
+if __name__ == "__main__":
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    given = (Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    size = int(sys.argv[4])
+    if size == 1 or find_ranks().size > 1:
+        take_part(*given)
+    elif not fork(size, *given):
+        sys.exit(1)

@@ -61,16 +61,17 @@ def out(tmp_path_factory, device, size) -> Path:
 
 def run(work: Path, out: Path, device: str, size: int) -> list[dict[str, Any]]:
     """What every process of a run found, or the one that runs alone."""
+    started = size if device == "cuda" else 1  # on CPUs it forks
     processes = []
-    for rank in range(size):
-        own = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1"} if size > 1 else {}
+    for rank in range(started):
+        own = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1"} if started > 1 else {}
         environment = os.environ | {name: str(value) for name, value in own.items()}
         environment |= {
             "GLOO_SOCKET_IFNAME": "lo",
             "OMP_NUM_THREADS": str(torch.get_num_threads()),
         }
         environment |= {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {"TORCH_COMPILE_DISABLE": "1"}
-        command = [sys.executable, str(FILE), str(work), str(out), device]
+        command = [sys.executable, str(FILE), str(work), str(out), device, str(size)]
         processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
     try:
         for process in processes:
