@@ -18,7 +18,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 LOG = logging.getLogger(__name__)
 GRAPHS = 4096  # kept at most: more than a comparison of many settings takes, and an end to those of a server
 COMPILES = ("cuda",)  # devices with a compiler that is worth its time
-TOGETHER = {"combo_kernels": True}  # small steps that wait for nothing of each other are one launch
+TOGETHER: dict[str, Any] = {"combo_kernels": True}  # small steps that wait for nothing of each other are one launch
 _COMPILED: dict[Any, Any] = {}
 
 
