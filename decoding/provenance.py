@@ -98,6 +98,12 @@ def head_fingerprint(head: Any) -> str:
     return combine({**weights, "said": hashlib.sha256(said).digest()})
 
 
+def weights_of(denoiser: Any) -> dict[str, str | None]:
+    """Fingerprints of a model's weights, with what an adapter changes of them, and of its scoring head: folders may get others."""
+    head = denoiser.head
+    return {"weights": denoiser.fingerprint(), "head_weights": None if head is None else head_fingerprint(head)}
+
+
 def dtype_name(model: nn.Module) -> str:
     """Number format of a model's weights; "" where it has none."""
     return next((str(weight.dtype) for weight in model.parameters()), "")

@@ -104,8 +104,7 @@ def place_of(denoiser: Denoiser) -> Row:
         "dtype": provenance.dtype_name(denoiser),
         "products": torch.get_float32_matmul_precision(),
         "code": provenance.code(),
-        "weights": denoiser.fingerprint(),
-        "head_weights": None if denoiser.head is None else provenance.head_fingerprint(denoiser.head),
+        **provenance.weights_of(denoiser),
     }
 
 

@@ -3,8 +3,11 @@
 import gzip
 import io
 import json
+import shutil
 
 import pytest
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 import generate as generate_command
 import models
@@ -13,7 +16,7 @@ from decoding.files.folder_lock import hold_file
 from train.commands.answering.batches import decode_all, decode_order
 from train.commands.answering.memory import batch_size_for, told_in_one_sentence
 from train.commands.answering.prompt_file import read_prompts
-from train.commands.command_line import run
+from train.commands.command_line import run, shipped
 from train.tasks import get
 
 HOW = ("--policy", "threshold", "--threshold", "0.05", "--gen_length", "16", "--device", "cpu")
@@ -143,6 +146,43 @@ def test_a_file_of_other_settings_or_prompts_is_left_alone(capsys, tiny, file, t
     out.write_text("notes\n")
     assert "out must be a file of this command, or none, got" in refused(capsys, *how)
     assert out.read_text() == "notes\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "name"), [("base/model.safetensors", "weights"), ("head/head.safetensors", "head_weights")]
+)
+def test_lines_of_other_weights_in_the_same_folder_are_left_alone(capsys, tiny, tmp_path, file, name):
+    for source, copied in ((tiny, "base"), (shipped("checkpoints/universal-head"), "head")):
+        shutil.copytree(source, tmp_path / copied)
+        (tmp_path / copied / "checksums.json").unlink()
+    out = tmp_path / "o.jsonl"
+    how = ("--model", str(tmp_path / "base"), "--head", str(tmp_path / "head"), "--prompt", "1", "--prompt", "2")
+    how += ("--policy", "learned", "--gen_length", "8", "--device", "cpu", "--out", str(out))
+    run(generate_command.generate, how)
+    first = out.read_text().splitlines(keepends=True)[0]
+    out.write_text(first)
+    with safe_open(tmp_path / file, "pt") as opened:
+        tensors, metadata = {key: opened.get_tensor(key) for key in opened.keys()}, opened.metadata()  # noqa: SIM118
+    next(iter(tensors.values())).view(-1)[0] += 0.5
+    save_file(tensors, tmp_path / file, metadata)
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        run(generate_command.generate, how)
+    assert capsys.readouterr().err.startswith(f"generate.py: {name} must be that of the lines in {out} ('")
+    assert out.read_text() == first
+
+
+def test_lines_that_name_no_weights_are_left_alone(capsys, tiny, tmp_path):
+    out = tmp_path / "o.jsonl"
+    how = ("--prompt", "1", "--prompt", "2", "--model", str(tiny), "--out", str(out))
+    run(generate_command.generate, [*how, *HOW])
+    capsys.readouterr()
+    line = json.loads(out.read_text().splitlines()[0])
+    before = {name: value for name, value in line["settings"].items() if not name.endswith("weights")}
+    out.write_text(json.dumps(line | {"settings": before}) + "\n")
+    sentence = f"generate.py: out must be a file that says which weights gave its lines, got one without: {out}"
+    assert refused(capsys, *how) == sentence
+    assert len(out.read_text().splitlines()) == 1
 
 
 def test_answers_that_would_all_be_the_same_are_refused(capsys, tiny):

@@ -62,7 +62,7 @@ def answer_one(
     if watch:
         screen.show(result.state)
     facts = facts_of(call, result.row(0), seconds=result.seconds - screen.paused)
-    facts["settings"] = call.settings(result.policy, seed)
+    facts["settings"] = call.settings(result.policy, denoiser, seed)
     return json.dumps(facts) if as_json else report(facts, call)
 
 

@@ -135,8 +135,8 @@ def _answer(
     length = max(map(len, ids), default=0) + call.request.gen_length
     canvas = {"length": length, "gen_length": call.request.gen_length, "canvases": rule.needs.canvases}
     size = ranks.decide(batch_size or _size_before([*lines, *aside.values()]) or batch_size_for(denoiser, **canvas))
-    settings = {**call.settings(rule, seed), "dtype": str(next(denoiser.parameters()).dtype).removeprefix("torch.")}
-    settings |= {"batch_size": size, "samples": samples}
+    settings = {**call.settings(rule, denoiser, seed), "batch_size": size, "samples": samples}
+    settings["dtype"] = str(next(denoiser.parameters()).dtype).removeprefix("torch.")
     rows = [(asked, sample) for asked in call.prompts for sample in range(samples)]
     for row, line in [*enumerate(lines[: len(rows)]), *((row, one) for row, one in aside.items() if row < len(rows))]:
         check_line(line, *rows[row], settings, str(out))

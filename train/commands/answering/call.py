@@ -11,6 +11,7 @@ from train.tasks import Example, Task
 
 if TYPE_CHECKING:
     from decoding import Policy, Row
+    from models.denoiser import Denoiser
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,15 @@ class GenerateCall:
         """The first prompt."""
         return self.prompts[0].example
 
-    def settings(self, rule: Policy, seed: int) -> dict[str, Any]:
-        """Everything the answers depend on."""
+    def settings(self, rule: Policy, denoiser: Denoiser, seed: int) -> dict[str, Any]:
+        """Everything the answers depend on, the weights themselves by their fingerprints."""
+        from decoding.provenance import weights_of
+
         return {
             "model": self.model,
             "head": self.head,
             "adapter": self.adapter,
+            **weights_of(denoiser),
             "task": self.task and self.task.name,
             "policy": {"name": self.request.policy, **described(rule)},
             "gen_length": self.request.gen_length,

@@ -93,7 +93,9 @@ def check_line(line: Mapping[str, Any], asked: Asked, sample: int, settings: Map
     """
     now = json.loads(json.dumps({"id": asked.id, "sample": sample, "prompt": asked.prompt, **settings}))
     then = {**{name: line.get(name) for name in ("id", "sample", "prompt")}, **line["settings"]}
-    for name in now.keys() | then.keys():
+    if "weights" not in then:
+        raise ValueError(f"out must be a file that says which weights gave its lines, got one without: {out}")
+    for name in {**now, **then}:
         if now.get(name) != then.get(name):
             raise ValueError(
                 f"{name} must be that of the lines in {out} ({shown(then.get(name))}), got {shown(now.get(name))}"
