@@ -5,11 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from decoding.provenance import code, dtype_name, weights_of
 from models.checkpoints.json_files import cut_to_lines, read_lines
 from models.complaints import shown
+from models.denoiser import Denoiser
+from train.harness.arguments import Evaluation
+
+WITHOUT_EFFECT = ("save_dir", "batch_size", "device")  # on an answer
+
+
+def header_of(evaluation: Evaluation, denoiser: Denoiser) -> dict[str, Any]:
+    """All that the answers of an evaluation depend on, the weights themselves by their fingerprints."""
+    told = {name: value for name, value in asdict(evaluation).items() if name not in WITHOUT_EFFECT}
+    return {**told, **weights_of(denoiser), "dtype": dtype_name(denoiser), "code": code()}
 
 
 class Journal:
@@ -34,7 +46,7 @@ class Journal:
         cut_to_lines(self.file)
         lines = read_lines(self.file, finite=False)
         if lines and lines[0] != now:
-            differs = next(name for name in {*now, *lines[0]} if now.get(name) != lines[0].get(name))
+            differs = next((name for name in {**now, **lines[0]} if now.get(name) != lines[0].get(name)), "header")
             raise ValueError(
                 f"save_dir must hold answers of the same settings, or none, got {folder} with another {differs}: "
                 f"{shown(lines[0].get(differs))} there, {shown(now.get(differs))} now"

@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import models
-from decoding import make_policy, provenance
+from decoding import make_policy
 from decoding.calls.request import Request, resolve
 from models.complaints import shown
 from models.ranks import find_ranks
@@ -24,7 +24,7 @@ from train.commands.answering.batches import decode_all
 from train.commands.answering.call import counts_of
 from train.commands.answering.memory import batch_size_for, told_in_one_sentence
 from train.harness.arguments import Evaluation, judge_arguments
-from train.harness.journal import Journal
+from train.harness.journal import Journal, header_of
 from train.harness.likelihood import log_likelihood_bound
 
 LIKELIHOOD_ROWS = 16  # canvases of one likelihood in a forward, where no batch size is given
@@ -53,10 +53,8 @@ class FewerRounds(TemplateLM):
         make_policy(request.policy, request.settings, self.denoiser)  # what it refuses is refused now
         self.tokenizer = self.denoiser.tokenizer
         self._rank, self._world_size, self._device = self.ranks.rank, self.ranks.size, self.denoiser.device
-        header = {"model": self.denoiser.fingerprint(), **asdict(self.evaluation)}
-        header["dtype"] = str(next(self.denoiser.parameters()).dtype)
-        kept = {name: value for name, value in header.items() if name not in ("save_dir", "batch_size", "device")}
-        self.journal = Journal(self.evaluation.save_dir, self.rank, {**kept, "code": provenance.code()})
+        header = header_of(self.evaluation, self.denoiser)
+        self.journal = Journal(self.evaluation.save_dir, self.rank, header)
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> FewerRounds:

@@ -135,16 +135,3 @@ def test_long_contexts_are_refused_or_cut(tasks):
     with pytest.raises(ValueError, match=r"contexts must leave 24 of the model's .* positions"):
         model._context("1," * 4000, 24)
     assert len(FewerRounds(**how, long="cut")._context("1," * 4000, 24)) == model.max_length - 24
-
-
-def test_equal_requests_have_lines_of_their_own(tmp_path):
-    from train.harness.journal import Journal
-
-    journal = Journal(str(tmp_path), 0, {"a": 1})
-    first, second = journal.key("k", ("x",)), journal.key("k", ("x",))
-    assert first != second
-    journal.add(second, {"text": "b"})
-    again = Journal(str(tmp_path), 0, {"a": 1})
-    assert again.known[second]["text"] == "b"
-    again.start()
-    assert again.key("k", ("x",)) == first
