@@ -70,7 +70,7 @@ def compare(
     size: dict[str, Any] = {"num_prompts": num_prompts, "num_dev": num_dev, "seed": seed, "run_code": run_code}
     size |= {"gen_length": gen_length, "block_length": block_length, "use_cache": use_cache, "check": check}
     check_replays(replays)
-    catalogue, arms = with_calibrated(catalogue, arms, calibrated)
+    catalogue, arms = with_calibrated(catalogue, arms, calibrated, task)
     control = dial_control(choose, num_dev=num_dev, tuning=tuning)
     call = check_compare(catalogue, arms, task, prompts=prompts, model=model, head=head, adapter=adapter, **size)
     study: dict[str, Any] = {"tuning": tuning, "parity": parity, "batch_size": batch_size, "seed": seed}

@@ -108,7 +108,15 @@ def test_a_calibration_is_written_goes_on_and_holds_later_decodes_to_it(capsys, 
     refused = complaint(
         capsys, compare_command.compare, *contest, "--task", "countdown4", "--out", str(tmp_path / "no")
     )
+    assert refused == f"compare.py: task must be countdown3 as calibrated in {file}, got 'countdown4'"
+    lengths = ("--task", "countdown3", "--gen_length", "16", "--block_length", "16")
+    refused = complaint(capsys, compare_command.compare, *contest, *lengths, "--out", str(tmp_path / "no"))
     assert refused.startswith("compare.py: gen_length must be 24 as calibrated in ")
+    sudoku = ("--prompt", "0" * 81, "--task", "sudoku")
+    refused = complaint(capsys, generate_command.generate, *sudoku, *decode[2:])
+    assert refused == f"generate.py: task must be countdown3 as calibrated in {file}, got 'sudoku'"
+    run(generate_command.generate, [*decode, "--task", "countdown3"])
+    assert json.loads(capsys.readouterr().out)["settings"]["task"] == "countdown3"
 
 
 def test_texts_are_compared_where_prompts_come_without_answers(capsys, tmp_path, tiny):

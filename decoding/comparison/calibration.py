@@ -154,6 +154,15 @@ class Calibration:
         """The settings of the policy, the dial among them."""
         return {**self.settings, **({} if self.chosen is None else {self.dial: setting_of(self.dial, self.chosen)})}
 
+    def require_task(self, task: str, path: str | Path) -> None:
+        """Refuse prompts of another task than those that the promise is about.
+
+        Raises:
+            ValueError: naming both.
+        """
+        if task != self.task:
+            raise ValueError(f"task must be {self.task} as calibrated in {path}, got {shown(task)}")
+
     def complete(self, policy: Any, given: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
         """Policy and keywords of a call, with what it left out as calibrated.
 

@@ -18,15 +18,25 @@ if TYPE_CHECKING:
 NAME = "calibrated"
 
 
-def with_calibrated(catalogue: Sequence[Arm], arms: str | None, path: str | None) -> tuple[list[Arm], str | None]:
+def with_calibrated(
+    catalogue: Sequence[Arm], arms: str | None, path: str | None, tasks: str
+) -> tuple[list[Arm], str | None]:
     """The catalogue and the names of the arms that run, with the arm of a calibration where there is one.
 
+    Args:
+        catalogue: the arms declared.
+        arms: names of those that run, with commas between them, or None.
+        path: file of the calibration, or None.
+        tasks: names of the tasks, with commas between them.
+
     Raises:
-        ValueError: for a file that holds no promise.
+        ValueError: for a file that holds no promise, or one about another task.
     """
     if path is None:
         return list(catalogue), arms
     found = Calibration.load(path)
+    for name in tasks.split(","):
+        found.require_task(name.strip(), path)
     kind = "learned" if find_policy(found.policy).head else "headless"
     settings = {**found.chosen_settings, USE_CACHE: found.conditions.use_cache}
     arm = Arm(NAME, kind, found.policy, settings=settings)  # type: ignore[arg-type]

@@ -69,7 +69,10 @@ def check_generate(
         require_permission(kind, run_code)
     options = {name: value for name, value in options.items() if value is not None}
     if calibrated is not None:
-        policy, options = Calibration.load(calibrated).complete(policy, options)
+        found = Calibration.load(calibrated)
+        if kind is not None:
+            found.require_task(kind.name, calibrated)
+        policy, options = found.complete(policy, options)
     options = with_lengths(kind, options)
     request = resolve(policy, options)
     check_model(str(shipped(MODEL)) if model is None else model, "\n".join(map(str, (one.prompt for one in asked))))
