@@ -2,6 +2,7 @@
 
 from typing import Any, Literal
 
+from train.commands.answering.conversation import refuse_beside_chat
 from train.commands.command_line import GOES_ON, run
 from train.commands.generate import check_generate, run_generate
 from train.commands.options.listing import listing
@@ -59,7 +60,7 @@ def generate(  # one option a line, hence its length
         dtype: of the weights; default float32 on the CPU, the checkpoint's own elsewhere.
         long: refuse prompts too long for the model, or cut their beginning.
         run_code: let the checker of humaneval and mbpp run the model's code on this machine.
-        chat: talk with an instruct model, a line at a time.
+        chat: talk with an instruct model, a line at a time; without prompts, task and files.
         calibrated: file of calibrate.py; sets what is left out, and refuses a decoder that it was not made for.
         watch: show the canvas after every round.
         json: print one JSON object on the last line.
@@ -67,6 +68,10 @@ def generate(  # one option a line, hence its length
     """
     if list is not None:
         return print(listing(list, policy))
+    if chat:
+        asked = {"prompt": prompt, "task": task, "prompts": prompts, "row": row, "run_code": run_code}
+        written = {"out": out, "samples": samples, "batch_size": batch_size, "json": json}
+        refuse_beside_chat(**asked, **written, calibrated=calibrated)
     canvas = {"gen_length": gen_length, "block_length": block_length, "use_cache": use_cache}
     where: dict[str, Any] = {"prompts": prompts, "row": row, "run_code": run_code, "conversation": chat}
     where |= {"calibrated": calibrated}

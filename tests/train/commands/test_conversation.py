@@ -7,6 +7,7 @@ import pytest
 import generate as generate_command
 import models
 from decoding.calls.request import resolve
+from tests.complaint import complaint
 from train.commands.answering.conversation import NEW, Conversation
 from train.commands.command_line import run
 
@@ -55,3 +56,24 @@ def test_a_model_without_a_template_is_refused(capsys, tiny):
         capsys.readouterr().err
         == "generate.py: chat must come with a model that has a chat template, got one without\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (("--prompt", "1"), "prompt must be left out with chat, got ['1']"),
+        (("--task", "sudoku"), "task must be left out with chat, got 'sudoku'"),
+        (("--prompts", "nothing.jsonl"), "prompts must be left out with chat, got 'nothing.jsonl'"),
+        (("--row", "0"), "row must be left out with chat, got 0"),
+        (("--run_code",), "run_code must be left out with chat, got True"),
+        (("--out", "OUT"), "out must be left out with chat, got "),
+        (("--samples", "4"), "samples must be left out with chat, got 4"),
+        (("--batch_size", "4"), "batch_size must be left out with chat, got 4"),
+        (("--json",), "json must be left out with chat, got True"),
+        (("--calibrated", "c.json"), "calibrated must be left out with chat, got 'c.json'"),
+    ],
+)
+def test_what_a_conversation_does_not_read_is_refused(capsys, tmp_path, given, told):
+    given = [str(tmp_path / "o.jsonl") if one == "OUT" else one for one in given]
+    assert complaint(capsys, generate_command.generate, "--chat", *given).startswith(f"generate.py: {told}")
+    assert list(tmp_path.iterdir()) == []

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from decoding.calls.request import Request
+from models.complaints import shown
 
 if TYPE_CHECKING:
     from models.denoiser import Denoiser
@@ -87,6 +88,17 @@ class Conversation:
         while len(messages) > 2 and self.cut and len(encode([messages])[0]) > room:
             messages = messages[2:]
         return messages
+
+
+def refuse_beside_chat(**given: Any) -> None:
+    """Refuse options that a conversation does not read; None, False and one answer to a prompt are not given.
+
+    Raises:
+        ValueError: naming the first of them.
+    """
+    for name, value in given.items():
+        if value is not None and value is not False and (name, value) != ("samples", 1):
+            raise ValueError(f"{name} must be left out with chat, got {shown(value)}")
 
 
 def run_chat(conversation: Conversation) -> None:
