@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from train.commands.answering.conversation import refuse_beside_chat
+from train.commands.answering.bulk import hold_answers
 from train.commands.command_line import GOES_ON, run
 from train.commands.generate import check_generate, run_generate
 from train.commands.options.listing import listing
@@ -68,17 +68,13 @@ def generate(  # one option a line, hence its length
     """
     if list is not None:
         return print(listing(list, policy))
-    if chat:
-        asked = {"prompt": prompt, "task": task, "prompts": prompts, "row": row, "run_code": run_code}
-        written = {"out": out, "samples": samples, "batch_size": batch_size, "json": json}
-        refuse_beside_chat(**asked, **written, calibrated=calibrated)
     canvas = {"gen_length": gen_length, "block_length": block_length, "use_cache": use_cache}
-    where: dict[str, Any] = {"prompts": prompts, "row": row, "run_code": run_code, "conversation": chat}
-    where |= {"calibrated": calibrated}
     options = {**canvas, "temperature": temperature, **(settings or {})}
-    call = check_generate(prompt, task, policy, options, model=model, head=head, adapter=adapter, **where)
-    bulk: dict[str, Any] = {"out": out, "samples": samples, "batch_size": batch_size, "long": long}
-    said = run_generate(call, **bulk, seed=seed, device=device, dtype=dtype, watch=watch, as_json=json)
+    asked: Any = {"prompts": prompts, "row": row, "run_code": run_code, "conversation": chat, "calibrated": calibrated}
+    bulk: dict[str, Any] = {"out": out, "samples": samples, "batch_size": batch_size}
+    with hold_answers(prompt=prompt, task=task, json=json, **asked, **bulk):
+        call = check_generate(prompt, task, policy, options, model=model, head=head, adapter=adapter, **asked)
+        said = run_generate(call, **bulk, long=long, seed=seed, device=device, dtype=dtype, watch=watch, as_json=json)
     print(said, end="\n" if said else "")
 
 

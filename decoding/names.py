@@ -23,12 +23,14 @@ class NamedPolicy:
         fixed: settings that the name fixes.
         dial: the setting that trades rounds for accuracy, of DIALS; "" where it has none.
         head: whether the class has a field `head`, which gets the denoiser's scoring head.
+        draws: whether it draws at temperature 0 too, whatever its order.
     """
 
     home: str
     fixed: Mapping[str, Any] = field(default_factory=dict)
     dial: str = ""
     head: bool = False
+    draws: bool = False
 
 
 _HERE = "decoding.policies"
@@ -45,9 +47,9 @@ POLICIES: Mapping[str, NamedPolicy] = {
     "entropy-bound": NamedPolicy(f"{_HERE}.bounds:EntropyBound", dial="entropy_bound"),
     "risk-sum": NamedPolicy(f"{_HERE}.bounds:RiskSum", dial="risk_bound"),
     "ete": NamedPolicy(f"{_HERE}.ete:BeamETE", dial="threshold"),
-    "random-parity": NamedPolicy(f"{_HERE}.ete:RandomParity", dial="threshold"),
+    "random-parity": NamedPolicy(f"{_HERE}.ete:RandomParity", dial="threshold", draws=True),
     "lopa": NamedPolicy(f"{_HERE}.lopa:LoPA", dial="threshold"),
-    "imh": NamedPolicy(f"{_HERE}.imh:IndependentMH", dial="proposals"),
+    "imh": NamedPolicy(f"{_HERE}.imh:IndependentMH", dial="proposals", draws=True),
     "draft-verify": NamedPolicy(f"{_HERE}.remask:DraftVerify", dial="draft"),
     "remask-lowest": NamedPolicy(f"{_HERE}.remask:RemaskLowest", dial="threshold"),
     "learned": NamedPolicy(f"{_HERE}.learned:Learned", dial="risk_bound", head=True),
@@ -56,7 +58,7 @@ POLICIES: Mapping[str, NamedPolicy] = {
     "verified": NamedPolicy(f"{_HERE}.verified:Verified", head=True),
     "wino": NamedPolicy(f"{_HERE}.field.wino:WINO", dial="threshold"),
     "dawn": NamedPolicy(f"{_HERE}.field.dawn:DAWN", dial="tau_low"),
-    "info-gain": NamedPolicy(f"{_HERE}.field.info_gain:InfoGain", dial="threshold"),
+    "info-gain": NamedPolicy(f"{_HERE}.field.info_gain:InfoGain", dial="threshold", draws=True),
     "klass": NamedPolicy(f"{_HERE}.field.klass:KLASS", dial="threshold"),
     "freedave": NamedPolicy(f"{_HERE}.field.freedave:FreeDave"),
     "frechet": NamedPolicy(f"{_HERE}.field.frechet:FrechetProfile", dial="frechet_margin"),
@@ -135,6 +137,17 @@ def find_policy(name: str, subject: str = "policy") -> NamedPolicy:
     if not hasattr(found, "__dataclass_fields__") or not hasattr(found, "propose"):
         raise ValueError(f"{subject} must be a Policy, a dataclass with `propose`, got {shown(name)}")
     return NamedPolicy(name, head="head" in found.__dataclass_fields__)
+
+
+def may_draw(name: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a policy may draw at temperature 0, as far as its name tells: one of one's own may.
+
+    Args:
+        name: of POLICIES, or `package.module:Class`.
+        settings: of the policy.
+    """
+    named = find_policy(name)
+    return ":" in name or named.draws or {**named.fixed, **settings}.get("order") == "random"
 
 
 def nearest(name: str, known: Collection[str]) -> str:

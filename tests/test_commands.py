@@ -46,6 +46,9 @@ BAD_INPUT = [
     (("--prompt", "1", "--policy", "threshold", "--gamma", ".9"), "settings of policy threshold must be among thre"),
     (("--prompt", "1", "--samples", "0", "--policy", "ete"), "samples must be at least 1, got 0"),
     (("--prompt", "1", "--prompt", "2", "--watch"), "watch must go with one prompt and no out, got 2 prompts and out None"),
+    (("--prompt", "1", "--batch_size", "0", "--policy", "ete"), "batch_size must be at least 1, got 0"),
+    (("--prompt", "1", "--out", "/dev/full/x.jsonl"), "out must be a file that can be written, got /dev/full/x.jsonl (Not a"),
+    (("--prompt", "1", "--out", "/proc/x.jsonl"), "out must be a file that can be written, got /proc/x.jsonl (No such file"),
     (("--prompt", "1", "--out", "x.csv"), "out must be a file that ends in .jsonl, got x.csv"),
     (("--prompt", "1", "--device", "tpu"), "device must be one of cpu"),
     (("--prompt", "1", "--dtype", "int8"), "dtype must be "),
@@ -100,7 +103,10 @@ def test_a_damaged_checkpoint_is_told_the_same_way(capsys, tiny, tmp_path):
 
 
 def test_bad_input_is_judged_before_torch_is_imported():
-    for arguments in (("--prompt", "1", "--task", "x"), ("--prompt", "1", "--policy", "x"), ("--prompt", "")):
+    own_model = ("--model", "checkpoints/gsm-12m", "--prompt", "1")  # whose head is found by the weights
+    wrong = [("--prompt", "1", "--task", "x"), ("--prompt", "1", "--policy", "x"), ("--prompt", "")]
+    wrong += [(*own_model, "--out", "/dev/full/x.jsonl"), (*own_model, "--policy", "threshold", "--samples", "2")]
+    for arguments in wrong:
         printed = early_complaint("generate.py", *arguments)
         assert printed.startswith("generate.py: ")
         assert printed.count("\n") == 1

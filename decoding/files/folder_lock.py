@@ -67,29 +67,43 @@ def hold_folder(folder: Path) -> Iterator[None]:
 def hold_file(file: Path | None) -> Iterator[None]:
     """Make a file that lines are added to, and let no other process add any until the end of the block; None holds nothing.
 
-    A file that was made for a block that failed goes again where nothing was written to it.
+    A file that was made for a block that failed goes again where nothing was written to it, and the folders made for it.
 
     Raises:
-        ValueError: if another process holds it.
+        ValueError: if it cannot be written, or another process holds it.
     """
-    if file is None or fcntl is None or (file.exists() and not file.is_file()):
+    if file is None:
         yield
         return
-    new = not file.exists()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("ab") as opened:
-        try:
-            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in HELD:
-                raise ValueError(f"out must be a file that no other run writes to, got {file}") from None
-            log.warning("%s cannot be locked (%s): see to it that nothing else writes there", file, error)
+    try:
+        made, new = first_missing(file.parent), not file.exists()
+        if not new and not file.is_file():
+            raise ValueError(f"out must be a regular file, got the folder, pipe or device {file}")
+        if made is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        opened = file.open("a+b")
+    except OSError as error:
+        raise ValueError(f"out must be a file that can be written, got {file} ({error.strerror})") from None
+    with opened:
+        _lock_file(opened, file)
         try:
             yield
         except BaseException:
             if new and not file.stat().st_size:
                 file.unlink()
+                discard_new(file.parent, made)
             raise
+
+
+def _lock_file(opened: IO[bytes], file: Path) -> None:
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in HELD:
+            raise ValueError(f"out must be a file that no other run writes to, got {file}") from None
+        log.warning("%s cannot be locked (%s): see to it that nothing else writes there", file, error)
 
 
 @contextlib.contextmanager

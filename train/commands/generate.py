@@ -193,8 +193,6 @@ def run_generate(
         return answer_one(call, **where, watch=watch, long=long, as_json=as_json)
     if watch:
         raise ValueError(f"watch must go with one prompt and no out, got {len(call.prompts)} prompts and out {out}")
-    if out is not None and not out.endswith(".jsonl"):
-        raise ValueError(f"out must be a file that ends in .jsonl, got {out}")
     said = run_bulk(call, out=out, samples=samples, batch_size=batch_size, long=long, **where)
     if out is not None:
         return said

@@ -13,6 +13,10 @@ import generate as generate_command
 import models
 from decoding.calls.request import resolve
 from decoding.files.folder_lock import hold_file
+from decoding.names import POLICIES, may_draw
+from tests.complaint import complaint
+from tests.decoding.conftest import members
+from tests.decoding.policy_settings import row_of
 from train.commands.answering.batches import decode_all, decode_order
 from train.commands.answering.memory import batch_size_for, told_in_one_sentence
 from train.commands.answering.prompt_file import read_prompts
@@ -185,10 +189,30 @@ def test_lines_that_name_no_weights_are_left_alone(capsys, tiny, tmp_path):
     assert len(out.read_text().splitlines()) == 1
 
 
-def test_answers_that_would_all_be_the_same_are_refused(capsys, tiny):
-    assert "samples must be 1 at temperature 0" in refused(
-        capsys, "--prompt", "1", "--samples", "2", "--model", str(tiny)
-    )
+def test_answers_that_would_all_be_the_same_are_refused(capsys, tiny, monkeypatch):
+    own = ("--prompt", "1", "--samples", "2", "--model", str(tiny), "--gen_length", "16")
+    sentence = "generate.py: samples must be 1 at temperature 0, where every answer is the same, got 2"
+    for policy in ("decoding.policies.threshold:Threshold", "threshold"):  # one of one's own is asked when it is made
+        assert complaint(capsys, generate_command.generate, *own, "--policy", policy) == sentence
+        monkeypatch.setattr("models.load", None)
+
+
+def test_policies_that_draw_are_known_by_name():
+    for name in POLICIES:
+        for member, policy in members(name).items():
+            settings = row_of(name).toys[member.removeprefix(f"{name}-")]
+            assert may_draw(name, settings) == (policy.needs.noise or policy.needs.draws > 0), member
+
+
+@pytest.mark.parametrize("name", ["file/o.jsonl", "file/deep/o.jsonl", "folder.jsonl", "new/deep/refused.jsonl"])
+def test_a_file_that_cannot_be_written_is_refused_before_the_model_is_loaded(capsys, tmp_path, monkeypatch, name):
+    monkeypatch.setattr("models.load", None)
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder.jsonl").mkdir()
+    told = complaint(capsys, generate_command.generate, "--prompt", "1", "--out", str(tmp_path / name), "--task", "x")
+    rule = {"file": "a file that can be written", "folder.jsonl": "a regular file"}.get(name.partition("/")[0])
+    assert told.startswith(f"generate.py: out must be {rule}, got " if rule else "generate.py: task must be one of ")
+    assert {one.name for one in tmp_path.iterdir()} == {"file", "folder.jsonl"}
 
 
 def test_long_prompts_are_refused_by_name_or_cut(capsys, tiny, instruct, tmp_path):

@@ -7,19 +7,22 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from decoding.files.folder_lock import hold_file
+from decoding.names import may_draw
 from models.complaints import shown
 from models.ranks import by_the_first, find_ranks, the_first_before
 from train.commands.answering.batches import decode_all
 from train.commands.answering.call import GenerateCall
+from train.commands.answering.conversation import refuse_beside_chat
 from train.commands.answering.lines import check_line, line_of, lines_of
 from train.commands.answering.memory import batch_size_for
 from train.commands.answering.parts import merge_parts, part_of, read_parts, rows_of_others
+from train.commands.compare import require_at_least
 
 if TYPE_CHECKING:
     from decoding import Policy
@@ -76,6 +79,27 @@ class Totals:
         return f"{self.answers} answers{right}: {each} each, {speed}" + (f", in {out}" if out else "")
 
 
+def hold_answers(
+    *, out: str | None, samples: int, batch_size: int | None, conversation: bool, **asked: Any
+) -> AbstractContextManager[None]:
+    """Hold the file that answers are added to, before anything is loaded; of several processes the first holds it for all.
+
+    Args:
+        out, samples, batch_size: as in `run_bulk`.
+        conversation: refuse these and all that is asked.
+        asked: options of prompts.
+
+    Raises:
+        ValueError: for counts below 1, another kind of file, and one that cannot be written.
+    """
+    if conversation:
+        refuse_beside_chat(**asked, out=out, samples=samples, batch_size=batch_size)
+    require_at_least(1, samples=samples, batch_size=batch_size)
+    if out is not None and not out.endswith(".jsonl"):
+        raise ValueError(f"out must be a file that ends in .jsonl, got {out}")
+    return hold_file(Path(out) if out is not None and find_ranks().first else None)
+
+
 def run_bulk(
     call: GenerateCall,
     *,
@@ -99,22 +123,21 @@ def run_bulk(
         device: where to run; by default the GPU if there is one.
         dtype: of the weights.
     """
-    import models
-    from decoding import make_policy
-
-    if samples < 1:
-        raise ValueError(f"samples must be at least 1, got {samples}")
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    denoiser = models.load(call.model, device=device, dtype=dtype, adapter=call.adapter, head=call.head)
-    rule = make_policy(call.request.policy, call.request.settings, denoiser)
-    refuse_equal_samples(denoiser, call, rule, samples)
-    ids = fit_prompts(denoiser, call, long=long)
-    ranks = find_ranks()
+    request, ranks = call.request, find_ranks()
+    warm = request.options.get("temperature", 0) > 0
+    refuse_equal_samples(samples, warm or may_draw(request.policy, request.settings))
     if ranks.size > 1 and out is None:
         raise ValueError(f"out must be a file where {ranks.size} processes answer, got none")
-    with hold_file(None if out is None or not ranks.first else Path(out)):
-        return _answer(denoiser, call, rule, ids, out=out, samples=samples, batch_size=batch_size, seed=seed)
+
+    import models
+    from decoding import make_policy
+    from decoding.calls.fitting import make_sampling
+
+    denoiser = models.load(call.model, device=device, dtype=dtype, adapter=call.adapter, head=call.head)
+    rule = make_policy(request.policy, request.settings, denoiser)
+    refuse_equal_samples(samples, make_sampling(request, denoiser, (), rule).at_random)
+    ids = fit_prompts(denoiser, call, long=long)
+    return _answer(denoiser, call, rule, ids, out=out, samples=samples, batch_size=batch_size, seed=seed)
 
 
 def _answer(
@@ -174,22 +197,9 @@ def _answer(
     return Totals.of([*lines, *(made[row] for row in sorted(made) if row >= len(lines))]).report(out)
 
 
-def refuse_equal_samples(denoiser: Denoiser, call: GenerateCall, rule: Policy, samples: int) -> None:
-    """Refuse several answers to a prompt where nothing is drawn, so that all would be the same.
-
-    Args:
-        denoiser: the model.
-        call: what is decoded and how.
-        rule: the policy of the call.
-        samples: answers to each prompt.
-
-    Raises:
-        ValueError: in one sentence.
-    """
-    from decoding.calls.fitting import make_sampling
-
-    sampling = make_sampling(call.request, denoiser, (), rule)
-    if samples > 1 and not sampling.at_random:
+def refuse_equal_samples(samples: int, at_random: bool) -> None:
+    """Refuse several answers to a prompt where nothing is drawn, so that all would be the same."""
+    if samples > 1 and not at_random:
         raise ValueError(f"samples must be 1 at temperature 0, where every answer is the same, got {samples}")
 
 
