@@ -63,7 +63,7 @@ def compare(
         dtype: of the weights; default float32 on the CPU, the checkpoint's own elsewhere.
         tf32: faster matrix products on a GPU, with inputs of 10 bits.
         run_code: let the checkers of humaneval and mbpp run the model's code on this machine.
-        check: module:function of (prompt, text, response) that says whether a text is right, in the task checker's place.
+        check: module:function of (prompt, text, response), True where a text is right, in the task checker's place.
         replays: test prompts of a task whose rounds the report plays, at most 100; they are decoded once more.
         report: write report.html (extra `report`); python -m train.report FOLDER writes it later.
     """

@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,9 @@ from tests.complaint import complaint as complaint_of
 from tests.complaint import early_complaint
 from train.commands.command_line import parser_of, run
 from train.commands.compare import check_compare
-from train.tasks import get
-from train.tasks.problems import draw
+from train.tasks import Example, get
+from train.tasks.own_check import find_check
+from train.tasks.problems import checked_by, draw
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ("--config", str(ROOT / "configs/compare/default.yaml"))
@@ -149,7 +152,7 @@ def test_prompts_without_a_checker_are_judged_by_agreement_with_the_reference(tm
 
 def test_a_checker_of_ones_own_judges(tmp_path, tiny, monkeypatch):
     (tmp_path / "my_checker.py").write_text(
-        "def odd(prompt, text, response):\n    assert response == '7'\n    return int(prompt[0]) % 2\n"
+        "def odd(prompt, text, response):\n    assert response == '7'\n    return int(prompt[0]) % 2 == 1\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     found, texts = compare_own(tmp_path, tiny, "--check", "my_checker:odd")
@@ -157,6 +160,33 @@ def test_a_checker_of_ones_own_judges(tmp_path, tiny, monkeypatch):
     rights = [row["right"] for row in texts if row["arm"] == "sequential"]
     row = next(row for row in found["results"] if (row["arm"], row["split"]) == ("sequential", "test"))
     assert row["accuracy"]["estimate"] == pytest.approx(sum(rights) / len(rights))
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ("True", True),
+        ("numpy.bool_(0)", False),
+        ("'no'", "own_check:check must return True or False, got 'no' for test prompt 2 of task text"),
+        ("None", "own_check:check must return True or False, got None for test prompt 2 of task text"),
+        ("1", "own_check:check must return True or False, got 1 for test prompt 2 of task text"),
+        (
+            "[][0]",
+            "own_check:check must judge every text, got IndexError: list index out of range for test prompt 2 of",
+        ),
+    ],
+)
+def test_a_checker_that_says_neither_yes_nor_no_is_refused(tmp_path, monkeypatch, said, found):
+    (tmp_path / "own_check.py").write_text(f"import numpy\n\ndef check(prompt, text, response):\n    return {said}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_check", raising=False)
+    examples = [Example(f"{n}?", "") for n in range(3)]
+    checked = checked_by(get("text"), examples[:1], examples[1:], own=find_check("own_check:check"))
+    if isinstance(found, bool):
+        assert checked.check("2?", "an answer") is found
+        return
+    with pytest.raises(ValueError, match=f"^check {re.escape(found)}"):
+        checked.check("2?", "an answer")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 
+from decoding.calls.request import plain
 from models.complaints import shown
 
 
@@ -16,7 +17,7 @@ class OwnCheck:
 
     Attributes:
         name: module:function.
-        function: (prompt, text, response) -> right; the response is "" where the file gives none.
+        function: (prompt, text, response) -> True or False; the response is "" where the file gives none.
     """
 
     name: str
@@ -30,9 +31,24 @@ class OwnCheck:
         except (OSError, TypeError):
             return self.name
 
-    def __call__(self, prompt: str, text: str, response: str) -> bool:
-        """Whether the text is right."""
-        return bool(self.function(prompt, text, response))
+    def judge(self, prompt: str, text: str, response: str, *, place: str) -> bool:
+        """Whether the text is right.
+
+        Args:
+            prompt, text, response: what the function gets.
+            place: of the prompt, for the complaint.
+
+        Raises:
+            ValueError: where the function fails, or says neither True nor False, as Python, numpy or torch have them.
+        """
+        try:
+            found = plain(self.function(prompt, text, response))
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+            raise ValueError(f"check {self.name} must judge every text, got {said} for {place}") from error
+        if not isinstance(found, bool):
+            raise ValueError(f"check {self.name} must return True or False, got {shown(found)} for {place}")
+        return found
 
 
 def find_check(name: str | None) -> OwnCheck | None:

@@ -136,7 +136,11 @@ def checked_by(
         checked=not agree,
     )
     if own is not None:
-        return CheckedProblems(problems, lambda prompt, text: own(prompt, text, examples[prompt].response))
+        splits = (("dev", dev), ("test", test))
+        places = {
+            e.prompt: f"{split} prompt {n} of task {task.name}" for split, some in splits for n, e in enumerate(some, 1)
+        }
+        return CheckedProblems(problems, lambda p, text: own.judge(p, text, examples[p].response, place=places[p]))
     if agree:
         return CheckedProblems(problems, lambda prompt, text: False)
     return CheckedProblems(problems, lambda prompt, text: task.check(examples[prompt], text))
