@@ -18,9 +18,9 @@ from decoding.names import DIALS, find_policy
 from models.complaints import shown
 from models.ranks import find_ranks
 from train.commands.calibration_file import report, summarise
-from train.commands.command_line import keep_options, shipped
+from train.commands.command_line import keep_options
 from train.commands.compare import require_at_least
-from train.commands.folders import MODEL, check_adapter, check_model, find_head
+from train.commands.folders import MODEL, check_adapter, check_model, find_head, or_shipped
 from train.tasks import Example, Task, get, require_permission
 from train.tasks.problems import draw
 
@@ -41,7 +41,7 @@ class CalibrateCall:
         prompts: of the task, as dev prompts.
         checked: whether a checker judges the answers; else texts are compared.
         model: checkpoint folder or hub id.
-        head: folder of the scoring head, or None where the policy reads none.
+        head: folder of the scoring head that is named or that the policy reads, or None.
         adapter: folder of a PEFT adapter that is merged into the model, or None.
     """
 
@@ -94,20 +94,20 @@ def check_calibrate(
     kind = get(task, run_code=run_code)
     options = {name: value for name, value in options.items() if value is not None}
     options = {"gen_length": kind.gen_length, "block_length": kind.block_length} | options
-    check_model(str(shipped(MODEL)) if model is None else model, "")
+    check_model(or_shipped(model, MODEL), "")
     check_adapter(adapter)
-    head = find_head(model, head, adapter)
-    model = str(shipped(MODEL)) if model is None else model
+    named, head = head is not None, find_head(model, head, adapter)
     arm, canvas = make_arm(policy, options, dial, values)
     which = (arm.policy, arm.settings, find_policy(policy).head)
     if head is None and needs_head(*which):
         raise ValueError(f"head must be a folder with head.safetensors for policy {policy}, got none")
-    head = head if uses_head(*which) else None
-    examples = find_prompts(kind, prompts, num_prompts, seed=seed, fitted=head is not None)
+    fitted = head is not None and uses_head(*which)
+    head = head if named or fitted else None  # one that is named must fit the model in any case
+    examples = find_prompts(kind, prompts, num_prompts, seed=seed, fitted=fitted)
     require_enough(control, len(examples))
     problems, checked = make_problems(kind, examples, canvas)
     require_judged(control, checked, run_code=run_code, task=kind)
-    return CalibrateCall(arm, control, problems, checked, model, head, adapter)
+    return CalibrateCall(arm, control, problems, checked, or_shipped(model, MODEL), head, adapter)
 
 
 def require_enough(control: RiskControl, prompts: int) -> None:

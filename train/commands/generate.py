@@ -12,7 +12,6 @@ from decoding.calls.request import Request, resolve
 from decoding.checked_names import needs_head, uses_head
 from decoding.comparison.calibration import Calibration
 from decoding.names import DEFAULT_POLICY, find_policy
-from models.checkpoints.hub import head_folder
 from models.heads.defaults import read_defaults
 from train.commands.answering.alone import answer_one
 from train.commands.answering.bulk import Long, run_bulk
@@ -78,14 +77,13 @@ def check_generate(
     check_model(str(shipped(MODEL)) if model is None else model, "\n".join(map(str, (one.prompt for one in asked))))
     check_adapter(adapter)
     reads = uses_head(request.policy, request.settings, find_policy(request.policy).head)
-    if head is not None and not (head_folder(head) / "head.safetensors").is_file():
-        raise ValueError(f"head must be a folder with head.safetensors, got {head}")
-    if reads or policy is None:
+    named = head
+    if reads or policy is None or named is not None:
         head = find_head(model, head, adapter)
     if policy is None and request.policy == DEFAULT_POLICY:
         request = by_default(request, options, head, task)
     which = (request.policy, request.settings, find_policy(request.policy).head)
-    used = head if uses_head(*which) else None
+    used = head if named is not None or uses_head(*which) else None  # one that is named must fit the model in any case
     if used is None and needs_head(*which):
         raise ValueError(f"head must be a folder with head.safetensors for policy {request.policy}, got {head}")
     check_settings(request.policy, request.settings)

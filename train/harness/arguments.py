@@ -153,15 +153,15 @@ def _checked(evaluation: Evaluation, named: str | None) -> Evaluation:
     """The evaluation with the head that it needs."""
     check_model(evaluation.model, "")
     check_adapter(evaluation.adapter)
-    request = evaluation.request()
-    if _reads_head(request) or evaluation.policy is None:
+    request, given = evaluation.request(), evaluation.head is not None
+    if _reads_head(request) or evaluation.policy is None or given:
         evaluation = replace(evaluation, head=find_head(named, evaluation.head, evaluation.adapter))
         request = evaluation.request()
     reads = find_policy(request.policy).head
     if evaluation.head is None and needs_head(request.policy, request.settings, reads):
         raise ValueError(f"head must be a folder with head.safetensors for policy {request.policy}, got None")
     check_settings(request.policy, request.settings)
-    return evaluation if _reads_head(request) else replace(evaluation, head=None)
+    return evaluation if given or _reads_head(request) else replace(evaluation, head=None)
 
 
 def _reads_head(request: Request) -> bool:

@@ -14,6 +14,7 @@ import compare as compare_command
 import generate as generate_command
 import study as study_command
 from decoding.comparison.risk_control import RiskControl
+from tests.complaint import complaint
 from tests.test_configs import CONFIGS, command_of
 from train.cascade.__main__ import cascade
 from train.commands.calibrate import check_calibrate
@@ -21,6 +22,7 @@ from train.commands.command_line import shipped
 from train.commands.folders import find_head, head_of
 from train.commands.generate import check_generate
 from train.draft_price import draft_price
+from train.harness.arguments import judge_arguments
 from train.head_cost import head_cost
 from train.head_defaults import head_defaults
 from train.head_risk import head_risk
@@ -30,6 +32,7 @@ from train.recipe.__main__ import recipe
 TRAIN = next(command_of(config)[0] for config in CONFIGS if config.name == "head.yaml")
 DECODE = [generate_command.generate, compare_command.compare, calibrate_command.calibrate, TRAIN]
 LOAD = [*DECODE, study_command.study, recipe, cascade, outcomes, head_defaults, head_risk, head_cost, draft_price]
+ARMS = '[{"name": "sequential", "kind": "headless", "policy": "sequential"}]'
 DTYPE = Literal["float32", "bfloat16", "float16"] | None
 RULE = "default float32 on the CPU, the checkpoint's own elsewhere"
 
@@ -79,3 +82,26 @@ def test_a_model_without_a_head_of_its_own_has_none(tmp_path, write_tiny):
     with pytest.raises(ValueError, match=r"head must be a folder with head\.safetensors, for none ships for "):
         head_of(tiny, None)
     assert Path(find_head(tiny, str(shipped("checkpoints/reason-7m-head")))).name == "reason-7m-head"
+
+
+@pytest.mark.parametrize("function", DECODE[:3], ids=lambda one: one.__name__)
+def test_a_head_of_another_base_is_refused_whatever_the_policy(capsys, tmp_path, function):
+    given = {
+        "generate": ("--prompt", "1", "--policy", "threshold"),
+        "calibrate": ("--policy", "threshold", "--task", "countdown3", "--max_loss", "0.3", "--num_prompts", "15"),
+        "compare": ("--catalogue", ARMS, "--task", "countdown3", "--num_prompts", "1", "--num_dev", "1"),
+    }[function.__name__]
+    head = str(shipped("checkpoints/gsm-12m-head"))
+    out = () if function.__name__ == "generate" else ("--out", str(tmp_path / "out"))
+    told = complaint(capsys, function, *given, *out, "--head", head, "--device", "cpu")
+    assert told.startswith(f"{function.__name__}.py: the head in {head} must be used on its own base (")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_head_that_is_named_is_loaded_whatever_the_policy_and_none_is_looked_for():
+    head = str(shipped("checkpoints/universal-head"))
+    promise = RiskControl("flip", 0.5, 0.95)
+    for named in (head, None):
+        assert check_generate(["1"], None, "threshold", {}, head=named).head == named
+        assert check_calibrate("threshold", "countdown3", promise, {}, num_prompts=20, head=named).head == named
+        assert judge_arguments({"policy": "threshold", "head": named}).head == named

@@ -23,7 +23,7 @@ class GenerateCall:
         task: whose prompts these are, or None.
         request: policy, lengths and settings.
         model: checkpoint folder or hub id.
-        head: folder of the scoring head, or None where the policy reads none.
+        head: folder of the scoring head that is named or that the policy reads, or None.
         adapter: folder of a PEFT adapter that is merged into the model, or None.
         calibrated: file of calibrate.py that the decode must agree with, or None.
     """
