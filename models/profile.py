@@ -5,9 +5,7 @@ Measures copy bandwidth and matrix rate, from them the floor of a round, then wh
 
 from __future__ import annotations
 
-import argparse
 import json
-import logging
 import statistics
 import time
 from collections.abc import Callable
@@ -198,36 +196,5 @@ def published_ms(denoiser: MaskedLM, *, batch: int, length: int, canvas: int) ->
         return median_ms(round_, denoiser.device, repeats=10)
 
 
-def main() -> None:
-    """Profile a model or a shape and print a table; JSON and a plot go into the folder given."""
-    parser = argparse.ArgumentParser(prog="python -m models.profile", description=__doc__)
-    parser.add_argument("--model", type=Path, default=Path("checkpoints/reason-7m"), help="a checkpoint folder")
-    parser.add_argument("--head", type=Path, help="folder of its scoring head")
-    parser.add_argument("--shape", type=Path, help="a folder with config.json: random weights of that shape")
-    parser.add_argument(
-        "--out", type=Path, help="where speed.json and speed.png go, and speed.part.json before the end"
-    )
-    parser.add_argument("--device", help="cpu or cuda")
-    parser.add_argument(
-        "--continuous", action="store_true", help="rows that join and leave, against full and fixed batches"
-    )
-    mix = parser.add_argument_group("with --continuous")
-    mix.add_argument("--prompts", type=int, default=512, help="prompts of mixed length, with canvases of mixed length")
-    mix.add_argument("--rows", type=int, default=32, help="rows at a time")
-    mix.add_argument("--policy", default="threshold", help="by its name, with its own settings")
-    mix.add_argument("--use_cache", choices=("none", "prefix", "dual"), default="dual", help="of keys and values")
-    mix.add_argument("--engine", choices=("auto", "plain", "graphs"), default="auto", help="of the decodes")
-    given = vars(parser.parse_args())
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("decoding.comparison").setLevel(logging.INFO)  # every row as it is measured
-    if given.pop("continuous"):
-        given.pop("head")
-        batches: Any = import_module("decoding.comparison.continuous")  # the library imports the other way
-        return print(batches.table(batches.continuous(**given)))
-    speed: Any = import_module("decoding.comparison.speed")
-    names = ("model", "head", "shape", "out", "device")
-    print(speed.table(speed.profile(**{name: given[name] for name in names})))
-
-
 if __name__ == "__main__":
-    main()
+    import_module("train.commands.profile").main()  # a command stands above the library, which imports the other way

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,13 +67,15 @@ def make_mix(count: int, *, shortest: int, longest: int, block: int, seed: int =
 
 def continuous(
     *,
-    model: Path,
+    model: str | Path,
+    head: str | Path | None = None,
     shape: Path | None = None,
     out: Path | None = None,
     device: str | None = None,
     prompts: int = 512,
     rows: int = 32,
     policy: str = "threshold",
+    settings: Mapping[str, Any] | None = None,
     use_cache: str = "dual",
     engine: str = "auto",
 ) -> dict[str, Any]:
@@ -81,12 +83,14 @@ def continuous(
 
     Args:
         model: a checkpoint folder, where no shape is given.
+        head: folder of its scoring head.
         shape: folder with config.json: random weights of that shape.
         out: where continuous.json goes.
         device: cpu or cuda; by default the GPU if there is one.
         prompts: of the mix.
         rows: at a time.
-        policy: by its name, with its own settings.
+        policy: by its name.
+        settings: of the policy; none are its own.
         use_cache: none, prefix or dual.
         engine: auto, plain or graphs.
 
@@ -95,14 +99,16 @@ def continuous(
     """
     where = find_device(device)
     if shape is None:
-        denoiser = models.load(model, device=where, engine=engine)
+        denoiser = models.load(model, device=where, head=head, engine=engine)
         mix = make_mix(prompts, shortest=4, longest=32, block=8)
     else:
         dtype = torch.bfloat16 if where.type == "cuda" else torch.float32
         denoiser = random_model(shape, where, dtype).use_engine(engine)
         mix = make_mix(prompts, shortest=32, longest=256, block=32)
-    found = measure(denoiser, mix, rows=rows, options={"policy": policy, "use_cache": use_cache})
-    found |= {"of": str(shape or model), "policy": policy, "cache": use_cache, "prompts": prompts, "rows": rows}
+    options = {**(settings or {}), "policy": policy, "use_cache": use_cache}
+    found = measure(denoiser, mix, rows=rows, options=options)
+    found |= {"of": str(shape or model), "policy": policy, "settings": dict(settings or {}), "cache": use_cache}
+    found |= {"prompts": prompts, "rows": rows}
     found |= {"environment": environment(device=where, seed=0)}
     if out is not None:
         write_json(out / "continuous.json", found)

@@ -43,7 +43,12 @@ SURE: dict[str, dict[str, Any]] = {
 
 
 def profile(
-    *, model: Path, head: Path | None = None, shape: Path | None = None, out: Path | None = None, device: str | None
+    *,
+    model: str | Path,
+    head: str | Path | None = None,
+    shape: Path | None = None,
+    out: Path | None = None,
+    device: str | None,
 ) -> dict[str, Any]:
     """Measure a checkpoint, or random weights of a shape.
 
