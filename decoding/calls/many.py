@@ -15,7 +15,7 @@ from torch import Tensor
 from decoding.calls.answers import Answer, Shares, in_order, rows_of, timed
 from decoding.calls.draws import Counter
 from decoding.calls.fitting import as_denoiser, check_fit, make_sampling, with_cache
-from decoding.calls.request import Request
+from decoding.calls.request import Request, canonical
 from decoding.calls.waiting import Entry, Queue
 from decoding.comparison.calibration import require_calibrated, resolve_calibrated
 from decoding.loop import rounds
@@ -100,7 +100,7 @@ def generate_many(
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise ValueError(f"seed must be a whole number, got {shown(seed)}")
     given = {**settings, "block_length": block_length, "temperature": temperature, "top_p": top_p}
-    if given.get("history"):
+    if canonical(given).get("history"):
         raise ValueError("history must be left out of generate_many, which keeps no states")
     calls = Calls(model, policy, given | ({} if early_stop is True else {"early_stop": early_stop}), calibrated)
     if not isinstance(gen_length, Iterable):

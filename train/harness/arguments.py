@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from decoding.calls.request import Request, resolve
+from decoding.calls.request import Request, canonical, resolve
+from decoding.calls.spellings import ALIASES
 from decoding.checked_names import needs_head, uses_head
 from decoding.names import DEFAULT_POLICY, find_policy
 from models.complaints import shown
@@ -26,7 +27,7 @@ SPELLINGS = {
     "is_check_greedy": "check_greedy",
     "torch_dtype": "dtype",
     "max_gen_toks": "gen_length",
-    "max_new_tokens": "gen_length",
+    **{spelling: name for spelling, name in ALIASES.items() if name == "gen_length"},
 }
 """Names that others give to arguments of ours."""
 WITHOUT_EFFECT = {
@@ -89,7 +90,7 @@ class Evaluation:
             ValueError: for settings that contradict each other.
         """
         length = self.gen_length or gen_length or GEN_LENGTH
-        block = next((self.settings[n] for n in ("block_length", "block_size") if n in self.settings), None)
+        block = canonical(self.settings).get("block_length")
         if self.gen_length is None and isinstance(block, int) and block > 0:
             length = -(-length // block) * block
         given = {"temperature": temperature, **self.settings, "gen_length": length}

@@ -193,6 +193,7 @@ def test_an_engine_is_free_again_after_a_hook_has_failed(goldens):
         ({"prompts": "text"}, "prompts must be an iterable of prompts, got a str"),
         ({"seed": True}, "seed must be a whole number, got True"),
         ({"history": True}, "history must be left out of generate_many, which keeps no states"),
+        ({"output_history": True}, "history must be left out of generate_many, which keeps no states"),
         ({"gen_length": [8]}, "gen_length must hold a number for every prompt, got 1 of them"),
         ({"numbers": [8]}, "numbers must hold a number for every prompt, got 1 of them"),
         ({"prompts": [[1], []]}, r"prompt 1: prompts must be ids, a string or a list of either, got \[\]"),

@@ -31,11 +31,13 @@ def test_both_dialects_say_the_same():
     )
 
 
-def test_lengths_follow_the_task_where_none_is_given():
-    evaluation = judge_arguments({"pretrained": BASE, "policy": "threshold", "block_length": 32})
+@pytest.mark.parametrize("block", ["block_length", "block_size", "canvas_length", "dllm_block_length"])
+def test_lengths_follow_the_task_where_none_is_given(block):
+    evaluation = judge_arguments({"pretrained": BASE, "policy": "threshold", block: 32})
     assert evaluation.request(100).gen_length == 128
     assert evaluation.request(None).gen_length == 256
-    assert judge_arguments({"pretrained": BASE, "gen_length": 64, "policy": "threshold"}).request(100).gen_length == 64
+    for name in ("gen_length", "max_tokens", "gen_len"):
+        assert judge_arguments({"pretrained": BASE, name: 64, "policy": "threshold"}).request(100).gen_length == 64
 
 
 def test_the_head_that_ships_for_the_model_is_found():
