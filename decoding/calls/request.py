@@ -121,6 +121,8 @@ def plain(value: Any) -> Any:
 
 def _with_cache(values: dict[str, Any]) -> dict[str, Any]:
     dual = values.pop("dual_cache", False)
+    if not isinstance(dual, bool):
+        raise ValueError(f"dual_cache must be true or false, got {shown(dual)}")
     if dual and values.get("use_cache", True) not in (True, "dual"):
         raise ValueError(f"use_cache must be 'dual' with dual_cache, got {shown(values['use_cache'])}")
     if dual:
