@@ -60,7 +60,8 @@ def read_prompts(
         copies: rows of each prompt, one after the other; at least 1.
 
     Raises:
-        ValueError: for an empty prompt, a mask id in a prompt, an id outside the vocabulary, or padding on the right.
+        ValueError: for an empty prompt, a mask id in a prompt, an id outside the vocabulary, padding on the right, or a
+            mask of other values than 0, 1 and bools.
     """
     if not isinstance(copies, int) or isinstance(copies, bool) or copies < 1:
         raise ValueError(f"num_return_sequences must be a whole number of at least 1, got {shown(copies)}")
@@ -149,6 +150,10 @@ def _read_tensor(tokens: Tensor, attention_mask: Tensor | None) -> Prompts:
     tokens = tokens.long().unsqueeze(0) if tokens.ndim == 1 else tokens.long()
     if attention_mask is None:
         return Prompts(tokens, None)
+    if attention_mask.dtype != torch.bool:
+        odd = attention_mask[(attention_mask != 0) & (attention_mask != 1)]
+        if odd.numel():
+            raise ValueError(f"attention_mask must hold 0 and 1 alone, got {shown(odd[0].item())}")
     mask = attention_mask.bool().reshape(tokens.shape)
     if (mask[:, :-1] & ~mask[:, 1:]).any():
         raise ValueError("attention_mask must pad on the left, got padding after a prompt")

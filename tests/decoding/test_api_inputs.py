@@ -108,6 +108,8 @@ def test_default_block(gen_length, block_length):
         (None, {"editing_threshold": 0.9}, "editing_threshold must be None because committed tokens .*, got 0.9"),
         (None, {"use_cache": "paged"}, "use_cache must be none, prefix or dual, got 'paged'"),
         (None, {"use_cache": "prefix", "dual_cache": True}, "use_cache must be 'dual' with dual_cache, got 'prefix'"),
+        (None, {"dual_cache": "false"}, "dual_cache must be true or false, got 'false'"),
+        (None, {"dual_cache": 1}, "dual_cache must be true or false, got 1"),
         (Threshold(), {"threshold": 0.5}, "settings must be left out with a policy object, got threshold"),
     ],
 )  # fmt: skip
@@ -138,6 +140,14 @@ def test_contradictions_are_refused_with_name_rule_and_value(policy, given, mess
             r"gen_length must be at most the model's 30, got 3 \+ 28",
         ),
         ("threshold", {"attention_mask": torch.tensor([1, 1, 0])}, "attention_mask must pad on the left"),
+        ("threshold", {"attention_mask": torch.tensor([0, 1, 7])}, "attention_mask must hold 0 and 1 alone, got 7"),
+        ("threshold", {"attention_mask": [1.0, 1.0, float("nan")]}, "attention_mask must hold 0 and 1 alone, got nan"),
+        ("threshold", {"attention_mask": [0.0, 1e-9, 1.0]}, "attention_mask must hold 0 and 1 alone, got 9.99"),
+        (
+            "threshold",
+            {"attention_mask": [-float("inf"), 0.0, 0.0]},
+            "attention_mask must hold 0 and 1 alone, got -inf",
+        ),
         ("threshold", {"attention_mask": torch.tensor([1, 1])}, r"must have the shape of the prompts, got \(2,\)"),
         ("threshold", {"attention_mask": torch.tensor([0, 0, 0])}, "every prompt must hold at least one token"),
     ],
