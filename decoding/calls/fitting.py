@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -13,8 +12,12 @@ import torch
 from decoding.calls.request import Request
 from decoding.policy import Policy
 from decoding.sampling import Sampling
+from models.checkpoints.hub import BASE_FILES
 from models.complaints import shown
 from models.denoiser import Denoiser
+
+MOST_LOADED = 2
+_loaded: dict[str, tuple[list[tuple[str, int, int]], Denoiser]] = {}  # by resolved folder or hub id, the last used last
 
 
 def as_denoiser(model: Any, options: Mapping[str, Any]) -> Denoiser:
@@ -32,9 +35,21 @@ def as_denoiser(model: Any, options: Mapping[str, Any]) -> Denoiser:
     return cast(Denoiser, import_module("models").wrap(model, **of_model))
 
 
-@lru_cache(maxsize=2)
 def _load(path_or_hub_id: str) -> Denoiser:
-    return cast(Denoiser, import_module("models").load(path_or_hub_id))
+    """The model of a folder, loaded again once its files have changed, or of a hub id; the last two are kept."""
+    folder, name, stamp = Path(path_or_hub_id).expanduser(), path_or_hub_id, list[tuple[str, int, int]]()
+    if folder.is_dir():
+        name = str(folder.resolve())
+        files = sorted({file for pattern in BASE_FILES for file in folder.glob(pattern) if file.is_file()})
+        stamp = [(file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files]
+    known = _loaded.pop(name, None)
+    if known is None or known[0] != stamp:
+        known = None  # gives the old weights back before the new ones are read
+        for oldest in list(_loaded)[: len(_loaded) + 1 - MOST_LOADED]:
+            _loaded.pop(oldest, None)
+        known = stamp, cast(Denoiser, import_module("models").load(path_or_hub_id))
+    _loaded[name] = known
+    return known[1]
 
 
 def with_cache(denoiser: Denoiser, mode: str) -> Denoiser:

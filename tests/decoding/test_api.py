@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import decoding
+import models
 from decoding import generate
 from decoding.names import POLICIES
 from decoding.policies.threshold import Threshold
@@ -168,6 +169,28 @@ def test_a_folder_is_loaded_once_and_equals_the_loaded_model():
     assert torch.equal(by_folder.sequences, by_model.sequences)
     with pytest.raises(ValueError, match="mask_id must be given"):
         generate(native, prompt, "threshold", gen_length=8)
+
+
+def test_a_folder_is_known_by_its_place_and_its_files(tmp_path, monkeypatch):
+    loaded, fitting = [], decoding.calls.fitting
+    monkeypatch.setattr(fitting, "_loaded", {})
+    monkeypatch.setattr(models, "load", lambda name: loaded.append(name) or Letters())
+    for parent in ("a", "b"):
+        (tmp_path / parent / "model").mkdir(parents=True)
+        (tmp_path / parent / "model" / "model.safetensors").write_bytes(b"1")
+    monkeypatch.chdir(tmp_path / "a")
+    first = fitting._load("model")
+    assert fitting._load(str(tmp_path / "b" / ".." / "a" / "model")) is first
+    monkeypatch.chdir(tmp_path / "b")
+    second = fitting._load("model")
+    assert second is not first
+    (tmp_path / "b" / "model" / "model.safetensors").write_bytes(b"12")
+    assert fitting._load("model") is not second
+    assert fitting._load("../a/model") is first
+    assert (len(fitting._loaded), loaded) == (2, ["model"] * 3)
+    hub = fitting._load("owner/name")
+    assert fitting._load("owner/name") is hub
+    assert list(fitting._loaded) == [str(tmp_path / "a" / "model"), "owner/name"]
 
 
 def test_a_policy_with_a_head_needs_a_model_with_one(model):
