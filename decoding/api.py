@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from decoding.calls.fitting import as_denoiser, check_fit, make_sampling, with_cache
+from decoding.calls.fitting import as_denoiser, check_fit, check_hooks, make_sampling, with_cache
 from decoding.calls.many import Fitted, decode_in_turns
 from decoding.calls.streaming import Stream
 from decoding.comparison.calibration import require_calibrated, resolve_calibrated
@@ -81,6 +81,7 @@ def generate(
     Raises:
         ValueError: for contradictions and values out of range, in one sentence with name, rule and value.
     """
+    check_hooks(generator, on_step)
     given: dict[str, Any] = {"gen_length": gen_length, "block_length": block_length, "temperature": temperature}
     given |= {"top_p": top_p} | ({} if early_stop is True else {"early_stop": early_stop})
     given |= {"history": history} if history is not False else {}

@@ -68,5 +68,5 @@ def find_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.d
         return torch.float32 if device.type == "cpu" else None
     found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
     if not (isinstance(found, torch.dtype) and found.is_floating_point):
-        raise ValueError(f"dtype must be a floating dtype such as bfloat16, got {shown(dtype)}")
+        raise ValueError(f"dtype must be a floating dtype such as float32, bfloat16 or float16, got {shown(dtype)}")
     return found

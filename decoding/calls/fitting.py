@@ -61,6 +61,18 @@ def with_cache(denoiser: Denoiser, mode: str) -> Denoiser:
     return cast(Denoiser, cast(Any, denoiser).with_cache(mode))
 
 
+def check_hooks(generator: Any, on_step: Any) -> None:
+    """Refuse a source of chance that is no generator, and a hook that cannot be called.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    if not isinstance(generator, torch.Generator | None):
+        raise ValueError(f"generator must be a torch.Generator, got {shown(generator)}")
+    if on_step is not None and not callable(on_step):
+        raise ValueError(f"on_step must be a function of state and reading, got {shown(on_step)}")
+
+
 def check_fit(
     request: Request, denoiser: Denoiser, *, prompt_length: int, generator: torch.Generator | None
 ) -> tuple[int, ...]:

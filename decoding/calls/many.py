@@ -15,7 +15,7 @@ from torch import Tensor
 from decoding.calls.answers import Answer, Shares, in_order, rows_of, timed
 from decoding.calls.draws import Counter
 from decoding.calls.fitting import as_denoiser, check_fit, make_sampling, with_cache
-from decoding.calls.request import Request, canonical
+from decoding.calls.request import Request, canonical, plain
 from decoding.calls.waiting import Entry, Queue
 from decoding.comparison.calibration import require_calibrated, resolve_calibrated
 from decoding.loop import rounds
@@ -99,6 +99,8 @@ def generate_many(
         raise ValueError(f"prompts must be an iterable of prompts, got a {type(prompts).__name__}")
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise ValueError(f"seed must be a whole number, got {shown(seed)}")
+    if not isinstance(numbers, Iterable | None):
+        raise ValueError(f"numbers must be an iterable of whole numbers, got {shown(numbers)}")
     given = {**settings, "block_length": block_length, "temperature": temperature, "top_p": top_p}
     if canonical(given).get("history"):
         raise ValueError("history must be left out of generate_many, which keeps no states")
@@ -163,7 +165,7 @@ class Calls:
 
 
 def read_entries(
-    prompts: Iterable[Any], lengths: Iterable[int | None], numbers: Iterable[int], calls: Calls
+    prompts: Iterable[Any], lengths: Iterable[int | None], numbers: Iterable[Any], calls: Calls
 ) -> Iterator[tuple[Entry, Fitted]]:
     """Every prompt with the call that it belongs to.
 
@@ -182,6 +184,9 @@ def read_entries(
         if MISSING in (length, number):
             name = "gen_length" if length is MISSING else "numbers"
             raise ValueError(f"{name} must hold a number for every prompt, got {place} of them")
+        number = plain(number)
+        if not isinstance(number, int) or isinstance(number, bool) or not -(2**63) <= number < 2**63:
+            raise ValueError(f"numbers must be whole numbers of at most 63 bits, got {shown(number)}")
         fitted = calls.of(length)
         try:
             ids = read_one(prompt, calls.denoiser, chat=fitted.request.options.get("chat"))

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from models.checkpoints.families import CheckpointError
-from models.checkpoints.hub import BASE_FILES, HUB_NAME, snapshot
+from models.checkpoints.hub import BASE_FILES, HUB_NAME, is_place, snapshot
 from models.checkpoints.json_files import read_object
 from models.complaints import cut, shown
 
@@ -20,19 +20,19 @@ INDEX = "model.safetensors.index.json"
 SAMPLE = 2**18  # values of each tensor that enter the fingerprint: all of a small model, a comb of a large one
 
 
-def find_folder(path_or_hub_id: str | Path) -> Path:
+def find_folder(path_or_hub_id: Any) -> Path:
     """A local folder as it is; otherwise the hub's snapshot of `owner/name`, from the cache where the hub is offline.
 
     Raises:
         CheckpointError: if there is neither.
     """
-    folder = Path(path_or_hub_id).expanduser()
-    if folder.is_dir():
+    named, name = is_place(path_or_hub_id), str(path_or_hub_id)
+    folder = Path(name).expanduser()
+    if named and folder.is_dir():
         return folder
-    name = str(path_or_hub_id)
-    if folder.exists() or not HUB_NAME.fullmatch(name):
+    if not named or folder.exists() or not HUB_NAME.fullmatch(name):
         raise CheckpointError(
-            f"path_or_hub_id must be a checkpoint folder or `owner/name` on the hub, got {shown(name)}"
+            f"path_or_hub_id must be a checkpoint folder or `owner/name` on the hub, got {shown(path_or_hub_id)}"
         )
     return snapshot(name, BASE_FILES, "path_or_hub_id")
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from models.checkpoints.config_numbers import CheckpointError
 from models.complaints import shown
@@ -12,6 +14,11 @@ from models.complaints import shown
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 BASE_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja")
 HEAD_FILES = ("*.json", "*.safetensors", "README.md")  # `*` reaches into cascade/ too
+
+
+def is_place(named: Any) -> bool:
+    """Whether a value can name a folder, or what lies on the hub."""
+    return isinstance(named, str | PathLike) and str(named) != ""
 
 
 def is_hub_name(name: str | Path) -> bool:
@@ -54,12 +61,14 @@ def bytes_to_download(name: str | Path) -> int:
     return sum(file.file_size or 0 for file in files if file.will_download)
 
 
-def head_folder(path_or_hub_id: str | Path) -> Path:
+def head_folder(path_or_hub_id: Any) -> Path:
     """The folder of a scoring head: a local one as it is, otherwise the hub's snapshot of `owner/name`.
 
     Raises:
-        CheckpointError: if there is neither.
+        CheckpointError: if it names neither, or there is neither.
     """
+    if not is_place(path_or_hub_id):
+        raise CheckpointError(f"head must be a folder or `owner/name` on the hub, got {shown(path_or_hub_id)}")
     if is_hub_name(path_or_hub_id):
         return snapshot(str(path_or_hub_id), HEAD_FILES, "head")
     return Path(path_or_hub_id).expanduser()

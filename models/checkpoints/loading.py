@@ -14,6 +14,7 @@ from torch import Tensor
 
 from models.checkpoints import files as checkpoint
 from models.checkpoints.families import DREAM, LLADA, CheckpointError, Family, family_of, native_config
+from models.checkpoints.hub import head_folder
 from models.checkpoints.manifest import check_files, read_manifest, settle
 from models.checkpoints.special_ids import special_ids
 from models.checkpoints.sums import LARGEST, FiniteCheck, byte_sum, check_sums, fingerprint_of, spelled
@@ -51,6 +52,7 @@ def load(
     Raises:
         CheckpointError: if the checkpoint is damaged or outside the two families.
     """
+    head = None if head is None else head_folder(head)
     folder = checkpoint.find_folder(path_or_hub_id)
     settle(folder)
     sealed = read_manifest(folder).get("tensors")
@@ -79,10 +81,9 @@ def load(
 
         merge_adapter(denoiser, family, Path(adapter))
     if head is not None:
-        from models.checkpoints.hub import head_folder
         from models.heads.scoring_head import load_head
 
-        denoiser.put_on(load_head(head_folder(head), denoiser))
+        denoiser.put_on(load_head(head, denoiser))
     return denoiser.eval().use_engine(engine)
 
 

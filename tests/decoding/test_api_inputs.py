@@ -1,5 +1,7 @@
 """What `generate` refuses, in one sentence, and the spellings of the field that it takes."""
 
+from inspect import unwrap
+
 import pytest
 import torch
 
@@ -180,6 +182,18 @@ def test_the_longest_prompt_that_fits_is_taken(model):
 def test_prompts_that_cannot_be_read_are_refused(model, prompts, message):
     with pytest.raises(ValueError, match=message):
         generate(model, prompts, "threshold", **CANVAS)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"generator": 0}, "generator must be a torch.Generator, got 0"),
+        ({"on_step": "x"}, "on_step must be a function of state and reading, got 'x'"),
+    ],
+)
+def test_what_is_no_generator_and_no_hook_is_refused(model, given, sentence):
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
+        unwrap(generate)(model, "ab", "threshold", **CANVAS, **given)
 
 
 def test_what_is_no_model_is_refused():

@@ -1,5 +1,6 @@
 """Rows that join and leave one batch are decoded as each is alone: by every policy, under every cache, by both drivers."""
 
+from inspect import unwrap
 from itertools import count, cycle, islice
 
 import pytest
@@ -196,6 +197,9 @@ def test_an_engine_is_free_again_after_a_hook_has_failed(goldens):
         ({"output_history": True}, "history must be left out of generate_many, which keeps no states"),
         ({"gen_length": [8]}, "gen_length must hold a number for every prompt, got 1 of them"),
         ({"numbers": [8]}, "numbers must hold a number for every prompt, got 1 of them"),
+        ({"numbers": ["a", "b"]}, "numbers must be whole numbers of at most 63 bits, got 'a'"),
+        ({"numbers": [0, 2**70]}, f"numbers must be whole numbers of at most 63 bits, got {2**70}"),
+        ({"numbers": 5}, "numbers must be an iterable of whole numbers, got 5"),
         ({"prompts": [[1], []]}, r"prompt 1: prompts must be ids, a string or a list of either, got \[\]"),
         ({"prompts": [[1], [[1], [2]]]}, "prompt 1: a prompt must be a string, a chat or a list of ids, got 2 of them"),
         ({"prompts": [[1], [5]]}, "prompt 1: prompts must not hold the mask token"),
@@ -206,4 +210,4 @@ def test_an_engine_is_free_again_after_a_hook_has_failed(goldens):
 def test_what_does_not_fit_is_refused_at_the_call(toy, given, sentence):
     call = {"prompts": [[1], [2]], "policy": "threshold", "gen_length": 8, "block_length": 4, **given}
     with pytest.raises(ValueError, match=f"^{sentence}"):
-        generate_many(toy, **call)
+        unwrap(generate_many)(toy, **call)

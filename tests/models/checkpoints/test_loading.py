@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from inspect import unwrap
 from pathlib import Path
 
 import pytest
@@ -100,9 +101,19 @@ def test_bfloat16_files_become_float32_on_the_cpu(golden, tmp_path):
     assert {p.dtype for p in denoiser.parameters()} == {torch.float32}
 
 
-def test_a_dtype_that_is_none_is_refused(golden):
-    with pytest.raises(ValueError, match="dtype must be a floating dtype such as bfloat16, got 'int8'"):
-        models.load(golden.folder, dtype="int8")
+@pytest.mark.parametrize(
+    ("named", "sentence"),
+    [
+        ({"dtype": "int8"}, "dtype must be a floating dtype such as float32, bfloat16 or float16, got 'int8'"),
+        ({"head": ""}, "head must be a folder or `owner/name` on the hub, got ''"),
+        ({"head": 5}, "head must be a folder or `owner/name` on the hub, got 5"),
+        ({"path_or_hub_id": 5}, "path_or_hub_id must be a checkpoint folder or `owner/name` on the hub, got 5"),
+        ({"path_or_hub_id": ""}, "path_or_hub_id must be a checkpoint folder or `owner/name` on the hub, got ''"),
+    ],
+)
+def test_what_names_nothing_is_refused(golden, named, sentence):
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
+        unwrap(models.load)(**{"path_or_hub_id": golden.folder, **named})
 
 
 def test_the_fingerprint_follows_the_weights_alone(golden, tmp_path):
