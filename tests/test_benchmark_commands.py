@@ -196,7 +196,10 @@ def test_generate_refuses_rows_that_are_not_there(capsys, file, arguments, sente
             {"tasks": {"gsm8k": TaskRun()}},
             "prompts_file of task gsm8k must be a file or hub, for it has no generator, got none",
         ),
-        ({"tasks": {"gsm8k": TaskRun(prompts_file="none.jsonl")}}, "prompts_file must be a file, got none.jsonl"),
+        (
+            {"tasks": {"gsm8k": TaskRun(prompts_file="none.jsonl")}},
+            "prompts_file of task gsm8k must be a file, got 'none.jsonl'",
+        ),
         ({"budget_hours": 0.0}, "budget_hours must be above 0, got 0.0"),
     ],
 )

@@ -14,6 +14,7 @@ from decoding.names import POLICIES
 from train.commands import command_line
 from train.commands.command_line import run
 from train.commands.console import FILES, MODULES, main
+from train.tasks import get
 
 CONSOLE = (*FILES, *MODULES)
 ROOT = Path(__file__).parents[1]
@@ -121,6 +122,17 @@ def test_a_line_with_an_unknown_option_would_be_seen(monkeypatch):
 def test_python_runs(code, monkeypatch):
     monkeypatch.chdir(ROOT)
     exec(compile(code, "README.md", "exec"), {})
+
+
+def test_the_file_of_sudokus_is_made_as_a_page_says_and_read_by_both_tasks(tmp_path, monkeypatch):
+    page = (ROOT / "docs" / "real-checkpoints.md").read_text(encoding="utf-8")
+    (code,) = [block for kind, block in blocks_of(page) if kind == "python" and "sudoku" in block]
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code.replace("12_000", "2").replace("1_000", "1"), "real-checkpoints.md", "exec"), {})
+    (file,) = tmp_path.rglob("*.gz")
+    assert str(file.relative_to(tmp_path)) in (ROOT / "configs" / "train" / "cascade.yaml").read_text()
+    for name in ("sudoku", "sudoku-hard"):
+        assert [get(name).split_of(one.prompt) for one in get(name).read(file)] == ["train", "train", "dev"]
 
 
 def test_every_policy_that_a_page_names_is_listed_and_the_page_says_by_what():

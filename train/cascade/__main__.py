@@ -7,7 +7,7 @@ from typing import Literal
 
 from models.complaints import shown
 from train.defaults.settings import Trials
-from train.head.settings import CascadeFitting, TaskRun
+from train.head.settings import CascadeFitting, TaskRun, require_prompts
 
 
 def cascade(
@@ -52,6 +52,8 @@ def cascade(
         raise ValueError("tasks must name at least one task, got none")
     check_model(or_shipped(model, MODEL), "")
     model, head = or_shipped(model, MODEL), head_of(model, head)
+    for name, of_task in tasks.items():
+        require_prompts(of_task.task(name), of_task)
 
     import torch
 

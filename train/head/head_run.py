@@ -15,9 +15,8 @@ from models.complaints import shown
 from train.commands.command_line import shipped
 from train.commands.folders import MODEL, check_adapter, check_model
 from train.defaults.settings import Trials
-from train.head.settings import CascadeFitting, Fitting, TaskRun
+from train.head.settings import CascadeFitting, Fitting, TaskRun, require_prompts
 from train.tasks import require_permission
-from train.tasks.hub import HUB
 
 if TYPE_CHECKING:
     from decoding.policies.ete import BeamETE
@@ -81,12 +80,7 @@ class HeadRun:
         for name, run in self.tasks.items():
             task = run.task(name)
             require_permission(task, self.run_code)
-            if task.make is None and run.prompts_file is None:
-                raise ValueError(
-                    f"prompts_file of task {name} must be a file or hub, for it has no generator, got none"
-                )
-            if run.prompts_file not in (None, HUB) and not Path(run.prompts_file).is_file():
-                raise ValueError(f"prompts_file must be a file, got {run.prompts_file}")
+            require_prompts(task, run)
         if not self.drivers:
             raise ValueError("drivers must name at least one policy, got none")
         for name, driver in {**self.drivers, **self.relabel}.items():

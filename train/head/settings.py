@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from decoding.names import find_policy
@@ -12,6 +13,7 @@ from decoding.traces.labelling import Labelling
 from models.complaints import shown
 from models.heads.config import HeadConfig, Variant
 from train.tasks import Task, get
+from train.tasks.hub import HUB
 
 TARGETS = ("gain", "eq7", "worth")
 Cache = Literal["none", "prefix", "dual"]
@@ -108,6 +110,18 @@ class TaskRun:
         if found.gen_length % found.block_length:
             raise ValueError(f"block_length must divide gen_length {found.gen_length}, got {found.block_length}")
         return found
+
+
+def require_prompts(task: Task, run: TaskRun) -> None:
+    """Refuse a task whose prompts come from nowhere.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    if task.make is None and run.prompts_file is None:
+        raise ValueError(f"prompts_file of task {task.name} must be a file or hub, for it has no generator, got none")
+    if run.prompts_file not in (None, HUB) and not Path(run.prompts_file).is_file():
+        raise ValueError(f"prompts_file of task {task.name} must be a file, got {shown(run.prompts_file)}")
 
 
 @dataclass(frozen=True)

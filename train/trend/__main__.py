@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from decoding.comparison.arms import Arm
 from decoding.traces.labelling import Labelling
-from train.head.settings import CascadeFitting, Fitting, TaskRun
+from train.head.settings import CascadeFitting, Fitting, TaskRun, require_prompts
 
 
 def trend(  # one option a line, hence its length
@@ -66,7 +66,7 @@ def trend(  # one option a line, hence its length
         seed: of prompts, draws and fits.
         device: where to run; by default the GPU if there is one.
     """
-    _judge(base, [arm.name for arm in catalogue], timed)
+    _judge(base, [arm.name for arm in catalogue], timed, tasks if stage in ("all", "decoding") else {})
 
     import torch
 
@@ -102,13 +102,15 @@ def trend(  # one option a line, hence its length
             by_the_first(lambda: record(about, catalogue, timed, settings, file))  # noqa: B023
 
 
-def _judge(base: Path, arms: list[str], timed: dict[str, list[str]]) -> None:
-    """Refuse a base without a config, and arms to be timed that the catalogue lacks."""
+def _judge(base: Path, arms: list[str], timed: dict[str, list[str]], fitted: dict[str, TaskRun]) -> None:
+    """Refuse a base without a config, arms to be timed that the catalogue lacks, and tasks to fit on without prompts."""
     if not base.is_file():
         raise ValueError(f"base must be a config of train.pretrain, got {base}")
     unknown = sorted({arm for some in timed.values() for arm in some} - {*arms})
     if unknown:
         raise ValueError(f"timed must name arms of the catalogue ({', '.join(arms)}), got {', '.join(unknown)}")
+    for name, run in fitted.items():
+        require_prompts(run.task(name), run)
 
 
 if __name__ == "__main__":

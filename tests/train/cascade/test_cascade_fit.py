@@ -228,6 +228,14 @@ def test_decodes_of_one_round_teach_nothing(base, countdown):
         (["--fitting.duration", "3"], "fitting.duration"),
         (["--colour", "red"], "colour"),
         (["--tasks", "{}"], "tasks must name at least one task, got none"),
+        (
+            ["--tasks", '{"gsm8k": {}}'],
+            "prompts_file of task gsm8k must be a file or hub, for it has no generator, got none",
+        ),
+        (
+            ["--tasks", '{"lists": {"prompts_file": "no.jsonl"}}'],
+            "prompts_file of task lists must be a file, got 'no.jsonl'",
+        ),
     ],
 )
 def test_the_command_refuses_bad_input_in_a_sentence(capsys, tmp_path, arguments, complaint):
@@ -246,7 +254,8 @@ def test_bad_input_is_judged_before_torch_is_imported(tmp_path):
         "import sys\n"
         "from train.cascade.__main__ import cascade\n"
         "from train.commands.command_line import run\n"
-        "for more in (['--head', 'nowhere'], ['--fitting.minutes', '0'], ['--tasks', '{}'], ['--colour', 'red']):\n"
+        'bad = [["--head", "nowhere"], ["--fitting.minutes", "0"], ["--tasks", \'{"gsm8k": {}}\'], ["--colour", "red"]]\n'
+        "for more in bad:\n"
         f"    try: run(cascade, [*more, '--out', {str(tmp_path)!r}], default_config='configs/train/cascade.yaml')\n"
         "    except SystemExit as ended: print(ended.code, 'torch' in sys.modules, 'transformers' in sys.modules)\n"
     )

@@ -60,7 +60,7 @@ def test_the_command_prints_its_estimate(command, base, tmp_path, capsys):
         ({"tasks": {"lists": {"block_length": 5}}}, "block_length must divide gen_length 32 of task lists, got 5"),
         ({"tasks": {"lists": {"block_length": 0}}}, "block_length must be at least 1, got 0"),
         ({"tasks": {"lists": {"prompts": 0}}}, "prompts must be at least 1, got 0"),
-        ({"tasks": {"lists": {"prompts_file": "none.jsonl"}}}, "prompts_file must be a file, got none.jsonl"),
+        ({"tasks": {"lists": {"prompts_file": "none.jsonl"}}}, "prompts_file of task lists must be a file, got 'none.jsonl'"),
         ({"fitting": {"variants": ["lora", "deep"]}}, "variants must be among linear, features, hidden, lora, "),
         ({"fitting": {"variants": ["shuffled"]}}, "variants must begin with the head that is saved, got shuffled"),
         ({"fitting": {"variants": []}}, "variants must begin with the head that is saved, got none"),

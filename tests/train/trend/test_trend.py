@@ -14,6 +14,7 @@ import models
 import train.trend.measuring
 from decoding.studies.inputs import StudyInputs
 from decoding.studies.trend import draw, fit_line, measure
+from tests.complaint import complaint
 from train.commands.command_line import run
 from train.trend.__main__ import trend
 
@@ -92,6 +93,19 @@ def test_a_call_that_is_repeated_does_nothing_again(stored, monkeypatch):
     before = {file: file.stat().st_mtime_ns for file in stored.rglob("*.json")}
     run(trend, ["--config", str(stored / "measured.yaml")])
     assert {file: file.stat().st_mtime_ns for file in before} == before
+
+
+@pytest.mark.parametrize("stage", ["all", "decoding"])
+def test_prompts_that_are_not_there_are_refused_before_a_base_is_trained(capsys, tmp_path, monkeypatch, stage):
+    monkeypatch.setattr("train.trend.stages.train_base", lambda *_: pytest.fail("a base was trained"))
+    base = tmp_path / "base.yaml"
+    base.write_text(yaml.safe_dump(BASE))
+    how = {**MEASURED, "base": str(base), "out": str(tmp_path / "run"), "stage": stage}
+    how["tasks"] = {"countdown3": {"prompts_file": "no.jsonl"}}
+    file = tmp_path / "measured.yaml"
+    file.write_text(yaml.safe_dump(how))
+    said = complaint(capsys, trend, "--config", str(file))
+    assert said == "trend.py: prompts_file of task countdown3 must be a file, got 'no.jsonl'"
 
 
 def test_a_result_says_what_the_engine_did(stored, tmp_path, monkeypatch):
