@@ -9,13 +9,13 @@ from typing import Literal
 
 from models.complaints import shown
 from train.tasks.hub import HUB, Hub
-from train.tasks.question import is_there, refuse_parts
+from train.tasks.question import is_there, refuse_parts, require_string
 from train.tasks.text_files import lines_of, parse_json, placed, require_text, shorten
 
 Split = Literal["train", "dev", "test"]
 Row = Mapping[str, object]
 
-ANSWER_KEYS = {"input": "output", "quiz": "solution", "prompt": "response"}
+ANSWER_KEYS = {"prompt": "response", "input": "output", "question": "answer", "text": "answer", "quiz": "solution"}
 SPLIT_CLASSES = 64
 
 
@@ -125,9 +125,9 @@ class Task:
         """Yield the examples of a file, its own strings unchanged, or those of a benchmark on the hub.
 
         Args:
-            path: `.jsonl` with input/output, quiz/solution, prompt/response or the benchmark's own fields, or, for tasks with a
-                generator, `.txt` with `prompt||response` lines; either may end in `.gz`. The answer may be left out. The
-                word `hub` takes the benchmark's test split from the hub.
+            path: `.jsonl` with prompt/response, input/output, question/answer, text/answer, quiz/solution or the benchmark's own
+                fields, or, for tasks with a generator, `.txt` with `prompt||response` lines; either may end in `.gz`. The answer
+                may be left out. The word `hub` takes the benchmark's test split from the hub.
 
         Raises:
             ValueError: for an unknown suffix, or a line that cannot be read, naming file and line; if the hub gives nothing.
@@ -173,8 +173,12 @@ class Task:
                 raise ValueError(f"line must be a JSON object, got {shorten(line)}")
             return self.row(record)
         keys = [key for key in ANSWER_KEYS if isinstance(record, dict) and is_there(record, key)]
+        keys = [key for key in keys if key != "text"] or keys  # beside a question `text` is often its answer
         if not keys:
-            raise ValueError(f"line must be an object with input, quiz or prompt, got {shorten(line)}")
+            for key in ANSWER_KEYS if isinstance(record, dict) else ():
+                if record.get(key) is not None:
+                    require_string(record, key)
+            raise ValueError(f"line must be an object with {' or '.join(ANSWER_KEYS)}, got {shorten(line)}")
         if len(keys) > 1:
             raise ValueError(f"line must hold one question, got {' and '.join(keys)}")
         refuse_parts(record, ())

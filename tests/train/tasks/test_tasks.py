@@ -89,7 +89,10 @@ def test_bad_prompts_are_refused_with_what_was_got(name: str, prompt: str) -> No
         assert repr(prompt) in str(caught.value)
 
 
-@pytest.mark.parametrize("keys", [("input", "output"), ("quiz", "solution"), ("prompt", "response")])
+KEYS = [("input", "output"), ("quiz", "solution"), ("prompt", "response"), ("question", "answer"), ("text", "answer")]
+
+
+@pytest.mark.parametrize("keys", KEYS)
 @pytest.mark.parametrize("name", ["data.jsonl", "data.jsonl.gz"])
 def test_json_lines_are_read_as_they_stand(tmp_path: Path, name: str, keys: tuple[str, str]) -> None:
     records = [dict(zip(keys, pair, strict=True)) for pair in (("4,4,4,12", "4+4=8,8+4=12"), ("9,9,9,9", ""))]
@@ -98,6 +101,12 @@ def test_json_lines_are_read_as_they_stand(tmp_path: Path, name: str, keys: tupl
     path.write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
     read = list(get("countdown3").read(path))
     assert read == [Example("4,4,4,12", "4+4=8,8+4=12"), Example("9,9,9,9", ""), Example("1,1,1,3", "")]
+
+
+def test_a_text_beside_a_question_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_text('{"input": "4,4,4,12", "text": "4,4,4,12 4+4=8,8+4=12"}')
+    assert list(get("countdown3").read(path)) == [Example("4,4,4,12", "")]
 
 
 def test_text_lines_are_read_as_they_stand(tmp_path: Path) -> None:
@@ -111,7 +120,14 @@ def test_text_lines_are_read_as_they_stand(tmp_path: Path) -> None:
     [
         ("bad.jsonl", '{"input": "1,2,3,4"', "must be JSON"),
         ("bad.jsonl", '["1,2,3,4"]', "must be an object"),
-        ("bad.jsonl", '{"question": "1,2,3,4"}', "with input, quiz or prompt"),
+        ("bad.jsonl", '{"problem": "1,2,3,4"}', "with prompt or input or question or text or quiz, got"),
+        ("bad.jsonl", '{"prompt": ""}', "prompt must be text, got ''"),
+        ("bad.jsonl", '{"question": [], "quiz": null}', "question must be text, got []"),
+        (
+            "bad.jsonl",
+            '{"question": "1,2,3,4", "quiz": "1,2,3,4"}',
+            "line must hold one question, got question and quiz",
+        ),
         ("bad.jsonl", '{"input": 5, "output": "x"}', "must be strings"),
         ("bad.jsonl", '{"input": "1,2,3"}', "countdown3 prompt must be 4"),
         ("bad.txt", "1,2,3,4|1", "prompt||response"),
