@@ -116,6 +116,7 @@ def load(folder: str | Path = SHIPPED) -> Tokenizer:
 
 
 if __name__ == "__main__":
-    from train.commands.command_line import run
+    from train.commands.command_line import run, typed_as
 
-    run(save)
+    with typed_as("tokenizer.py"):
+        run(save)

@@ -53,7 +53,8 @@ def decoded(path: Path | str, stream: Any) -> Iterator[str]:
             found = STRANGE.search(line)
             if found is not None:
                 wide = found[0] == "\0" or line[:2].encode("utf-8", "surrogateescape")[:2] in WIDE
-                got = "UTF-16" if wide else f"byte 0x{ord(found[0]) - 0xDC00:02x} at {found.start()}, as in Latin-1"
+                byte = f"byte 0x{ord(found[0]) & 0xFF:02x} at {found.start()}" + ", as in Latin-1" * (found[0] > "\0")
+                got = "UTF-16" if wide and number == 1 else byte
                 raise ValueError(f"{path}, line {number}: text must be in UTF-8, got {got}")
             if len(line) == LONGEST_LINE:
                 raise ValueError(

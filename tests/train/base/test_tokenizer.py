@@ -2,6 +2,8 @@
 
 import json
 import random
+import runpy
+import sys
 from itertools import islice
 from pathlib import Path
 
@@ -121,6 +123,15 @@ def test_generated_rows_fit_their_task(shipped: Tokenizer, name: str) -> None:
 
 def test_sudoku_takes_a_token_a_cell(shipped: Tokenizer) -> None:
     assert len(shipped.encode("012345678" * 9).ids) == 81
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules")
+def test_the_command_complains_by_the_name_of_its_file(capsys, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["tokenizer.py"])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # runpy would keep code with shape checks
+    with pytest.raises(SystemExit):
+        runpy.run_module("train.base.tokenizer", run_name="__main__", alter_sys=True)
+    assert capsys.readouterr().err.startswith("tokenizer.py: ")
 
 
 def test_the_recipe_writes_nowhere_unless_it_is_told_where() -> None:

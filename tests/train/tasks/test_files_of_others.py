@@ -127,6 +127,8 @@ FILES = [
     ("a.jsonl", (GOOD * 2).encode("utf-16-le"), "line 1: text must be in UTF-8, got UTF-16"),
     ("a.jsonl", GOOD.encode() + '{"input": "é"}'.encode("latin-1"), "line 2: text must be in UTF-8, got byte 0xe9 at 11"),
     ("a.jsonl.gz", gzip.compress(GOOD.encode() + '{"input": "é"}'.encode("latin-1")), "line 2: text must be in UTF-8"),
+    ("a.txt", b"4,4,4,12||x\n\xff\xfe\x80", "line 2: text must be in UTF-8, got byte 0xff at 0, as in Latin-1"),
+    ("a.txt", b"4,4,4,12||x\n4,\0", "line 2: text must be in UTF-8, got byte 0x00 at 2"),
     ("a.txt", b"4,4,4,12||4+4=8\xff", "line 1: text must be in UTF-8"),
     ("a.jsonl.gz", GOOD.encode(), "must be a gzip file by its name, got one that begins with b'{\"'"),
     ("a.jsonl", gzip.compress(GOOD.encode()), "must be text by its name, got a gzip file: name it a.jsonl.gz"),
