@@ -10,6 +10,7 @@ import torch
 
 from decoding.calls.fitting import as_denoiser, check_fit, check_hooks, make_sampling, with_cache
 from decoding.calls.many import Fitted, decode_in_turns
+from decoding.calls.request import refuse_equal
 from decoding.calls.streaming import Stream
 from decoding.comparison.calibration import require_calibrated, resolve_calibrated
 from decoding.comparison.shift.watch import watch_for_shift
@@ -62,10 +63,10 @@ def generate(
         generator: source of randomness, on the model's device.
         on_step: called with state and reading before every commit; only reads.
         temperature: 0 takes the most likely token.
-        top_p: nucleus of the draw, in (0, 1].
+        top_p: nucleus of the draw, in (0, 1]; 1 at temperature 0.
         early_stop: fill a row with EOS once everything before a committed EOS is committed; not counted as work.
         history: keep the state of every round.
-        num_return_sequences: answers to each prompt, at least 1; those of one prompt are neighbouring rows.
+        num_return_sequences: answers to each prompt, at least 1, and 1 where nothing is drawn; those of one are neighbouring rows.
         streamer: for one row, an object of transformers' interface: `put` gets the prompt, then the tokens before which
             everything is committed; `put_draft`, where it has one, the rest of the canvas as it would be filled now.
         calibrated: file of `calibrate.py`, which sets what is left out and refuses a decoder that it was not made for; says once
@@ -96,6 +97,7 @@ def generate(
     end_ids = check_fit(request, denoiser, prompt_length=prompt.tokens.shape[1], generator=generator)
     require_calibrated(calibrated, denoiser, rule, request, end_ids)
     fitted = Fitted(request, rule, make_sampling(request, denoiser, end_ids, rule), end_ids)
+    refuse_equal("num_return_sequences", num_return_sequences, drawn=fitted.sampling.at_random)
     batch = prompt.with_canvas(request.gen_length)
     made = _decode(denoiser, batch, fitted, generator, streamer=streamer, on_step=on_step)
     watch_for_shift(calibrated, made, batch.attention_mask)

@@ -164,6 +164,18 @@ def _check_ranges(values: Mapping[str, Any]) -> None:
     for name in SWITCHES:
         if not isinstance(values.get(name), bool | None):
             raise ValueError(f"{name} must be true or false, got {shown(values[name])}")
+    if values.get("top_p", 1) < 1 and not values.get("temperature"):
+        raise ValueError(f"top_p must be 1 at temperature 0, where no candidate is drawn, got {values['top_p']}")
+
+
+def refuse_equal(name: str, count: int, *, drawn: bool) -> None:
+    """Refuse several answers to a prompt where nothing is drawn, so that all would be the same; `name` asks for them.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    if count > 1 and not drawn:
+        raise ValueError(f"{name} must be 1 at temperature 0, where every answer is the same, got {count}")
 
 
 def is_number(value: int | float) -> bool:

@@ -94,6 +94,7 @@ def test_default_block(gen_length, block_length):
         ("threshold", {"threshold": "0.9"}, r"threshold must lie in \(0, 1\], got '0.9'"),
         ("factor", {"factor": 0}, "factor must be above 0, got 0"),
         ("threshold", {"temperature": -0.1}, "temperature must be at least 0, got -0.1"),
+        ("threshold", {"top_p": 0.9}, "top_p must be 1 at temperature 0, where no candidate is drawn, got 0.9"),
         ("threshold", {"top_p": 0.0}, r"top_p must lie in \(0, 1\], got 0.0"),
         ("quota", {"steps": 7}, r"steps must be a multiple of the number of blocks \(3\), got 7"),
         ("quota", {"steps": 6, "denoising_steps": 3}, r"steps must be steps_per_block times .* \(9\), got 6"),

@@ -114,6 +114,9 @@ def test_several_answers_to_a_prompt_are_neighbours_and_differ(model):
     for count in (0, -1, True):
         with pytest.raises(ValueError, match="num_return_sequences must be a whole number of at least 1, got"):
             generate(model, "ab", "threshold", num_return_sequences=count, **CANVAS)
+    with pytest.raises(ValueError, match=r"num_return_sequences must be 1 at temperature 0, .* the same, got 3"):
+        generate(model, "ab", "threshold", num_return_sequences=3, **CANVAS)
+    assert len(generate(model, "ab", "random", num_return_sequences=2, **CANVAS).sequences) == 2  # its order is drawn
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -102,7 +102,7 @@ def test_decodes_that_follow_each_other(pair, replays, cache):
         (ids, "threshold", {"threshold": 0.02, "attention_mask": mask}),
         (ids, "threshold", {"threshold": 0.02, "attention_mask": torch.tensor(mask)}),
         (ids + 1, "threshold", {"threshold": 0.02}),
-        ([8, 9], "threshold", {"threshold": 0.02, "num_return_sequences": 2}),
+        ([8, 9], "threshold", {"threshold": 0.02, "num_return_sequences": 2, "temperature": 0.7}),
         (ids + 1, "threshold", {"threshold": 0.9, "early_stop": False}),
         (ids + 1, "threshold", {"threshold": 0.02, "temperature": 0.7}),
         ([[5, 9, 77], [3]], "threshold", {"threshold": 0.02, "history": True}),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
+from decoding.calls.request import refuse_equal
 from decoding.files.folder_lock import hold_file
 from decoding.names import may_draw
 from models.complaints import shown
@@ -125,7 +126,7 @@ def run_bulk(
     """
     request, ranks = call.request, find_ranks()
     warm = request.options.get("temperature", 0) > 0
-    refuse_equal_samples(samples, warm or may_draw(request.policy, request.settings))
+    refuse_equal("samples", samples, drawn=warm or may_draw(request.policy, request.settings))
     if ranks.size > 1 and out is None:
         raise ValueError(f"out must be a file where {ranks.size} processes answer, got none")
 
@@ -135,7 +136,7 @@ def run_bulk(
 
     denoiser = models.load(call.model, device=device, dtype=dtype, adapter=call.adapter, head=call.head)
     rule = make_policy(request.policy, request.settings, denoiser)
-    refuse_equal_samples(samples, make_sampling(request, denoiser, (), rule).at_random)
+    refuse_equal("samples", samples, drawn=make_sampling(request, denoiser, (), rule).at_random)
     ids = fit_prompts(denoiser, call, long=long)
     return _answer(denoiser, call, rule, ids, out=out, samples=samples, batch_size=batch_size, seed=seed)
 
@@ -195,12 +196,6 @@ def _answer(
     if shared:
         by_the_first(lambda: merge_parts(Path(str(out)), made, len(lines)))
     return Totals.of([*lines, *(made[row] for row in sorted(made) if row >= len(lines))]).report(out)
-
-
-def refuse_equal_samples(samples: int, at_random: bool) -> None:
-    """Refuse several answers to a prompt where nothing is drawn, so that all would be the same."""
-    if samples > 1 and not at_random:
-        raise ValueError(f"samples must be 1 at temperature 0, where every answer is the same, got {samples}")
 
 
 def fit_prompts(denoiser: Denoiser, call: GenerateCall, *, long: Long) -> list[list[int]]:
