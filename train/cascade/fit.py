@@ -33,6 +33,7 @@ from train.cascade.losses import losses_of
 from train.defaults.evidence import worded
 from train.head.loss import over_all
 from train.head.settings import CascadeFitting, TaskRun
+from train.head.stages import sums
 from train.traces.drivers import policy_of
 
 LONGEST = 2
@@ -233,7 +234,7 @@ def judge(
     for name, positions in zip(found, learned, strict=True):
         found[name]["learned"] = positions
     origin = {"fitting": asdict(fitting), "environment": environment(device=denoiser.device, seed=seed)}
-    figures = {"tasks": found, **about, "held_positions": held_positions, **origin}
+    figures = {"tasks": found, **about, "weights": sums(out), "held_positions": held_positions, **origin}
     write_json(out / CASCADE / "metrics.json", figures)
     return "\n".join(line_of(name, one) for name, one in found.items())
 

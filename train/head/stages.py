@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.checkpoints.json_files import read_object
+from models.checkpoints.manifest import settle
 
 if TYPE_CHECKING:
     from models.denoiser import Denoiser
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from train.head.head_run import HeadRun
 
 FITTED = "fitted.json"
+HEAD, CASCADE = "*.safetensors", "cascade/*.safetensors"
 
 
 def asked(head_run: HeadRun, denoiser: Denoiser, folders: list[Path]) -> str:
@@ -27,15 +29,22 @@ def asked(head_run: HeadRun, denoiser: Denoiser, folders: list[Path]) -> str:
 
 def named(head: Path, tasks: Any, seed: int) -> str:
     """Hash of all that the fit of a cascade behind a saved head depends on but its own settings."""
-    weights = [hashlib.blake2b(file.read_bytes()).hexdigest() for file in sorted(head.rglob("*.safetensors"))]
-    return hashlib.blake2b(repr([weights, tasks, seed]).encode(), digest_size=12).hexdigest()
+    return hashlib.blake2b(repr([sums(head), tasks, seed]).encode(), digest_size=12).hexdigest()
+
+
+def sums(folder: Path, *patterns: str) -> list[str]:
+    """Hashes of the weights of a saved head, by default with its cascade: what a stage that was finished is known by."""
+    settle(folder)  # a save that was whole when it was cut off counts
+    files = [file for pattern in patterns or (HEAD, CASCADE) for file in sorted(folder.glob(pattern))]
+    return [hashlib.blake2b(file.read_bytes()).hexdigest() for file in files]
 
 
 def fitted(out: Path, asked_for: str, denoiser: Denoiser) -> ScoringHead | None:
-    """The run's head where one was fitted with the same settings, without cascade and defaults; else None."""
+    """The run's head where one was fitted with the same settings and is there yet, without cascade and defaults; else None."""
     from models.heads.scoring_head import load_head
 
-    if not (out / FITTED).is_file() or _read(out / FITTED).get("asked") != asked_for:
+    found = _read(out / FITTED)
+    if found.get("asked") != asked_for or found.get("weights") != sums(out, HEAD):
         return None
     head = load_head(out, denoiser)
     head.cascade = head.defaults = None
@@ -43,17 +52,17 @@ def fitted(out: Path, asked_for: str, denoiser: Denoiser) -> ScoringHead | None:
 
 
 def mark_fitted(out: Path, asked_for: str) -> None:
-    """Say that the head of a run is fitted."""
+    """Say that the head of a run is fitted, and which weights that is said of: a later fit that is cut off leaves others."""
     from decoding.provenance import write_json
 
-    write_json(out / FITTED, {"asked": asked_for})
+    write_json(out / FITTED, {"asked": asked_for, "weights": sums(out, HEAD)})
 
 
 def cascade_done(out: Path, fitting: Any, asked_for: str) -> bool:
     """Whether the cascade in a folder was fitted with these settings behind this head, to its end."""
     found = _read(out / "cascade" / "metrics.json")
     same = found.get("fitting") == json.loads(json.dumps(asdict(fitting)))
-    return bool(same and found.get("asked") == asked_for)
+    return bool(same and found.get("asked") == asked_for and found.get("weights") == sums(out))
 
 
 def _read(file: Path) -> dict[str, Any]:

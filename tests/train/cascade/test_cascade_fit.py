@@ -23,6 +23,7 @@ from train.cascade.losses import losses_of
 from train.commands.command_line import run
 from train.head.head_run import HeadRun
 from train.head.settings import CascadeFitting, Fitting, TaskRun
+from train.head.stages import cascade_done
 
 SHORT = CascadeFitting(
     steps=6, prompts=24, batch_size=8, rank=4, positions=1, drivers=({"policy": "threshold", "threshold": 0.7},)
@@ -73,7 +74,7 @@ def test_a_few_steps_explain_more_of_the_examples_they_saw(base, taught):
 
 def test_a_run_leaves_a_head_that_loads_and_goes_on(base, tmp_path):
     tasks = {"countdown3": TaskRun(prompts=4, dev_prompts=2)}
-    assert fit_cascade(base, tasks, SHORT, tmp_path, seed=0).startswith("countdown3")
+    assert fit_cascade(base, tasks, SHORT, tmp_path, seed=0, asked="this").startswith("countdown3")
     metrics = json.loads((tmp_path / CASCADE / "metrics.json").read_text())
     assert metrics["tasks"]["countdown3"]["positions"] > 0
     assert metrics["steps"] > 0
@@ -88,6 +89,10 @@ def test_a_run_leaves_a_head_that_loads_and_goes_on(base, tmp_path):
     wider = CascadeFitting(minutes=0.01, prompts=8, batch_size=8, rank=2, positions=1, drivers=SHORT.drivers)
     fit_cascade(base, tasks, wider, tmp_path / "other", seed=1)
     assert base.head.cascade is not goes_on
+    assert cascade_done(tmp_path, SHORT, "this")
+    assert not cascade_done(tmp_path, SHORT, "that")
+    save_head(base.head, tmp_path)  # what a later fit saves on its way is not what was finished
+    assert not cascade_done(tmp_path, SHORT, "this")
 
 
 def test_prompts_are_those_of_the_split_and_as_many_as_asked():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 import models
+import models.checkpoints.manifest
 import train.commands.train
 import train.head.estimate
 import train.traces.collection
@@ -19,11 +21,13 @@ from decoding.policies.ete import BeamETE
 from decoding.policies.quota import Sequential
 from decoding.traces.labelling import Labelling
 from decoding.traces.trace import load_table
+from models.heads.scoring_head import load_head, save_head
 from tests.train.head.small_run import ROOT, SMALL, job_of, written
 from train.commands.command_line import parser_of, run
 from train.commands.train import run_train
 from train.head.fit import taps_of
 from train.head.settings import Fitting, TaskRun
+from train.head.stages import fitted
 from train.tasks import get
 from train.traces.collection import collect
 from train.traces.prompts import prompts_of
@@ -124,6 +128,20 @@ def test_a_second_call_goes_on_without_collecting_again(finished, command, base,
     start(command, base, finished)
     assert {file: file.read_bytes() for file in kept} == before
     assert capsys.readouterr().out.startswith("## multiplication, 4 test prompts")
+
+
+def test_a_finished_fit_is_known_by_its_weights(finished, base, tmp_path, monkeypatch):
+    """A later fit that was killed has left others, here in a save that was whole but not yet moved."""
+    out = tmp_path / "run"
+    shutil.copytree(finished / "run", out, ignore=shutil.ignore_patterns("traces", "logs"))
+    name, denoiser = json.loads((out / "fitted.json").read_text())["asked"], models.load(base, device="cpu")
+    save_head(fitted(out, name, denoiser), out)  # as the fit of a cascade saves it again
+    assert fitted(out, name, denoiser) is not None
+    assert fitted(out, "another", denoiser) is None
+    with monkeypatch.context() as killed:
+        killed.setattr(models.checkpoints.manifest, "settle", lambda folder: None)
+        save_head(load_head(out / "variants" / "features-0", denoiser), out)
+    assert fitted(out, name, denoiser) is None
 
 
 def test_a_head_may_lead_through_states_of_its_own(base, tmp_path):
