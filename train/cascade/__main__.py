@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from models.complaints import shown
 from train.defaults.settings import Trials
@@ -52,6 +52,8 @@ def cascade(
         raise ValueError("tasks must name at least one task, got none")
     check_model(or_shipped(model, MODEL), "")
     model, head = or_shipped(model, MODEL), head_of(model, head)
+    if out.resolve() == Path(head).resolve():
+        raise ValueError(f"out must not be the folder of the head that gets the cascade, got {shown(str(out))}")
     for name, of_task in tasks.items():
         require_prompts(of_task.task(name), of_task)
 
@@ -61,7 +63,7 @@ def cascade(
     from models.ranks import by_the_first
     from train.cascade.fit import fit_cascade
     from train.defaults.model_card import leave, usage_of
-    from train.defaults.search import choose_defaults, first_prompts
+    from train.defaults.search import choose_defaults, first_prompts, refuse_trials
     from train.head.head_run import quieten
     from train.head.stages import cascade_done, named
 
@@ -70,14 +72,17 @@ def cascade(
     asked = named(Path(head), tasks, seed)
     done = cascade_done(out, fitting, asked)
     denoiser = models.load(model, head=out if done else head, device=device, dtype=dtype)
-    keep_options()
-    if not done:
-        print(fit_cascade(denoiser, tasks, fitting, out, seed=seed, asked=asked))
+    how: dict[str, Any] = {"batch_size": fitting.batch_size, "seed": seed}
+    refuse_trials(denoiser, tasks, trials, out, **how)
+    if done:
+        keep_options()
+    else:
+        print(fit_cascade(denoiser, tasks, fitting, out, seed=seed, asked=asked, judged=keep_options))
     about = {"base": Path(model).name, "head": Path(head).name, "tasks": ", ".join(tasks)}
     about["cascade"] = f"{fitting.minutes:g} minutes, {fitting.blocks} blocks"
 
     def settle() -> str:
-        choice = choose_defaults(denoiser, tasks, trials, out, batch_size=fitting.batch_size, seed=seed)
+        choice = choose_defaults(denoiser, tasks, trials, out, **how)
         return leave(out, choice, about, usage_of(out, first_prompts(tasks, seed=seed), model))
 
     print(by_the_first(settle))

@@ -146,6 +146,7 @@ def fit_cascade(
     *,
     seed: int,
     asked: str | None = None,
+    judged: Callable[[], None] = lambda: None,
 ) -> str:
     """Fit the cascade of the denoiser's head and save the head with it and `cascade/metrics.json`; returns these as lines.
 
@@ -160,6 +161,7 @@ def fit_cascade(
         out: folder of the head.
         seed: of prompts and draws.
         asked: what names the run, kept beside the figures for one that goes on.
+        judged: called once shape, drivers and prompts are found good, before anything is written.
     """
     torch.manual_seed(seed)
     before = denoiser.head.cascade
@@ -171,6 +173,7 @@ def fit_cascade(
         TaskPrompts.of(name, run, "train", fitting.prompts, seed=seed).divided(HELD) for name, run in tasks.items()
     ]
     dev = [TaskPrompts.of(name, judged_by(run, fitting), "dev", None, seed=seed) for name, run in tasks.items()]
+    judged()
     if cascade is not before:
         begin(cascade, first_examples(denoiser, [mine for mine, _ in train], drivers, fitting.parts))
     data = CascadeExamples(

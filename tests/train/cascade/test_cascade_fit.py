@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
+import models
+from decoding.features import NAMES
 from decoding.policies.threshold import Threshold
 from decoding.traces.labelling import Labelling
 from models.heads.cascade import CASCADE, Cascade, CascadeConfig
-from models.heads.scoring_head import load_head, save_head
+from models.heads.config import HeadConfig
+from models.heads.scoring_head import ScoringHead, load_head, save_head
 from tests.saved_cascade import save_cascade
 from train.cascade.__main__ import cascade as command
 from train.cascade.examples import CascadeExample, TaskPrompts, divergence, examples
@@ -252,6 +255,31 @@ def test_the_command_refuses_bad_input_in_a_sentence(capsys, tmp_path, arguments
     assert printed.err.startswith("cascade.py: ")
     assert printed.err.count("\n") == 1
     assert complaint in printed.err
+
+
+@pytest.mark.parametrize(
+    ("held", "arguments", "complaint"),
+    [
+        ("trials/countdown3.jsonl", ["head"], "model must be 'another' to go on with "),
+        ("cascade.yaml", ["head", "--fitting.blocks", "99"], "blocks must be at most the base's 1, got 99"),
+        ("cascade.yaml", ["head", "--fitting.drivers", '[{"policy": "lopa"}]'], "a driver must commit on one canvas a round "),
+        ("head.safetensors", ["out"], "out must not be the folder of the head that gets the cascade, got 'out'"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_fitted_is_refused_before_anything_is_done(
+    capsys, tiny, tmp_path, monkeypatch, held, arguments, complaint
+):
+    save_head(ScoringHead(HeadConfig("linear", NAMES), models.load(tiny, device="cpu")), tmp_path / "head")
+    monkeypatch.chdir(tmp_path)
+    file = Path("out") / held
+    file.parent.mkdir(parents=True)
+    file.write_text(other := '{"task": "countdown3", "model": "another"}\n')
+    few = "--trials.screen 1 --trials.confirm 3 --fitting.rank 2 --device cpu --out out --head".split()
+    given = ["--tasks", '{"countdown3": {"prompts": 4, "dev_prompts": 2}}', "--model", str(tiny), *few]
+    with pytest.raises(SystemExit) as ended:
+        run(command, [*given, *arguments])
+    assert (ended.value.code, complaint in capsys.readouterr().err) == (2, True)
+    assert {one: one.read_text() for one in Path("out").rglob("*") if one.is_file()} == {file: other}
 
 
 def test_bad_input_is_judged_before_torch_is_imported(tmp_path):
