@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -200,7 +201,10 @@ def test_generate_refuses_rows_that_are_not_there(capsys, file, arguments, sente
             {"tasks": {"gsm8k": TaskRun(prompts_file="none.jsonl")}},
             "prompts_file of task gsm8k must be a file, got 'none.jsonl'",
         ),
-        ({"budget_hours": 0.0}, "budget_hours must be above 0, got 0.0"),
+        *(
+            ({"budget_hours": h}, f"budget_hours must be a finite number above 0, got {h}")
+            for h in (0.0, math.inf, math.nan)
+        ),
     ],
 )
 def test_jobs_that_cannot_be_done_are_refused(tmp_path, changes, sentence):

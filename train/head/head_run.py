@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,8 +96,8 @@ class HeadRun:
         for name in ("num_prompts", "num_dev", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.budget_hours is not None and self.budget_hours <= 0:
-            raise ValueError(f"budget_hours must be above 0, got {self.budget_hours}")
+        if self.budget_hours is not None and not 0 < self.budget_hours < math.inf:
+            raise ValueError(f"budget_hours must be a finite number above 0, got {self.budget_hours}")
         if self.cascade is not None and self.fitting.universal:
             raise ValueError("cascade must be left out for a universal head, which is bound to no base, got one")
         if self.catalogue:
