@@ -15,6 +15,7 @@ from decoding.traces.labelling import Labelling
 from models.complaints import shown
 from train.commands.command_line import shipped
 from train.commands.folders import MODEL, check_adapter, check_model
+from train.commands.options.policy_settings import check_settings
 from train.defaults.settings import Trials
 from train.head.settings import CascadeFitting, Fitting, TaskRun, require_prompts
 from train.tasks import require_permission
@@ -82,6 +83,7 @@ class HeadRun:
             task = run.task(name)
             require_permission(task, self.run_code)
             require_prompts(task, run)
+            check_settings("ete", run.beam)
         if not self.drivers:
             raise ValueError("drivers must name at least one policy, got none")
         for name, driver in {**self.drivers, **self.relabel}.items():
@@ -120,10 +122,12 @@ def load_base(head_run: HeadRun) -> Denoiser:
 
 
 def reference_policy(head_run: HeadRun, denoiser: Denoiser) -> BeamETE:
-    """Beam ETE with the head_run's settings."""
+    """Beam ETE with the head_run's settings; refuses those of a task that cannot take their place."""
     from decoding.api import make_policy
     from decoding.policies.ete import BeamETE
 
+    for run in head_run.tasks.values():
+        make_policy("ete", {**head_run.beam, **run.beam}, denoiser)
     policy = make_policy("ete", head_run.beam, denoiser)
     assert isinstance(policy, BeamETE)
     return policy

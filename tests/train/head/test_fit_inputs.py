@@ -79,6 +79,7 @@ def test_the_command_prints_its_estimate(command, base, tmp_path, capsys):
         ({"drivers": {"mine": {"policy": "threshold", "limit": 1}}}, "policy threshold must be among threshold, got limit"),
         ({"drivers": {"mine": {"policy": "learned"}}}, "policy learned must have a model loaded with head=FOLDER"),
         ({"beam": {"treshold": 0.5}}, "settings of policy ete must be among "),
+        ({"tasks": {"lists": {"beam": {"branches": "x"}}}}, "branches must be a whole number from "),
         ({"beam": {"threshold": 1.5}}, "threshold must lie in (0, 1], got 1.5"),
         ({"num_prompts": 0}, "num_prompts must be at least 1, got 0"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
@@ -102,6 +103,8 @@ def test_bad_input_is_told_in_one_sentence(command, base, tmp_path, capsys, chan
 def test_a_job_is_judged_before_torch_is_needed():
     with pytest.raises(ValueError, match=r"^names of arms must differ, got sequential twice$"):
         job_of(Path("x"), Path("y"), model=None, catalogue=(Arm("sequential", "headless", "sequential"),) * 2)
+    with pytest.raises(ValueError, match=r"^settings of policy ete must be among .*, got nosuch"):
+        job_of(Path("x"), Path("y"), model=None, tasks={"lists": TaskRun(beam={"nosuch": 3})})
     assert train.head.estimate.PROBE_SECONDS == 30
 
 
