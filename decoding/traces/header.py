@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -54,12 +55,27 @@ def refuse_header(folder: Path, expected: Mapping[str, Any]) -> None:
             )
         return
     stored, wanted = read_header(folder), json.loads(_as_json(expected))
+    if "order" not in stored and "order" in wanted:  # of an earlier version: what its parts show of it
+        stored["order"] = _order_of(folder, wanted["order"])
     for key in wanted:
         if stored.get(key) != wanted[key]:
             raise ValueError(
                 f"{key} must be {short(stored.get(key))} to go on with the traces in {folder}, got {short(wanted[key])}: "
                 "choose another --out"
             )
+
+
+def _order_of(folder: Path, wanted: list[str]) -> list[str]:
+    """The drivers by their turns in the first part of a folder; as wanted where it shows no row of a turn or cannot be read."""
+    from pyarrow import ArrowException
+    from pyarrow.parquet import read_table
+
+    turns: dict[int, str] = {}
+    with contextlib.suppress(ArrowException, OSError, TypeError):  # a broken part is told of when it is fitted on
+        for part in sorted(folder.glob(PARTS))[:1]:
+            table = read_table(part, columns=["prompt_id", "driver"])
+            turns = {row["prompt_id"] % len(wanted): row["driver"] for row in table.to_pylist()}
+    return [turns.get(turn, driver) for turn, driver in enumerate(wanted)]
 
 
 def read_header(folder: Path) -> dict[str, Any]:

@@ -112,6 +112,7 @@ class Collector:
             gen_length=self.task.gen_length,
             block_length=self.block_length,
             drivers={name: repr(policy) for name, policy in self.drivers.items()},
+            order=list(self.drivers),
             labelling=self.labelling,
             bare=self.labelling.bare or None,
             blocks=dict(self.blocks) or None,

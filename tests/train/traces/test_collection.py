@@ -172,6 +172,7 @@ def test_a_killed_run_goes_on_and_gives_the_same(collector_of, groups, examples,
         ({"labelling": Labelling(branches=7)}, "labelling"),
         ({"labelling": replace(LABELLING, bare=2)}, "bare"),
         ({"drivers": {"slow": Sequential(), "fast": Threshold(0.5)}}, "drivers"),
+        ({"drivers": {"fast": Threshold(0.4), "slow": Sequential()}}, "order"),
         ({"beam": BeamETE(branches=3)}, "beam"),
         ({"seed": 1}, "seed"),
         ({"batch_size": 3}, "batch_size"),
@@ -240,16 +241,21 @@ def test_bare_branches_change_no_other_label(collector_of, groups, examples, tmp
         assert torch.equal(getattr(few, name), getattr(more, name))
 
 
-def test_traces_from_before_bare_branches_still_load_and_go_on(collector_of, groups, examples, tmp_path):
+def test_traces_of_earlier_versions_still_load_and_go_on(collector_of, groups, examples, tmp_path):
     collector_of(groups).run({"train": examples[:6]}, tmp_path)
-    file = tmp_path / "header.json"
+    file, last = tmp_path / "header.json", tmp_path / "part-train-00001.parquet"
     header = json.loads(file.read_text())
-    assert header.pop("bare") is None
+    assert (header.pop("bare"), header.pop("order")) == (None, ["slow", "fast"])
     assert "bare" not in header["labelling"]
     file.write_text(json.dumps(header))
-    (tmp_path / "part-train-00001.parquet").unlink()
+    last.unlink()
+    turned = collector_of(groups, drivers={"fast": Threshold(0.4), "slow": Sequential()})
+    with pytest.raises(ValueError, match=r"^order must be \['slow', 'fast'\] to go on .* got \['fast', 'slow'\]: "):
+        turned.check({"train": examples[:6]}, tmp_path)
     collector_of(groups).run({"train": examples[:6]}, tmp_path)
     assert {r["prompt_id"] for r in load_table(tmp_path, groups)} == set(range(6))
+    (tmp_path / "part-train-00000.parquet").write_bytes(b"broken")
+    turned.check({"train": examples[:6]}, tmp_path)  # such a part shows no order, and is told of when it is read
 
 
 def test_an_unfinished_part_is_no_part(collector_of, groups, examples, tmp_path):
