@@ -3,10 +3,10 @@
 from typing import Any, Literal
 
 from decoding.comparison.arms import Arm
-from decoding.comparison.records.format import check_replays
+from decoding.comparison.records.format import REPLAYS, check_replays
 from train.commands.calibrated_arm import dial_control, with_calibrated
 from train.commands.command_line import GOES_ON, run
-from train.commands.compare import check_compare, run_compare
+from train.commands.compare import check_compare, refuse_beside_parity, run_compare
 
 
 def compare(
@@ -34,7 +34,7 @@ def compare(
     tf32: bool = False,
     run_code: bool = False,
     check: str | None = None,
-    replays: int = 32,
+    replays: int | None = None,
     report: bool = True,
 ) -> None:
     """Compare decoders on the same prompts, by accuracy against rounds; a run that was stopped goes on where it was.
@@ -64,12 +64,22 @@ def compare(
         tf32: faster matrix products on a GPU, with inputs of 10 bits.
         run_code: let the checkers of humaneval and mbpp run the model's code on this machine.
         check: module:function of (prompt, text, response), True where a text is right, in the task checker's place.
-        replays: test prompts of a task whose rounds the report plays, at most 100; they are decoded once more.
+        replays: test prompts of a task whose rounds the report plays, at most 100; they are decoded once more; default 32.
         report: write report.html (extra `report`); python -m train.report FOLDER writes it later.
     """
     size: dict[str, Any] = {"num_prompts": num_prompts, "num_dev": num_dev, "seed": seed, "run_code": run_code}
-    size |= {"gen_length": gen_length, "block_length": block_length, "use_cache": use_cache, "check": check}
-    check_replays(replays)
+    size |= {
+        "gen_length": gen_length,
+        "block_length": block_length,
+        "use_cache": use_cache,
+        "check": check,
+        "parity": parity,
+    }
+    if parity:
+        refuse_beside_parity(tuning=tuning, choose=choose, calibrated=calibrated, replays=replays)
+    else:
+        replays = REPLAYS if replays is None else replays
+        check_replays(replays)
     catalogue, arms = with_calibrated(catalogue, arms, calibrated, task)
     control = dial_control(choose, num_dev=num_dev, tuning=tuning)
     call = check_compare(catalogue, arms, task, prompts=prompts, model=model, head=head, adapter=adapter, **size)

@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from decoding.comparison.arms import Arm
 from tests.complaint import complaint as complaint_of
 from tests.complaint import early_complaint
 from train.commands.command_line import parser_of, run
-from train.commands.compare import check_compare
+from train.commands.compare import check_compare, tasks_that_fit
 from train.tasks import Example, get
 from train.tasks.own_check import find_check
 from train.tasks.problems import checked_by, draw
@@ -42,6 +43,13 @@ def complaint(capsys, *arguments: str) -> str:
         (("--batch_size", "0", *SMALL), "batch_size must be at least 1, got 0"),
         (("--tuning", "-1", *SMALL), "tuning must be at least 0, got -1"),
         (("--parity", "-1", *SMALL), "parity must be at least 0, got -1"),
+        (("--parity", "4", *SMALL), "arm ete must have no dial in a parity study, got threshold: tune it instead"),
+        (("--parity", "4", "--arms", "learned-parity", *SMALL), "arms of a parity study must include ete, got learned-parity"),
+        (("--parity", "4", "--arms", "ete,factor", *SMALL), "arms of a parity study must be ete and arms of "),
+        (("--parity", "4", "--tuning", "3", *SMALL), "tuning must be 0 with parity, which searches points of its own, got 3"),
+        (("--parity", "4", "--choose", "calibrated", *SMALL), "choose must be estimate with parity, which has no dials, "),
+        (("--parity", "4", "--calibrated", "x.json", *SMALL), "calibrated must be left out with parity, got x.json"),
+        (("--parity", "4", "--replays", "0", *SMALL), "replays must be left out with parity, got 0"),
         (("--seed", "-1"), "seed must be at least 0, got -1"),
         (("--num_prompts", "many"), "num_prompts must be int, got 'many'"),
         (("--model", "checkpoints/nothing"), "model must be a checkpoint folder or a hub id, got 'checkpoints/nothing'"),
@@ -54,7 +62,9 @@ def complaint(capsys, *arguments: str) -> str:
     ],
 )  # fmt: skip
 def test_bad_input_is_told_in_one_sentence(capsys, tmp_path, arguments, sentence):
+    (tmp_path / "compare.yaml").write_text("as it was")
     assert complaint(capsys, *arguments, "--out", str(tmp_path)).startswith(f"compare.py: {sentence}")
+    assert (tmp_path / "compare.yaml").read_text() == "as it was"
 
 
 @pytest.mark.parametrize(
@@ -234,6 +244,22 @@ def test_learned_arms_are_left_out_and_said_so_without_a_head(tiny):
     assert (call.arms, call.left_out) == ((SEQUENTIAL,), ("learned",))
     with pytest.raises(ValueError, match="arm learned must have a scoring head"):
         check_compare([SEQUENTIAL, learned], "learned", "countdown3", **options)
+
+
+def test_a_parity_study_runs_its_own_arms_and_says_which_it_leaves_out(tmp_path, tiny):
+    (tmp_path / "mine.jsonl").write_text("".join(f'{{"prompt": "{n}, 2"}}\n' for n in range(4)))
+    arms = [THRESHOLD, Arm("ete", "headless", "ete"), Arm("control", "control", "random-parity")]
+    how = {"num_prompts": 2, "num_dev": 1, "model": str(tiny), "parity": 2, "use_cache": "dual"}
+    call = check_compare(arms, None, "text", prompts=str(tmp_path / "mine.jsonl"), **how)
+    assert [arm.name for arm in call.arms] == [
+        "sequential",
+        "ete",
+        "control",
+    ]  # texts are held against those of the first
+    assert {arm.settings["use_cache"] for arm in call.arms} == {"dual"}
+    assert tasks_that_fit(replace(call, tasks=()), None)[1] == ["left out of the parity study: threshold\n"]
+    judged = check_compare([SEQUENTIAL, *arms], None, "countdown3", **how)
+    assert ([arm.name for arm in judged.arms], judged.aside) == (["ete", "control"], ("sequential", "threshold"))
 
 
 def test_settings_for_a_task_that_is_none_are_refused(tiny):

@@ -18,6 +18,11 @@ Kind = Literal["headless", "learned", "control", "ceiling"]
 Promise = Literal["dial", "one minus dial"]
 
 REFERENCE = "sequential"
+BEAM, LEARNED, RANDOM = (
+    "ete",
+    "learned-parity",
+    "random-parity",
+)  # of a parity study: its arm, and the policies of the rivals
 BLOCK_LENGTH, USE_CACHE = "block_length", "use_cache"
 OF_THE_CANVAS = (BLOCK_LENGTH, USE_CACHE)  # settings of an arm that are no settings of its policy
 
@@ -183,7 +188,7 @@ def select(catalogue: Iterable[Arm], wanted: str | None, *, has_head: bool) -> t
     catalogue = list(catalogue)
     check_arms(catalogue, reference=False)
     known = {arm.name: arm for arm in catalogue}
-    named = [name.strip() for name in wanted.split(",") if name.strip()] if wanted else None
+    named = _named(wanted)
     require_different("arms", named or ())
     for name in named or ():
         if name not in known:
@@ -195,6 +200,46 @@ def select(catalogue: Iterable[Arm], wanted: str | None, *, has_head: bool) -> t
     chosen = [a for name, a in known.items() if (not a.on_request if named is None else name in (*named, REFERENCE))]
     running = [arm for arm in chosen if arm.name not in headless]
     return running, [arm.name for arm in chosen if arm.name in headless]
+
+
+def _named(wanted: str | None) -> list[str] | None:
+    return [name.strip() for name in wanted.split(",") if name.strip()] if wanted else None
+
+
+def of_parity(arms: Sequence[Arm], wanted: str | None, *, agree: bool) -> tuple[list[Arm], list[str]]:
+    """The arms of a parity study, and the names of those that it has no use for.
+
+    Args:
+        arms: those that `select` chose.
+        wanted: names with commas between them, or None.
+        agree: texts are judged by those of the reference, which then runs too, whether it is among the arms or not.
+
+    Raises:
+        ValueError: for an arm named that such a study has no use for, and as in `check_parity`.
+    """
+    entrants = [arm for arm in arms if arm.name == BEAM or arm.policy in (LEARNED, RANDOM)]
+    reference = [arm for arm in arms if arm.name == REFERENCE] or [Arm(REFERENCE, "headless", REFERENCE)]
+    running = [*reference, *entrants] if agree else entrants
+    others = [arm.name for arm in arms if arm not in running]
+    for name in _named(wanted) or ():
+        if name in others:
+            raise ValueError(f"arms of a parity study must be {BEAM} and arms of {LEARNED} or {RANDOM}, got {name}")
+    check_parity(entrants)
+    return running, others
+
+
+def check_parity(arms: Sequence[Arm]) -> None:
+    """Refuse a parity study without beam ETE, or with an arm that has a dial.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    if BEAM not in [arm.name for arm in arms]:
+        names = ", ".join(arm.name for arm in arms) or "none"
+        raise ValueError(f"arms of a parity study must include {BEAM}, got {names}")
+    for arm in arms:
+        if arm.dial:
+            raise ValueError(f"arm {arm.name} must have no dial in a parity study, got {arm.dial}: tune it instead")
 
 
 def find_dial(policy: str, settings: Mapping[str, Any]) -> str:

@@ -10,12 +10,12 @@ from typing import Any
 
 from decoding.comparison.arms import REFERENCE, Arm, check_arms
 from decoding.comparison.parity import parity_study
-from decoding.comparison.problems import Check, Problems
+from decoding.comparison.problems import Check, Problems, Split
 from decoding.comparison.records.record import Records
 from decoding.comparison.results import Row, calibration_rows, curve_rows, measure_arms, pair_rows, result_rows
 from decoding.comparison.risk_control import RiskControl
 from decoding.comparison.runner import Runner, make_runner, tune
-from decoding.comparison.verdicts import verdicts
+from decoding.comparison.verdicts import judged_by_agreement, verdicts
 from decoding.files.folder_lock import hold_folder
 from decoding.provenance import write_json
 from models.denoiser import Denoiser
@@ -63,7 +63,7 @@ def compare(
 
     Args:
         denoiser: the model, with the scoring head of learned arms.
-        arms: what is compared; `sequential`, the reference, among them.
+        arms: what is compared; `sequential`, the reference, among them, but in a parity study with a checker.
         problems: the prompts of the task.
         check: (prompt, text up to the first EOS) -> right.
         out: folder of the lines of every run, which a later call with the same settings goes on with; None keeps nothing.
@@ -80,7 +80,7 @@ def compare(
         ValueError: for arms or settings that contradict each other, lines in `out` that belong to other settings, or an `out`
             that another process writes to.
     """
-    check_arms(arms, reference=not parity)
+    check_arms(arms, reference=not parity or not problems.checked)
     problems.require_prompts("test")
     arms = [arm.on(problems.task) for arm in arms]
     with nullcontext() if out is None else hold_folder(out):
@@ -91,15 +91,16 @@ def compare(
 
 
 def _parity(runner: Runner, arms: Sequence[Arm], points: int) -> Comparison:
-    study = parity_study(runner, arms, points)
-    return Comparison(results=study.results, pairs=study.pairs, parity=[study.parity])
+    _agree(runner, arms, "dev", "test")
+    study = parity_study(runner, [arm for arm in arms if arm.name != REFERENCE], points)
+    said = judged_by_agreement(runner)
+    return Comparison(results=study.results, pairs=study.pairs, parity=[study.parity], verdicts=said)
 
 
 def _curves(
     runner: Runner, arms: Sequence[Arm], tuning: int, control: RiskControl | None, records: Records | None
 ) -> Comparison:
-    if not runner.problems.checked:
-        _agree(runner, next(arm for arm in arms if arm.name == REFERENCE))
+    _agree(runner, arms, "dev")
     arms = [tune(runner, arm, tuning) if tuning else replace(arm, tune={}) for arm in arms]
     runner.run(arms, "dev")
     runner.run(arms, "test")
@@ -115,7 +116,11 @@ def _curves(
     )
 
 
-def _agree(runner: Runner, reference: Arm) -> None:
-    """Judge every text by that of the reference, which runs first."""
-    runner.run([reference], "dev")
+def _agree(runner: Runner, arms: Sequence[Arm], *splits: Split) -> None:
+    """Where there is no checker, judge every text by that of the reference, which runs first."""
+    if runner.problems.checked:
+        return
+    reference = next(arm for arm in arms if arm.name == REFERENCE)
+    for split in splits:
+        runner.run([reference], split)
     runner.ledger.agree_with = runner.cells_of(reference)[0].key

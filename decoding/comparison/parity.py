@@ -7,14 +7,13 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from decoding.comparison import curves
-from decoding.comparison.arms import Arm, Cell
+from decoding.comparison.arms import BEAM, LEARNED, RANDOM, Arm, Cell, check_parity
 from decoding.comparison.curves import Array
 from decoding.comparison.results import Pair, Row, estimate, pair_row, result_rows
 from decoding.comparison.runner import Runner
 from decoding.policies.ete import ExplorePolicy, RandomParity
 from decoding.policies.learned_ete import LearnedParity
 
-BEAM, LEARNED, RANDOM = "ete", "learned-parity", "random-parity"
 RIVALS: Mapping[str, type[ExplorePolicy]] = {LEARNED: LearnedParity, RANDOM: RandomParity}
 GATED = "a gated arm runs two branches where the head is unsure: the identity is that of one canvas a round"
 ACCURACY_LINE = -0.02  # lower limit of the accuracy difference
@@ -47,8 +46,6 @@ def untargeted(arm: Arm) -> Arm:
 
 def search(runner: Runner, beam: Arm, count: int) -> list[Point]:
     """Beam ETE with and without targeted exploration at `count` random points of its tuning space, on the dev split."""
-    if beam.dial:
-        raise ValueError(f"arm {beam.name} must have no dial in a parity study, got {beam.dial}: tune it instead")
     points = beam.draws(count, seed=runner.seed)
     runner.run([arm for point in points for arm in (point, untargeted(point))], "dev")
     searched = []
@@ -159,12 +156,11 @@ def parity_study(runner: Runner, arms: Sequence[Arm], count: int) -> ParityStudy
         count: random points searched.
 
     Raises:
-        ValueError: if beam ETE is not among the arms.
+        ValueError: if beam ETE is not among the arms, or one of them has a dial.
     """
-    by_name = {arm.name: arm for arm in arms}
-    if BEAM not in by_name:
-        raise ValueError(f"arms of a parity study must include {BEAM}, got {', '.join(by_name)}")
-    points = search(runner, by_name[BEAM], count)
+    check_parity(arms)
+    targeted = next(arm for arm in arms if arm.name == BEAM)
+    points = search(runner, targeted, count)
     tried = [
         {"settings": p.settings, "accuracy": p.accuracy, "rounds_ratio": estimate(p.pair.rounds_ratio)} for p in points
     ]
@@ -176,7 +172,7 @@ def parity_study(runner: Runner, arms: Sequence[Arm], count: int) -> ParityStudy
     }
     if point is None:
         return ParityStudy([], [], row)
-    beam = replace(by_name[BEAM], settings=point.settings, tune={})
+    beam = replace(targeted, settings=point.settings, tune={})
     rivals = [tuned(runner, at_point(arm, point.settings), count) for arm in arms if arm.policy in RIVALS]
     entrants = [beam, untargeted(beam), *rivals]
     runner.run(entrants, "test")

@@ -22,7 +22,6 @@ UNCHECKED = "no checker"  # the finding that says so
 def verdicts(runner: Runner, measured: Sequence[Measured]) -> list[Row]:
     """Every sentence about one task, as rows {task, arm, finding, sentence}."""
     sentences = [
-        *judged_by_agreement(runner),
         *sample_size(runner),
         *reference_failures(measured),
         *headroom(measured),
@@ -30,19 +29,23 @@ def verdicts(runner: Runner, measured: Sequence[Measured]) -> list[Row]:
         *failure_signatures(runner, measured),
     ]
     return [
-        {"task": runner.problems.task, "arm": arm, "finding": finding, "sentence": sentence}
-        for arm, finding, sentence in sentences
+        *judged_by_agreement(runner),
+        *(
+            {"task": runner.problems.task, "arm": arm, "finding": finding, "sentence": sentence}
+            for arm, finding, sentence in sentences
+        ),
     ]
 
 
 Sentences = Iterator[tuple[str | None, str, str]]
 
 
-def judged_by_agreement(runner: Runner) -> Sentences:
-    """Say where there is no checker."""
-    if not runner.problems.checked:
-        what = f"accuracy is the share of texts that are those of {REFERENCE}"
-        yield None, UNCHECKED, f"{runner.problems.task} has no checker: {what}."
+def judged_by_agreement(runner: Runner) -> list[Row]:
+    """The row that says so where there is no checker."""
+    if runner.problems.checked:
+        return []
+    task, what = runner.problems.task, f"accuracy is the share of texts that are those of {REFERENCE}"
+    return [{"task": task, "arm": None, "finding": UNCHECKED, "sentence": f"{task} has no checker: {what}."}]
 
 
 def sample_size(runner: Runner) -> Sentences:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from decoding.comparison.arms import USE_CACHE, Arm, require_different, select
+from decoding.comparison.arms import USE_CACHE, Arm, of_parity, require_different, select
 from decoding.comparison.problems import CheckedProblems
 from decoding.comparison.records.format import TEXTS, TRACES
 from models.complaints import shown
@@ -44,6 +44,7 @@ class CompareCall:
         head: folder of the scoring head of learned arms without their own, or None.
         adapter: folder of a PEFT adapter that is merged into the model, or None.
         caches: task -> the block cache of every arm there that does not say it itself.
+        aside: names of arms that a parity study has no use for.
     """
 
     arms: tuple[Arm, ...]
@@ -53,6 +54,7 @@ class CompareCall:
     head: str | None
     adapter: str | None = None
     caches: Mapping[str, str] = field(default_factory=dict)
+    aside: tuple[str, ...] = ()
 
     def arms_on(self, task: str) -> list[Arm]:
         """Those that run, behind the cache of a task."""
@@ -76,6 +78,7 @@ def check_compare(
     use_cache: str | Mapping[str, str] | None = None,
     run_code: bool = False,
     check: str | None = None,
+    parity: int = 0,
 ) -> CompareCall:
     """Refuse what cannot be compared, and fill in what was left out.
 
@@ -97,14 +100,17 @@ def check_compare(
         run_code: let checkers run what the models write, where they have to.
         check: module:function in place of the tasks' checkers. Without it prompts of task `text` are judged by agreement with
             the reference.
+        parity: if above 0, the arms are those of a parity study.
 
     Raises:
         ValueError: in one sentence with name, rule and value.
     """
     require_at_least(1, num_prompts=num_prompts, num_dev=num_dev)
+    require_at_least(0, parity=parity)
     tasks = [get(name.strip(), run_code=run_code) for name in task.split(",")]
     require_different("task", [kind.name for kind in tasks])
     own = find_check(check)
+    agree = own is None and TEXT.name in [kind.name for kind in tasks]
     for kind in tasks:
         require_permission(kind, run_code or own is not None)
     if isinstance(prompts, str) and len(tasks) > 1:
@@ -113,10 +119,11 @@ def check_compare(
     check_model(str(shipped(MODEL)) if model is None else model, "")
     check_adapter(adapter)
     head = find_head(model, head, adapter)
+    running, left_out = select(catalogue, arms, has_head=head is not None)
+    running, aside = of_parity(running, arms, agree=agree) if parity else (running, [])
     caches = {} if use_cache is None else use_cache
     if isinstance(caches, str):
-        catalogue, caches = [with_cache(arm, caches) for arm in catalogue], {}
-    running, left_out = select(catalogue, arms, has_head=head is not None)
+        running, caches = [with_cache(arm, caches) for arm in running], {}
     for name in {name for arm in running for name in (*arm.values_for, *arm.tune_for)}:
         get(name, run_code=run_code)
     fitted = fitted or any(arm.head is not None for arm in running)
@@ -130,9 +137,23 @@ def check_compare(
                 rule = f"divide gen_length {kind.gen_length} of task {kind.name}"
                 raise ValueError(f"block_length of arm {arm.name} must {rule}, got {shown(length)}")
     sizes: dict[str, Any] = {"num_prompts": num_prompts, "num_dev": num_dev, "seed": seed, "seen": fitted}
-    sizes |= {"own": own, "agree": own is None and TEXT.name in [kind.name for kind in tasks]}
-    checked = [make_problems(kind, prompts, **sizes) for kind in tasks]
-    return CompareCall(tuple(running), tuple(left_out), tuple(checked), model, head, adapter, caches)
+    checked = [make_problems(kind, prompts, **sizes, own=own, agree=agree) for kind in tasks]
+    return CompareCall(tuple(running), tuple(left_out), tuple(checked), model, head, adapter, caches, tuple(aside))
+
+
+def refuse_beside_parity(*, tuning: int, choose: str, calibrated: str | None, replays: int | None) -> None:
+    """Refuse what a parity study would not use; arguments as of the command.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    if tuning:
+        raise ValueError(f"tuning must be 0 with parity, which searches points of its own, got {tuning}")
+    if choose != "estimate":
+        raise ValueError(f"choose must be estimate with parity, which has no dials, got {choose}")
+    for name, value in (("calibrated", calibrated), ("replays", replays)):
+        if value is not None:
+            raise ValueError(f"{name} must be left out with parity, got {value}")
 
 
 def require_at_least(least: int, **numbers: int | None) -> None:
@@ -165,6 +186,8 @@ def with_cache(arm: Arm, use_cache: str | None) -> Arm:
 def tasks_that_fit(call: CompareCall, denoiser: Denoiser) -> tuple[list[CheckedProblems], list[str]]:
     """The tasks without prompts too long for the model, and lines that say what is left out."""
     left_out = [f"left out for want of a scoring head: {', '.join(call.left_out)}\n"] if call.left_out else []
+    if call.aside:
+        left_out.append(f"left out of the parity study: {', '.join(call.aside)}\n")
     tasks = []
     for whole_task in call.tasks:
         checked, long = leave_out_long(whole_task, denoiser)

@@ -18,7 +18,7 @@ Key = tuple[str, str, int]  # task, cell and number of the prompt
 
 VERSION = 1
 TEXTS, TRACES = "texts.jsonl.gz", "traces.jsonl.gz"
-MOST_REPLAYS = 100
+REPLAYS, MOST_REPLAYS = 32, 100  # where none are asked for, and at most
 
 
 def check_replays(replays: int) -> None:

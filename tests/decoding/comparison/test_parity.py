@@ -15,6 +15,7 @@ from decoding.features import NAMES
 from models.heads.scoring_head import HeadConfig, ScoringHead
 from tests.decoding.comparison.small_comparison import (
     ETE_SETTINGS,
+    SEQUENTIAL,
     problems,
     starts_with_zero,
 )
@@ -103,6 +104,19 @@ def test_a_parity_study_runs_all_controls_at_the_operating_point() -> None:
     assert row[RANDOM]["kept"] == {"accuracy": True, "rounds": False, "sequence_forwards": False, "all": False}
     assert LEARNED not in row
     assert "random-parity" in table(found)
+
+
+def test_without_a_checker_a_parity_study_holds_texts_against_those_of_the_reference() -> None:
+    """The checker of such a task says False of every text."""
+    fixed = {**ETE_SETTINGS, "alpha": 0.5, "threshold": 0.9}
+    arms = [Arm("ete", "headless", "ete", settings=fixed), Arm(RANDOM, "control", RANDOM)]
+    about = (problems(checked=False), lambda prompt, text: False)
+    found = compare(toy(), [SEQUENTIAL, *arms], *about, parity=1, progress=False)
+    assert [row["accuracy"]["estimate"] for row in found.results] == [1, 1, 1]
+    assert found.parity[0]["points"][0]["accuracy"] == 1
+    assert [row["finding"] for row in found.verdicts] == ["no checker"]
+    with pytest.raises(ValueError, match=r"^arms must include the reference sequential, got ete, random-parity$"):
+        compare(toy(), arms, *about, parity=1, progress=False)
 
 
 def test_the_own_settings_of_a_rival_are_chosen_on_dev_at_the_operating_point() -> None:
