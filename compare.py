@@ -3,10 +3,9 @@
 from typing import Any, Literal
 
 from decoding.comparison.arms import Arm
-from decoding.comparison.records.format import REPLAYS, check_replays
 from train.commands.calibrated_arm import dial_control, with_calibrated
 from train.commands.command_line import GOES_ON, run
-from train.commands.compare import check_compare, refuse_beside_parity, run_compare
+from train.commands.compare import check_compare, kept_replays, run_compare
 
 
 def compare(
@@ -68,18 +67,9 @@ def compare(
         report: write report.html (extra `report`); python -m train.report FOLDER writes it later.
     """
     size: dict[str, Any] = {"num_prompts": num_prompts, "num_dev": num_dev, "seed": seed, "run_code": run_code}
-    size |= {
-        "gen_length": gen_length,
-        "block_length": block_length,
-        "use_cache": use_cache,
-        "check": check,
-        "parity": parity,
-    }
-    if parity:
-        refuse_beside_parity(tuning=tuning, choose=choose, calibrated=calibrated, replays=replays)
-    else:
-        replays = REPLAYS if replays is None else replays
-        check_replays(replays)
+    size |= {"gen_length": gen_length, "block_length": block_length, "use_cache": use_cache, "check": check}
+    size |= {"parity": parity}
+    replays = kept_replays(replays, parity, tuning=tuning, choose=choose, calibrated=calibrated)
     catalogue, arms = with_calibrated(catalogue, arms, calibrated, task)
     control = dial_control(choose, num_dev=num_dev, tuning=tuning)
     call = check_compare(catalogue, arms, task, prompts=prompts, model=model, head=head, adapter=adapter, **size)

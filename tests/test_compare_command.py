@@ -46,9 +46,9 @@ def complaint(capsys, *arguments: str) -> str:
         (("--parity", "4", *SMALL), "arm ete must have no dial in a parity study, got threshold: tune it instead"),
         (("--parity", "4", "--arms", "learned-parity", *SMALL), "arms of a parity study must include ete, got learned-parity"),
         (("--parity", "4", "--arms", "ete,factor", *SMALL), "arms of a parity study must be ete and arms of "),
-        (("--parity", "4", "--tuning", "3", *SMALL), "tuning must be 0 with parity, which searches points of its own, got 3"),
-        (("--parity", "4", "--choose", "calibrated", *SMALL), "choose must be estimate with parity, which has no dials, "),
-        (("--parity", "4", "--calibrated", "x.json", *SMALL), "calibrated must be left out with parity, got x.json"),
+        (("--parity", "4", "--tuning", "3", *SMALL), "tuning must be left out with parity, got 3"),
+        (("--parity", "4", "--choose", "calibrated", *SMALL), "choose must be left out with parity, got 'calibrated'"),
+        (("--parity", "4", "--calibrated", "x.json", *SMALL), "calibrated must be left out with parity, got 'x.json'"),
         (("--parity", "4", "--replays", "0", *SMALL), "replays must be left out with parity, got 0"),
         (("--seed", "-1"), "seed must be at least 0, got -1"),
         (("--num_prompts", "many"), "num_prompts must be int, got 'many'"),
@@ -269,13 +269,41 @@ def test_settings_for_a_task_that_is_none_are_refused(tiny):
 
 
 @pytest.mark.parametrize(
-    "space", [{"settings": {"block_length": 7}}, {"tune_for": {"countdown3": {"block_length": [None, 7]}}}]
+    ("space", "sentence"),
+    [
+        (
+            {"settings": {"block_length": 7}},
+            "block_length of arm own must divide gen_length 24 of task countdown3, got 7",
+        ),
+        (
+            {"settings": {"block_length": True}},
+            "block_length of arm own must divide gen_length 24 of task countdown3, got True",
+        ),
+        (
+            {"dial": "block_length", "values": (8.0,)},
+            "block_length of arm own must divide gen_length 24 of .*, got 8.0",
+        ),
+        ({"tune_for": {"countdown3": {"block_length": [None, 7]}}}, "block_length of arm own must divide .*, got 7"),
+        ({"tune": {"block_length": [[8]]}}, r"block_length of arm own must divide .*, got \[8\]"),
+        ({"settings": {"use_cache": "nosuch"}}, "use_cache of arm own must be none, prefix or dual, got 'nosuch'"),
+        ({"tune": {"use_cache": ["dual", 3]}}, "use_cache of arm own must be none, prefix or dual, got 3"),
+        ({"tune": {"threshold": []}}, "tune threshold of arm own must hold at least one value, got none"),
+        (
+            {"tune_for": {"sudoku": {"threshold": []}}},
+            "tune threshold of arm own must hold at least one value, got none",
+        ),
+    ],
 )
-def test_a_block_length_that_does_not_divide_the_canvas_is_refused(tiny, space):
-    arm = Arm("threshold", "headless", "threshold", "threshold", (0.9,), **space)
-    sentence = "^block_length of arm threshold must divide gen_length 24 of task countdown3, got 7$"
-    with pytest.raises(ValueError, match=sentence):
-        check_compare([SEQUENTIAL, arm], None, "countdown3", num_prompts=1, num_dev=1, model=str(tiny))
+def test_settings_that_an_arm_cannot_decode_with_are_refused(tiny, space, sentence):
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
+        check_compare(
+            [Arm("own", "headless", "threshold", **space)],
+            None,
+            "countdown3",
+            num_prompts=1,
+            num_dev=1,
+            model=str(tiny),
+        )
 
 
 def test_splits_hold_different_prompts_and_the_answers_of_unique_tasks(tiny):

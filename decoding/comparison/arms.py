@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
+from decoding.calls.spellings import CACHES
 from decoding.checked_names import VERIFIED, uses_head
 from decoding.names import DIALS, POLICIES, STEPS, WHOLE, find_policy, nearest
 from models.complaints import shown
@@ -105,6 +106,9 @@ class Arm:
         for name in (self.dial, *self.tune, *itertools.chain(*self.tune_for.values())):
             if name in self.settings:
                 raise ValueError(f"settings of arm {self.name} must leave out {name}, which is swept, got it")
+        for name, values in itertools.chain(*(space.items() for space in (self.tune, *self.tune_for.values()))):
+            if not values:
+                raise ValueError(f"tune {name} of arm {self.name} must hold at least one value, got none")
 
     @property
     def needs_head(self) -> bool:
@@ -126,11 +130,21 @@ class Arm:
         values, space = self.values_for.get(task, self.values), self.tune_for.get(task, self.tune)
         return replace(self, values=values, values_for={}, tune=space, tune_for={})
 
-    @property
-    def block_lengths(self) -> set[int]:
-        """Every block length that the arm may decode with but the task's own."""
-        spaces = ({name: [value] for name, value in self.settings.items()}, self.tune)
-        return {length for space in spaces for length in space.get(BLOCK_LENGTH, ()) if length is not None}
+    def require_canvas(self, task: str, gen_length: int) -> None:
+        """Refuse blocks and caches that the arm, as it is `on` a task, cannot decode with there.
+
+        Raises:
+            ValueError: in one sentence.
+        """
+        spaces = ({name: [value] for name, value in self.settings.items()}, self.tune, {self.dial: self.values})
+        lengths, caches = (list(itertools.chain(*(space.get(of, ()) for space in spaces))) for of in OF_THE_CANVAS)
+        for length in lengths:
+            if length is not None and (type(length) is not int or length < 1 or gen_length % length):
+                rule = f"divide gen_length {gen_length} of task {task}"
+                raise ValueError(f"block_length of arm {self.name} must {rule}, got {shown(length)}")
+        for cache in caches:
+            if not isinstance(cache, str | bool | None) or cache not in CACHES:
+                raise ValueError(f"use_cache of arm {self.name} must be none, prefix or dual, got {shown(cache)}")
 
     def bound(self, dial: float | None) -> float | None:
         """The share of wrong commits that a setting of the dial promises, None where it promises nothing."""
@@ -240,6 +254,13 @@ def check_parity(arms: Sequence[Arm]) -> None:
     for arm in arms:
         if arm.dial:
             raise ValueError(f"arm {arm.name} must have no dial in a parity study, got {arm.dial}: tune it instead")
+
+
+def with_cache(arm: Arm, use_cache: str | None) -> Arm:
+    """The arm behind a block cache, unless it names or tunes one itself."""
+    if use_cache is None or USE_CACHE in {*arm.settings, *arm.tune}:
+        return arm
+    return replace(arm, settings={**arm.settings, USE_CACHE: use_cache})
 
 
 def find_dial(policy: str, settings: Mapping[str, Any]) -> str:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from decoding.comparison.arms import USE_CACHE, Arm, of_parity, require_different, select
+from decoding.comparison.arms import Arm, of_parity, require_different, select, with_cache
 from decoding.comparison.problems import CheckedProblems
-from decoding.comparison.records.format import TEXTS, TRACES
+from decoding.comparison.records.format import REPLAYS, TEXTS, TRACES, check_replays
 from models.complaints import shown
 from models.ranks import find_ranks
 from train.commands.calibrated_arm import require_arm
@@ -132,28 +132,31 @@ def check_compare(
     model = str(shipped(MODEL)) if model is None else model
     tasks = [with_lengths(kind, gen_length, block_length) for kind in tasks]
     for arm, kind in itertools.product(running, tasks):
-        for length in arm.on(kind.name).block_lengths:
-            if not isinstance(length, int) or length < 1 or kind.gen_length % length:
-                rule = f"divide gen_length {kind.gen_length} of task {kind.name}"
-                raise ValueError(f"block_length of arm {arm.name} must {rule}, got {shown(length)}")
+        arm.on(kind.name).require_canvas(kind.name, kind.gen_length)
     sizes: dict[str, Any] = {"num_prompts": num_prompts, "num_dev": num_dev, "seed": seed, "seen": fitted}
     checked = [make_problems(kind, prompts, **sizes, own=own, agree=agree) for kind in tasks]
     return CompareCall(tuple(running), tuple(left_out), tuple(checked), model, head, adapter, caches, tuple(aside))
 
 
-def refuse_beside_parity(*, tuning: int, choose: str, calibrated: str | None, replays: int | None) -> None:
-    """Refuse what a parity study would not use; arguments as of the command.
+def kept_replays(replays: int | None, parity: int, *, tuning: int, choose: str, calibrated: str | None) -> int | None:
+    """How many test prompts keep their rounds; None in a parity study, which keeps none.
+
+    Args:
+        replays: as asked for, or None.
+        parity: points of a parity study, or 0.
+        tuning, choose, calibrated: options of the command that such a study would not use.
 
     Raises:
-        ValueError: in one sentence.
+        ValueError: for a number out of range, or an option beside `parity` that would not be used.
     """
-    if tuning:
-        raise ValueError(f"tuning must be 0 with parity, which searches points of its own, got {tuning}")
-    if choose != "estimate":
-        raise ValueError(f"choose must be estimate with parity, which has no dials, got {choose}")
-    for name, value in (("calibrated", calibrated), ("replays", replays)):
+    if not parity:
+        check_replays(REPLAYS if replays is None else replays)
+        return REPLAYS if replays is None else replays
+    unused = {"tuning": tuning or None, "choose": None if choose == "estimate" else choose}
+    for name, value in {**unused, "calibrated": calibrated, "replays": replays}.items():
         if value is not None:
-            raise ValueError(f"{name} must be left out with parity, got {value}")
+            raise ValueError(f"{name} must be left out with parity, got {shown(value)}")
+    return None
 
 
 def require_at_least(least: int, **numbers: int | None) -> None:
@@ -174,13 +177,6 @@ def with_lengths(task: Task, gen_length: Lengths, block_length: Lengths) -> Task
         name: value.get(task.name) if isinstance(value, Mapping) else value for name, value in given.items()
     }
     return replace(task, **{name: value for name, value in own.items() if value is not None})
-
-
-def with_cache(arm: Arm, use_cache: str | None) -> Arm:
-    """The arm behind a block cache, unless it names or tunes one itself."""
-    if use_cache is None or USE_CACHE in {*arm.settings, *arm.tune}:
-        return arm
-    return replace(arm, settings={**arm.settings, USE_CACHE: use_cache})
 
 
 def tasks_that_fit(call: CompareCall, denoiser: Denoiser) -> tuple[list[CheckedProblems], list[str]]:
