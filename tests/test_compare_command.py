@@ -117,7 +117,7 @@ def test_a_run_writes_its_results_and_goes_on_where_it_was(capsys, tmp_path, tin
         shown = next(line for line in printed.splitlines() if line.startswith(arm))
         assert shown.split() == row.replace("|", " ").split()[: len(shown.split()) - 1] + shown.split()[-1:]
     assert "left out for want of a scoring head: learned\n" in printed
-    files = {"comparison.json", "table.md", "texts.jsonl.gz", "traces.jsonl.gz"}
+    files = {"comparison.json", "table.md", *TEXTS_AND_ROUNDS}
     named = printed[printed.index("written to ") :]
     assert all(name in named and (tmp_path / name).is_file() for name in files)
     assert ("no report.html: " in named) or (tmp_path / "report.html").is_file()
@@ -131,6 +131,7 @@ def test_a_run_writes_its_results_and_goes_on_where_it_was(capsys, tmp_path, tin
     assert json.loads((tmp_path / "comparison.json").read_text())["results"] == found["results"]
 
 
+TEXTS_AND_ROUNDS = ["texts.jsonl.gz", "traces.jsonl.gz"]
 OWN = "catalogue:\n- {name: sequential, kind: headless, policy: sequential}\n"
 OWN += "- {name: threshold, kind: headless, policy: threshold, dial: threshold, values: [0.001, 1.0]}\n"
 
@@ -145,6 +146,17 @@ def compare_own(tmp_path: Path, tiny: Path, *more: str) -> tuple[dict, list[dict
     run(compare_command.compare, [*arguments, "--report", "false", "--out", str(tmp_path / "out"), *more])
     texts = gzip.decompress((tmp_path / "out" / "texts.jsonl.gz").read_bytes()).decode().splitlines()
     return json.loads((tmp_path / "out" / "comparison.json").read_text()), [json.loads(line) for line in texts]
+
+
+def test_what_an_earlier_comparison_left_is_not_said_to_be_written(tmp_path, tiny, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "report.html").write_text("of other arms")
+    (tmp_path / "out" / "sudoku.png").write_text("of another task")
+    compare_own(tmp_path, tiny, "--arms", "sequential")
+    named = " ".join(capsys.readouterr().out.splitlines()).partition("written to ")[2]
+    names, _, earlier = named.partition(" of an earlier comparison: ")
+    assert names.split(": ")[1].split(", ") == ["comparison.json", "table.md", *TEXTS_AND_ROUNDS, "text.png"]
+    assert earlier == "report.html"
 
 
 def test_prompts_without_a_checker_are_judged_by_agreement_with_the_reference(tmp_path, tiny, capsys):

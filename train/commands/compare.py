@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Lengths = int | Mapping[str, int] | None
 WIDTH = 100  # characters of a line
-WRITTEN = ("comparison.json", "table.md", "report.html", TEXTS, TRACES)
+RESULTS, TABLE, PAGE = "comparison.json", "table.md", "report.html"
 
 
 @dataclass(frozen=True)
@@ -253,34 +253,38 @@ def run_compare(
     tasks, left_out = tasks_that_fit(call, denoiser)
     how: dict[str, Any] = {"out": folder, "heads": heads, "batch_size": batch_size, "seed": seed}
     for checked in tasks:
-        make_runner(
-            denoiser, checked.problems, checked.check, **how, progress=False
-        )  # refuses lines of another comparison
+        # refuses lines of another comparison
+        make_runner(denoiser, checked.problems, checked.check, **how, progress=False)
     keep_options()
     first = find_ranks().first
     how |= {"records": Records(folder, replays) if replays is not None and first else None}
     how |= {"tuning": tuning, "parity": parity, "control": control}
+    pictures: list[Path] = []
     for checked in tasks:
         arms = call.arms_on(checked.problems.task)
         whole += compare(denoiser, arms, checked.problems, checked.check, **how)
-        whole.save(folder / "comparison.json", environment(device=denoiser.device, seed=seed))
+        whole.save(folder / RESULTS, environment(device=denoiser.device, seed=seed))
         if first:
-            write_text(folder / "table.md", table(whole))
-            plot(whole, folder)
-    return "\n".join([table(whole, narrow=True), *left_out, written(folder, report=report and first)])
+            write_text(folder / TABLE, table(whole))
+            pictures = plot(whole, folder)
+    made = [RESULTS, TABLE, *((TEXTS, TRACES) if how["records"] else ()), *(file.name for file in pictures)]
+    return "\n".join([table(whole, narrow=True), *left_out, written(folder, made, report=report and first)])
 
 
-def written(folder: Path, *, report: bool) -> str:
-    """The names of the files of a comparison, its report written first where it is asked for.
+def written(folder: Path, made: Sequence[str], *, report: bool) -> str:
+    """What a comparison wrote, its report first where it is asked for, and what an earlier one left in its folder.
 
     Args:
         folder: of the results.
+        made: names of the files written so far.
         report: write report.html, or say what is missing for it.
     """
     said = _write_page(folder) if report else []
-    there = [name for name in WRITTEN if (folder / name).is_file()] + sorted(file.name for file in folder.glob("*.png"))
+    made = [*made, *([PAGE] if report and not said else ())]
+    earlier = [name for name in (PAGE, TEXTS, TRACES) if name not in made and (folder / name).is_file()]
+    said += [f"of an earlier comparison: {', '.join(earlier)}"] if earlier else []
     lines = textwrap.wrap(
-        f"written to {folder}: {', '.join(there)}", WIDTH, break_long_words=False, break_on_hyphens=False
+        f"written to {folder}: {', '.join(made)}", WIDTH, break_long_words=False, break_on_hyphens=False
     )
     return "\n".join([*lines, *said])
 
