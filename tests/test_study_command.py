@@ -21,7 +21,7 @@ from train.tasks.problems import make_problems
 ROOT = Path(__file__).parents[1]
 
 
-def measure(inputs: StudyInputs, *, rows: int = 3, rates: list[float] | None = None) -> dict:
+def measure(inputs: StudyInputs, *, rows: int = 3, rates: list[float] | None = None, grid: dict | None = None) -> dict:
     denoiser = inputs.counted(GroupDenoiser(1, 4))
     denoiser(torch.zeros(rows, 4, dtype=torch.long))
     draw = torch.rand(1, generator=inputs.generator(offset=3)).item()
@@ -51,7 +51,9 @@ def start(*arguments: str) -> None:
         (("bit",), f"name must be one of {', '.join(STUDIES)}, tiny, got 'bit'"),
         (("--name", "bit"), f"name must be one of {', '.join(STUDIES)}, tiny, got 'bit'"),
         (("tiny", "--settings.rows=many"), "rows must be int, got 'many'"),
-        (("tiny", "--settings.sizes=3"), "settings must be among rates, rows, got sizes"),
+        (("tiny", "--settings.rates=[]"), "rates must hold at least one value, got none"),
+        (("tiny", "--settings.grid={gamma: []}"), "grid.gamma must hold at least one value, got none"),
+        (("tiny", "--settings.sizes=3"), "settings must be among grid, rates, rows, got sizes"),
         (("tiny", "--seed", "x"), "seed must be int, got 'x'"),
         (("tiny", "--model", "checkpoints/nothing"), "model must be a checkpoint folder or a hub id"),
     ],
@@ -82,11 +84,18 @@ def test_a_study_writes_its_figures_with_their_origin_and_its_picture(capsys, tm
     found = json.loads((tmp_path / "tiny.json").read_text())
     assert found.keys() >= {"study", "command", "commit", "seed", "device", "versions", "settings", "seconds"}
     assert (found["study"], found["seed"], found["sequence_forwards"]) == ("tiny", 4, 5)
-    assert found["settings"] == {"rows": 5, "rates": None}
+    assert found["settings"] == {"rows": 5, "rates": None, "grid": None}
     assert (found["rates"], len(found["prompts"])) == ([0.5], 2)
     assert (tmp_path / "tiny.png").read_bytes().startswith(b"\x89PNG")
     assert {file.name for file in tmp_path.iterdir()} == {"tiny.json", "tiny.png", "study.yaml"}
     assert "tiny.png: 5 sequence forwards" in capsys.readouterr().out
+
+
+def test_a_picture_that_fails_loses_no_figures(tmp_path, tiny_study, monkeypatch):
+    monkeypatch.setattr(sys.modules["tiny_study"], "draw", lambda result, figure: result["nosuch"])
+    with pytest.raises(KeyError, match="nosuch"):
+        start("tiny", "--device", "cpu", "--out", str(tmp_path))
+    assert json.loads((tmp_path / "tiny.json").read_text())["rates"] == [0.5]
 
 
 @pytest.mark.parametrize(("arguments", "seen"), [((), False), (("--head", "checkpoints/reason-7m-head"), True)])

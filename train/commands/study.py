@@ -43,7 +43,7 @@ def read_settings(measure: Callable[..., Result], settings: Mapping[str, Any]) -
     """The settings of a study, judged by its signature, defaults filled in.
 
     Raises:
-        ValueError: for a setting that the study does not have, or a value of the wrong type.
+        ValueError: for a setting that the study does not have, a value of the wrong type, or an empty list.
     """
     parser = parser_of(measure, skip={"inputs"})
     known = inspect.signature(measure).parameters.keys() - {"inputs"}
@@ -52,9 +52,16 @@ def read_settings(measure: Callable[..., Result], settings: Mapping[str, Any]) -
         raise ValueError(f"settings must be among {', '.join(sorted(known))}, got {unknown}")
     try:
         parsed = parser.parse_object(dict(settings))
-        return {name: parser.instantiate(parsed).get(name) for name in known}
+        found = {name: parser.instantiate(parsed).get(name) for name in known}
     except argparse.ArgumentError as error:
         raise ValueError(sentence(error, measure)) from error
+    inner = {
+        f"{name}.{key}": one for name, value in found.items() if isinstance(value, dict) for key, one in value.items()
+    }
+    for name, value in {**found, **inner}.items():
+        if isinstance(value, list | tuple) and not value:
+            raise ValueError(f"{name} must hold at least one value, got none")
+    return found
 
 
 def run_study(
@@ -115,7 +122,7 @@ def run_study(
 
 
 def write(name: str, result: Result, draw: Callable[[Result, Any], None], folder: Path) -> tuple[Path, Path]:
-    """Write result and picture aside and rename them.
+    """Write result and picture aside and rename them, the result first: a picture that fails loses no figures.
 
     Args:
         name: of the study, and of both files.
@@ -130,10 +137,10 @@ def write(name: str, result: Result, draw: Callable[[Result, Any], None], folder
 
     folder.mkdir(parents=True, exist_ok=True)
     files = folder / f"{name}.json", folder / f"{name}.png"
+    write_json(files[0], result)
     figure = Figure(figsize=(8, 5), layout="constrained")  # of no window system: a bare Figure draws with Agg
     draw(result, figure)
     save_png(figure, files[1])
-    write_json(files[0], result)
     return files
 
 
