@@ -28,8 +28,17 @@ def test_a_study_runs_and_is_drawn(name, tmp_path, capsys):
     assert (tmp_path / f"{name}.png").stat().st_size > 10_000
 
 
-def test_without_its_bases_the_study_of_orders_says_which_recipe_makes_them(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("name", "folder", "recipe"),
+    [
+        ("order", "bases", "python -m train.pretrain --config configs/train/order.yaml"),
+        ("limits", "convolutional", "python -m train.convolutional --config configs/train/convolutional.yaml"),
+    ],
+)
+def test_without_its_folder_a_study_says_which_recipe_makes_it(name, folder, recipe, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("decoding.studies.limits.study.fewest", lambda *given: pytest.fail("measured before"))
     with pytest.raises(SystemExit) as ended:
-        run(study_command.study, ["order", f"--settings.bases={tmp_path}", f"--out={tmp_path}"], positional="name")
+        run(study_command.study, [name, f"--settings.{folder}={tmp_path}", f"--out={tmp_path}"], positional="name")
     assert ended.value.code == 2
-    assert "`python -m train.pretrain --config configs/train/order.yaml`" in capsys.readouterr().err
+    assert f"{folder} must be a folder " in (said := capsys.readouterr().err)
+    assert f"`{recipe}`" in said

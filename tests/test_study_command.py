@@ -127,6 +127,15 @@ def test_every_config_fits_its_study(config):
     study_module.read_settings(module.measure, held.get("settings") or {})
 
 
+def test_folders_that_ship_are_found_from_anywhere(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    given = {"bases": "checkpoints/order", "results": "checkpoints/not-there", "task": "sudoku", "prompts": 3}
+    assert study_module.with_shipped(given, {}) == {**given, "bases": str(ROOT / "checkpoints/order")}
+    assert (
+        study_module.with_shipped(given, {"bases": "checkpoints/order"}) == given
+    )  # what is named lies where it is named
+
+
 def test_a_bench_counts_rows_and_tells_its_streams_apart():
     inputs = StudyInputs("", None, None, 1, make_problems=study_module.study_problems, fit=study_module.fit_features)
     denoiser = inputs.counted(GroupDenoiser(1, 4))

@@ -64,6 +64,17 @@ def read_settings(measure: Callable[..., Result], settings: Mapping[str, Any]) -
     return found
 
 
+def with_shipped(given: Mapping[str, Any], settings: Mapping[str, Any]) -> Result:
+    """The settings of a study with the folders that it reads by default where they ship, wherever the call comes from.
+
+    Args:
+        given: all settings.
+        settings: those that were asked for, which stay as they are.
+    """
+    folders = {name: shipped(value) for name, value in given.items() if isinstance(value, str) and "/" in value}
+    return {**given, **{name: str(at) for name, at in folders.items() if name not in settings and at.is_dir()}}
+
+
 def run_study(
     name: str,
     settings: Mapping[str, Any],
@@ -109,7 +120,7 @@ def run_study(
         dtype=dtype,
     )
     began = time.perf_counter()
-    figures = module.measure(inputs, **given)
+    figures = module.measure(inputs, **with_shipped(given, settings))
     cost: Result = {
         "seconds": round(time.perf_counter() - began, 1),
         "sequence_forwards": inputs.cost.sequence_forwards,

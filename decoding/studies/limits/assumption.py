@@ -26,6 +26,16 @@ BINS = 6
 RECIPE = "python -m train.convolutional --config configs/train/convolutional.yaml"
 
 
+def require_convolutional(folder: str) -> None:
+    """Refuse a folder without a denoiser.
+
+    Raises:
+        ValueError: that says how one is made.
+    """
+    if not (Path(folder) / "config.json").is_file():
+        raise ValueError(f"convolutional must be a folder that `{RECIPE}` makes, got {shown(folder)}")
+
+
 def measure(inputs: StudyInputs, task: str, count: int, convolutional: str, shared: str) -> list[dict[str, Any]]:
     """The base on `task`, then the base and a denoiser without attention on the task both were trained on, in two orders.
 
@@ -35,13 +45,8 @@ def measure(inputs: StudyInputs, task: str, count: int, convolutional: str, shar
         count: test prompts of each run.
         convolutional: folder of the denoiser without attention.
         shared: the task that both were trained on.
-
-    Raises:
-        ValueError: if there is no such denoiser.
     """
     folder = Path(convolutional)
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"convolutional must be a folder that `{RECIPE}` makes, got {shown(convolutional)}")
     base, other = inputs.denoiser(), inputs.counted(load_convolutional(folder, device=inputs.device))
     inputs.cost.models[folder.name] = other.fingerprint()[:12]
     runs = [("transformer", base, task), ("transformer", base, shared), ("convolutions", other, shared)]

@@ -87,7 +87,11 @@ def measure(
         joint_blocks, joint_size: of the Block-HMM that risk and conflict are judged on.
         fitted, epochs: sequences and passes of the head that is fitted on it.
         bounds: on the risk there, below .5, the risk of a fair bit: a tie would go by the rule's comparison or by rounding.
+
+    Raises:
+        ValueError: if there is no denoiser without attention.
     """
+    assumption.require_convolutional(convolutional)
     whole = BlockHMMConfig(blocks=joint_blocks, size=joint_size, eta=1e-3)
     small = BlockHMMConfig(blocks=length // 4, size=4, eta=1e-3)
     joints = {
