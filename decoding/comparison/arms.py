@@ -106,8 +106,8 @@ class Arm:
         for name in (self.dial, *self.tune, *itertools.chain(*self.tune_for.values())):
             if name in self.settings:
                 raise ValueError(f"settings of arm {self.name} must leave out {name}, which is swept, got it")
-        for name, values in itertools.chain(*(space.items() for space in (self.tune, *self.tune_for.values()))):
-            if not values:
+        for name, choices in itertools.chain(*(space.items() for space in (self.tune, *self.tune_for.values()))):
+            if not choices:
                 raise ValueError(f"tune {name} of arm {self.name} must hold at least one value, got none")
 
     @property

@@ -9,8 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from decoding.comparison.arms import LEARNED, RANDOM
 from decoding.comparison.compare import Comparison
-from decoding.comparison.parity import LEARNED, RANDOM
 from decoding.comparison.results import RIVAL, Row
 from decoding.files.png import save_png
 

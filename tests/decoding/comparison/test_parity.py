@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from decoding.comparison.arms import Arm
+from decoding.comparison.arms import LEARNED, RANDOM, Arm
 from decoding.comparison.compare import compare
 from decoding.comparison.curves import resample
-from decoding.comparison.parity import LEARNED, RANDOM, Point, at_point, lines, nearly_best, operating_point
+from decoding.comparison.parity import Point, at_point, lines, nearly_best, operating_point
 from decoding.comparison.results import Pair
 from decoding.comparison.table import table
 from decoding.features import NAMES
