@@ -19,11 +19,7 @@ Kind = Literal["headless", "learned", "control", "ceiling"]
 Promise = Literal["dial", "one minus dial"]
 
 REFERENCE = "sequential"
-BEAM, LEARNED, RANDOM = (
-    "ete",
-    "learned-parity",
-    "random-parity",
-)  # of a parity study: its arm, and the policies of the rivals
+BEAM, LEARNED, RANDOM = "ete", "learned-parity", "random-parity"  # a parity study's arm, and the rivals' policies
 BLOCK_LENGTH, USE_CACHE = "block_length", "use_cache"
 OF_THE_CANVAS = (BLOCK_LENGTH, USE_CACHE)  # settings of an arm that are no settings of its policy
 
