@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import pickle
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from models.ranks import find_ranks, the_first_before
 from train.base.base_model import BaseModelFit, CompileMode
 from train.base.export import load_weights
 from train.base.rows import TaskData, TaskRows, load_task
-from train.base.schedule import progress
+from train.base.schedule import progress, require_bounds
 from train.base.settings import Fit, ModelShape
 from train.base.tokenizer import EOS, load
 from train.base.validation import CHECKPOINT, ValidateAndExport
@@ -104,10 +104,11 @@ def pretrain(
     checkpoint = out / CHECKPOINT
     if resume:
         refuse_finished(checkpoint, max_steps=max_steps, max_minutes=max_minutes)
-    if not all(0 < point <= 1 for point in points):
-        raise ValueError(f"points must lie in (0, 1], got {points}")
-    if not tokenizer.is_dir():
-        raise ValueError(f"tokenizer must be a folder with its files, got {shown(str(tokenizer))}")
+    progress(step=0, minutes=0.0, max_steps=max_steps, max_minutes=max_minutes)
+    minutes = {"validate_minutes": validate_minutes, "stop_after_minutes": stop_after_minutes}
+    counts = {"stop_after_steps": stop_after_steps, "dev_rows": dev_rows, "max_shard_size": max_shard_size}
+    require_bounds(minutes, counts)
+    refuse_call(tasks, tokenizer, points)
     lightning.seed_everything(fit.seed, verbose=False)
     torch.set_float32_matmul_precision("high")
     device = find_device(None)
@@ -138,6 +139,16 @@ def pretrain(
         trainer.fit(module, train_dataloaders=Steps(), ckpt_path=str(checkpoint) if resume else None)
     validation.stop.raise_if_asked()
     return out
+
+
+def refuse_call(tasks: Mapping[str, TaskRows], tokenizer: Path, points: Sequence[float]) -> None:
+    """Refuse points outside (0, 1], a tokenizer that is no folder, and a run without tasks, before any row is made."""
+    if not all(0 < point <= 1 for point in points):
+        raise ValueError(f"points must lie in (0, 1], got {points}")
+    if not tokenizer.is_dir():
+        raise ValueError(f"tokenizer must be a folder with its files, got {shown(str(tokenizer))}")
+    if not tasks:
+        raise ValueError("tasks must name at least one task, got none")
 
 
 def refuse_finished(checkpoint: Path, *, max_steps: int | None, max_minutes: float | None) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import signal
 import zipfile
 from pathlib import Path
@@ -29,6 +31,7 @@ CPU = torch.device("cpu")
 MASK, EOS = 2, 1
 SHAPE = ModelShape(layers=2, width=32, heads=2, mlp_width=48, max_positions=64)
 FIT = Fit(tokens_per_step=64, warmup=0.0, decay=0.5, seed=3)
+TASKS = {"countdown3": TaskRows(1.0, 8)}
 CONFIG = Path(__file__).parents[2] / "configs" / "train" / "base.yaml"
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec")  # inside Lightning
@@ -58,10 +61,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(command, "load_data", lambda *args, **kwargs: (tiny_data(), tiny_data()))
 
     def start(out: str, **settings: Any) -> Path:
-        settings = {"max_steps": 6, "validate_minutes": 10.0} | settings
-        return command.pretrain(
-            tasks={}, out=tmp_path / out, tokenizer=tmp_path / "words", shape=SHAPE, fit=FIT, **settings
-        )
+        how = {"tasks": TASKS, "shape": SHAPE, "fit": FIT, "max_steps": 6, "validate_minutes": 10.0}
+        return command.pretrain(out=tmp_path / out, tokenizer=tmp_path / "words", **how | settings)
 
     return start
 
@@ -203,8 +204,28 @@ def test_a_resumed_run_keeps_only_the_points_ahead(run: Any) -> None:
     run("part", points=(0.5, 1.0), resume=True)
     assert (part / "point-1" / "model.safetensors").stat().st_mtime_ns == first
     assert (part / "point-2").is_dir()
-    with pytest.raises(ValueError, match=r"points must lie in \(0, 1\]"):
-        run("bad", points=(0.0,))
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"max_minutes": math.nan}, "max_minutes must be a finite number above 0, got nan"),
+        ({"validate_minutes": math.nan}, "validate_minutes must be a finite number above 0, got nan"),
+        ({"validate_minutes": -1.0}, "validate_minutes must be a finite number above 0, got -1.0"),
+        ({"stop_after_minutes": math.inf}, "stop_after_minutes must be a finite number above 0, got inf"),
+        ({"stop_after_steps": -3}, "stop_after_steps must be at least 1, got -3"),
+        ({"max_shard_size": 0}, "max_shard_size must be at least 1, got 0"),
+        ({"dev_rows": 0}, "dev_rows must be at least 1, got 0"),
+        ({"max_steps": 0}, "max_steps must be at least 1, got 0"),
+        ({"points": (0.0,)}, "points must lie in (0, 1], got (0.0,)"),
+        ({"tasks": {}}, "tasks must name at least one task, got none"),
+    ],
+)
+def test_what_no_run_can_be_made_with_is_refused_before_rows_are_made(run, tmp_path, monkeypatch, settings, sentence):
+    monkeypatch.setattr(command, "load_data", lambda *_, **__: pytest.fail("rows were made"))
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        run("bad", **settings)
+    assert not (tmp_path / "bad").exists()
 
 
 def test_a_run_that_is_over_is_not_resumed_and_its_weights_stay(run: Any) -> None:

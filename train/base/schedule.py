@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 
 def progress(*, step: int, minutes: float, max_steps: int | None, max_minutes: float | None) -> float:
     """Fraction of a run that is over: the larger of steps and minutes, at most 1.
@@ -16,16 +19,31 @@ def progress(*, step: int, minutes: float, max_steps: int | None, max_minutes: f
         A number in [0, 1].
 
     Raises:
-        ValueError: if neither bound is given, or one is not positive.
+        ValueError: if neither bound is given, or one is out of range.
     """
     if max_steps is None and max_minutes is None:
         raise ValueError("max_steps or max_minutes must be given, got neither")
-    for name, bound in (("max_steps", max_steps), ("max_minutes", max_minutes)):
-        if bound is not None and bound <= 0:
-            raise ValueError(f"{name} must be positive, got {bound}")
+    require_bounds({"max_minutes": max_minutes}, {"max_steps": max_steps})
     by_step = 0.0 if max_steps is None else step / max_steps
     by_time = 0.0 if max_minutes is None else minutes / max_minutes
     return min(1.0, max(by_step, by_time))
+
+
+def require_bounds(minutes: Mapping[str, float | None], counts: Mapping[str, int | None]) -> None:
+    """Refuse minutes that are not finite or not above 0, and counts below 1; None is no bound.
+
+    Args:
+        minutes, counts: name -> value.
+
+    Raises:
+        ValueError: naming the first.
+    """
+    for name, value in minutes.items():
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"{name} must be a finite number above 0, got {value}")
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise ValueError(f"{name} must be at least 1, got {count}")
 
 
 def learning_rate_factor(done: float, *, warmup: float, decay: float) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from train.base.schedule import learning_rate_factor, progress
@@ -37,8 +39,9 @@ def test_without_warmup_or_decay_it_is_constant() -> None:
 def test_wrong_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="neither"):
         progress(step=0, minutes=0.0, max_steps=None, max_minutes=None)
-    with pytest.raises(ValueError, match="max_minutes must be positive, got 0"):
-        progress(step=0, minutes=0.0, max_steps=None, max_minutes=0.0)
+    for bound in (0.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match=f"^max_minutes must be a finite number above 0, got {bound}$"):
+            progress(step=0, minutes=0.0, max_steps=None, max_minutes=bound)
     with pytest.raises(ValueError, match="sum to at most 1"):
         learning_rate_factor(0.5, warmup=0.5, decay=0.6)
     with pytest.raises(ValueError, match="done"):
