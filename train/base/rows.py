@@ -209,7 +209,7 @@ def load_task(
     Args:
         name: the task.
         spec: what the run takes from it.
-        tokenizer: folder of the tokenizer; its content and the size of the files read name the cache entry.
+        tokenizer: folder of the tokenizer; its content, and that of the files read, name the cache entry.
         split: which split to take; files serve the training split only.
         seed: seed of the generator.
         cache: folder of rows made earlier.
@@ -218,14 +218,14 @@ def load_task(
     Returns:
         The rows, with the symmetry their spec asks for.
     """
-    words = hashlib.blake2b((tokenizer / "tokenizer.json").read_bytes(), digest_size=4).hexdigest()
+    words = digest(tokenizer / "tokenizer.json")
     redrawn = isinstance(get(name), RenumberedTask)
     present = [path for path in map(Path, spec.files) if path.is_file()] if split == "train" or redrawn else []
     if spec.files and not present:
         logger.warning("%s: none of %s exists, rows are generated instead", name, list(spec.files))
-    sizes = [f"{path.stat().st_size}" for path in present] or [f"{seed}"]
-    sizes = [*sizes, f"seed{seed}"] if redrawn and present else sizes
-    entry = cache / f"{'-'.join([name, split, str(spec.rows), *sizes, words])}.npy"
+    sources = [digest(path) for path in present] or [f"{seed}"]
+    sources = [*sources, f"seed{seed}"] if redrawn and present else sources
+    entry = cache / f"{'-'.join([name, split, str(spec.rows), *sources, words])}.npy"
     if not entry.is_file():
         made = (
             _read(name, present, spec.rows, tokenizer)
@@ -241,6 +241,12 @@ def load_task(
     digits = torch.tensor([ids[digit] for digit in "123456789"], device=device)
     cells = find_cells(data.tokens[:1000].long(), canvas=data.canvas, digits=digits, blank=ids["0"])
     return dataclasses.replace(data, symmetry=SudokuSymmetry(cells, digits, len(ids)))
+
+
+def digest(file: Path) -> str:
+    """A short name of what is in a file."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()[:16]
 
 
 def _read(name: str, files: Sequence[Path], count: int, tokenizer: Path) -> Rows:

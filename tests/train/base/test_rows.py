@@ -100,6 +100,9 @@ def test_rows_are_made_once_and_files_come_before_the_generator(
     load("train")
     load("dev")
     assert calls == ["build", "file", "build"]
+    (tmp_path / "rows.jsonl").write_text("[]")  # as long as before
+    load("train")
+    assert calls == ["build", "file", "build", "file"]
 
 
 def test_narrow_keeps_the_rows_that_fit_and_cuts_padding_and_fill() -> None:
