@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import pickle
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from models.devices import find_device, lightning_devices
 from models.ranks import find_ranks, the_first_before
 from train.base.base_model import BaseModelFit, CompileMode
 from train.base.export import load_weights
+from train.base.going_on import progress_of, settings_of
 from train.base.rows import TaskData, TaskRows, load_task
 from train.base.schedule import progress, require_bounds
 from train.base.settings import Fit, ModelShape
@@ -33,7 +32,6 @@ from train.tasks.renumbered.gsm8k_renumbered import RenumberedTask
 logger = logging.getLogger(__name__)
 
 BASE_SHAPE, BASE_FIT = ModelShape(), Fit()
-BROKEN = (pickle.UnpicklingError, zipfile.BadZipFile, NotImplementedError)
 MASK_TOKENS = ("<|mdm_mask|>", "<|mask|>")
 
 
@@ -69,11 +67,12 @@ def pretrain(
     cache: Path = Path(".cache/rows"),
     compile: CompileMode = "static",
     init: Path | None = None,
-    resume: bool = False,
     max_shard_size: int | None = None,
     points: tuple[float, ...] = (),
 ) -> Path:
     """Fit a base model on generated tasks and save it in the LLaDA layout.
+
+    A call that is repeated goes on exactly where it was cut off, and does nothing where the run is over.
 
     Args:
         tasks: what to take from each task.
@@ -90,7 +89,6 @@ def pretrain(
         cache: folder of generated rows.
         compile: `static` compiles one graph for each task width, `dynamic` one for all, `off` none; off on a CPU.
         init: folder of a LLaDA checkpoint whose weights the run starts from.
-        resume: go on from `resume.ckpt` in `out`, exactly.
         max_shard_size: the most bytes of a weight file; by default there is one.
         points: fractions of the run, in (0, 1], after which the weights are also kept, in `point-1`, `point-2`, ... of `out`.
 
@@ -98,17 +96,20 @@ def pretrain(
         The folder of the run.
 
     Raises:
-        ValueError: for a setting out of range, a `tokenizer` that is no folder, `resume` without a whole checkpoint or of a run
-            that is over, or an `out` that another process writes to.
+        ValueError: for a setting out of range, a `tokenizer` that is no folder, or an `out` that holds a run of other settings
+            or a broken `resume.ckpt`, or that another process writes to.
     """
-    checkpoint = out / CHECKPOINT
-    if resume:
-        refuse_finished(checkpoint, max_steps=max_steps, max_minutes=max_minutes)
-    progress(step=0, minutes=0.0, max_steps=max_steps, max_minutes=max_minutes)
+    refuse_call(tasks, tokenizer, points)
+    bounds: dict[str, Any] = {"max_steps": max_steps, "max_minutes": max_minutes}
+    progress(step=0, minutes=0.0, **bounds)
     minutes = {"validate_minutes": validate_minutes, "stop_after_minutes": stop_after_minutes}
     counts = {"stop_after_steps": stop_after_steps, "dev_rows": dev_rows, "max_shard_size": max_shard_size}
     require_bounds(minutes, counts)
-    refuse_call(tasks, tokenizer, points)
+    settings = settings_of(tasks, tokenizer, shape, fit, init=init, points=points, **bounds)
+    begun = progress_of(out / CHECKPOINT, settings)
+    if begun == 1:
+        logger.info("the run in %s is over: nothing is left to do", out)
+        return out
     lightning.seed_everything(fit.seed, verbose=False)
     torch.set_float32_matmul_precision("high")
     device = find_device(None)
@@ -116,11 +117,9 @@ def pretrain(
     rows: dict[str, Any] = {"dev_rows": dev_rows, "seed": fit.seed, "cache": cache, "device": device}
     train_data, dev_data = the_first_before(lambda: load_data(tasks, tokenizer, **rows))
     model = LlamaForCausalLM(shape.config(vocabulary=len(words), eos_id=words.eos_token_id))
-    if init is not None and not resume:
+    if init is not None and begun is None:
         load_weights(model, init)
-    module = BaseModelFit(
-        model, train_data, fit, mask_id=find_mask_id(words), max_steps=max_steps, max_minutes=max_minutes
-    )
+    module = BaseModelFit(model, train_data, fit, mask_id=find_mask_id(words), settings=settings, **bounds)
     module.compile_parts(compile if device.type == "cuda" else "off")
     validation = ValidateAndExport(
         out,
@@ -136,46 +135,20 @@ def pretrain(
     keep_options()
     with hold_folder(out):
         trainer = make_trainer(out, validation, device)
-        trainer.fit(module, train_dataloaders=Steps(), ckpt_path=str(checkpoint) if resume else None)
+        begins = None if begun is None else str(out / CHECKPOINT)
+        trainer.fit(module, train_dataloaders=Steps(), ckpt_path=begins, weights_only=True)
     validation.stop.raise_if_asked()
     return out
 
 
 def refuse_call(tasks: Mapping[str, TaskRows], tokenizer: Path, points: Sequence[float]) -> None:
-    """Refuse points outside (0, 1], a tokenizer that is no folder, and a run without tasks, before any row is made."""
+    """Refuse points outside (0, 1], a tokenizer without its file, and a run without tasks, before any row is made."""
     if not all(0 < point <= 1 for point in points):
         raise ValueError(f"points must lie in (0, 1], got {points}")
-    if not tokenizer.is_dir():
+    if not (tokenizer / "tokenizer.json").is_file():
         raise ValueError(f"tokenizer must be a folder with its files, got {shown(str(tokenizer))}")
     if not tasks:
         raise ValueError("tasks must name at least one task, got none")
-
-
-def refuse_finished(checkpoint: Path, *, max_steps: int | None, max_minutes: float | None) -> None:
-    """Refuse to resume what is not there, cannot be read or is over.
-
-    Args:
-        checkpoint: the file to resume from.
-        max_steps, max_minutes: of the whole run.
-
-    Raises:
-        ValueError: in one sentence.
-    """
-    if not checkpoint.is_file():
-        raise ValueError(f"resume needs {CHECKPOINT} in out, got {shown(str(checkpoint.parent))} without it")
-    try:
-        damaged = zipfile.ZipFile(checkpoint).testzip()
-        if damaged is not None:
-            raise ValueError(f"other bytes than were written in {damaged}")
-        done = torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)["base_model_fit"]
-        steps, minutes = int(done["steps"]), float(done["minutes"])
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, *BROKEN) as error:
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{checkpoint} must be a whole checkpoint of this command, got {why}") from error
-    if progress(step=steps, minutes=minutes, max_steps=max_steps, max_minutes=max_minutes) >= 1:
-        raise ValueError(
-            f"resume must be of a run that is not over, got {checkpoint.parent} after {steps} steps and {minutes:.1f} minutes"
-        )
 
 
 def load_data(
@@ -261,7 +234,7 @@ def main() -> None:
     from train.commands.command_line import run
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
-    run(pretrain, kept="{out} holds the last weights that were kept, if any: --resume true goes on from there")
+    run(pretrain, kept="{out} holds the last weights that were kept, if any: the same command goes on from there")
 
 
 if __name__ == "__main__":

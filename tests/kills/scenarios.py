@@ -27,20 +27,11 @@ class Scenario:
         name: of the command.
         command: module or script and its arguments, run in a folder of its own; results go to `out`.
         files: path -> content, written into that folder first.
-        resumable: the file in `out` that has to be there before `--resume true` may be added; "" where the same command goes on.
-        over: what a refusal to resume says of a run that is over.
     """
 
     name: str
     command: tuple[str, ...]
     files: Mapping[str, str]
-    resumable: str = ""
-    over: str = ""
-
-    def arguments(self, folder: Path) -> tuple[str, ...]:
-        """The command line, to begin or to go on with what lies in the folder."""
-        resumes = self.resumable and (folder / "out" / self.resumable).is_file()
-        return (*self.command, "--resume", "true") if resumes else self.command
 
 
 def scenarios(base: Path, head: Path) -> dict[str, Scenario]:
@@ -81,8 +72,7 @@ def scenarios(base: Path, head: Path) -> dict[str, Scenario]:
     known = [
         Scenario("train", ("train.py", "--config", "job.yaml"), {"job.yaml": yaml.safe_dump(job)}),
         Scenario("cascade", ("train.cascade", "--config", "job.yaml"), {"job.yaml": yaml.safe_dump(second)}),
-        Scenario("pretrain", ("train.pretrain", "--config", "job.yaml"), {"job.yaml": yaml.safe_dump(pretrain)},
-                 resumable="resume.ckpt", over="resume must be of a run that is not over"),
+        Scenario("pretrain", ("train.pretrain", "--config", "job.yaml"), {"job.yaml": yaml.safe_dump(pretrain)}),
         Scenario("compare", ("compare.py", "--config", "job.yaml"), {"job.yaml": yaml.safe_dump(compare)}),
         Scenario("calibrate", (
             "calibrate.py", "--policy", "threshold", "--task", TASK, "--model", str(base), "--num_prompts", "12",
@@ -119,8 +109,7 @@ def content(file: Path, name: str) -> Any:
     if file.suffix == ".json":
         return without_times(json.loads(file.read_text(encoding="utf-8")))
     if file.suffix == ".yaml":
-        options = yaml.safe_load(file.read_text(encoding="utf-8"))
-        return {name: value for name, value in options.items() if name != "resume"}
+        return yaml.safe_load(file.read_text(encoding="utf-8"))
     return digest(file.read_bytes())
 
 

@@ -115,7 +115,7 @@ MUTATIONS = tuple(
         ("NaN in JSON", PROVENANCE, "allow_nan=allow_nan) + ", "allow_nan=True) + ", WRITTEN),
         ("stale shards stay", MANIFEST, "                file.unlink(missing_ok=True)\n", "                pass\n", PRETRAIN + " -k over_another"),
         ("a NaN step is taken", "train/base/base_model.py", "            if finite:\n", "            if True:\n", PRETRAIN + " -k gradient"),
-        ("a finished run is resumed", "train/pretrain.py", "max_minutes=max_minutes) >= 1:", "max_minutes=max_minutes) > 1:", PRETRAIN + " -k is_over"),
+        ("a finished run is resumed", "train/pretrain.py", "    if begun == 1:\n", "    if False:\n", PRETRAIN + " -k is_over"),
         ("a stop without a word", "train/pretrain.py", "    validation.stop.raise_if_asked()\n", "", PRETRAIN + " -k signal"),
         ("a signal loses the step", "train/base/validation.py", " or self.stop.asked)", ")", PRETRAIN + " -k signal"),
         # locks
@@ -200,7 +200,7 @@ MUTATIONS = tuple(
         ("two writers of one file", LOCK, "fcntl.flock(opened, fcntl.LOCK_EX", "fcntl.flock(opened, fcntl.LOCK_SH", BULK + " -k second_writer"),
         ("answers without counts", "train/commands/answering/lines.py", "    if wrong or not isinstance(line.get", "    if not isinstance(line.get", BULK + " -k other_lines"),
         ("a promise of other kinds", "decoding/comparison/calibration.py", "            _require_kinds({**asdict(conditions), **values})\n", "", PROMISES + " -k kinds"),
-        ("a resume file with other bytes", "train/pretrain.py", "        if damaged is not None:\n", "        if False:\n", PRETRAIN + " -k resume_file"),
+        ("a resume file with other bytes", "train/base/going_on.py", "        if damaged is not None:\n", "        if False:\n", PRETRAIN + " -k resume_file"),
         ("a chat template breaks", "models/checkpoints/tokenizer.py", "    except Exception as error:  # a template is a program: it raises what it likes\n", "    except ZeroDivisionError as error:\n", "tests/models/checkpoints/test_tokenizer.py -k template"),
         # rules
         ("below the threshold", RULES, "(reading.confidence >= threshold)", "(reading.confidence >= threshold - 0.2)", PLAIN),

@@ -40,6 +40,7 @@ from tests.properties.bases import (
     make_prompts,
     read_prompts,
 )
+from train.base.going_on import progress_of
 from train.base.rows import TaskRows, load_task
 from train.commands.answering.lines import lines_of
 from train.commands.command_line import shipped
@@ -48,8 +49,8 @@ from train.defaults.model_card import losses
 from train.harness.journal import Journal
 from train.head.estimate import _earlier_cut
 from train.head.stages import fitted
-from train.pretrain import refuse_finished
 
+BOUNDS = {"max_steps": 9, "max_minutes": None}
 HEADER = {"task": "x", "model": "abc", "seed": 0}
 CELL = Cell("sequential", "sequential", None, {})
 
@@ -186,9 +187,9 @@ def read_rows(folder: Path) -> Any:
 
 
 def make_resume(folder: Path) -> Path:
-    """What `--resume true` goes on from."""
+    """What a run of `train.pretrain` goes on from."""
     folder.mkdir()
-    state = {"weights": {"a": torch.arange(64.0)}, "base_model_fit": {"steps": 3, "minutes": 0.5}}
+    state = {"weights": {"a": torch.arange(64.0)}, "base_model_fit": {"steps": 3, "minutes": 0.5, "settings": BOUNDS}}
     torch.save(state, folder / "resume.ckpt")
     return folder
 
@@ -276,6 +277,6 @@ def every_kind(root: Path, write_tiny: Callable[..., Path]) -> dict[str, Kind]:
         Kind("texts", outcomes, "texts.jsonl.gz", lambda folder: list(read_rows_of(folder / "texts.jsonl.gz"))),
         Kind("rows", rows, "rows.npy", read_rows),
         Kind("resume", resume, "resume.ckpt",
-             lambda folder: refuse_finished(folder / "resume.ckpt", max_steps=9, max_minutes=None)),
+             lambda folder: progress_of(folder / "resume.ckpt", BOUNDS)),
     ]  # fmt: skip
     return {kind.name: kind for kind in kinds}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -77,7 +78,7 @@ def test_three_steps_and_three_more_after_a_stop_equal_six(run: Any) -> None:
     whole = run("whole")
     part = run("part", stop_after_steps=3)
     at_three = load_file(part / "model.safetensors")
-    run("part", resume=True)
+    run("part")
     end, resumed = load_file(whole / "model.safetensors"), load_file(part / "model.safetensors")
     assert all(torch.equal(end[key], resumed[key]) for key in end)
     assert any(not torch.equal(end[key], at_three[key]) for key in end)
@@ -110,8 +111,6 @@ def test_init_starts_from_the_weights_of_a_folder(run: Any, tmp_path: Path) -> N
     assert 0 < (a[key].float() - b[key].float()).abs().max() < 0.02
     with pytest.raises(ValueError, match="init"):
         run("third", init=tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="resume"):
-        run("fourth", resume=True)
 
 
 def test_steps_learn_to_copy(run: Any) -> None:
@@ -201,7 +200,7 @@ def test_weights_are_kept_at_the_points_asked_for(run: Any) -> None:
 def test_a_resumed_run_keeps_only_the_points_ahead(run: Any) -> None:
     part = run("part", points=(0.5, 1.0), stop_after_steps=4)
     first = (part / "point-1" / "model.safetensors").stat().st_mtime_ns
-    run("part", points=(0.5, 1.0), resume=True)
+    run("part", points=(0.5, 1.0))
     assert (part / "point-1" / "model.safetensors").stat().st_mtime_ns == first
     assert (part / "point-2").is_dir()
 
@@ -228,14 +227,50 @@ def test_what_no_run_can_be_made_with_is_refused_before_rows_are_made(run, tmp_p
     assert not (tmp_path / "bad").exists()
 
 
-def test_a_run_that_is_over_is_not_resumed_and_its_weights_stay(run: Any) -> None:
+def test_a_run_that_is_over_is_left_as_it_is(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     out = run("over")
-    before = (out / "model.safetensors").read_bytes(), (out / "resume.ckpt").read_bytes()
-    with pytest.raises(ValueError, match=r"resume must be of a run that is not over, got .* after 6 steps"):
-        run("over", resume=True)
-    assert ((out / "model.safetensors").read_bytes(), (out / "resume.ckpt").read_bytes()) == before
-    run("over", resume=True, max_steps=7)
-    assert torch.load(out / "resume.ckpt", weights_only=False)["base_model_fit"]["steps"] == 7
+    before = {file: file.stat().st_mtime_ns for file in out.rglob("*")}
+    monkeypatch.setattr(command, "load_data", lambda *_, **__: pytest.fail("rows were made"))
+    assert run("over") == out
+    assert {file: file.stat().st_mtime_ns for file in out.rglob("*")} == before
+
+
+def test_a_run_goes_on_with_its_own_settings_alone(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "rows").write_text("{}")
+    tasks = {"countdown3": TaskRows(1.0, 8, files=(str(tmp_path / "rows"),))}
+    out = run("bound", tasks=tasks, stop_after_steps=1)
+    before = (out / "resume.ckpt").read_bytes()
+
+    def refused(sentence: str, **settings: Any) -> None:
+        sentence = sentence.replace(" OUT,", f" to go on with the run in {out},") + ": choose another --out"
+        with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+            run("bound", **{"tasks": tasks} | settings)
+
+    refused("tasks must be ['countdown3'] OUT, got ['lists']", tasks={"lists": TaskRows(1.0, 8)})
+    refused("tasks.countdown3.share must be 1.0 OUT, got 2.0", tasks={"countdown3": TaskRows(2.0, 8)})
+    refused("shape.layers must be 2 OUT, got 3", shape=dataclasses.replace(SHAPE, layers=3))
+    refused("fit.seed must be 3 OUT, got 7", fit=dataclasses.replace(FIT, seed=7))
+    refused("fit.muon_lr must be 0.02 OUT, got 0.5", fit=dataclasses.replace(FIT, muon_lr=0.5))
+    refused("init must be None OUT, got 'first'", init=Path("first"))
+    refused("points must be [] OUT, got [0.5]", points=(0.5,))
+    refused("max_steps must be 6 OUT, got 7", max_steps=7)
+    refused("max_minutes must be None OUT, got 2.0", max_minutes=2.0)
+    (tmp_path / "rows").write_text("[]")
+    with pytest.raises(
+        ValueError, match=r"^content of tasks.countdown3.files must be \['\w+'\] to go on with the run in "
+    ):
+        run("bound", tasks=tasks)
+    (tmp_path / "rows").write_text("{}")
+    words = tmp_path / "words" / "tokenizer.json"
+    words.write_text(words.read_text() + " ")
+    with pytest.raises(ValueError, match=r"^content of tokenizer must be '\w+' to go on with the run in "):
+        run("bound", tasks=tasks)
+    assert (out / "resume.ckpt").read_bytes() == before
+    torch.save({"base_model_fit": {"steps": 1, "minutes": 0.1}}, out / "resume.ckpt")
+    with pytest.raises(
+        ValueError, match=r"resume.ckpt must hold the settings of its run, got none: choose another --out$"
+    ):
+        run("bound", tasks=tasks)
 
 
 @pytest.mark.parametrize("damage", [b"", b"no checkpoint", b"PK\x03\x04broken", None, "cut", "foreign"])
@@ -249,7 +284,7 @@ def test_a_broken_checkpoint_is_told_in_one_sentence(run: Any, tmp_path: Path, d
     elif damage == "cut":
         file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(ValueError, match=r"resume.ckpt must be a whole checkpoint of this command, got "):
-        run("broken", resume=True)
+        run("broken")
 
 
 def test_a_flipped_bit_of_a_resume_file_is_refused(run: Any) -> None:
@@ -260,7 +295,7 @@ def test_a_flipped_bit_of_a_resume_file_is_refused(run: Any) -> None:
     data[largest.header_offset + largest.file_size // 2 + 200] ^= 4
     file.write_bytes(bytes(data))
     with pytest.raises(ValueError, match=r"resume.ckpt must be a whole checkpoint of this command, got other bytes"):
-        run("flipped", resume=True)
+        run("flipped")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -284,7 +319,7 @@ def test_a_signal_during_a_run_keeps_the_step_and_the_run_goes_on_to_the_same_en
     part = whole.parent / "part"
     assert torch.load(part / "resume.ckpt", weights_only=False)["base_model_fit"]["steps"] == 3
     monkeypatch.setattr(BaseModelFit, "training_step", step)
-    run("part", resume=True)
+    run("part")
     end, resumed = load_file(whole / "model.safetensors"), load_file(part / "model.safetensors")
     assert all(torch.equal(end[key], resumed[key]) for key in end)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import lightning
@@ -61,14 +61,15 @@ class BaseModelFit(lightning.LightningModule):
         mask_id: int,
         max_steps: int | None = None,
         max_minutes: float | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
-        """Take the parts; weights stay float32, see `embed` for what runs in bfloat16."""
+        """Take the parts; weights stay float32, see `embed` for what runs in bfloat16. `settings` go into the checkpoint."""
         super().__init__()
         progress(step=0, minutes=0.0, max_steps=max_steps, max_minutes=max_minutes)
         if any(one.rows_for(fit.tokens_per_step) < find_ranks().size for one in data):
             raise ValueError(f"tokens_per_step must hold a row for each process, got {fit.tokens_per_step}")
         self.model, self.data, self.fit_settings, self.mask_id = model, data, fit, mask_id
-        self.max_steps, self.max_minutes = max_steps, max_minutes
+        self.max_steps, self.max_minutes, self.settings = max_steps, max_minutes, settings
         self.automatic_optimization = False
         self.steps_done = self.skipped = 0
         self.minutes_before = 0.0
@@ -226,7 +227,8 @@ class BaseModelFit(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what an exact resume needs; batches need the step alone."""
-        checkpoint["base_model_fit"] = {"steps": self.steps_done, "minutes": self.minutes, "averages": self.averages}
+        done = {"steps": self.steps_done, "minutes": self.minutes, "settings": self.settings}
+        checkpoint["base_model_fit"] = {**done, "averages": self.averages}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take it back."""

@@ -36,19 +36,18 @@ def train_base(config: Path, out: Path) -> dict[str, Any]:
     settings: dict[str, Any] = json.loads(parser.dump(parsed, format="json"))
     if not settings.get("points"):
         raise ValueError(f"base must be a config with points, got {config} without")
-    if not (out / TRAINED).is_file():
+    if (out / CHECKPOINT).is_file() or not (out / TRAINED).is_file():
         values = parser.instantiate(parsed).as_dict()
-        begun, last = (out / CHECKPOINT).is_file(), out / f"point-{len(settings['points'])}" / "config.json"
-        over = begun and last.is_file() and max(settings["points"]) == 1  # cut off before it was marked
-        if not over:
-            pretrain(**{name: value for name, value in values.items() if name != "config"} | {"resume": begun})
+        pretrain(**{name: value for name, value in values.items() if name != "config"})
         by_the_first(lambda: leave_mark(out))
     find_ranks().barrier()
     return settings
 
 
 def leave_mark(out: Path) -> None:
-    """Say that a base is trained, and after how many steps and minutes."""
+    """Say that a base is trained, and after how many steps and minutes, where that is not said yet."""
+    if (out / TRAINED).is_file():
+        return
     import torch
 
     from decoding.provenance import write_json
