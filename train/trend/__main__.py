@@ -1,4 +1,4 @@
-"""One point of the trend over sizes: ``python -m train.trend --config configs/trend/7m-16.yaml``."""
+"""One point of the trend over sizes: ``python -m train.trend --config configs/trend/measured.yaml``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import Any, Literal
 
 from decoding.comparison.arms import Arm
 from decoding.traces.labelling import Labelling
+from models.ranks import by_the_first, the_first_before
+from train.head.head_run import HeadRun, quieten
 from train.head.settings import CascadeFitting, Fitting, TaskRun, require_prompts
+from train.trend.stored import results_left, settings_of
 
 
 def trend(  # one option a line, hence its length
@@ -23,7 +26,7 @@ def trend(  # one option a line, hence its length
     catalogue: list[Arm],
     timed: dict[str, list[str]],
     out: Path,
-    results: Path = Path("docs/results/trend"),
+    results: Path | None = None,
     point: int | None = None,
     stage: Literal["all", "prompts", "training", "decoding"] = "all",
     prompts: Path = Path("checkpoints/runs/trend/prompts"),
@@ -38,8 +41,9 @@ def trend(  # one option a line, hence its length
 ) -> None:
     """Train a base, fit head and cascade on some points of its training, measure them, and store what the trend needs.
 
-    A call that is repeated goes on where it was cut off. Matrix products in float32 on a GPU take inputs of 10 bits (TF32). Of
-    several processes (`torchrun`) all train, fit and decode; what is timed runs on the first.
+    A call that is repeated goes on where it was cut off, and measures no point whose result is there. Matrix products in float32
+    on a GPU take inputs of 10 bits (TF32). Of several processes (`torchrun`) all train, fit and decode; the first alone runs what
+    is timed.
 
     Args:
         name: of the base in the results.
@@ -53,7 +57,7 @@ def trend(  # one option a line, hence its length
         catalogue: arms that are compared.
         timed: what the results call it -> arms of that kind; the best of each on the dev prompts is timed.
         out: folder of the base, with a folder of each point beside it.
-        results: folder of NAME-POINT.json.
+        results: folder of NAME-POINT.json; by default `results` in `out`.
         point: the only one that is measured, from 1; by default all are.
         stage: draw the prompts and end, train the base and end, decode every arm and end, or go on to the clock and the results.
         prompts: folder of the prompts that are measured on, which all bases share.
@@ -66,15 +70,18 @@ def trend(  # one option a line, hence its length
         seed: of prompts, draws and fits.
         device: where to run; by default the GPU if there is one.
     """
-    _judge(base, [arm.name for arm in catalogue], timed, tasks if stage in ("all", "decoding") else {})
+    options, measures = dict(locals()), stage in ("all", "decoding")
+    settings = settings_of(options, base)
+    _judge([arm.name for arm in catalogue], timed, tasks if measures else {})
+    files = results_left(results or out / "results", name, point, settings) if measures else {}
+    if measures and not files:
+        return
 
     import torch
 
-    from models.ranks import by_the_first, the_first_before
     from train.commands.train import run_train
-    from train.head.head_run import HeadRun, quieten
     from train.trend.measuring import Measuring, record
-    from train.trend.stages import compare_arms, draw_all, points_of, train_base
+    from train.trend.stages import compare_arms, draw_all, train_base
 
     quieten()
     torch.set_float32_matmul_precision("high")  # of a base that was trained in this process or another
@@ -82,7 +89,7 @@ def trend(  # one option a line, hence its length
     if stage == "prompts":
         by_the_first(lambda: draw_all(list(tasks), prompts, **drawn))
         return
-    settings = train_base(base, out / "base")
+    trained = train_base(base, out / "base")
     if stage == "training":
         return
     problems = the_first_before(lambda: draw_all(list(tasks), prompts, **drawn))
@@ -90,22 +97,17 @@ def trend(  # one option a line, hence its length
     fits: dict[str, Any] = {"tasks": tasks, "beam": beam, "drivers": drivers, "relabel": {}, "labelling": labelling}
     fits |= {"fitting": fitting, "cascade": cascade, "catalogue": (), "num_prompts": 1, "num_dev": 1}
     fits |= {"batch_size": batch_size, "seed": seed, "device": device, "dtype": "float32"}
-    for number in points_of(settings) if point is None else [point]:
+    for number, file in files.items():
         model, folder = out / "base" / f"point-{number}", out / f"point-{number}"
-        file = results / f"{name}-{number}.json"
-        if file.is_file():
-            continue
         run_train(HeadRun(model=str(model), out=folder / "head", **fits))
         compare_arms(catalogue, problems, model, folder, batch_size=batch_size, engine=engine, **run)
         if stage != "decoding":
             about = Measuring(name, number, model, folder, tuple(tasks), cascade.blocks, timed_prompts, **run)
-            by_the_first(lambda: record(about, catalogue, timed, settings, file))  # noqa: B023
+            by_the_first(lambda: record(about, catalogue, timed, trained, settings, file))  # noqa: B023
 
 
-def _judge(base: Path, arms: list[str], timed: dict[str, list[str]], fitted: dict[str, TaskRun]) -> None:
-    """Refuse a base without a config, arms to be timed that the catalogue lacks, and tasks to fit on without prompts."""
-    if not base.is_file():
-        raise ValueError(f"base must be a config of train.pretrain, got {base}")
+def _judge(arms: list[str], timed: dict[str, list[str]], fitted: dict[str, TaskRun]) -> None:
+    """Refuse arms to be timed that the catalogue lacks, and tasks to fit on without prompts."""
     unknown = sorted({arm for some in timed.values() for arm in some} - {*arms})
     if unknown:
         raise ValueError(f"timed must name arms of the catalogue ({', '.join(arms)}), got {', '.join(unknown)}")

@@ -52,6 +52,7 @@ def record(
     about: Measuring,
     catalogue: Sequence[Arm],
     timed: Mapping[str, Sequence[str]],
+    training: Mapping[str, Any],
     settings: Mapping[str, Any],
     file: Path,
 ) -> None:
@@ -61,13 +62,15 @@ def record(
         about: the point.
         catalogue: arms of its comparison.
         timed: what the results call it -> arms, the best of which is timed.
-        settings: of the base's training.
+        training: settings of the base's training.
+        settings: of the measurement, which a later call is held against.
         file: the result.
     """
     import models
     from decoding.comparison.speed import engine_figures
     from decoding.provenance import dtype_name, environment, write_json
     from train.trend.stages import TRAINED
+    from train.trend.stored import SETTINGS
 
     denoiser = models.load(about.model, head=about.folder / "head", device=about.device, dtype=about.dtype)
     comparison = read(about.folder / "compare" / "comparison.json")
@@ -78,7 +81,7 @@ def record(
     found: Row = {
         "base": about.name,
         "point": about.point,
-        "share_of_training": settings["points"][about.point - 1],
+        "share_of_training": training["points"][about.point - 1],
         **trained,
         "parameters": sum(p.numel() for p in denoiser.model.parameters()),
         "layers": len(denoiser.blocks),
@@ -103,7 +106,7 @@ def record(
         }
     found["engine"] = None if denoiser.engine is None else engine_figures(denoiser)  # of what was timed
     origin = environment(device=denoiser.device, seed=about.seed)
-    write_json(file, {**found, "training": dict(settings), "environment": origin})
+    write_json(file, {**found, "training": dict(training), SETTINGS: dict(settings), "environment": origin})
 
 
 def read(file: Path) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,6 @@ def train_base(config: Path, out: Path) -> dict[str, Any]:
     Args:
         config: of `train.pretrain`.
         out: folder of the base, in place of the config's.
-
-    Raises:
-        ValueError: for a config without points.
     """
     from train.base.validation import CHECKPOINT
     from train.pretrain import pretrain
@@ -34,8 +31,6 @@ def train_base(config: Path, out: Path) -> dict[str, Any]:
     parser = parser_of(pretrain)
     parsed = parser.parse_args(["--config", str(config), "--out", str(out)])
     settings: dict[str, Any] = json.loads(parser.dump(parsed, format="json"))
-    if not settings.get("points"):
-        raise ValueError(f"base must be a config with points, got {config} without")
     if (out / CHECKPOINT).is_file() or not (out / TRAINED).is_file():
         values = parser.instantiate(parsed).as_dict()
         pretrain(**{name: value for name, value in values.items() if name != "config"})
@@ -55,11 +50,6 @@ def leave_mark(out: Path) -> None:
 
     done = torch.load(out / CHECKPOINT, map_location="cpu", weights_only=True)["base_model_fit"]
     write_json(out / TRAINED, {"steps": int(done["steps"]), "minutes": float(done["minutes"])})
-
-
-def points_of(settings: Mapping[str, Any]) -> list[int]:
-    """Numbers of the points of training that a base keeps."""
-    return list(range(1, len(settings["points"]) + 1))
 
 
 def draw_all(tasks: Sequence[str], folder: Path, *, num_prompts: int, num_dev: int, seed: int) -> list[CheckedProblems]:

@@ -89,10 +89,46 @@ def test_a_base_goes_from_rows_to_a_stored_result(stored):
     assert found["engine"] is None
 
 
-def test_a_call_that_is_repeated_does_nothing_again(stored, monkeypatch):
+def test_a_call_that_is_repeated_does_nothing_again(stored, monkeypatch, caplog):
+    caplog.set_level("INFO")
     before = {file: file.stat().st_mtime_ns for file in stored.rglob("*.json")}
+    monkeypatch.setattr("train.trend.stages.train_base", lambda *_: pytest.fail("a base was trained"))
     run(trend, ["--config", str(stored / "measured.yaml")])
+    file = stored / "results" / "tiny-1.json"
+    assert f"point 1 is not measured again: {file} is there" in caplog.messages
     assert {file: file.stat().st_mtime_ns for file in before} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--num_prompts=4"], "num_prompts must be 3 as in FILE, got 4: choose other --results"),
+        (["--num_dev=3"], "num_dev must be 2 as in FILE, got 3: choose other --results"),
+        (["--cascade.blocks=2"], "cascade must be "),
+        (["--base=BASE"], "base.max_steps must be 4 as in FILE, got 5: choose other --results"),
+        (["--results=OLD"], "OLD/tiny-1.json must hold the settings of its measurement, got none: choose other --res"),
+        (["--point=2"], "point must lie in [1, 1], got 2"),
+    ],
+)
+def test_a_stored_result_of_other_settings_is_refused(stored, tmp_path, capsys, monkeypatch, arguments, sentence):
+    monkeypatch.setattr("train.trend.stages.train_base", lambda *_: pytest.fail("a base was trained"))
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump({**BASE, "max_steps": 5}))
+    (tmp_path / "tiny-1.json").write_text("{}")
+    names = {"BASE": str(tmp_path / "base.yaml"), "OLD": str(tmp_path)}
+    names["FILE"] = str(stored / "results" / "tiny-1.json")
+    for name, place in names.items():
+        arguments, sentence = [one.replace(name, place) for one in arguments], sentence.replace(name, place)
+    said = complaint(capsys, trend, "--config", str(stored / "measured.yaml"), *arguments)
+    assert said.startswith(f"trend.py: {sentence}")
+
+
+def test_results_lie_in_out_where_no_folder_is_named(stored, tmp_path, monkeypatch):
+    monkeypatch.setattr("train.trend.stages.train_base", lambda *_: pytest.fail("a base was trained"))
+    shutil.copytree(stored / "results", tmp_path / "run" / "results")
+    how = yaml.safe_load((stored / "measured.yaml").read_text())
+    del how["results"]
+    (tmp_path / "measured.yaml").write_text(yaml.safe_dump({**how, "out": str(tmp_path / "run")}))
+    run(trend, ["--config", str(tmp_path / "measured.yaml")])
 
 
 @pytest.mark.parametrize("stage", ["all", "decoding"])
