@@ -108,7 +108,7 @@ def test_the_engine_calls_its_programs_as_compiled_ones_are_called(monkeypatch, 
         denoiser.put_on(random_head(denoiser))
     made: list[str] = []
 
-    def compiler(function, *, dynamic):
+    def compiler(function, *, dynamic, options):
         made.append(function.__name__)
         return torch._dynamo.disable(function)
 
