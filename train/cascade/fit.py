@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from decoding.names import find_policy
 from decoding.policy import Policy
 from decoding.provenance import environment, write_json
 from models.denoiser import Denoiser
@@ -136,6 +137,15 @@ def driver_of(entry: Mapping[str, Any], denoiser: Denoiser) -> Policy:
     if needs.canvases > 1 or needs.noise or needs.draws or needs.rounds is not None:
         raise ValueError(f"a driver must commit on one canvas a round without draws, got {dict(entry)}")
     return policy
+
+
+def require_fitting(denoiser: Denoiser, fitting: CascadeFitting) -> None:
+    """Refuse more blocks than the base has, and drivers as `driver_of` does; those that read a head can be judged with it alone."""
+    if fitting.blocks > len(denoiser.blocks):
+        raise ValueError(f"blocks must be at most the base's {len(denoiser.blocks)}, got {fitting.blocks}")
+    for entry in fitting.drivers:
+        if not find_policy(entry["policy"]).head:
+            driver_of(entry, denoiser)
 
 
 def fit_cascade(

@@ -39,6 +39,10 @@ def run_train(head_run: HeadRun) -> str:
         require_rows(head_run)
     denoiser = load_base(head_run)
     beam = reference_policy(head_run, denoiser)
+    if head_run.cascade is not None:
+        from train.cascade.fit import require_fitting
+
+        require_fitting(denoiser, head_run.cascade)
     if head_run.budget_hours is not None:
         from train.head.estimate import cut_to_budget
 

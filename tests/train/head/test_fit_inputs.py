@@ -81,6 +81,8 @@ def test_the_command_prints_its_estimate(command, base, tmp_path, capsys):
         ({"beam": {"treshold": 0.5}}, "settings of policy ete must be among "),
         ({"tasks": {"lists": {"beam": {"branches": "x"}}}}, "branches must be a whole number from "),
         ({"beam": {"threshold": 1.5}}, "threshold must lie in (0, 1], got 1.5"),
+        ({"cascade": {"blocks": 9}}, "blocks must be at most the base's 2, got 9"),
+        ({"cascade": {"drivers": [{"policy": "ete"}]}}, "a driver must commit on one canvas a round without draws, got "),
         ({"num_prompts": 0}, "num_prompts must be at least 1, got 0"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"catalogue": SMALL["catalogue"][1:]}, "arms must include the reference sequential, got learned"),
@@ -98,6 +100,7 @@ def test_bad_input_is_told_in_one_sentence(command, base, tmp_path, capsys, chan
     assert len(sentences) == 1
     assert sentence in sentences[0]
     assert not (tmp_path / "run" / "metrics.json").exists()
+    assert not list((tmp_path / "run").glob("*.safetensors"))  # no head was fitted
 
 
 def test_a_job_is_judged_before_torch_is_needed():
