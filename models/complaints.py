@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 LONGEST = 120  # characters of a value that is shown
 
@@ -18,6 +19,11 @@ def shown(value: object) -> str:
 def listed(names: Iterable[object]) -> str:
     """Names with commas between them, a long list cut."""
     return cut(", ".join(map(str, names)))
+
+
+def first_difference(now: Mapping[str, Any], then: Mapping[str, Any]) -> str | None:
+    """The first name, those of `now` before what `then` alone has, whose values differ; one that is missing is None."""
+    return next((name for name in {**now, **then} if now.get(name) != then.get(name)), None)
 
 
 def cut(text: str, longest: int = LONGEST) -> str:

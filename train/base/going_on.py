@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from models.complaints import shown
+from models.complaints import first_difference, shown
 from train.base.rows import TaskRows, digest
 from train.base.schedule import progress
 from train.base.settings import Fit, ModelShape
@@ -72,9 +72,9 @@ def progress_of(checkpoint: Path, settings: Mapping[str, Any]) -> float | None:
         raise ValueError(f"{checkpoint} must be a whole checkpoint of this command, got {why}") from error
     if stored is None:
         raise ValueError(f"{checkpoint} must hold the settings of its run, got none: choose another --out")
-    for name, value in settings.items():
-        if stored.get(name) != value:
-            begun = f"{shown(stored.get(name))} to go on with the run in {checkpoint.parent}"
-            raise ValueError(f"{name} must be {begun}, got {shown(value)}: choose another --out")
+    name = first_difference(settings, stored)
+    if name is not None:
+        begun = f"{shown(stored.get(name))} to go on with the run in {checkpoint.parent}"
+        raise ValueError(f"{name} must be {begun}, got {shown(settings.get(name))}: choose another --out")
     bounds = {name: settings[name] for name in ("max_steps", "max_minutes")}
     return progress(step=steps, minutes=minutes, **bounds)

@@ -11,7 +11,7 @@ from typing import Any
 
 from decoding.provenance import code, dtype_name, weights_of
 from models.checkpoints.json_files import cut_to_lines, read_lines
-from models.complaints import shown
+from models.complaints import first_difference, shown
 from models.denoiser import Denoiser
 from train.harness.arguments import Evaluation
 
@@ -46,7 +46,7 @@ class Journal:
         cut_to_lines(self.file)
         lines = read_lines(self.file, finite=False)
         if lines and lines[0] != now:
-            differs = next((name for name in {**now, **lines[0]} if now.get(name) != lines[0].get(name)), "header")
+            differs = first_difference(now, lines[0]) or "header"
             raise ValueError(
                 f"save_dir must hold answers of the same settings, or none, got {folder} with another {differs}: "
                 f"{shown(lines[0].get(differs))} there, {shown(now.get(differs))} now"

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from models.checkpoints.json_files import read_object
-from models.complaints import shown
+from models.complaints import first_difference, shown
 from train.commands.raw_arguments import check_config
 
 logger = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ def refuse_other(file: Path, settings: Mapping[str, Any]) -> None:
     stored = read_object(file).get(SETTINGS)
     if not isinstance(stored, Mapping):
         raise ValueError(f"{file} must hold the settings of its measurement, got none: choose other --results")
-    for name in [*settings, *(stored.keys() - settings.keys())]:
-        if stored.get(name) != settings.get(name):
-            kept = f"{shown(stored.get(name))} as in {file}"
-            raise ValueError(f"{name} must be {kept}, got {shown(settings.get(name))}: choose other --results")
+    name = first_difference(settings, stored)
+    if name is not None:
+        kept = f"{shown(stored.get(name))} as in {file}"
+        raise ValueError(f"{name} must be {kept}, got {shown(settings.get(name))}: choose other --results")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from models.checkpoints.json_files import cut_to_lines, read_lines
-from models.complaints import shown
+from models.complaints import first_difference, shown
 from train.commands.answering.batches import Answer
 from train.commands.answering.call import GenerateCall, counts_of
 from train.commands.answering.prompt_file import Asked
@@ -95,8 +95,8 @@ def check_line(line: Mapping[str, Any], asked: Asked, sample: int, settings: Map
     then = {**{name: line.get(name) for name in ("id", "sample", "prompt")}, **line["settings"]}
     if "weights" not in then:
         raise ValueError(f"out must be a file that says which weights gave its lines, got one without: {out}")
-    for name in {**now, **then}:
-        if now.get(name) != then.get(name):
-            raise ValueError(
-                f"{name} must be that of the lines in {out} ({shown(then.get(name))}), got {shown(now.get(name))}"
-            )
+    name = first_difference(now, then)
+    if name is not None:
+        raise ValueError(
+            f"{name} must be that of the lines in {out} ({shown(then.get(name))}), got {shown(now.get(name))}"
+        )
